@@ -1,0 +1,262 @@
+//! The one table of errors: what an [`ErrorCode`] is called in gRPC, HTTP and WebSocket, and whether to try again.
+//!
+//! A gRPC status carries the whole [`v1::Error`](crate::v1::Error) in its details, so that nothing is lost between
+//! services; a status without details (a transport failure, a peer of another make) is mapped by its code.
+
+use crate::v1;
+use bytes::Bytes;
+use prost::Message as _;
+use std::time::Duration;
+use tonic::{Code, Status};
+
+pub use crate::v1::ErrorCode;
+
+/// An error of the contract: a code, a sentence, and how long to wait where that helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// What kind.
+    pub code: ErrorCode,
+    /// A sentence for people: what is wrong, where, what to do.
+    pub message: String,
+    /// How long to wait before another try.
+    pub retry_after: Option<Duration>,
+}
+
+/// One row of the table.
+struct Row {
+    code: ErrorCode,
+    name: &'static str,
+    grpc: Code,
+    http: u16,
+    close: u16,
+    reconnect: Reconnect,
+}
+
+/// What a device does after its connection was closed with a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconnect {
+    /// Not by itself: something has to change first (a new token, another program).
+    No,
+    /// At once, then with growing pauses.
+    Now,
+    /// After about so many milliseconds.
+    After(u32),
+}
+
+const fn row(
+    code: ErrorCode,
+    name: &'static str,
+    grpc: Code,
+    http: u16,
+    close: u16,
+    reconnect: Reconnect,
+) -> Row {
+    Row { code, name, grpc, http, close, reconnect }
+}
+
+/// gRPC codes are shared by several of our codes; the first row of a gRPC code is what a status without details means.
+const TABLE: [Row; 18] = [
+    row(ErrorCode::Internal, "internal", Code::Internal, 500, 4010, Reconnect::After(5_000)),
+    row(ErrorCode::Unspecified, "unspecified", Code::Unknown, 500, 4000, Reconnect::After(5_000)),
+    row(ErrorCode::InvalidRequest, "invalid_request", Code::InvalidArgument, 400, 4001, Reconnect::No),
+    row(ErrorCode::Unauthenticated, "unauthenticated", Code::Unauthenticated, 401, 4002, Reconnect::No),
+    row(ErrorCode::TokenExpired, "token_expired", Code::Unauthenticated, 401, 4003, Reconnect::No),
+    row(ErrorCode::Forbidden, "forbidden", Code::PermissionDenied, 403, 4004, Reconnect::No),
+    row(ErrorCode::NotFound, "not_found", Code::NotFound, 404, 4005, Reconnect::No),
+    row(ErrorCode::AlreadyExists, "already_exists", Code::AlreadyExists, 409, 4006, Reconnect::No),
+    row(ErrorCode::TooLarge, "too_large", Code::OutOfRange, 413, 4007, Reconnect::No),
+    row(ErrorCode::RateLimited, "rate_limited", Code::ResourceExhausted, 429, 4008, Reconnect::After(1_000)),
+    row(ErrorCode::Unavailable, "unavailable", Code::Unavailable, 503, 4009, Reconnect::After(1_000)),
+    row(ErrorCode::HelloTimeout, "hello_timeout", Code::DeadlineExceeded, 408, 4011, Reconnect::Now),
+    row(ErrorCode::TooSlow, "too_slow", Code::ResourceExhausted, 429, 4012, Reconnect::After(1_000)),
+    row(ErrorCode::Replaced, "replaced", Code::Aborted, 409, 4013, Reconnect::No),
+    row(ErrorCode::IdleTimeout, "idle_timeout", Code::DeadlineExceeded, 408, 4014, Reconnect::Now),
+    row(ErrorCode::GoingAway, "going_away", Code::Unavailable, 503, 4015, Reconnect::After(500)),
+    row(ErrorCode::Revoked, "revoked", Code::Unauthenticated, 401, 4016, Reconnect::No),
+    row(ErrorCode::Conflict, "conflict", Code::FailedPrecondition, 409, 4017, Reconnect::No),
+];
+
+impl ErrorCode {
+    fn row(self) -> &'static Row {
+        TABLE.iter().find(|row| row.code == self).expect("the table has a row for every code")
+    }
+
+    /// Name in problem documents, logs and close reasons, such as `rate_limited`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// gRPC status code.
+    pub fn grpc(self) -> Code {
+        self.row().grpc
+    }
+
+    /// HTTP status.
+    pub fn http(self) -> u16 {
+        self.row().http
+    }
+
+    /// WebSocket close code, in the private range 4000 to 4999.
+    pub fn close(self) -> u16 {
+        self.row().close
+    }
+
+    /// The code behind a WebSocket close code; `None` for codes that are not ours.
+    pub fn from_close(close: u16) -> Option<Self> {
+        TABLE.iter().find(|row| row.close == close).map(|row| row.code)
+    }
+
+    /// Whether and when to reconnect after a close with this code.
+    pub fn reconnect(self) -> Reconnect {
+        self.row().reconnect
+    }
+
+    /// Whether the same request may succeed later without being changed.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited | Self::Unavailable | Self::Internal | Self::Unspecified | Self::GoingAway
+        )
+    }
+}
+
+impl Fault {
+    /// An error without a time to wait.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The request is malformed.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message)
+    }
+
+    /// The user may not do that.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Forbidden, message)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// The server could not do it now; the same request may be sent again.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unavailable, message)
+    }
+
+    /// Too many requests; go on after `wait`.
+    pub fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..Self::new(ErrorCode::RateLimited, message) }
+    }
+
+    /// The reason text of a WebSocket close: the code's name, and `reconnect=no` or `reconnect=MILLISECONDS`.
+    pub fn close_reason(&self) -> String {
+        let reconnect = match (self.retry_after, self.code.reconnect()) {
+            (_, Reconnect::No) => return format!("{} reconnect=no", self.code.name()),
+            (Some(wait), _) => retry_after(Some(wait)),
+            (None, Reconnect::Now) => 0,
+            (None, Reconnect::After(ms)) => ms,
+        };
+        format!("{} reconnect={reconnect}", self.code.name())
+    }
+}
+
+/// A time to wait as the contract writes it: whole milliseconds, rounded up, 0 where not known.
+pub fn retry_after(wait: Option<Duration>) -> u32 {
+    wait.map_or(0, |wait| u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX))
+}
+
+impl From<Fault> for v1::Error {
+    fn from(fault: Fault) -> Self {
+        Self {
+            code: fault.code.into(),
+            retry_after_ms: retry_after(fault.retry_after),
+            message: fault.message,
+        }
+    }
+}
+
+impl From<v1::Error> for Fault {
+    fn from(error: v1::Error) -> Self {
+        let wait = Duration::from_millis(error.retry_after_ms.into());
+        Self { code: error.code(), retry_after: (!wait.is_zero()).then_some(wait), message: error.message }
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let (code, message) = (fault.code.grpc(), fault.message.clone());
+        Self::with_details(code, message, Bytes::from(v1::Error::from(fault).encode_to_vec()))
+    }
+}
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        if !status.details().is_empty()
+            && let Ok(error) = v1::Error::decode(status.details())
+            && error.code() != ErrorCode::Unspecified
+        {
+            return error.into();
+        }
+        let code = match status.code() {
+            // A call that was cut off may have been done: the same call again is the answer to all of these.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                ErrorCode::Unavailable
+            }
+            code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
+        };
+        Self::new(code, status.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn codes() -> impl Iterator<Item = ErrorCode> {
+        (0..100).filter_map(|number| ErrorCode::try_from(number).ok())
+    }
+
+    #[test]
+    fn every_code_has_one_row_and_its_own_close_code_and_name() {
+        let all: Vec<_> = codes().collect();
+        assert_eq!(all.len(), TABLE.len());
+        assert_eq!(all.iter().map(|code| code.close()).collect::<HashSet<_>>().len(), TABLE.len());
+        assert_eq!(all.iter().map(|code| code.name()).collect::<HashSet<_>>().len(), TABLE.len());
+        for code in all {
+            assert_eq!(ErrorCode::from_close(code.close()), Some(code));
+            assert!(format!("ERROR_CODE_{}", code.name().to_uppercase()) == code.as_str_name());
+        }
+    }
+
+    #[test]
+    fn a_fault_survives_a_grpc_status() {
+        for code in codes().filter(|code| *code != ErrorCode::Unspecified) {
+            let fault =
+                Fault { code, message: "a sentence".into(), retry_after: Some(Duration::from_millis(1_500)) };
+            assert_eq!(Fault::from(Status::from(fault.clone())), fault);
+        }
+    }
+
+    #[test]
+    fn a_status_without_details_is_mapped_by_its_code() {
+        assert_eq!(Fault::from(Status::not_found("no user")).code, ErrorCode::NotFound);
+        assert_eq!(Fault::from(Status::deadline_exceeded("late")).code, ErrorCode::Unavailable);
+        assert_eq!(Fault::from(Status::data_loss("?")).code, ErrorCode::Internal);
+    }
+
+    #[test]
+    fn a_close_reason_says_whether_and_when_to_reconnect() {
+        assert_eq!(
+            Fault::new(ErrorCode::Replaced, "another connection").close_reason(),
+            "replaced reconnect=no"
+        );
+        assert_eq!(Fault::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
+        let wait = Duration::from_micros(1_200_100);
+        assert_eq!(Fault::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
+    }
+}

@@ -1,0 +1,219 @@
+//! Ids: how they are written, checked and derived. All are plain text, so they can be read in logs and tables.
+
+use crate::error::Fault;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Longest user or device id, in characters.
+pub const MAX_ID: usize = 64;
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Checks an id that the product chooses: 1 to 64 of letters, digits, `.`, `_`, `-`.
+///
+/// # Errors
+/// `INVALID_REQUEST`, naming `what` it should have been.
+pub fn check_id(what: &str, id: &str) -> Result<(), Fault> {
+    if is_id(id) {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!("{what} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
+}
+
+/// Checks a sender's own id of a message: 1 to 64 printable ASCII characters.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+pub fn check_client_msg_id(id: &str) -> Result<(), Fault> {
+    if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!("client_msg_id must be 1 to {MAX_ID} printable ASCII characters")))
+}
+
+/// A conversation id that was checked: direct, between two users, or a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conversation<'a> {
+    /// Between two users (or a user and themselves), in byte order.
+    Direct(&'a str, &'a str),
+    /// A group, by the part of its id after `g:`.
+    Group(&'a str),
+}
+
+impl<'a> Conversation<'a> {
+    /// Parses a conversation id. The users of a direct one may come in either order.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` with how an id looks.
+    pub fn parse(id: &'a str) -> Result<Self, Fault> {
+        let parsed = match id.split_once(':') {
+            Some(("d", users)) => users
+                .split_once(':')
+                .filter(|(a, b)| is_id(a) && is_id(b))
+                .map(|(a, b)| if a <= b { Self::Direct(a, b) } else { Self::Direct(b, a) }),
+            Some(("g", group)) if is_id(group) => Some(Self::Group(group)),
+            _ => None,
+        };
+        parsed.ok_or_else(|| {
+            Fault::invalid(
+                "conversation must be d:USER:USER (direct) or g:ID (group), with ids of 1 to 64 characters",
+            )
+        })
+    }
+
+    /// Whether a user is one of the two. `None` for groups: that is the store's to know.
+    pub fn has_direct_member(&self, user: &str) -> Option<bool> {
+        match self {
+            Self::Direct(a, b) => Some(*a == user || *b == user),
+            Self::Group(_) => None,
+        }
+    }
+
+    /// The one or two users of a direct conversation; nobody for groups.
+    pub fn direct_members(self) -> impl Iterator<Item = &'a str> {
+        let (first, second) = match self {
+            Self::Direct(a, b) => (Some(a), (a != b).then_some(b)),
+            Self::Group(_) => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+impl std::fmt::Display for Conversation<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Direct(a, b) => write!(f, "d:{a}:{b}"),
+            Self::Group(id) => write!(f, "g:{id}"),
+        }
+    }
+}
+
+/// Id of the direct conversation of two users.
+pub fn direct(a: &str, b: &str) -> String {
+    let (first, second) = if a <= b { (a, b) } else { (b, a) };
+    format!("d:{first}:{second}")
+}
+
+/// Id of a group, from who creates it and the creator's own id of the request: a retry names the same group.
+pub fn group(app: &str, owner: &str, request: &str) -> String {
+    let digest = digest(&["group", app, owner, request]);
+    format!("g:{}", hex(&digest[..12]))
+}
+
+/// Id of a message: 32 hexadecimal digits, the same for every retry and redelivery.
+///
+/// The last ten bytes are of a SHA-256 over all parts. The first six are the time in `client_msg_id` if that is a
+/// UUIDv7, so that ids of a conversation grow and the store's index of them stays in few pages; else they are of the
+/// hash as well. Nothing trusts that time: it only decides where in the index an id lies.
+pub fn message(app: &str, conversation: &str, sender: &str, client_msg_id: &str) -> String {
+    let digest = digest(&["message", app, conversation, sender, client_msg_id]);
+    let mut id: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
+    if let Ok(uuid) = Uuid::try_parse_ascii(client_msg_id.as_bytes())
+        && uuid.get_version_num() == 7
+    {
+        id[..6].copy_from_slice(&uuid.as_bytes()[..6]);
+    }
+    hex(&id)
+}
+
+/// The 16 bytes of a message id; `None` if it is not one.
+pub fn message_bytes(id: &str) -> Option<[u8; 16]> {
+    let digits = id.as_bytes();
+    if digits.len() != 32 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// Lower-case hexadecimal digits of bytes; what [`message_bytes`] reads.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)].into());
+        text.push(DIGITS[usize::from(byte & 15)].into());
+    }
+    text
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// SHA-256 over parts, each with its length in front: no two lists of parts have the same input.
+fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn p2_an_id_of_a_message_never_changes_between_releases() {
+        let id = message("default", "d:alice:bob", "alice", "1");
+        assert_eq!(id, message("default", "d:alice:bob", "alice", "1"));
+        assert_eq!(id, "bb02e4c30b7c6a286791572a95a876e0");
+        let v7 = "01932f5e-7c3b-7000-8000-000000000001";
+        assert_eq!(message("default", "d:alice:bob", "alice", v7), "01932f5e7c3bb7c1da02bb3c85aae629");
+    }
+
+    #[test]
+    fn users_of_a_direct_conversation_come_in_any_order() {
+        for id in ["d:alice:bob", "d:bob:alice"] {
+            let parsed = Conversation::parse(id).unwrap();
+            assert_eq!(parsed.to_string(), "d:alice:bob");
+            assert_eq!(parsed.direct_members().collect::<Vec<_>>(), ["alice", "bob"]);
+            assert_eq!(parsed.has_direct_member("carol"), Some(false));
+        }
+        let own = Conversation::parse("d:alice:alice").unwrap();
+        assert_eq!(own.direct_members().collect::<Vec<_>>(), ["alice"]);
+    }
+
+    #[test]
+    fn what_is_no_conversation_is_refused() {
+        for id in ["", "d:", "d:a", "d:a:", "d:a:b:c", "g:", "g:a:b", "x:a", "d:a:b c", "g:\u{e9}", "D:a:b"] {
+            assert!(Conversation::parse(id).is_err(), "{id}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_of_messages_differ_when_any_part_differs(a in "[ -~]{1,8}", b in "[ -~]{1,8}", c in "[ -~]{1,8}") {
+            let id = message("app", &a, &b, &c);
+            prop_assert_eq!(hex(&message_bytes(&id).unwrap()), id.clone());
+            prop_assert_ne!(&id, &message("app", &format!("{a}{b}"), "", &c));
+            prop_assert_ne!(&id, &message("other", &a, &b, &c));
+        }
+
+        #[test]
+        fn a_time_prefix_orders_ids(early in 0u64..1 << 47, late in 1u64..1 << 46) {
+            let v7 = |ms: u64| uuid::Builder::from_unix_timestamp_millis(ms, &[7; 10]).into_uuid().to_string();
+            prop_assert!(message("a", "c", "s", &v7(early)) < message("a", "c", "s", &v7(early + late)));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in "\\PC{0,80}") {
+            let _ = Conversation::parse(&text);
+            let _ = message_bytes(&text);
+            let _ = message("a", &text, &text, &text);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How an [`Entry`] travels in the log: the key that keeps a conversation in one partition, and the payload.
+
+use crate::{error::Fault, ids, v1::Entry};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// Key of everything that belongs to a conversation.
+pub fn key(app: &str, conversation: &str) -> Bytes {
+    Bytes::from(format!("{app}/{conversation}"))
+}
+
+/// Payload of a record.
+pub fn encode(entry: &Entry) -> Bytes {
+    Bytes::from(entry.encode_to_vec())
+}
+
+/// Reads a payload and checks all that the store relies on.
+///
+/// # Errors
+/// `INVALID_REQUEST` with what is wrong: such a record can never be handled.
+pub fn decode(payload: &Bytes) -> Result<Entry, Fault> {
+    let entry = Entry::decode(payload.clone())
+        .map_err(|error| Fault::invalid(format!("the payload is not an Entry: {error}")))?;
+    ids::check_id("app", &entry.app)?;
+    ids::check_id("sender", &entry.sender)?;
+    let conversation = ids::Conversation::parse(&entry.conversation)?;
+    if conversation.to_string() != entry.conversation {
+        return Err(Fault::invalid("the users of the direct conversation are not in order"));
+    }
+    if ids::message_bytes(&entry.message_id).is_none() {
+        return Err(Fault::invalid("message_id must be 32 hexadecimal digits"));
+    }
+    if entry.content.is_none() {
+        return Err(Fault::invalid("the entry has no content"));
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{Message, entry::Content, message::Body};
+    use proptest::prelude::*;
+
+    fn entry(text: &str) -> Entry {
+        Entry {
+            app: "default".into(),
+            conversation: "d:alice:bob".into(),
+            message_id: ids::message("default", "d:alice:bob", "alice", "1"),
+            sender: "alice".into(),
+            content: Some(Content::Message(Message {
+                content_type: String::new(),
+                body: Some(Body::Text(text.into())),
+            })),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn what_the_store_relies_on_is_checked() {
+        let spoil: [fn(&mut Entry); 6] = [
+            |entry| entry.app.clear(),
+            |entry| entry.conversation = "d:bob:alice".into(),
+            |entry| entry.conversation = "nowhere".into(),
+            |entry| entry.message_id = "x".into(),
+            |entry| entry.sender = "a b".into(),
+            |entry| entry.content = None,
+        ];
+        for spoil in spoil {
+            let mut entry = entry("hello");
+            spoil(&mut entry);
+            decode(&encode(&entry)).unwrap_err();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(text in ".{0,200}") {
+            prop_assert_eq!(decode(&encode(&entry(&text))).unwrap(), entry(&text));
+        }
+
+        #[test]
+        fn foreign_bytes_are_an_error_not_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&Bytes::from(bytes));
+        }
+    }
+}
