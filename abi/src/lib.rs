@@ -6,11 +6,13 @@
 //! - [`v1`]: the generated messages, gRPC clients and servers, with proto3 JSON through `serde`.
 //! - [`ids`]: user, device, conversation and message ids: parsing, checking, deriving.
 //! - [`error`]: the one table from [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
+//! - [`config`]: the one configuration of all programs.
 //! - [`channel`]: the one type of gRPC channel, remote or in process.
 //! - [`record`]: how an [`v1::Entry`] travels in the log.
 //! - [`splice`]: frames put together from entries that were encoded once.
 
 pub mod channel;
+pub mod config;
 pub mod error;
 pub mod ids;
 pub mod record;
