@@ -1,0 +1,158 @@
+use super::*;
+use serde::Deserialize;
+use std::time::Duration;
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    name: String,
+    server: Server,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Server {
+    port: u16,
+    open: bool,
+    #[serde(with = "humantime_serde")]
+    idle: Duration,
+    buffer: ByteSize,
+    peers: Vec<String>,
+    token: Secret,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            port: 80,
+            open: false,
+            idle: Duration::from_secs(5),
+            buffer: ByteSize::kib(16),
+            peers: vec!["a:1".into()],
+            token: Secret::new("preset"),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, faults: &mut Vec<String>) {
+        if self.server.port == 1 {
+            faults.push("server.port: must not be 1".into());
+        }
+    }
+}
+
+fn sources(
+    file: &str,
+    environment: &[(&str, &str)],
+    overrides: &[&str],
+) -> (Sources, tempfile::NamedTempFile) {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), file).unwrap();
+    let sources = Sources {
+        file: Some(path.path().to_owned()),
+        environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        overrides: overrides.iter().map(|text| ("--set".to_owned(), (*text).to_owned())).collect(),
+    };
+    (sources, path)
+}
+
+fn read(file: &str, environment: &[(&str, &str)], overrides: &[&str]) -> Result<Loaded<Config>, Faults> {
+    let (sources, _kept) = sources(file, environment, overrides);
+    load(&sources)
+}
+
+#[test]
+fn nothing_set_gives_the_defaults_secrets_included() {
+    let config = load::<Config>(&Sources::default()).unwrap().config;
+    assert_eq!(config, Config::default());
+    assert_eq!(config.server.token.expose(), "preset");
+}
+
+#[test]
+fn a_later_source_wins() {
+    let file = "name = 'file'\n[server]\nport = 1000\nidle = '7s'\nbuffer = '1MiB'";
+    let environment =
+        [("GODWIT_NAME", "variable"), ("GODWIT_SERVER__PORT", "2000"), ("GODWIT_SERVER__OPEN", "true")];
+    let loaded = read(file, &environment, &["server.port=3000", "server.peers=b:2, c:3"]).unwrap();
+    let config = loaded.config;
+    assert_eq!(config.name, "variable");
+    assert_eq!(config.server.port, 3000);
+    assert_eq!(config.server.idle, Duration::from_secs(7));
+    assert_eq!(config.server.buffer, ByteSize::kib(1024));
+    assert_eq!(config.server.peers, ["b:2", "c:3"]);
+    assert!(config.server.open);
+    assert_eq!(loaded.origins["server.open"], "GODWIT_SERVER__OPEN");
+    assert_eq!(loaded.origins["server.port"], "--set");
+}
+
+#[test]
+fn lists_are_toml_or_comma_separated_or_empty() {
+    let peers = |text: &str| read("", &[("GODWIT_SERVER__PEERS", text)], &[]).unwrap().config.server.peers;
+    assert_eq!(peers("['x', 'y,z']"), ["x", "y,z"]);
+    assert_eq!(peers("x,y"), ["x", "y"]);
+    assert!(peers("").is_empty());
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_place() {
+    let file = "nmae = 'x'\nserver = { port = 99999, idle = 'soon' }";
+    let environment = [
+        ("GODWIT_SERVER__BUFFER", "lots"),
+        ("GODWIT_SERVER__COLOUR", "red"),
+        ("GODWIT_NOTHING_OF_OURS", "1"),
+    ];
+    let overrides = ["server.open=maybe", "server=1", "what", "server.token=file:/nonexistent/token"];
+    let faults = read(file, &environment, &overrides).unwrap_err();
+    let text = faults.to_string();
+    assert_eq!(faults.sentences().len(), 9, "{text}");
+    assert_eq!(text.lines().count(), 9, "{text}");
+    for (place, part) in [
+        ("/", "nmae: there is no such key; here there are name, server"),
+        ("/", "server.port: "),
+        ("/", "server.idle: "),
+        ("GODWIT_SERVER__BUFFER", "the default is \"16KiB\""),
+        ("GODWIT_SERVER__COLOUR", "server.colour: there is no such key; in this section there are"),
+        ("--set", "server.open: "),
+        ("--set", "server: is a section"),
+        ("--set", "'what' must be section.key=value"),
+        ("--set", "/nonexistent/token can't be read"),
+    ] {
+        assert!(
+            text.lines().any(|line| line.starts_with(place) && line.contains(part)),
+            "{part} not in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn values_are_checked_together_and_located() {
+    let faults = read("", &[("GODWIT_SERVER__PORT", "1")], &["name.x=1"]).unwrap_err();
+    assert_eq!(faults.sentences().len(), 2, "{faults}");
+    assert!(faults.to_string().contains("GODWIT_SERVER__PORT: server.port: must not be 1"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_the_line() {
+    let faults = read("name = 'x'\n[server\n", &[], &[]).unwrap_err();
+    assert!(faults.to_string().contains("line 2: not TOML"), "{faults}");
+    let missing = Sources { file: Some("/nonexistent/godwit.toml".into()), ..Sources::default() };
+    assert!(load::<Config>(&missing).unwrap_err().to_string().contains("can't be read"));
+}
+
+#[test]
+fn p8_a_fault_does_not_show_a_secret() {
+    let faults = read("[server]\ntoken = 'hunter2'\nport = 'x'", &[], &[]).unwrap_err();
+    assert!(!faults.to_string().contains("hunter2"));
+    assert!(!faults.to_string().contains("preset"));
+}
+
+#[test]
+fn the_configuration_of_godwit_loads() {
+    let environment = [("GODWIT_APP".to_owned(), "shop".to_owned())].into();
+    let loaded = load::<abi::config::Config>(&Sources { environment, ..Sources::default() }).unwrap();
+    assert_eq!(loaded.config.app, "shop");
+    let overrides = vec![("--set".to_owned(), "log.level=a=b=c".to_owned())];
+    let faults = load::<abi::config::Config>(&Sources { overrides, ..Sources::default() }).unwrap_err();
+    assert!(faults.to_string().starts_with("--set: log.level: "), "{faults}");
+}

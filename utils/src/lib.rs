@@ -1,0 +1,38 @@
+//! What every Godwit program needs and no message passes through: configuration, start and stop, calls between
+//! services, finding each other, telemetry.
+//!
+//! It promises that all faults of a configuration are reported at once; that a process is ready only when each of
+//! its dependencies has answered, and stops in a fixed order within a deadline; that every task has an owner; that a
+//! call to another service ends within its deadline, wherever that service runs; and that nothing here grows
+//! without a bound.
+//!
+//! Start and stop:
+//! - [`config`]: defaults < file < environment < command line, into one struct.
+//! - [`cli`]: the options that all programs share, and [`cli::run_main`].
+//! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the phases of a stop.
+//! - [`readiness`]: one latch per dependency.
+//! - [`admin`]: `/livez`, `/readyz`, `/metrics`.
+//! - [`telemetry`]: logs and the metrics recorder.
+//!
+//! Calls:
+//! - [`grpc`]: servers, and channels to services in this process, to any instance, or to a named one.
+//!
+//! Pieces:
+//! - [`backoff`]: how long to wait before another try, and whether to try.
+
+pub mod admin;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod grpc;
+pub mod lifecycle;
+pub mod readiness;
+pub mod telemetry;
+
+mod metrics;
+
+pub use abi::Channel;
+pub use error::Error;
+pub use lifecycle::{Drain, Phase, Shutdown, Tasks};
+pub use readiness::{Latch, Readiness};

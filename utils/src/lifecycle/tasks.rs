@@ -1,0 +1,186 @@
+//! The owner of tasks.
+
+use super::Drain;
+use futures_util::FutureExt as _;
+use std::{
+    any::Any,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+/// What a task gives back: nothing, or a result whose error says why it ended.
+pub trait Outcome {
+    /// Why it failed, if it did.
+    fn failure(self) -> Option<String>;
+}
+
+impl Outcome for () {
+    fn failure(self) -> Option<String> {
+        None
+    }
+}
+
+impl<E: fmt::Display> Outcome for Result<(), E> {
+    fn failure(self) -> Option<String> {
+        // The alternate form is the whole chain where the error has one (anyhow).
+        self.err().map(|error| format!("{error:#}"))
+    }
+}
+
+/// Owns tasks: knows when all have ended, logs those that fail, and stops the process when a critical one ends.
+/// A clone is the same owner.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    drain: Drain,
+    failed: Arc<AtomicBool>,
+}
+
+impl Tasks {
+    /// No task yet; `drain` is begun when a critical one ends, and ends them all.
+    pub fn new(drain: Drain) -> Self {
+        Self { tracker: TaskTracker::new(), drain, failed: Arc::default() }
+    }
+
+    /// The drain that these tasks follow.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Runs a task that others can do without: if it fails or panics, that is logged.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        self.run(name, false, task);
+    }
+
+    /// Runs a task that the process can't do without: if it ends in any way before the drain has begun, that begins it.
+    pub fn spawn_critical<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        self.run(name, true, task);
+    }
+
+    fn run<F>(&self, name: &'static str, critical: bool, task: F)
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        let Self { drain, failed, .. } = self.clone();
+        let task = AssertUnwindSafe(task).catch_unwind();
+        self.tracker.spawn(
+            async move {
+                let failure = tokio::select! {
+                    biased;
+                    () = drain.ended() => return tracing::warn!(name, "task dropped at the end of the drain"),
+                    ended = task => match ended {
+                        Ok(outcome) => outcome.failure(),
+                        Err(panic) => Some(format!("panicked: {}", panic_text(&*panic))),
+                    },
+                };
+                if let Some(reason) = &failure {
+                    crate::metrics::task_failed(name);
+                    tracing::error!(name, reason, "task failed");
+                }
+                if critical && (failure.is_some() || !drain.is_begun()) {
+                    failed.store(true, Ordering::Relaxed);
+                    drain.begin(failure.unwrap_or_else(|| format!("{name} has ended by itself")));
+                }
+            }
+            .in_current_span(),
+        );
+    }
+
+    /// Whether a critical task failed, or ended before it was asked to.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Tasks that still run.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
+    /// Returns when every task has ended. It begins nothing: what the tasks wait for must have been told to them.
+    pub async fn join(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn tasks() -> Tasks {
+        Tasks::new(Drain::new(Duration::from_secs(5)))
+    }
+
+    #[tokio::test]
+    async fn a_task_that_fails_stops_nothing() {
+        let tasks = tasks();
+        tasks.spawn("fails", async { Err::<(), _>("away") });
+        tasks.spawn("panics", async {
+            if true {
+                panic!("oh")
+            }
+        });
+        tasks.join().await;
+        assert!(!tasks.drain().is_begun());
+        assert!(!tasks.failed());
+    }
+
+    #[tokio::test]
+    async fn a_critical_task_that_panics_begins_the_drain() {
+        let tasks = tasks();
+        tasks.spawn_critical("panics", async {
+            if true {
+                panic!("oh {}", 1)
+            }
+        });
+        tasks.drain().begun().await;
+        assert_eq!(tasks.drain().reason(), "panicked: oh 1");
+        assert!(tasks.failed());
+    }
+
+    #[tokio::test]
+    async fn a_critical_task_may_end_once_the_drain_has_begun() {
+        let tasks = tasks();
+        let token = tasks.drain().token();
+        tasks.spawn_critical("server", async move { token.cancelled().await });
+        tasks.drain().begin("test");
+        tasks.join().await;
+        assert!(!tasks.failed());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_drain_drops_what_still_runs() {
+        let tasks = tasks();
+        tasks.spawn("hangs", std::future::pending::<()>());
+        assert_eq!(tasks.len(), 1);
+        tasks.drain().end();
+        tasks.join().await;
+        assert!(tasks.is_empty());
+    }
+}
