@@ -1,0 +1,102 @@
+//! What can go wrong outside of producing (see [`ProduceError`](crate::ProduceError) for that).
+
+use crate::record::TopicPartition;
+use rdkafka::error::KafkaError;
+use std::path::PathBuf;
+
+/// A failure of a source, of the embedded log or of Kafka's administration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A Kafka client could not be made: a setting is wrong.
+    #[error("cannot make a kafka client")]
+    Client(#[source] KafkaError),
+    /// Kafka refused, or could not be asked in time.
+    #[error("kafka: cannot {action}")]
+    Kafka {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: KafkaError,
+    },
+    /// The topic is not as it was asked for, and that cannot be mended here.
+    #[error("topic {topic}: {reason}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the thread {name}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file or folder of the embedded log cannot be used.
+    #[error("{path}: cannot be used for the log")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the embedded log open.
+    #[error("{path}: the log is open already")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// SQLite failed.
+    #[error("log: cannot {action}")]
+    Sqlite {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file of the embedded log was written by something else, or by a newer version.
+    #[error("{path}: not a log of this version (found {found})")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version found in it.
+        found: i64,
+    },
+    /// The group reads the topic already: the embedded log has one consumer per group and topic.
+    #[error("topic {topic} is being read by group {group} already")]
+    Attached {
+        /// The topic.
+        topic: String,
+        /// The group.
+        group: String,
+    },
+    /// An offset was committed that the partition does not have yet.
+    #[error("{partition}: offset {offset} lies behind the end")]
+    BeyondEnd {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset.
+        offset: i64,
+    },
+    /// The embedded log could not store offsets.
+    #[error("offsets not stored: {reason}")]
+    NotCommitted {
+        /// Why.
+        reason: String,
+    },
+    /// It was closed, or its thread is gone.
+    #[error("closed")]
+    Closed,
+    /// It took longer than it may.
+    #[error("timed out: {0}")]
+    TimedOut(&'static str),
+    /// The hook that runs before offsets are committed failed; nothing was committed.
+    #[error("the hook before the commit failed")]
+    Hook(#[source] crate::BoxError),
+}

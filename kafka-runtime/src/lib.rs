@@ -1,0 +1,41 @@
+//! A durable log between services: records go in through a [`Producer`], and come out through a [`Consumer`] that hands
+//! batches to a tower service. It knows nothing of what the records say.
+//!
+//! Behind two seams, [`Producer`] and [`Source`], lie Apache Kafka ([`kafka`]) and an embedded log in one SQLite file
+//! ([`log`]). One suite of tests (`tests/`) holds both to the same promises:
+//!
+//! - What was acknowledged is durable, and is handled at least once, whatever crashes in between.
+//! - Records of one key are handled in the order in which they were enqueued. A batch that fails, by an error or a panic,
+//!   is tried again until it succeeds, and nothing after it in its partition is handled before; other partitions go on.
+//! - An offset is committed only when it and all before it are done: handled, or confirmed in the dead-letter topic.
+//! - Every delivery callback is called exactly once.
+//! - Every queue is bounded.
+//!
+//! # Modules
+//! - [`producer`]: the seam for writing, its errors and callbacks
+//! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
+//! - [`consumer`]: workers, retries, dead letters, commits
+//! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
+
+pub mod backoff;
+pub mod consumer;
+pub mod log;
+pub mod producer;
+pub mod source;
+
+mod error;
+mod health;
+mod metrics;
+mod record;
+
+pub use backoff::Backoff;
+pub use consumer::{Consumer, ConsumerConfig, DeadLetters, Handler, HandlerError, Outcome, Rejected};
+pub use error::Error;
+pub use health::Health;
+pub use log::{Log, LogConfig, LogSource, LogTopic};
+pub use producer::{OnDelivery, ProduceError, Producer};
+pub use record::{Batch, Headers, Position, ProducerRecord, Record, TopicPartition};
+pub use source::Source;
+
+/// Any error, as a cause.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

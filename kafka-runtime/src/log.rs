@@ -1,0 +1,213 @@
+//! The embedded log: durable records in one SQLite file, written by one thread that commits what has queued up together.
+//!
+//! - A record is acknowledged after its transaction was fsynced, and only then seen by consumers.
+//! - Records of one key go to one partition, in the order in which they were enqueued. Offsets count from 0 without gaps
+//!   and are never handed out twice.
+//! - Consumers take records from memory; SQL is read only by one that is behind.
+//! - Flow control: while the consumer of a topic is [`max_backlog`](LogConfig::max_backlog) records behind, new records of
+//!   that topic wait, and one that waits too long is answered `TimedOut` and never written.
+//! - A full or failing disk: appends are answered `Unavailable`, nothing of them is written, and the log goes on by itself
+//!   when the disk works again.
+
+mod config;
+mod db;
+mod engine;
+mod headers;
+mod inbox;
+mod source;
+mod topics;
+
+pub use config::{LogConfig, LogTopic};
+pub use source::LogSource;
+
+use crate::error::Error;
+use crate::health::{Health, HealthCell};
+use crate::metrics::Produced;
+use crate::producer::{Delivery, InFlight, OnDelivery, ProduceError, Producer};
+use crate::record::{ProducerRecord, Record, TopicPartition};
+use async_trait::async_trait;
+use db::Db;
+use engine::{Engine, Shared};
+use inbox::{Append, Inbox};
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const FILE: &str = "log.db";
+const LOCK: &str = "log.lock";
+
+/// An open log. Clones are handles to the same one; when the last is dropped, what has queued up is written and the log is
+/// closed.
+#[derive(Clone)]
+pub struct Log(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// Number of partitions of each topic of the configuration.
+    partitions: Vec<usize>,
+    path: PathBuf,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Log").field(&self.0.path).finish()
+    }
+}
+
+impl Log {
+    /// Opens the log, or makes it. Blocks for as long as the disk needs.
+    pub fn open(config: LogConfig) -> Result<Self, Error> {
+        let at = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| Error::File { path, source }
+        };
+        std::fs::create_dir_all(&config.directory).map_err(at(&config.directory))?;
+        let lock_path = config.directory.join(LOCK);
+        let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: lock_path }),
+            Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
+        }
+        let path = config.directory.join(FILE);
+        let db = Db::open(&path, config.max_file_bytes)?;
+        let topics = topics::open(&db, &config)?;
+        let partitions = topics.iter().map(|topic| topic.partitions.len()).collect();
+        let shared = Arc::new(Shared {
+            inbox: Inbox::new(config.max_queued, config.max_queued_bytes),
+            in_flight: InFlight::default(),
+            health: HealthCell::new(Health::Ready),
+            produced: Produced::new(),
+            config,
+        });
+        let engine = Engine::new(Arc::clone(&shared), db, topics);
+        let run = move || {
+            engine.run();
+            // Held until the file is closed.
+            drop(lock);
+        };
+        let name = "godwit-log";
+        let thread = thread::Builder::new().name(name.into()).spawn(run);
+        let thread = thread.map_err(|source| Error::Thread { name, source })?;
+        Ok(Self(Arc::new(Handle { shared, partitions, path, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Reads `topics` as `group`, from what the group has committed, or from the first record that is kept. All partitions
+    /// go to this one consumer: a group and a topic can have only one.
+    pub fn source(&self, group: &str, topics: &[&str]) -> Result<LogSource, Error> {
+        let find = |name: &&str| {
+            let topic = self.0.shared.config.topics.iter().position(|topic| *topic.name == **name);
+            topic.ok_or_else(|| Error::Topic { topic: (*name).to_owned(), reason: "not in the log".into() })
+        };
+        let topics = topics.iter().map(find).collect::<Result<_, _>>()?;
+        Ok(LogSource::new(self.clone(), group.into(), topics))
+    }
+
+    /// Up to `limit` records of a partition from offset `from` on, for tools and tests. Blocks: reads the file through a
+    /// connection of its own.
+    pub fn read(&self, topic: &str, partition: i32, from: i64, limit: usize) -> Result<Vec<Record>, Error> {
+        let (db, id) = self.look_up(topic, partition)?;
+        db.read((id, &TopicPartition { topic: topic.into(), partition }), from, limit)
+    }
+
+    /// The offset that `group` goes on from in a partition, if it has committed one. Blocks, like [`read`](Self::read).
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
+        let (db, id) = self.look_up(topic, partition)?;
+        db.committed_by(group, id)
+    }
+
+    /// The number of partitions of a topic, if the log has it.
+    pub fn partitions(&self, topic: &str) -> Option<usize> {
+        let index = self.0.shared.config.topics.iter().position(|known| *known.name == *topic)?;
+        Some(self.0.partitions[index])
+    }
+
+    fn look_up(&self, topic: &str, partition: i32) -> Result<(Db, i64), Error> {
+        let db = Db::open_to_read(&self.0.path)?;
+        let ids = db.partitions(topic)?;
+        let id = usize::try_from(partition).ok().and_then(|number| ids.get(number).copied());
+        match id {
+            Some(id) => Ok((db, id)),
+            None => Err(Error::Topic { topic: topic.into(), reason: format!("no partition {partition}") }),
+        }
+    }
+}
+
+#[async_trait]
+impl Producer for Log {
+    fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
+        let shared = &self.0.shared;
+        let result = self.prepare(record, on_delivery).and_then(|append| {
+            shared.in_flight.begin();
+            shared.inbox.append(append).inspect_err(|_| shared.in_flight.end(1))
+        });
+        if let Err(error) = &result {
+            shared.produced.failed(error);
+        }
+        result
+    }
+
+    async fn flush(&self, deadline: Duration) -> Result<(), ProduceError> {
+        self.0.shared.in_flight.wait_idle(deadline).await
+    }
+
+    fn health(&self) -> Health {
+        self.0.shared.health.get()
+    }
+
+    fn ready(&self) -> bool {
+        self.0.shared.health.is_ready()
+    }
+}
+
+impl Log {
+    fn prepare(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<Append, ProduceError> {
+        let config = &self.0.shared.config;
+        let size = record.size();
+        if size > config.max_record_bytes {
+            return Err(ProduceError::TooLarge);
+        }
+        let Some(topic) = config.topics.iter().position(|topic| topic.name == record.topic) else {
+            return Err(ProduceError::Refused { reason: format!("no topic {}", record.topic) });
+        };
+        let partition = partition_of(&record.key, self.0.partitions[topic]);
+        let delivery = Delivery::new(on_delivery);
+        Ok(Append { record, delivery, size, topic, partition, enqueued: Instant::now() })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // The last handle may have been held by a callback, which runs on that very thread.
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's thread panicked");
+        }
+    }
+}
+
+/// FNV-1a. Written down here because it must never change: it decides where the records of a key lie.
+fn partition_of(key: &[u8], partitions: usize) -> usize {
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    usize::try_from(hash % partitions.max(1) as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_never_move_to_another_partition() {
+        let partitions = ["", "a", "app/d:alice:bob", "app/g:1"].map(|key| partition_of(key.as_bytes(), 12));
+        assert_eq!(partitions, [5, 8, 3, 3]);
+    }
+}

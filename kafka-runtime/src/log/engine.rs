@@ -1,0 +1,474 @@
+//! The log's thread: one transaction for all that has queued up, then the answers.
+//!
+//! Each round takes what has come in, holds back what the consumers have no room for, writes the rest together with
+//! offsets to commit and a piece of trimming, hands the records to the consumers from memory, and calls the callbacks.
+//! SQL is read only for a consumer that is behind.
+
+use super::config::LogConfig;
+use super::db::Db;
+use super::inbox::{Append, Attached, Command, Inbox};
+use super::topics::{Feed, Reader, Topic};
+use crate::error::Error;
+use crate::health::HealthCell;
+use crate::metrics::{Produced, Writes};
+use crate::producer::{InFlight, ProduceError};
+use crate::record::{Position, Record, TopicPartition};
+use crate::source::{AssignedPartition, Offsets, Queue, QueueLimits};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Records that are removed, or read for a consumer that is behind, in one round.
+const CHUNK: usize = 2_000;
+/// After a failed write the disk is tried again this often.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// Bytes that wait for the worker of one partition.
+const QUEUE_BYTES: usize = 8 << 20;
+
+/// What the thread shares with the handles.
+pub(super) struct Shared {
+    pub(super) config: LogConfig,
+    pub(super) inbox: Inbox,
+    pub(super) in_flight: InFlight,
+    pub(super) health: HealthCell,
+    pub(super) produced: Produced,
+}
+
+struct Commit {
+    group: Arc<str>,
+    /// (topic, partition, next offset)
+    offsets: Vec<(usize, usize, i64)>,
+    reply: oneshot::Sender<Result<(), Error>>,
+}
+
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    db: Db,
+    topics: Vec<Topic>,
+    next_token: u64,
+    probe_at: Option<Instant>,
+    incoming: Vec<Append>,
+    commands: Vec<Command>,
+    /// What is written in this round.
+    batch: Vec<Append>,
+    positions: Vec<Position>,
+    commits: Vec<Commit>,
+    metrics: Writes,
+}
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, db: Db, topics: Vec<Topic>) -> Self {
+        Self {
+            shared,
+            db,
+            topics,
+            next_token: 0,
+            probe_at: None,
+            incoming: Vec::new(),
+            commands: Vec::new(),
+            batch: Vec::new(),
+            positions: Vec::new(),
+            commits: Vec::new(),
+            metrics: Writes::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let until = self.rest_until();
+            let closed = self.shared.inbox.take(&mut self.incoming, &mut self.commands, until);
+            self.obey();
+            self.admit();
+            self.write();
+            self.refill();
+            self.probe();
+            if closed {
+                break;
+            }
+        }
+    }
+
+    /// Until when there is nothing to do unless something comes in. Asks the consumers to tell of the progress that
+    /// would give work, then looks once more, so that none is missed.
+    fn rest_until(&self) -> Option<Instant> {
+        let mut until = self.probe_at;
+        let keep = self.shared.config.keep;
+        // While the disk fails, reading and trimming would only spin.
+        let disk_works = self.probe_at.is_none();
+        for topic in &self.topics {
+            let behind = |reader: &Reader| -> bool {
+                let mut feeds =
+                    topic.partitions.iter().zip(&reader.feeds).filter(|(p, feed)| feed.fed < p.end);
+                feeds.any(|(_, feed)| {
+                    feed.queue.want();
+                    feed.queue.room() > 0
+                })
+            };
+            let trim = topic.trim && topic.partitions.iter().any(|p| p.trim_limit(keep) > p.low);
+            if disk_works && (trim || topic.readers.iter().any(behind)) {
+                return Some(Instant::now());
+            }
+            let Some(oldest) = topic.held.front() else { continue };
+            topic.readers.iter().flat_map(|reader| &reader.feeds).for_each(|feed| feed.queue.want());
+            if topic.room(self.shared.config.max_backlog) > 0 {
+                return Some(Instant::now());
+            }
+            let expires = oldest.enqueued + self.shared.config.produce_timeout;
+            until = Some(until.map_or(expires, |until| until.min(expires)));
+        }
+        until
+    }
+
+    fn obey(&mut self) {
+        for command in std::mem::take(&mut self.commands) {
+            match command {
+                Command::Attach { group, topics, reply } => {
+                    // The consumer may be gone already; then nobody would ever detach.
+                    if let Err(Ok((token, _))) = reply.send(self.attach(&group, &topics)) {
+                        self.detach(token);
+                    }
+                }
+                Command::Detach(token) => self.detach(token),
+                Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
+                    Ok(offsets) => self.commits.push(Commit { group, offsets, reply }),
+                    Err(error) => drop(reply.send(Err(error))),
+                },
+            }
+        }
+    }
+
+    fn attach(&mut self, group: &Arc<str>, topics: &[usize]) -> Attached {
+        if let Some(&topic) =
+            topics.iter().find(|&&t| self.topics[t].readers.iter().any(|r| r.group == *group))
+        {
+            let topic = self.shared.config.topics[topic].name.to_string();
+            return Err(Error::Attached { topic, group: group.to_string() });
+        }
+        self.next_token += 1;
+        let token = self.next_token;
+        let records = self.shared.config.max_backlog.max(CHUNK);
+        let limits = QueueLimits { records, bytes: QUEUE_BYTES };
+        let mut assigned = Vec::new();
+        for &topic in topics {
+            let topic = &mut self.topics[topic];
+            let mut feeds = Vec::new();
+            for partition in &topic.partitions {
+                let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
+                let shared = Arc::clone(&self.shared);
+                let queue =
+                    Arc::new(Queue::new(limits, from, Some(Box::new(move || shared.inbox.progress()))));
+                assigned
+                    .push(AssignedPartition { partition: partition.name.clone(), queue: Arc::clone(&queue) });
+                feeds.push(Feed { queue, fed: from });
+            }
+            topic.readers.push(Reader { token, group: Arc::clone(group), feeds });
+        }
+        Ok((token, assigned))
+    }
+
+    fn detach(&mut self, token: u64) {
+        for topic in &mut self.topics {
+            for reader in topic.readers.extract_if(.., |reader| reader.token == token) {
+                reader.feeds.iter().for_each(|feed| feed.queue.close());
+            }
+        }
+    }
+
+    fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
+        let one = |(name, next): &(TopicPartition, i64)| {
+            let number = usize::try_from(name.partition).unwrap_or(usize::MAX);
+            let topic = self.shared.config.topics.iter().position(|topic| topic.name == name.topic);
+            let partition = topic.and_then(|topic| Some((topic, self.topics[topic].partitions.get(number)?)));
+            match partition {
+                Some((topic, partition)) if *next <= partition.end => Ok((topic, number, *next)),
+                Some(_) => Err(Error::BeyondEnd { partition: name.clone(), offset: *next }),
+                None => Err(Error::Topic {
+                    topic: name.topic.to_string(),
+                    reason: format!("no partition {number}"),
+                }),
+            }
+        };
+        offsets.iter().map(one).collect()
+    }
+
+    /// Moves records from what has come in to what is written, as far as consumers have room and time has not run out.
+    fn admit(&mut self) {
+        for append in self.incoming.drain(..) {
+            self.topics[append.topic].held.push_back(append);
+        }
+        let mut expired = Vec::new();
+        let config = &self.shared.config;
+        let now = Instant::now();
+        for topic in self.topics.iter_mut().filter(|topic| !topic.held.is_empty()) {
+            let mut room = topic.room(config.max_backlog);
+            while let Some(append) = topic.held.pop_front() {
+                if now.duration_since(append.enqueued) > config.produce_timeout {
+                    expired.push(append);
+                } else if room > 0 {
+                    room -= 1;
+                    self.batch.push(append);
+                } else {
+                    topic.held.push_front(append);
+                    break;
+                }
+            }
+            topic.metrics.held.set(topic.held.len() as f64);
+        }
+        self.answer(expired, |_| Err(ProduceError::TimedOut));
+    }
+
+    /// Writes everything in one transaction. When that fails, offsets and trimming are tried without the records: they are
+    /// what makes room on a full disk.
+    fn write(&mut self) {
+        let trims = self.trims();
+        if self.batch.is_empty() && self.commits.is_empty() && trims.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let at = i64::try_from(now).unwrap_or(i64::MAX);
+        let mut result = self.transaction(at, true, &trims);
+        let batch = std::mem::take(&mut self.batch);
+        if let Err(error) = &result {
+            self.failed(error);
+            let reason = ProduceError::Unavailable { reason: describe(error) };
+            self.answer(batch, |_| Err(reason.clone()));
+            if !self.commits.is_empty() || !trims.is_empty() {
+                result = self.transaction(at, false, &trims);
+            }
+        } else {
+            self.metrics.writes.increment(1);
+            self.shared.health.ready();
+            self.probe_at = None;
+            self.deliver(at, batch);
+        }
+        self.finish_commits(result, &trims);
+    }
+
+    /// (topic, partition, first offset, offset after the last) of what is to be removed now.
+    fn trims(&self) -> Vec<(usize, usize, i64, i64)> {
+        let chunk = i64::try_from(CHUNK.max(2 * self.batch.len())).unwrap_or(i64::MAX);
+        let mut trims = Vec::new();
+        for (t, topic) in self.topics.iter().enumerate().filter(|(_, topic)| topic.trim) {
+            for (p, partition) in topic.partitions.iter().enumerate() {
+                let limit = partition.trim_limit(self.shared.config.keep).min(partition.low + chunk);
+                if limit > partition.low {
+                    trims.push((t, p, partition.low, limit));
+                }
+            }
+        }
+        trims
+    }
+
+    fn transaction(
+        &mut self,
+        at: i64,
+        records: bool,
+        trims: &[(usize, usize, i64, i64)],
+    ) -> Result<(), Error> {
+        let Self { db, topics, batch, positions, commits, .. } = self;
+        positions.clear();
+        topics.iter_mut().flat_map(|topic| &mut topic.partitions).for_each(|p| p.next = p.end);
+        let mut write = || {
+            db.begin()?;
+            let rows = batch.iter().filter(|_| records).map(|append| {
+                let partition = &mut topics[append.topic].partitions[append.partition];
+                let offset = partition.next;
+                partition.next += 1;
+                positions.push(Position { partition: partition.name.partition, offset });
+                let record = &append.record;
+                (partition.id, offset, &record.key, &record.payload, &record.headers)
+            });
+            db.insert(at, rows)?;
+            for commit in commits.iter() {
+                for &(topic, partition, next) in &commit.offsets {
+                    db.set_committed(&commit.group, topics[topic].partitions[partition].id, next)?;
+                }
+            }
+            for &(topic, partition, from, to) in trims {
+                db.remove(topics[topic].partitions[partition].id, from, to)?;
+            }
+            db.commit()
+        };
+        let result = write();
+        if result.is_err() {
+            self.db.rollback();
+        }
+        result
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.metrics.failures.increment(1);
+        if self.probe_at.is_none() {
+            tracing::error!(error = error as &dyn std::error::Error, "the log cannot write");
+        }
+        self.shared.health.failing(describe(error));
+        self.probe_at = Some(Instant::now() + PROBE_EVERY);
+    }
+
+    /// Hands written records to the consumers and answers their producers.
+    fn deliver(&mut self, at: i64, batch: Vec<Append>) {
+        if batch.is_empty() {
+            return;
+        }
+        let (mut bytes, mut answers) = (0, Vec::with_capacity(batch.len()));
+        for (append, position) in batch.into_iter().zip(&self.positions) {
+            bytes += append.size;
+            answers.push((append.delivery, *position));
+            let topic = &mut self.topics[append.topic];
+            if topic.readers.is_empty() {
+                continue;
+            }
+            let partition = &mut topic.partitions[append.partition];
+            let record = append.record;
+            partition.written.push(Record {
+                topic: Arc::clone(&partition.name.topic),
+                partition: position.partition,
+                offset: position.offset,
+                key: record.key,
+                payload: record.payload,
+                headers: record.headers,
+                timestamp_ms: at,
+            });
+        }
+        for topic in &mut self.topics {
+            for (number, partition) in topic.partitions.iter_mut().enumerate() {
+                feed(&mut topic.readers, number, partition.end, &mut partition.written);
+                partition.end = partition.next;
+            }
+            topic.metrics.records.set(topic.backlog() as f64);
+        }
+        let count = answers.len();
+        self.shared.inbox.release(count, bytes);
+        self.shared.produced.ok(count);
+        for (delivery, position) in answers {
+            delivery.answer(Ok(position));
+        }
+        self.shared.in_flight.end(count);
+    }
+
+    fn answer(&self, appends: Vec<Append>, result: impl Fn(&Append) -> Result<Position, ProduceError>) {
+        let count = appends.len();
+        self.shared.inbox.release(count, appends.iter().map(|append| append.size).sum());
+        for append in appends {
+            let result = result(&append);
+            self.shared.produced.outcome(&result);
+            append.delivery.answer(result);
+        }
+        self.shared.in_flight.end(count);
+    }
+
+    fn finish_commits(&mut self, result: Result<(), Error>, trims: &[(usize, usize, i64, i64)]) {
+        let commits = std::mem::take(&mut self.commits);
+        if let Err(error) = result {
+            // Each waits for an answer of its own; the error can't be copied, its words can.
+            let reason = describe(&error);
+            for commit in commits {
+                drop(commit.reply.send(Err(Error::NotCommitted { reason: reason.clone() })));
+            }
+            return;
+        }
+        for &(topic, partition, _, to) in trims {
+            self.topics[topic].partitions[partition].low = to;
+        }
+        for commit in commits {
+            for (topic, partition, next) in commit.offsets {
+                self.topics[topic].partitions[partition].set_committed(&commit.group, next);
+            }
+            // The consumer may have given up waiting; the offsets are stored all the same.
+            drop(commit.reply.send(Ok(())));
+        }
+    }
+
+    /// Reads for consumers that are behind what is written.
+    fn refill(&mut self) {
+        if self.probe_at.is_some() {
+            return;
+        }
+        for topic in &mut self.topics {
+            for reader in &mut topic.readers {
+                for (partition, feed) in topic.partitions.iter().zip(&mut reader.feeds) {
+                    let room = if feed.fed < partition.end { feed.queue.room().min(CHUNK) } else { 0 };
+                    if room == 0 {
+                        continue;
+                    }
+                    match self.db.read((partition.id, &partition.name), feed.fed, room) {
+                        Ok(records) => {
+                            // Trimmed offsets are passed over. Nothing left means that all up to the end are gone.
+                            let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+                            let added = feed.queue.extend(records.into_iter());
+                            feed.fed = match offsets.get(added.wrapping_sub(1)) {
+                                Some(last) => last + 1,
+                                None if offsets.is_empty() => partition.end,
+                                None => feed.fed,
+                            };
+                        }
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::error!(error, partition = %partition.name, "the log cannot read");
+                            self.probe_at = Some(Instant::now() + PROBE_EVERY);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds out whether a disk that failed works again, without waiting for somebody's record to try it with.
+    fn probe(&mut self) {
+        if self.probe_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        match self.db.probe() {
+            Ok(()) => {
+                self.probe_at = None;
+                self.shared.health.ready();
+                tracing::info!("the log can write again");
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Also runs when the thread panics: nobody waits for an answer that cannot come.
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+        self.shared.health.failing("the log is closed".into());
+        self.commands.clear();
+        self.shared.inbox.take(&mut self.incoming, &mut self.commands, None);
+        let held = self.topics.iter_mut().flat_map(|topic| std::mem::take(&mut topic.held));
+        let rest: Vec<Append> = self.batch.drain(..).chain(held).chain(self.incoming.drain(..)).collect();
+        self.answer(rest, |_| Err(ProduceError::Closed));
+        for feed in self.topics.iter().flat_map(|topic| &topic.readers).flat_map(|reader| &reader.feeds) {
+            feed.queue.close();
+        }
+    }
+}
+
+/// Gives written records, the first of which has the offset `first`, to the readers that have read all before them.
+fn feed(readers: &mut [Reader], number: usize, first: i64, written: &mut Vec<Record>) {
+    if written.is_empty() {
+        return;
+    }
+    let mut current = readers
+        .iter_mut()
+        .map(|reader| &mut reader.feeds[number])
+        .filter(|feed| feed.fed == first)
+        .peekable();
+    while let Some(feed) = current.next() {
+        let added = if current.peek().is_some() {
+            feed.queue.extend(written.iter().cloned())
+        } else {
+            feed.queue.extend(written.drain(..))
+        };
+        feed.fed += i64::try_from(added).unwrap_or(0);
+    }
+    written.clear();
+}
+
+fn describe(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,145 @@
+//! The way into the log's thread: bounded, and the thread is woken at most once however much comes in.
+
+use crate::error::Error;
+use crate::producer::{Delivery, ProduceError};
+use crate::record::ProducerRecord;
+use crate::source::{AssignedPartition, Offsets};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// A record that waits to be written.
+pub(super) struct Append {
+    pub(super) record: ProducerRecord,
+    pub(super) delivery: Delivery,
+    /// Counted against the queue's bytes.
+    pub(super) size: usize,
+    /// Index of its topic.
+    pub(super) topic: usize,
+    /// Its partition's number.
+    pub(super) partition: usize,
+    pub(super) enqueued: Instant,
+}
+
+pub(super) type Attached = Result<(u64, Vec<AssignedPartition>), Error>;
+
+/// What a consumer asks of the thread. Each consumer has at most one of each waiting.
+pub(super) enum Command {
+    /// Begin to feed a group from where it has committed to.
+    Attach { group: Arc<str>, topics: Vec<usize>, reply: oneshot::Sender<Attached> },
+    /// Stop feeding.
+    Detach(u64),
+    /// Store offsets.
+    Commit { group: Arc<str>, offsets: Offsets, reply: oneshot::Sender<Result<(), Error>> },
+}
+
+#[derive(Default)]
+struct State {
+    appends: Vec<Append>,
+    commands: Vec<Command>,
+    /// Records and bytes that were enqueued and not answered, also those that the thread has taken out.
+    queued: usize,
+    queued_bytes: usize,
+    /// A consumer has made progress that the thread asked to hear of.
+    progress: bool,
+    asleep: bool,
+    closed: bool,
+}
+
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    wake: Condvar,
+    max_queued: usize,
+    max_queued_bytes: usize,
+}
+
+impl Inbox {
+    pub(super) fn new(max_queued: usize, max_queued_bytes: usize) -> Self {
+        Self { state: Mutex::default(), wake: Condvar::new(), max_queued, max_queued_bytes }
+    }
+
+    pub(super) fn append(&self, append: Append) -> Result<(), ProduceError> {
+        let mut state = self.lock();
+        let refusal = if state.closed {
+            ProduceError::Closed
+        } else if state.queued >= self.max_queued
+            || (state.queued > 0 && state.queued_bytes + append.size > self.max_queued_bytes)
+        {
+            ProduceError::QueueFull
+        } else {
+            state.queued += 1;
+            state.queued_bytes += append.size;
+            state.appends.push(append);
+            self.notify(state);
+            return Ok(());
+        };
+        drop(state);
+        append.delivery.forget();
+        Err(refusal)
+    }
+
+    /// Gives the command back (by dropping it) if the thread is gone: its reply channel then reports that.
+    pub(super) fn command(&self, command: Command) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.commands.push(command);
+            self.notify(state);
+        }
+    }
+
+    pub(super) fn progress(&self) {
+        let mut state = self.lock();
+        state.progress = true;
+        self.notify(state);
+    }
+
+    /// No more records; the thread writes what it has and ends.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.notify(state);
+    }
+
+    /// Makes room for `records` records of `bytes` bytes in all: they are about to be answered.
+    pub(super) fn release(&self, records: usize, bytes: usize) {
+        let mut state = self.lock();
+        state.queued -= records;
+        state.queued_bytes -= bytes;
+    }
+
+    fn notify(&self, mut state: MutexGuard<'_, State>) {
+        if std::mem::take(&mut state.asleep) {
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes all that has come in, after waiting for something until `until` (`None`: for ever). Says whether the log was
+    /// closed.
+    pub(super) fn take(
+        &self,
+        appends: &mut Vec<Append>,
+        commands: &mut Vec<Command>,
+        until: Option<Instant>,
+    ) -> bool {
+        let mut state = self.lock();
+        while state.appends.is_empty() && state.commands.is_empty() && !state.progress && !state.closed {
+            state.asleep = true;
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        state.asleep = false;
+        state.progress = false;
+        // Swapped, not moved: both sides keep their allocations.
+        std::mem::swap(&mut state.appends, appends);
+        std::mem::swap(&mut state.commands, commands);
+        state.closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,81 @@
+//! The embedded log as a [`Source`].
+
+use super::Log;
+use super::inbox::Command;
+use crate::error::Error;
+use crate::health::Health;
+use crate::source::{AssignedPartition, Event, Offsets, Source};
+use async_trait::async_trait;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Reads topics of a [`Log`] as the only consumer of a group. All partitions are assigned at the start and stay.
+#[derive(Debug)]
+pub struct LogSource {
+    log: Log,
+    group: Arc<str>,
+    topics: Vec<usize>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    token: Option<u64>,
+    assigned: Option<Vec<AssignedPartition>>,
+}
+
+impl LogSource {
+    pub(super) fn new(log: Log, group: Arc<str>, topics: Vec<usize>) -> Self {
+        Self { log, group, topics, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn detach(&self) {
+        if let Some(token) = self.state().token.take() {
+            self.log.0.shared.inbox.command(Command::Detach(token));
+        }
+    }
+}
+
+#[async_trait]
+impl Source for LogSource {
+    async fn start(&self) -> Result<(), Error> {
+        let (reply, attached) = oneshot::channel();
+        let attach = Command::Attach { group: Arc::clone(&self.group), topics: self.topics.clone(), reply };
+        self.log.0.shared.inbox.command(attach);
+        let (token, assigned) = attached.await.map_err(|_| Error::Closed)??;
+        *self.state() = State { token: Some(token), assigned: Some(assigned) };
+        Ok(())
+    }
+
+    async fn next(&self) -> Result<Event, Error> {
+        let assigned = self.state().assigned.take();
+        match assigned {
+            Some(assigned) => Ok(Event::Assigned(assigned)),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn commit(&self, offsets: Offsets) -> Result<(), Error> {
+        let (reply, committed) = oneshot::channel();
+        self.log.0.shared.inbox.command(Command::Commit { group: Arc::clone(&self.group), offsets, reply });
+        committed.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn close(&self) {
+        self.detach();
+    }
+
+    fn health(&self) -> Health {
+        crate::Producer::health(&self.log)
+    }
+}
+
+impl Drop for LogSource {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}

@@ -1,0 +1,126 @@
+//! What this crate counts.
+//!
+//! | metric | labels |
+//! |---|---|
+//! | `godwit_kafka_runtime_produced_total` | `outcome`: `ok` or the name of a [`ProduceError`](crate::ProduceError) |
+//! | `godwit_kafka_runtime_records_total`, `_batches_total`, `_retries_total`, `_dead_letters_total` | `topic` |
+//! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total`, `_rebalances_total` | |
+//! | `godwit_kafka_runtime_lag_records` | `topic`, `partition` (Kafka) |
+//! | `godwit_kafka_runtime_log_backlog_records`, `_log_held_records` | `topic` (embedded log) |
+//! | `godwit_kafka_runtime_log_writes_total`, `_log_write_failures_total` | (embedded log) |
+
+use crate::producer::ProduceError;
+use crate::record::Position;
+use metrics::{Counter, Gauge, counter, gauge};
+use std::sync::Arc;
+
+/// Outcomes of producing.
+#[derive(Debug)]
+pub(crate) struct Produced {
+    ok: Counter,
+    failed: [(&'static str, Counter); 6],
+}
+
+impl std::fmt::Debug for Consumed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Consumed")
+    }
+}
+
+impl Produced {
+    pub(crate) fn new() -> Self {
+        let outcome = |name: &'static str| counter!("godwit_kafka_runtime_produced_total", "outcome" => name);
+        let names = ["queue_full", "timed_out", "too_large", "unavailable", "refused", "closed"];
+        Self { ok: outcome("ok"), failed: names.map(|name| (name, outcome(name))) }
+    }
+
+    pub(crate) fn ok(&self, count: usize) {
+        self.ok.increment(count as u64);
+    }
+
+    pub(crate) fn failed(&self, error: &ProduceError) {
+        if let Some((_, counter)) = self.failed.iter().find(|(name, _)| *name == error.name()) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn outcome(&self, result: &Result<Position, ProduceError>) {
+        match result {
+            Ok(_) => self.ok(1),
+            Err(error) => self.failed(error),
+        }
+    }
+}
+
+/// What the worker of a partition does.
+pub(crate) struct Consumed {
+    pub(crate) records: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) dead_letters: Counter,
+}
+
+impl Consumed {
+    pub(crate) fn new(topic: &Arc<str>) -> Self {
+        let topic = topic.to_string();
+        Self {
+            records: counter!("godwit_kafka_runtime_records_total", "topic" => topic.clone()),
+            batches: counter!("godwit_kafka_runtime_batches_total", "topic" => topic.clone()),
+            retries: counter!("godwit_kafka_runtime_retries_total", "topic" => topic.clone()),
+            dead_letters: counter!("godwit_kafka_runtime_dead_letters_total", "topic" => topic),
+        }
+    }
+}
+
+/// Commits, and partitions that come and go.
+pub(crate) struct Group {
+    pub(crate) commits: Counter,
+    pub(crate) commit_failures: Counter,
+    pub(crate) rebalances: Counter,
+}
+
+impl Group {
+    pub(crate) fn new() -> Self {
+        Self {
+            commits: counter!("godwit_kafka_runtime_commits_total"),
+            commit_failures: counter!("godwit_kafka_runtime_commit_failures_total"),
+            rebalances: counter!("godwit_kafka_runtime_rebalances_total"),
+        }
+    }
+}
+
+/// The embedded log's writes.
+pub(crate) struct Writes {
+    pub(crate) writes: Counter,
+    pub(crate) failures: Counter,
+}
+
+impl Writes {
+    pub(crate) fn new() -> Self {
+        Self {
+            writes: counter!("godwit_kafka_runtime_log_writes_total"),
+            failures: counter!("godwit_kafka_runtime_log_write_failures_total"),
+        }
+    }
+}
+
+/// Records of a topic of the embedded log that its consumer has not done, and records that wait for it.
+pub(crate) struct Backlog {
+    pub(crate) records: Gauge,
+    pub(crate) held: Gauge,
+}
+
+impl Backlog {
+    pub(crate) fn new(topic: &Arc<str>) -> Self {
+        let topic = topic.to_string();
+        Self {
+            records: gauge!("godwit_kafka_runtime_log_backlog_records", "topic" => topic.clone()),
+            held: gauge!("godwit_kafka_runtime_log_held_records", "topic" => topic),
+        }
+    }
+}
+
+/// Records of a Kafka partition that the group has not read yet.
+pub(crate) fn lag(topic: &str, partition: i32) -> Gauge {
+    gauge!("godwit_kafka_runtime_lag_records", "topic" => topic.to_owned(), "partition" => partition.to_string())
+}

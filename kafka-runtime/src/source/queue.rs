@@ -1,0 +1,266 @@
+//! The bounded queue between the thread that reads a log and the worker of one partition.
+
+use crate::record::Record;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// How much a [`Queue`] holds. Either limit makes it full; one record more than `bytes` allows gets in, so that a large
+/// record can pass.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Records.
+    pub records: usize,
+    /// Bytes of keys, payloads and headers.
+    pub bytes: usize,
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// Records of one partition that were read and not yet handled, and how far handling has come.
+///
+/// The feeder (a thread of the source) and the worker (a task) meet here. The worker is woken only when it waits, the
+/// feeder only when it has [asked](Self::want) to hear of progress.
+pub struct Queue {
+    limits: QueueLimits,
+    inner: Mutex<Inner>,
+    done: AtomicI64,
+    wanted: AtomicBool,
+    hook: Option<Hook>,
+}
+
+#[derive(Default)]
+struct Inner {
+    records: VecDeque<Record>,
+    bytes: usize,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Inner {
+    fn is_full(&self, limits: QueueLimits) -> bool {
+        self.records.len() >= limits.records || self.bytes >= limits.bytes
+    }
+
+    fn push(&mut self, record: Record) {
+        self.bytes += record.size();
+        self.records.push_back(record);
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("limits", &self.limits)
+            .field("done", &self.done())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// An empty queue. `done` is the first offset that is not done, -1 if unknown; `hook` is called on progress that the
+    /// feeder has asked for.
+    pub(crate) fn new(limits: QueueLimits, done: i64, hook: Option<Hook>) -> Self {
+        Self {
+            limits,
+            inner: Mutex::default(),
+            done: AtomicI64::new(done),
+            wanted: AtomicBool::new(false),
+            hook,
+        }
+    }
+
+    /// Adds a record whether there is room or not; says whether the queue is full now.
+    pub(crate) fn push(&self, record: Record) -> bool {
+        let mut inner = self.lock();
+        if inner.closed {
+            return false;
+        }
+        inner.push(record);
+        let full = inner.is_full(self.limits);
+        Self::wake(inner);
+        full
+    }
+
+    /// Adds records from the front of `records` while there is room; says how many went in. The rest is dropped.
+    pub(crate) fn extend(&self, records: impl Iterator<Item = Record>) -> usize {
+        let mut inner = self.lock();
+        if inner.closed {
+            return 0;
+        }
+        let before = inner.records.len();
+        for record in records {
+            if inner.is_full(self.limits) {
+                break;
+            }
+            inner.push(record);
+        }
+        let added = inner.records.len() - before;
+        Self::wake(inner);
+        added
+    }
+
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
+        let waker = if inner.records.is_empty() { None } else { inner.waker.take() };
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// How many records may be added; 0 until at least half of the queue is free, so that it is refilled in large steps.
+    pub(crate) fn room(&self) -> usize {
+        let inner = self.lock();
+        let free = self.limits.records.saturating_sub(inner.records.len());
+        if inner.closed || free * 2 < self.limits.records || inner.bytes * 2 > self.limits.bytes {
+            0
+        } else {
+            free
+        }
+    }
+
+    /// Asks for a call of the hook at the next progress. Look again after asking: what happened before is not told.
+    pub(crate) fn want(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the queue: what waits in it is dropped and the worker sees its end.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.records.clear();
+        inner.bytes = 0;
+        if let Some(waker) = inner.waker.take() {
+            drop(inner);
+            waker.wake();
+        }
+    }
+
+    /// Waits for a record and takes what has queued up, at most `max_records` and, beyond the first record, `max_bytes`.
+    /// `None` when the queue is closed. Has one reader; may be dropped while waiting.
+    pub async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {
+        let batch = std::future::poll_fn(|context| {
+            let mut inner = self.lock();
+            if inner.closed {
+                return Poll::Ready(None);
+            }
+            if inner.records.is_empty() {
+                if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                    inner.waker = Some(context.waker().clone());
+                }
+                return Poll::Pending;
+            }
+            let mut bytes = 0;
+            let mut count = 0;
+            for record in inner.records.iter().take(max_records.max(1)) {
+                let size = record.size();
+                if count > 0 && bytes + size > max_bytes {
+                    break;
+                }
+                bytes += size;
+                count += 1;
+            }
+            inner.bytes -= bytes;
+            Poll::Ready(Some(inner.records.drain(..count).collect()))
+        })
+        .await;
+        self.progressed();
+        batch
+    }
+
+    /// The offset after the last record that is done, or -1 if that is not known.
+    pub fn done(&self) -> i64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// Says that everything before `next` is done.
+    pub(crate) fn set_done(&self, next: i64) {
+        self.done.store(next, Ordering::SeqCst);
+        self.progressed();
+    }
+
+    fn progressed(&self) {
+        if let Some(hook) = &self.hook
+            && self.wanted.load(Ordering::SeqCst)
+            && self.wanted.swap(false, Ordering::SeqCst)
+        {
+            hook();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    const LIMITS: QueueLimits = QueueLimits { records: 10, bytes: 1000 };
+
+    fn record(offset: i64, bytes: usize) -> Record {
+        Record {
+            topic: "t".into(),
+            partition: 0,
+            offset,
+            key: Bytes::new(),
+            payload: vec![0; bytes].into(),
+            headers: vec![],
+            timestamp_ms: 0,
+        }
+    }
+
+    fn offsets(batch: Option<Vec<Record>>) -> Vec<i64> {
+        batch.expect("the queue is open").iter().map(|record| record.offset).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_what_has_queued_up_within_both_limits() {
+        let queue = Queue::new(LIMITS, 0, None);
+        assert_eq!(queue.extend((0..5).map(|offset| record(offset, 100))), 5);
+        assert_eq!(offsets(queue.next_batch(2, 1000).await), [0, 1]);
+        assert_eq!(offsets(queue.next_batch(10, 250).await), [2, 3]);
+        assert_eq!(offsets(queue.next_batch(10, 1).await), [4]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_no_more_and_a_large_record_passes() {
+        let queue = Queue::new(LIMITS, 0, None);
+        assert_eq!(queue.extend((0..20).map(|offset| record(offset, 1))), 10);
+        assert_eq!(queue.room(), 0);
+        assert_eq!(offsets(queue.next_batch(100, 1000).await).len(), 10);
+        assert_eq!(queue.extend([record(10, 5000), record(11, 1)].into_iter()), 1);
+        assert_eq!(offsets(queue.next_batch(100, 1000).await), [10]);
+        assert_eq!(queue.room(), 10);
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_once_for_each_wish() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let hook: Hook = Box::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        let queue = Queue::new(LIMITS, 0, Some(hook));
+        queue.set_done(1);
+        queue.want();
+        queue.set_done(2);
+        queue.set_done(3);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_gives_nothing_and_takes_nothing() {
+        let queue = Queue::new(LIMITS, 0, None);
+        queue.push(record(0, 1));
+        queue.close();
+        assert!(queue.next_batch(1, 1).await.is_none());
+        assert_eq!(queue.extend(std::iter::once(record(1, 1))), 0);
+    }
+}
