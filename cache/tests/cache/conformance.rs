@@ -1,0 +1,145 @@
+//! What every cache promises, held against each implementation: the one in memory and the one in Redis.
+
+use crate::support::{conformance, eventually, routes};
+use abi::v1::{Member, Members, ReceiverSeq};
+use cache::Cache;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+conformance! {
+    p4_a_counter_counts_within_its_epoch,
+    p4_a_counter_that_is_missing_begins_an_epoch,
+    p4_each_user_of_each_application_has_a_counter,
+    p4_concurrent_raises_all_count,
+    p5_connecting_gives_the_counter_and_does_not_raise_it,
+    p5_only_the_connection_that_ended_loses_its_route,
+    p5_a_gateway_is_named_once_whatever_it_holds,
+    p5_a_route_moves_with_its_connection,
+    p9_a_route_ends_with_its_lease_unless_renewed,
+    p8_an_older_version_of_members_never_replaces_a_newer,
+    p8_members_are_believed_for_their_life_only,
+    nothing_asked_is_nothing_answered,
+    it_answers_a_ping,
+}
+
+async fn p4_a_counter_counts_within_its_epoch(cache: &dyn Cache) {
+    let first = cache.current("app", "alice").await.unwrap();
+    assert_ne!(first.epoch, 0);
+    assert_eq!(first.seq, 0);
+    let raised = cache.raise("app", &[("alice", 3)]).await.unwrap();
+    assert_eq!(raised, [ReceiverSeq { epoch: first.epoch, seq: 3 }]);
+    let raised = cache.raise("app", &[("alice", 1)]).await.unwrap();
+    assert_eq!(raised, [ReceiverSeq { epoch: first.epoch, seq: 4 }]);
+    assert_eq!(cache.current("app", "alice").await.unwrap(), raised[0]);
+}
+
+async fn p4_a_counter_that_is_missing_begins_an_epoch(cache: &dyn Cache) {
+    let raised = cache.raise("app", &[("bob", 2), ("carol", 1)]).await.unwrap();
+    assert_eq!(raised.iter().map(|seq| seq.seq).collect::<Vec<_>>(), [2, 1]);
+    assert!(raised.iter().all(|seq| seq.epoch != 0));
+    assert_eq!(cache.current("app", "bob").await.unwrap(), raised[0]);
+}
+
+async fn p4_each_user_of_each_application_has_a_counter(cache: &dyn Cache) {
+    cache.raise("app", &[("dave", 5)]).await.unwrap();
+    assert_eq!(cache.current("other", "dave").await.unwrap().seq, 0);
+    assert_eq!(cache.current("app", "dav").await.unwrap().seq, 0);
+}
+
+async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
+    let raise = |_| cache.raise("app", &[("erin", 1), ("frank", 2)]);
+    let calls: Vec<_> = (0..50).map(raise).collect();
+    let mut seen: Vec<u64> =
+        futures_util::future::join_all(calls).await.into_iter().map(|seqs| seqs.unwrap()[0].seq).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=50).collect::<Vec<_>>());
+    assert_eq!(cache.current("app", "frank").await.unwrap().seq, 100);
+}
+
+async fn p5_connecting_gives_the_counter_and_does_not_raise_it(cache: &dyn Cache) {
+    let made = cache.connect("app", "grace", "c1", "gw:1", LONG).await.unwrap();
+    assert_eq!(made.seq, 0);
+    let raised = cache.raise("app", &[("grace", 7)]).await.unwrap()[0];
+    assert_eq!(raised.epoch, made.epoch);
+    assert_eq!(cache.connect("app", "grace", "c1", "gw:1", LONG).await.unwrap(), raised);
+    assert_eq!(routes(cache, "app", &["grace"]).await, [["gw:1"]]);
+}
+
+async fn p5_only_the_connection_that_ended_loses_its_route(cache: &dyn Cache) {
+    cache.connect("app", "heidi", "old", "gw:1", LONG).await.unwrap();
+    cache.connect("app", "heidi", "new", "gw:2", LONG).await.unwrap();
+    cache.disconnect("app", "heidi", "old").await.unwrap();
+    cache.disconnect("app", "heidi", "old").await.unwrap();
+    assert_eq!(routes(cache, "app", &["heidi"]).await, [["gw:2"]]);
+    cache.disconnect("app", "heidi", "new").await.unwrap();
+    assert!(routes(cache, "app", &["heidi"]).await[0].is_empty());
+}
+
+async fn p5_a_gateway_is_named_once_whatever_it_holds(cache: &dyn Cache) {
+    for (user, connection, gateway) in
+        [("ivan", "a", "gw:1"), ("ivan", "b", "gw:1"), ("ivan", "c", "gw:2"), ("judy", "d", "gw:2")]
+    {
+        cache.connect("app", user, connection, gateway, LONG).await.unwrap();
+    }
+    let routes_of = routes(cache, "app", &["judy", "nobody", "ivan"]).await;
+    assert_eq!(routes_of[0], ["gw:2"]);
+    assert!(routes_of[1].is_empty());
+    assert_eq!(routes_of[2], ["gw:1", "gw:2"]);
+    assert!(routes(cache, "other", &["ivan"]).await[0].is_empty());
+}
+
+async fn p5_a_route_moves_with_its_connection(cache: &dyn Cache) {
+    cache.connect("app", "mike", "c", "gw:1", LONG).await.unwrap();
+    cache.connect("app", "mike", "c", "gw:2", LONG).await.unwrap();
+    assert_eq!(routes(cache, "app", &["mike"]).await, [["gw:2"]]);
+}
+
+async fn p9_a_route_ends_with_its_lease_unless_renewed(cache: &dyn Cache) {
+    let short = Duration::from_millis(200);
+    cache.connect("app", "niaj", "short", "gw:1", short).await.unwrap();
+    cache.connect("app", "niaj", "renewed", "gw:2", short).await.unwrap();
+    cache.connect("app", "niaj", "renewed", "gw:2", LONG).await.unwrap();
+    cache.connect("app", "olivia", "short", "gw:1", short).await.unwrap();
+    eventually("the leases end", async || {
+        routes(cache, "app", &["niaj", "olivia"]).await == [vec!["gw:2"], vec![]]
+    })
+    .await;
+    // A connection that comes later does not bring an expired one back.
+    cache.connect("app", "olivia", "long", "gw:3", LONG).await.unwrap();
+    assert_eq!(routes(cache, "app", &["olivia"]).await, [["gw:3"]]);
+}
+
+fn members(version: u64, users: &[&str]) -> Members {
+    let member = |user: &&str| Member { user: (*user).into(), role: 1, visible_from: version };
+    Members { version, members: users.iter().map(member).collect() }
+}
+
+async fn p8_an_older_version_of_members_never_replaces_a_newer(cache: &dyn Cache) {
+    assert_eq!(cache.members("app", "g:1").await.unwrap(), None);
+    let (older, newer) = (members(9, &["alice", "bob"]), members(10, &["alice"]));
+    cache.put_members("app", "g:1", &older, LONG).await.unwrap();
+    assert_eq!(*cache.members("app", "g:1").await.unwrap().unwrap(), older);
+    cache.put_members("app", "g:1", &newer, LONG).await.unwrap();
+    cache.put_members("app", "g:1", &older, LONG).await.unwrap();
+    assert_eq!(*cache.members("app", "g:1").await.unwrap().unwrap(), newer);
+    assert_eq!(cache.members("app", "g:2").await.unwrap(), None);
+    assert_eq!(cache.members("other", "g:1").await.unwrap(), None);
+}
+
+async fn p8_members_are_believed_for_their_life_only(cache: &dyn Cache) {
+    cache.put_members("app", "g:3", &members(5, &["alice"]), Duration::from_millis(100)).await.unwrap();
+    eventually("the entry expires", async || cache.members("app", "g:3").await.unwrap().is_none()).await;
+    // What has expired holds nobody back, whatever its version was.
+    cache.put_members("app", "g:3", &members(4, &["bob"]), LONG).await.unwrap();
+    assert_eq!(cache.members("app", "g:3").await.unwrap().unwrap().version, 4);
+}
+
+async fn nothing_asked_is_nothing_answered(cache: &dyn Cache) {
+    assert!(cache.raise("app", &[]).await.unwrap().is_empty());
+    assert!(routes(cache, "app", &[]).await.is_empty());
+}
+
+async fn it_answers_a_ping(cache: &dyn Cache) {
+    cache.ping().await.unwrap();
+}

@@ -1,0 +1,121 @@
+//! What Redis does to its users: it forgets scripts, data, or the last moment; it goes away.
+
+use crate::support::{Proxy, TestRedis, routes};
+use abi::config::{Redis, Secret};
+use cache::{Cache as _, RedisCache};
+use deadpool_redis::redis::{self, AsyncCommands as _};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn p4_forgotten_scripts_are_loaded_again() {
+    let server = TestRedis::new();
+    let before = server.cache.raise("app", &[("alice", 1)]).await.unwrap()[0];
+    redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut server.connection().await).await.unwrap();
+    let after = server.cache.raise("app", &[("alice", 1)]).await.unwrap()[0];
+    assert_eq!((after.epoch, after.seq), (before.epoch, before.seq + 1));
+    server.cache.connect("app", "alice", "c", "gw:1", LONG).await.unwrap();
+    assert_eq!(routes(&server.cache, "app", &["alice"]).await, [["gw:1"]]);
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn p4_counters_that_were_lost_begin_another_epoch() {
+    let server = TestRedis::new();
+    let before = server.cache.raise("app", &[("alice", 5), ("bob", 5)]).await.unwrap();
+    server.clear().await;
+    let alice = server.cache.raise("app", &[("alice", 5)]).await.unwrap()[0];
+    let bob = server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
+    assert_ne!(alice.epoch, before[0].epoch);
+    assert_ne!(bob.epoch, before[1].epoch);
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn p4_counters_of_an_earlier_run_of_redis_begin_another_epoch() {
+    let server = TestRedis::new();
+    let users = [("alice", 5), ("bob", 5), ("carol", 5)];
+    let before = server.cache.raise("app", &users).await.unwrap();
+    // A restart or a replica brings back counters that another run wrote, perhaps lower than they once were.
+    let mut connection = server.connection().await;
+    for user in ["alice", "bob"] {
+        let key = server.key(&format!("app:s:{user}"));
+        let () = connection.hset_multiple(key, &[("r", "another run"), ("n", "3")]).await.unwrap();
+    }
+    let alice = server.cache.raise("app", &[("alice", 2)]).await.unwrap()[0];
+    assert_ne!(alice.epoch, before[0].epoch);
+    assert_eq!(alice.seq, 2);
+    let bob = server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
+    assert_ne!(bob.epoch, before[1].epoch);
+    assert_eq!(server.cache.current("app", "bob").await.unwrap(), bob);
+    assert_eq!(server.cache.current("app", "carol").await.unwrap(), before[2]);
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn p7_every_key_expires() {
+    let server = TestRedis::new();
+    server.cache.raise("app", &[("alice", 1)]).await.unwrap();
+    server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
+    server.cache.put_members("app", "g:1", &abi::v1::Members::default(), LONG).await.unwrap();
+    let keys = server.keys().await;
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    for key in keys {
+        let life: i64 = server.connection().await.pttl(&key).await.unwrap();
+        assert!(life > 0, "{key} never expires");
+    }
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_a_script_takes_keeps_its_order() {
+    let server = TestRedis::new();
+    let names: Vec<_> = (0..5_000).map(|number| format!("user{number}")).collect();
+    let users: Vec<_> = names.iter().zip(1..).map(|(name, by)| (name.as_str(), by)).collect();
+    let seqs = server.cache.raise("app", &users).await.unwrap();
+    assert!(seqs.iter().map(|seq| seq.seq).eq(1..=5_000));
+    server.cache.connect("app", "user4999", "c", "gw:1", LONG).await.unwrap();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let routes = routes(&server.cache, "app", &names).await;
+    assert!(routes[..4_999].iter().all(Vec::is_empty));
+    assert_eq!(routes[4_999], ["gw:1"]);
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn p9_connections_that_broke_are_replaced_within_the_call() {
+    let server = TestRedis::new();
+    let mut proxy = Proxy::new(server.address()).await;
+    let cache = server.through(&proxy.url());
+    for round in 1..=8 {
+        assert_eq!(cache.raise("app", &[("alice", 1)]).await.unwrap()[0].seq, round);
+        if round % 2 == 0 {
+            proxy.cut().await;
+        }
+    }
+    server.clear().await;
+}
+
+#[tokio::test]
+async fn p6_a_redis_that_is_away_is_an_error_in_time() {
+    // Takes connections and never answers.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("redis://{}", listener.local_addr().unwrap());
+    for url in [silent.as_str(), "redis://127.0.0.1:1"] {
+        let config = Redis { url: Secret::new(url), ..Redis::default() };
+        let cache = RedisCache::new(&config).unwrap();
+        let began = Instant::now();
+        let error = cache.ping().await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
+}
+
+#[test]
+fn p8_a_url_that_is_none_is_refused_without_showing_it() {
+    let config = Redis { url: Secret::new("no url with hunter2"), ..Redis::default() };
+    let error = RedisCache::new(&config).unwrap_err();
+    assert!(!error.is_retryable());
+    assert!(!format!("{error:?} {error}").contains("hunter2"));
+}

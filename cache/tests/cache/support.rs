@@ -1,0 +1,145 @@
+//! Caches to test, and a way to wait for what must come.
+
+use cache::{Cache, RedisCache};
+use deadpool_redis::redis::{self, AsyncCommands as _};
+use std::time::{Duration, Instant};
+use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
+
+/// Runs each named function over every implementation, each time with a cache that nobody else uses.
+macro_rules! conformance {
+    ($($name:ident,)*) => {
+        mod memory {
+            $(#[tokio::test] async fn $name() {
+                super::$name(&cache::MemoryCache::default()).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test] async fn $name() {
+                let server = crate::support::TestRedis::new();
+                super::$name(&server.cache).await;
+                server.clear().await;
+            })*
+        }
+    };
+}
+pub(crate) use conformance;
+
+/// A part of the test server that is this test's own.
+pub(crate) struct TestRedis {
+    pub(crate) cache: RedisCache,
+    url: String,
+    prefix: String,
+}
+
+impl TestRedis {
+    pub(crate) fn new() -> Self {
+        let url = std::env::var("GODWIT_TEST_REDIS")
+            .expect("GODWIT_TEST_REDIS must be the URL of a Redis for tests: run tests/run, or set it");
+        let prefix = format!("test-{}", uuid::Uuid::new_v4());
+        Self { cache: cache(&url, &prefix), url, prefix }
+    }
+
+    /// A cache over the same keys that reaches Redis elsewhere.
+    pub(crate) fn through(&self, url: &str) -> RedisCache {
+        cache(url, &self.prefix)
+    }
+
+    /// `host:port` of the test server.
+    pub(crate) fn address(&self) -> String {
+        let rest = self.url.trim_start_matches("redis://").trim_end_matches('/');
+        rest.rsplit('@').next().unwrap().to_owned()
+    }
+
+    /// A connection beside the cache, to do to Redis what operators and accidents do.
+    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url.as_str()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// A key of this test.
+    pub(crate) fn key(&self, rest: &str) -> String {
+        format!("{}:{rest}", self.prefix)
+    }
+
+    /// All keys of this test, and of no other.
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let mut connection = self.connection().await;
+        let mut keys = connection.scan_match(format!("{}:*", self.prefix)).await.unwrap();
+        let mut found = Vec::new();
+        while let Some(key) = keys.next_item().await {
+            found.push(key.unwrap());
+        }
+        found
+    }
+
+    /// Loses everything.
+    pub(crate) async fn clear(&self) {
+        let keys = self.keys().await;
+        if !keys.is_empty() {
+            let _: u64 = self.connection().await.del(keys).await.unwrap();
+        }
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn cache(url: &str, prefix: &str) -> RedisCache {
+    let url = abi::config::Secret::new(url);
+    RedisCache::new(&abi::config::Redis { url, prefix: prefix.into(), max_connections: 2 }).unwrap()
+}
+
+/// The gateways of users, in order of their names.
+pub(crate) async fn routes(cache: &dyn Cache, app: &str, users: &[&str]) -> Vec<Vec<String>> {
+    let sorted = |gateways: Vec<std::sync::Arc<str>>| {
+        let mut names: Vec<_> = gateways.iter().map(|gateway| gateway.to_string()).collect();
+        names.sort();
+        names
+    };
+    cache.routes(app, users).await.unwrap().into_iter().map(sorted).collect()
+}
+
+/// A way to a server that can be cut.
+pub(crate) struct Proxy {
+    address: std::net::SocketAddr,
+    target: String,
+    tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn new(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut proxy = Self { address: listener.local_addr().unwrap(), target, tasks: JoinSet::new() };
+        proxy.serve(listener);
+        proxy
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// Ends all connections and takes new ones.
+    pub(crate) async fn cut(&mut self) {
+        self.tasks.shutdown().await;
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener);
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let target = self.target.clone();
+        self.tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut far = TcpStream::connect(&target).await.unwrap();
+                connections.spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+            }
+        });
+    }
+}
