@@ -37,6 +37,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A token that a header can't carry.
+    #[error("discovery.consul_token has characters that a header can't carry")]
+    Token,
     /// A request to Consul failed.
     #[error("consul at {agent} can't be asked for {path}")]
     Consul {

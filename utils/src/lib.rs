@@ -16,17 +16,21 @@
 //!
 //! Calls:
 //! - [`grpc`]: servers, and channels to services in this process, to any instance, or to a named one.
+//! - [`discovery`]: which instances there are.
 //!
 //! Pieces:
 //! - [`backoff`]: how long to wait before another try, and whether to try.
+//! - [`rate`]: token buckets.
 
 pub mod admin;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod error;
 pub mod grpc;
 pub mod lifecycle;
+pub mod rate;
 pub mod readiness;
 pub mod telemetry;
 

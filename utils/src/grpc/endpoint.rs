@@ -1,0 +1,154 @@
+//! One address: its connection, its load, whether it is ejected.
+
+use super::{
+    ejection::{Ejection, Policy, State},
+    load::Load,
+};
+use crate::{Error, discovery::check_address, metrics};
+use http::{Request, Response};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body, transport};
+use tower::ServiceExt as _;
+
+const CONNECT: Duration = Duration::from_secs(2);
+/// A connection is asked whether it lives this often, idle ones too, and given up if it doesn't answer: otherwise a
+/// peer that vanished without a word is noticed only by the calls that it swallows.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Batches of messages are larger than HTTP/2's window of 64 KiB.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    service: &'static str,
+    address: Arc<str>,
+    channel: transport::Channel,
+    state: Mutex<Health>,
+}
+
+#[derive(Debug)]
+struct Health {
+    load: Load,
+    ejection: Ejection,
+}
+
+impl Endpoint {
+    /// Connects when it is first called. Must be made in a runtime.
+    pub(super) fn new(service: &'static str, address: &str, policy: Policy) -> Result<Arc<Self>, Error> {
+        check_address(address)?;
+        let channel = transport::Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| Error::Address { address: address.to_owned() })?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .connect_lazy();
+        let state = Mutex::new(Health { load: Load::default(), ejection: Ejection::new(policy) });
+        Ok(Arc::new(Self { service, address: address.into(), channel, state }))
+    }
+
+    pub(super) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    pub(super) fn state(&self, now: Instant) -> State {
+        self.lock().ejection.state(now)
+    }
+
+    pub(super) fn cost(&self, now: Instant) -> f64 {
+        self.lock().load.cost(now)
+    }
+
+    /// Makes a call. Whatever goes wrong on the way is an answer with `UNAVAILABLE`.
+    ///
+    /// It counts as in flight from now on, not from when it is first polled: the next choice must see it.
+    pub(super) fn call(
+        self: Arc<Self>,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        let call = Call::begin(self);
+        async move {
+            let answer = call.endpoint.channel.clone().oneshot(request).await;
+            let response = answer.unwrap_or_else(|error| {
+                let address = call.endpoint.address();
+                Status::unavailable(format!("{address}: {}", crate::error::chain(&error))).into_http()
+            });
+            call.end(is_unavailable(&response));
+            response
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an answer says that this endpoint can't serve now. Errors without a message come in the head.
+pub(super) fn is_unavailable<B>(response: &Response<B>) -> bool {
+    response
+        .headers()
+        .get(Status::GRPC_STATUS)
+        .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable)
+}
+
+/// A call in flight; one that is dropped was given up by its caller.
+struct Call {
+    endpoint: Arc<Endpoint>,
+    began: Instant,
+    probes: bool,
+    ended: bool,
+}
+
+impl Call {
+    fn begin(endpoint: Arc<Endpoint>) -> Self {
+        let began = Instant::now();
+        let probes = {
+            let mut health = endpoint.lock();
+            health.load.begin();
+            health.ejection.begin(began)
+        };
+        Self { endpoint, began, probes, ended: false }
+    }
+
+    fn end(mut self, unavailable: bool) {
+        self.ended = true;
+        let Endpoint { service, address, .. } = &*self.endpoint;
+        let now = Instant::now();
+        let mut health = self.endpoint.lock();
+        health.load.end();
+        if unavailable {
+            // How fast it fails says nothing about how fast it works.
+            if let Some(pause) = health.ejection.failed(now) {
+                metrics::endpoint_ejected(service);
+                tracing::warn!(service, %address, ?pause, "endpoint ejected");
+            }
+        } else {
+            if health.ejection.succeeded() {
+                tracing::info!(service, %address, "endpoint is back");
+                health.load.forget();
+            }
+            health.load.measure(now - self.began, now);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            let now = Instant::now();
+            let mut health = self.endpoint.lock();
+            health.load.end();
+            health.ejection.release(self.probes);
+            // It took at least so long: an endpoint that hangs is avoided after its first victim.
+            health.load.measure(now - self.began, now);
+        }
+    }
+}
