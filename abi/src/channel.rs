@@ -1,10 +1,37 @@
 //! The one type of gRPC channel. Callers can't tell a remote service from one in their own process.
 
+use std::task::{Context, Poll};
 use tonic::{Status, body::Body};
-use tower::util::BoxCloneSyncService;
+use tower::{
+    BoxError, Service,
+    util::{BoxCloneSyncService, MapErr},
+};
 
 /// A tower service that takes gRPC requests: a balanced stack, a single connection, or a server in this process.
-///
-/// Its errors are statuses, as those of the calls are. (A boxed error would do, but futures that call a generated client over
-/// one can't be shown to be `Send`.)
-pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
+pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+
+/// A [`Channel`] for generated clients. Its errors are statuses, as those of the calls are; over boxed errors the futures
+/// of a generated client can't be shown to be `Send`.
+#[derive(Clone, Debug)]
+pub struct Caller(MapErr<Channel, fn(BoxError) -> Status>);
+
+impl Caller {
+    /// Calls through `channel`.
+    pub fn new(channel: Channel) -> Self {
+        Self(MapErr::new(channel, Status::from_error))
+    }
+}
+
+impl Service<http::Request<Body>> for Caller {
+    type Response = http::Response<Body>;
+    type Error = Status;
+    type Future = <MapErr<Channel, fn(BoxError) -> Status> as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
