@@ -1,0 +1,161 @@
+use super::world::{APP, World, code, message};
+use crate::sessions::GRACE_MS;
+use abi::{
+    error::ErrorCode,
+    v1::{
+        CreateSessionRequest, CreateUserRequest, Entry, GetHeads, GetSessionRequest, GetSigningKeysRequest,
+        GetUserRequest, RevokeSessionRequest, RotateSessionRequest, Session, SigningKeys, User,
+    },
+};
+use tokio::task::JoinSet;
+
+fn hash(token: u8) -> prost::bytes::Bytes {
+    vec![token; 32].into()
+}
+
+fn opening(id: &str, device: &str, token: u8) -> CreateSessionRequest {
+    let session =
+        Session { session: id.into(), app: APP.into(), user: "alice".into(), device: device.into() };
+    CreateSessionRequest { session: Some(session), refresh_hash: hash(token) }
+}
+
+async fn open(world: &World, id: &str, device: &str, token: u8) -> Vec<String> {
+    world.client().create_session(opening(id, device, token)).await.unwrap().into_inner().revoked
+}
+
+async fn rotate(world: &World, id: &str, presented: u8, next: u8) -> Result<Session, ErrorCode> {
+    let request = RotateSessionRequest {
+        session: id.into(),
+        refresh_hash: hash(presented),
+        next_refresh_hash: hash(next),
+    };
+    match world.client().rotate_session(request).await {
+        Ok(session) => Ok(session.into_inner()),
+        Err(status) => Err(code::<()>(Err(status))),
+    }
+}
+
+async fn is_open(world: &World, id: &str) -> bool {
+    match world.client().get_session(GetSessionRequest { session: id.into() }).await {
+        Ok(session) => session.into_inner().session == id,
+        Err(status) => {
+            assert_eq!(code::<()>(Err(status)), ErrorCode::NotFound);
+            false
+        }
+    }
+}
+
+pub(super) async fn a_user_id_is_taken_once(world: &World) {
+    world.users(&["alice"]).await;
+    let get = |user: &str| GetUserRequest { app: APP.into(), user: user.into() };
+    let user = world.client().get_user(get("alice")).await.unwrap().into_inner();
+    assert_eq!(user, User { app: APP.into(), user: "alice".into(), password_hash: "$argon2id$x".into() });
+    let mut racers = JoinSet::new();
+    for n in 0..8 {
+        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
+        let user = User { app: APP.into(), user: "bob".into(), password_hash: format!("$hash${n}") };
+        racers.spawn(async move {
+            match client.create_user(CreateUserRequest { user: Some(user) }).await {
+                Ok(_) => 1,
+                Err(status) => {
+                    assert_eq!(code::<()>(Err(status)), ErrorCode::AlreadyExists);
+                    0
+                }
+            }
+        });
+    }
+    assert_eq!(racers.join_all().await.iter().sum::<u32>(), 1);
+    assert_eq!(code(world.client().get_user(get("carol")).await), ErrorCode::NotFound);
+}
+
+pub(super) async fn apps_do_not_meet(world: &World) {
+    world.users(&["alice"]).await;
+    let elsewhere = GetUserRequest { app: "other".into(), user: "alice".into() };
+    assert_eq!(code(world.client().get_user(elsewhere).await), ErrorCode::NotFound);
+    let entry = Entry { app: "other".into(), ..message("d:a:b", "a", "1") };
+    world.store(entry.clone()).await;
+    assert_eq!(world.store(message("d:a:b", "a", "1")).await.conversation_seq, 1);
+    assert_eq!(world.heads("a", GetHeads::default()).await.heads.len(), 1);
+    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 2);
+}
+
+pub(super) async fn a_device_has_one_session(world: &World) {
+    assert!(open(world, "s1", "phone", 1).await.is_empty());
+    assert!(open(world, "s1", "phone", 1).await.is_empty(), "a retry changes nothing");
+    assert_eq!(
+        code(world.client().create_session(opening("s1", "phone", 2)).await),
+        ErrorCode::AlreadyExists
+    );
+    assert_eq!(
+        code(world.client().create_session(opening("s1", "tablet", 1)).await),
+        ErrorCode::AlreadyExists
+    );
+    assert!(open(world, "s2", "tablet", 2).await.is_empty());
+    assert_eq!(open(world, "s3", "phone", 3).await, ["s1"]);
+    assert!(!is_open(world, "s1").await && is_open(world, "s2").await && is_open(world, "s3").await);
+    for _ in 0..2 {
+        world.client().revoke_session(RevokeSessionRequest { session: "s2".into() }).await.unwrap();
+        assert!(!is_open(world, "s2").await);
+    }
+    assert_eq!(rotate(world, "s2", 2, 3).await, Err(ErrorCode::Unauthenticated));
+    assert_eq!(rotate(world, "s1", 1, 3).await, Err(ErrorCode::Unauthenticated));
+    let mut racers = JoinSet::new();
+    for n in 0..8_u8 {
+        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
+        racers.spawn(
+            async move { client.create_session(opening(&format!("r{n}"), "watch", n)).await.unwrap() },
+        );
+    }
+    racers.join_all().await;
+    assert_eq!(world.number("SELECT count(*) FROM sessions WHERE device = 'watch'").await, 1);
+}
+
+pub(super) async fn p8_an_old_refresh_token_ends_the_session(world: &World) {
+    open(world, "s1", "phone", 1).await;
+    assert_eq!(rotate(world, "s1", 1, 2).await.unwrap().device, "phone");
+    assert_eq!(rotate(world, "s1", 2, 3).await.unwrap().user, "alice");
+    assert_eq!(rotate(world, "s1", 1, 4).await, Err(ErrorCode::Unauthenticated));
+    assert!(!is_open(world, "s1").await);
+    assert_eq!(rotate(world, "s1", 3, 4).await, Err(ErrorCode::Unauthenticated), "not even the newest one");
+}
+
+pub(super) async fn a_lost_answer_to_a_refresh_does_not_log_out(world: &World) {
+    open(world, "s1", "phone", 1).await;
+    rotate(world, "s1", 1, 2).await.unwrap();
+    rotate(world, "s1", 1, 3).await.unwrap();
+    rotate(world, "s1", 3, 4).await.unwrap();
+    world.later(GRACE_MS + 1);
+    assert_eq!(rotate(world, "s1", 3, 5).await, Err(ErrorCode::Unauthenticated));
+    assert!(!is_open(world, "s1").await);
+}
+
+pub(super) async fn all_instances_sign_with_one_key(world: &World) {
+    let mut racers = JoinSet::new();
+    for n in 0..8 {
+        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
+        racers.spawn(
+            async move { client.get_signing_keys(GetSigningKeysRequest {}).await.unwrap().into_inner() },
+        );
+    }
+    let keys: Vec<SigningKeys> = racers.join_all().await;
+    assert!(keys.iter().all(|found| *found == keys[0]));
+    assert_eq!((keys[0].keys.len(), keys[0].keys[0].secret.len()), (1, 32));
+    assert_eq!(world.number("SELECT count(*) FROM signing_keys").await, 1);
+}
+
+pub(super) async fn bad_accounts_and_sessions_are_refused(world: &World) {
+    for (user, hash) in [("", "x"), ("a b", "x"), ("\0", "x"), ("a", "\0"), ("a", &*"x".repeat(513))] {
+        let user = User { app: APP.into(), user: user.into(), password_hash: hash.into() };
+        let answer = world.client().create_user(CreateUserRequest { user: Some(user) }).await;
+        assert_eq!(code(answer), ErrorCode::InvalidRequest);
+    }
+    for id in ["", "a/b", &*"x".repeat(65)] {
+        let answer = world.client().create_session(opening(id, "phone", 1)).await;
+        assert_eq!(code(answer), ErrorCode::InvalidRequest);
+        let answer = world.client().get_session(GetSessionRequest { session: id.into() }).await;
+        assert_eq!(code(answer), ErrorCode::InvalidRequest);
+    }
+    let mut short = opening("s", "phone", 1);
+    short.refresh_hash = vec![1; 31].into();
+    assert_eq!(code(world.client().create_session(short).await), ErrorCode::InvalidRequest);
+}

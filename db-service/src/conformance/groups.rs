@@ -1,0 +1,214 @@
+use super::world::{APP, MAX_MEMBERS, World, added, change, code, created, left, message, removed, save};
+use abi::{
+    error::ErrorCode,
+    v1::{
+        CheckChangeRequest, Entry, GetHeads, GetHistory, GetMembersRequest, GroupCreated, HistoryVisibility,
+        Members, Role, SaveOutcome, group_change::Change,
+    },
+};
+
+const GROUP: &str = "g:1";
+const USERS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
+
+/// A group of alice, who owns it, and bob.
+async fn group(world: &World, history: HistoryVisibility) {
+    world.users(&USERS).await;
+    let result = world.store(change(GROUP, "alice", "0", created(&["bob", "bob", "alice"], history))).await;
+    assert_eq!((result.conversation_seq, result.countable_seq), (1, 0));
+    assert_eq!(described(&result.members.unwrap()), "1: alice* from 1, bob from 1");
+}
+
+fn described(members: &Members) -> String {
+    let one = |member: &abi::v1::Member| {
+        let owner = if member.role() == Role::Owner { "*" } else { "" };
+        format!("{}{owner} from {}", member.user, member.visible_from)
+    };
+    format!("{}: {}", members.version, members.members.iter().map(one).collect::<Vec<_>>().join(", "))
+}
+
+async fn members(world: &World) -> String {
+    let request = GetMembersRequest { app: APP.into(), conversation: GROUP.into() };
+    described(&world.other().get_members(request).await.unwrap().into_inner())
+}
+
+async fn check(world: &World, entry: Entry) -> Result<(), ErrorCode> {
+    let request = CheckChangeRequest { entry: Some(entry) };
+    let answer = world.client().check_change(request).await;
+    if answer.is_ok() { Ok(()) } else { Err(code(answer)) }
+}
+
+fn by(sender: &str, id: &str, what: Change) -> Entry {
+    change(GROUP, sender, id, what)
+}
+
+pub(super) async fn a_group_begins_with_its_owner_and_members(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
+    assert_eq!(world.store(message(GROUP, "bob", "1")).await.conversation_seq, 2);
+    let head = &world.heads("bob", GetHeads::default()).await.heads[0];
+    assert_eq!((head.name.as_str(), head.role(), head.conversation_seq), ("A group", Role::Member, 2));
+    assert_eq!((head.countable_seq, head.read_countable_seq), (1, 0));
+    assert_eq!(world.heads("alice", GetHeads::default()).await.heads[0].role(), Role::Owner);
+    let request = GetMembersRequest { app: APP.into(), conversation: "g:2".into() };
+    assert_eq!(code(world.client().get_members(request).await), ErrorCode::NotFound);
+}
+
+pub(super) async fn p8_only_owners_change_members(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    for (n, what) in [added(&["carol"]), removed(&["alice"])].into_iter().enumerate() {
+        assert_eq!(world.reject(by("bob", &format!("b{n}"), what.clone())).await, ErrorCode::Forbidden);
+        assert_eq!(world.reject(by("carol", &format!("c{n}"), what)).await, ErrorCode::Forbidden);
+    }
+    assert_eq!(world.reject(by("carol", "2", left())).await, ErrorCode::Forbidden);
+    assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
+    let result = world.store(by("alice", "3", removed(&["bob", "carol"]))).await;
+    assert_eq!(described(&result.members.unwrap()), "2: alice* from 1");
+    assert!(world.heads("bob", GetHeads::default()).await.heads.is_empty());
+    let page = GetHistory { conversation: GROUP.into(), ..Default::default() };
+    assert_eq!(world.history("bob", page).await.unwrap_err().code, ErrorCode::Forbidden);
+    // What bob had sent before is stored: it was acknowledged.
+    assert_eq!(world.store(message(GROUP, "bob", "4")).await.conversation_seq, 3);
+}
+
+pub(super) async fn what_is_not_allowed_stores_nothing(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    let named = |name: &str, members: &[&str]| {
+        let members = members.iter().map(|member| (*member).to_owned()).collect();
+        Change::Created(GroupCreated { name: name.into(), members, history: 0 })
+    };
+    let refused = [
+        (change("d:alice:bob", "alice", "1", added(&["carol"])), ErrorCode::InvalidRequest),
+        (change("d:alice:bob", "alice", "2", left()), ErrorCode::InvalidRequest),
+        (change("g:2", "alice", "3", named("", &[])), ErrorCode::InvalidRequest),
+        (change("g:2", "alice", "4", named("a\0b", &[])), ErrorCode::InvalidRequest),
+        (change("g:2", "alice", "5", named(&"é".repeat(129), &[])), ErrorCode::InvalidRequest),
+        (change("g:2", "alice", "6", named("ok", &["no body"])), ErrorCode::InvalidRequest),
+        (change("g:2", "alice", "7", named("ok", &["nobody"])), ErrorCode::NotFound),
+        (change("g:2", "alice", "8", added(&["bob"])), ErrorCode::Forbidden),
+        (by("alice", "9", named("again", &[])), ErrorCode::AlreadyExists),
+        (by("alice", "10", added(&["nobody"])), ErrorCode::NotFound),
+        (by("alice", "11", added(&[])), ErrorCode::InvalidRequest),
+        (by("alice", "12", added(&["\0"])), ErrorCode::InvalidRequest),
+        (by("alice", "13", removed(&[])), ErrorCode::InvalidRequest),
+        (by("alice", "14", removed(&["alice"])), ErrorCode::Conflict),
+    ];
+    for (entry, expected) in refused {
+        assert_eq!(check(world, entry.clone()).await, Err(expected), "{entry:?}");
+        assert_eq!(world.reject(entry).await, expected);
+    }
+    let mut nothing = by("alice", "15", left());
+    nothing.content = Some(abi::v1::entry::Content::GroupChange(abi::v1::GroupChange { change: None }));
+    assert_eq!(world.reject(nothing).await, ErrorCode::InvalidRequest);
+    assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
+    assert_eq!(world.number("SELECT count(*) FROM entries").await, 1);
+    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 1);
+    assert_eq!(world.number("SELECT head FROM conversations").await, 1);
+}
+
+pub(super) async fn p8_a_later_member_sees_from_where_it_joined(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    world.store(message(GROUP, "alice", "1")).await;
+    world.store(message(GROUP, "alice", "2")).await;
+    let result = world.store(by("alice", "3", added(&["carol", "bob", "carol"]))).await;
+    assert_eq!((result.conversation_seq, result.countable_seq), (4, 2));
+    assert_eq!(described(&result.members.unwrap()), "2: alice* from 1, bob from 1, carol from 4");
+    world.store(message(GROUP, "bob", "5")).await;
+    for newest in [false, true] {
+        let page = GetHistory { conversation: GROUP.into(), newest, ..Default::default() };
+        let page = world.history("carol", page).await.unwrap();
+        let mut seqs: Vec<_> = page.entries.iter().map(|entry| entry.conversation_seq).collect();
+        seqs.sort_unstable();
+        assert_eq!((seqs, page.more), (vec![4, 5], false));
+    }
+    let head = &world.heads("carol", GetHeads::default()).await.heads[0];
+    assert_eq!(head.visible_from, 4);
+    assert_eq!(head.countable_seq - head.read_countable_seq, 1, "only what came after is unread");
+    // Whoever comes back begins again.
+    world.store(by("alice", "6", removed(&["carol"]))).await;
+    let result = world.store(by("alice", "7", added(&["carol"]))).await;
+    assert_eq!(described(&result.members.unwrap()), "4: alice* from 1, bob from 1, carol from 7");
+}
+
+pub(super) async fn a_later_member_of_an_open_group_sees_everything(world: &World) {
+    group(world, HistoryVisibility::All).await;
+    world.store(message(GROUP, "alice", "1")).await;
+    world.store(by("alice", "2", added(&["carol"]))).await;
+    let page = GetHistory { conversation: GROUP.into(), ..Default::default() };
+    assert_eq!(world.history("carol", page).await.unwrap().entries.len(), 3);
+    assert_eq!(world.heads("carol", GetHeads::default()).await.heads[0].visible_from, 1);
+}
+
+pub(super) async fn an_owner_who_leaves_hands_the_group_on(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    world.store(by("alice", "1", added(&["erin", "carol"]))).await;
+    let result = world.store(by("alice", "2", left())).await;
+    assert_eq!(described(&result.members.unwrap()), "3: bob* from 1, erin from 2, carol from 2");
+    let result = world.store(by("bob", "3", left())).await;
+    assert_eq!(described(&result.members.unwrap()), "4: erin* from 2, carol from 2");
+    let result = world.store(by("carol", "4", left())).await;
+    assert_eq!(described(&result.members.unwrap()), "5: erin* from 2");
+    let result = world.store(by("erin", "5", left())).await;
+    assert_eq!(described(&result.members.unwrap()), "6: ");
+    assert_eq!(world.reject(by("erin", "6", left())).await, ErrorCode::Forbidden);
+}
+
+pub(super) async fn a_group_has_a_size_limit(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    let names: Vec<_> = (0..MAX_MEMBERS).map(|n| format!("user{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    world.users(&names).await;
+    let all = created(&names, HistoryVisibility::All);
+    assert_eq!(world.reject(change("g:2", "alice", "1", all)).await, ErrorCode::TooLarge);
+    assert_eq!(world.reject(by("alice", "2", added(&names[1..]))).await, ErrorCode::TooLarge);
+    let unknown: Vec<_> = (0..100).map(|n| format!("unknown{n}")).collect();
+    let unknown: Vec<_> = unknown.iter().map(String::as_str).collect();
+    assert_eq!(world.reject(by("alice", "3", added(&unknown))).await, ErrorCode::TooLarge);
+    let result = world.store(by("alice", "4", added(&names[2..]))).await;
+    assert_eq!(result.members.unwrap().members.len(), MAX_MEMBERS);
+    world.store(by("alice", "5", added(&["bob"]))).await;
+    assert_eq!(world.reject(by("alice", "6", added(&["carol"]))).await, ErrorCode::TooLarge);
+}
+
+pub(super) async fn p2_a_change_is_made_once_however_often_it_comes(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    let first = world.store(by("alice", "1", added(&["carol"]))).await;
+    world.store(by("alice", "2", removed(&["carol"]))).await;
+    let batch =
+        vec![by("alice", "1", added(&["carol"])), by("alice", "0", created(&[], HistoryVisibility::All))];
+    let again = save(&mut world.other(), batch).await;
+    for (result, seq) in again.iter().zip([first.conversation_seq, 1]) {
+        assert_eq!((result.outcome(), result.conversation_seq), (SaveOutcome::Duplicate, seq));
+        assert_eq!(described(result.members.as_ref().unwrap()), "3: alice* from 1, bob from 1");
+    }
+    assert_eq!(world.number("SELECT count(*) FROM entries").await, 3);
+}
+
+pub(super) async fn checking_says_what_saving_would(world: &World) {
+    world.users(&USERS).await;
+    let begin = by("alice", "0", created(&["bob"], HistoryVisibility::All));
+    assert_eq!(check(world, begin.clone()).await, Ok(()));
+    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 0);
+    world.store(begin.clone()).await;
+    assert_eq!(check(world, begin).await, Ok(()), "the retry of what is done passes");
+    let other = by("alice", "1", created(&["bob"], HistoryVisibility::All));
+    assert_eq!(check(world, other).await, Err(ErrorCode::AlreadyExists));
+    assert_eq!(check(world, by("alice", "2", added(&["carol"]))).await, Ok(()));
+    assert_eq!(check(world, by("bob", "3", added(&["carol"]))).await, Err(ErrorCode::Forbidden));
+    assert_eq!(check(world, message(GROUP, "bob", "4")).await, Err(ErrorCode::InvalidRequest));
+    assert_eq!(world.number("SELECT count(*) FROM entries").await, 1);
+}
+
+pub(super) async fn a_group_made_twice_at_once_is_one_group(world: &World) {
+    world.users(&USERS).await;
+    for round in 0..10 {
+        let id = format!("g:{round}");
+        let begin = |sender| vec![change(&id, sender, "0", created(&["bob"], HistoryVisibility::All))];
+        let (mut first, mut second) = (world.client(), world.other());
+        let (one, two) = tokio::join!(save(&mut first, begin("alice")), save(&mut second, begin("carol")));
+        let mut outcomes = [one[0].outcome(), two[0].outcome()];
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, [SaveOutcome::Stored, SaveOutcome::Rejected]);
+    }
+    assert_eq!(world.number("SELECT count(*) FROM conversations WHERE head = 1").await, 10);
+    assert_eq!(world.number("SELECT count(*) FROM members").await, 20);
+}

@@ -1,0 +1,128 @@
+//! What can go wrong here, and what the caller is told.
+
+use abi::{Fault, error::ErrorCode};
+use rusqlite::ErrorCode as SqliteCode;
+use std::path::PathBuf;
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller's to know: a refusal, in the terms of the contract.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// SQLite.
+    #[error("sqlite failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL.
+    #[error("postgres failed: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// PostgreSQL did not answer in time.
+    #[error("postgres did not answer within {seconds} s")]
+    Timeout {
+        /// Seconds waited.
+        seconds: u64,
+    },
+    /// More calls are waiting than the store takes.
+    #[error("the store's queue is full")]
+    Busy,
+    /// The store's thread has ended.
+    #[error("the store has stopped")]
+    Stopped,
+    /// The data were written by a newer release.
+    #[error("the data have schema {found}, this program knows {known}: run a newer release")]
+    TooNew {
+        /// Schema of the data.
+        found: i64,
+        /// The newest schema known here.
+        known: i64,
+    },
+    /// What is stored does not fit together.
+    #[error("stored data can't be read: {0}")]
+    Damaged(&'static str),
+    /// The folder of the data can't be used.
+    #[error("the data folder {path} can't be used: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Accounts, conversations and entries are served under this address or not at all.
+    #[error("the gRPC server failed: {0}")]
+    Serve(String),
+}
+
+/// Result of this crate.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The same call may succeed later.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    SqliteCode::DiskFull
+                        | SqliteCode::SystemIoFailure
+                        | SqliteCode::CannotOpen
+                        | SqliteCode::ReadOnly
+                        | SqliteCode::DatabaseBusy
+                        | SqliteCode::DatabaseLocked
+                        | SqliteCode::OutOfMemory
+                        // Numbers that another process took: they are read anew for the next try.
+                        | SqliteCode::ConstraintViolation
+                )
+            ),
+            Self::Postgres(error) => postgres_is_away(error) || is_conflict(error),
+            Self::Timeout { .. } | Self::Busy => true,
+            _ => false,
+        }
+    }
+}
+
+/// Connection lost, starting or stopping server, no connection free, no resources, read-only standby.
+fn postgres_is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                || code == "25006"
+        }),
+        _ => false,
+    }
+}
+
+/// Two writers met: the same transaction again will see what the other one did.
+pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| matches!(code.as_ref(), "23505" | "40001" | "40P01"))
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if let Error::Fault(fault) = error {
+            return fault;
+        }
+        if error.is_outage() {
+            tracing::warn!(%error, "the store can't serve a call now");
+            let what = match &error {
+                Error::Sqlite(error) if error.sqlite_error_code() == Some(SqliteCode::DiskFull) => {
+                    "the disk of the store is full"
+                }
+                Error::Sqlite(_) => "the store can't read or write its files",
+                Error::Busy => "the store has too much to do",
+                _ => "the database can't be reached",
+            };
+            return Self::unavailable(format!("{what}; try again"));
+        }
+        tracing::error!(%error, "a call failed");
+        Self::new(ErrorCode::Internal, "the store failed; its log says why")
+    }
+}

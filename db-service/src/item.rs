@@ -1,0 +1,162 @@
+//! Entries on their way into the store: checked, and with their columns apart from the payload.
+
+use abi::{
+    Fault, ids,
+    v1::{Entry, GroupChange, entry::Content},
+};
+use prost::Message as _;
+
+/// An entry that may be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// `APP/CONVERSATION`: identifies the conversation, and is taken apart by [`Self::app`] and [`Self::conversation`].
+    pub(crate) scope: String,
+    app_len: usize,
+    /// The message id.
+    pub(crate) id: [u8; 16],
+    /// User id of the sender.
+    pub(crate) sent_at_ms: i64,
+    /// What the rules for groups need; `None` for messages.
+    pub(crate) change: Option<Change>,
+    /// The encoded entry, without what the store has in columns.
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A change of a group.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// Who wants it.
+    pub(crate) sender: String,
+    /// What it is.
+    pub(crate) change: GroupChange,
+}
+
+impl Item {
+    /// Checks an entry just as the log's reader does: what passes there must never be refused here, because it was
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` with what is wrong.
+    pub(crate) fn new(mut entry: Entry) -> Result<Self, Fault> {
+        ids::check_id("app", &entry.app)?;
+        ids::check_id("sender", &entry.sender)?;
+        let canonical = ids::Conversation::parse(&entry.conversation)?;
+        if let ids::Conversation::Direct(first, second) = canonical
+            && !is_ordered(&entry.conversation, first, second)
+        {
+            return Err(Fault::invalid("the users of the direct conversation are not in order"));
+        }
+        let id = ids::message_bytes(&entry.message_id)
+            .ok_or_else(|| Fault::invalid("message_id must be 32 hexadecimal digits"))?;
+        let change = match &entry.content {
+            None => return Err(Fault::invalid("the entry has no content")),
+            Some(Content::Message(_)) => None,
+            Some(Content::GroupChange(change)) => {
+                Some(Change { sender: entry.sender.clone(), change: change.clone() })
+            }
+        };
+        let app_len = entry.app.len();
+        let mut scope = std::mem::take(&mut entry.app);
+        scope.reserve_exact(1 + entry.conversation.len());
+        scope.push('/');
+        scope.push_str(&entry.conversation);
+        entry.conversation.clear();
+        entry.message_id.clear();
+        entry.conversation_seq = 0;
+        entry.countable_seq = 0;
+        Ok(Self { scope, app_len, id, sent_at_ms: entry.sent_at_ms, change, payload: entry.encode_to_vec() })
+    }
+
+    /// Application.
+    pub(crate) fn app(&self) -> &str {
+        &self.scope[..self.app_len]
+    }
+
+    /// Conversation id.
+    pub(crate) fn conversation(&self) -> &str {
+        &self.scope[self.app_len + 1..]
+    }
+
+    /// Whether the conversation is between two users.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.conversation().starts_with("d:")
+    }
+
+    /// The users of a direct conversation; nobody for groups.
+    pub(crate) fn direct_members(&self) -> impl Iterator<Item = &str> {
+        ids::Conversation::parse(self.conversation()).into_iter().flat_map(ids::Conversation::direct_members)
+    }
+}
+
+/// Whether the id has the users in the order `first`, `second`.
+fn is_ordered(id: &str, first: &str, second: &str) -> bool {
+    id.len() == 3 + first.len() + second.len() && id[2..].starts_with(first) && id.ends_with(second)
+}
+
+/// The entry of a row: the payload and what the store has in columns.
+///
+/// # Errors
+/// The payload is not one that [`Item::new`] made.
+pub(crate) fn entry(
+    app: &str,
+    conversation: &str,
+    seq: i64,
+    countable: i64,
+    id: &[u8],
+    payload: &[u8],
+) -> Result<Entry, crate::Error> {
+    let mut entry = Entry::decode(payload).map_err(|_| crate::Error::Damaged("an entry's payload"))?;
+    app.clone_into(&mut entry.app);
+    conversation.clone_into(&mut entry.conversation);
+    entry.message_id = ids::hex(id);
+    entry.conversation_seq = number(seq);
+    entry.countable_seq = number(countable);
+    Ok(entry)
+}
+
+/// A number of a column as the contract has it.
+pub(crate) fn number(column: i64) -> u64 {
+    u64::try_from(column).expect("numbers in the store are never negative")
+}
+
+/// A number of the contract as columns have it; what no column can hold is above all numbers that there are.
+pub(crate) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::v1::Message;
+
+    fn item(conversation: &str) -> Result<Item, Fault> {
+        Item::new(Entry {
+            app: "app".into(),
+            conversation: conversation.into(),
+            message_id: "00".repeat(16),
+            sender: "a".into(),
+            content: Some(Content::Message(Message::default())),
+            ..Entry::default()
+        })
+    }
+
+    #[test]
+    fn users_of_a_direct_conversation_must_be_in_order() {
+        for id in ["d:a:b", "d:a:a", "d:a:ab", "d:ab:b"] {
+            assert_eq!(item(id).unwrap().conversation(), id);
+        }
+        for id in ["d:b:a", "d:ab:a", "d:b:ab", "x"] {
+            item(id).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_row_gives_back_the_entry() {
+        let item = item("g:1").unwrap();
+        assert_eq!((item.app(), item.conversation()), ("app", "g:1"));
+        let entry = entry("app", "g:1", 3, 2, &item.id, &item.payload).unwrap();
+        assert_eq!(entry.message_id, "00".repeat(16));
+        assert_eq!((entry.conversation_seq, entry.countable_seq), (3, 2));
+        assert_eq!(entry.conversation, "g:1");
+    }
+}

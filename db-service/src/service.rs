@@ -1,0 +1,317 @@
+//! The gRPC service: checks what comes in, asks the store, and says what its answers mean.
+
+use crate::{
+    error::Error,
+    item::{Item, column, number},
+    metrics,
+    sessions::Rotation,
+    store::{Page, Store, View},
+};
+use abi::{
+    DEFAULT_PAGE, Fault, MAX_PAGE,
+    error::ErrorCode,
+    ids::{self, Conversation},
+    v1::{
+        CheckChangeRequest, CheckChangeResponse, CreateSessionRequest, CreateSessionResponse,
+        CreateUserRequest, CreateUserResponse, GetHistory, GetMembersRequest, GetSessionRequest,
+        GetSigningKeysRequest, GetUserRequest, HeadsPage, HeadsRequest, HistoryPage, HistoryRequest,
+        MarkReadRequest, MarkReadResponse, Member, Members, RevokeSessionRequest, RevokeSessionResponse,
+        Role, RotateSessionRequest, SaveRequest, SaveResponse, Session, SigningKey, SigningKeys, SyncRequest,
+        SyncResponse, User,
+        db_service_server::{DbService, DbServiceServer},
+    },
+};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use tonic::{Request, Response, Status};
+
+/// Most entries in one call.
+const MAX_BATCH: usize = 10_000;
+/// Largest gRPC message: a batch of the largest entries that a consumer makes.
+const MAX_MESSAGE: usize = 128 << 20;
+/// Longest hash of a password, in bytes.
+const MAX_PASSWORD_HASH: usize = 512;
+
+/// `DbService` over one of the stores. Made by [`crate::embedded`] and [`crate::build`].
+#[derive(Clone)]
+pub struct Service {
+    store: Arc<dyn Store>,
+    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+}
+
+/// The service as gRPC serves it, in this process or on a socket.
+pub type Server = DbServiceServer<Service>;
+
+impl Service {
+    /// A service over a store, with the clock of the system.
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, now_ms: Arc::new(now_ms) }
+    }
+
+    /// The same with another clock.
+    #[cfg(test)]
+    pub(crate) fn with_clock(self, now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self { now_ms: Arc::new(now_ms), ..self }
+    }
+
+    /// Ready to be served.
+    pub(crate) fn server(self) -> Server {
+        DbServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    async fn save_batch(&self, request: SaveRequest) -> Result<SaveResponse, Fault> {
+        if request.entries.len() > MAX_BATCH {
+            return Err(Fault::invalid(format!("a batch has at most {MAX_BATCH} entries")));
+        }
+        if request.entries.is_empty() && !request.durable {
+            return Ok(SaveResponse::default());
+        }
+        let begun = Instant::now();
+        let items = request.entries.into_iter().map(Item::new).collect::<Result<Vec<_>, _>>()?;
+        let results = self.store.save(items, request.durable).await?;
+        metrics::saved(&results, begun.elapsed());
+        Ok(SaveResponse { results })
+    }
+
+    async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, Fault> {
+        let asked = request.page.unwrap_or_default();
+        let view = view(request.app, request.user, &asked.conversation)?;
+        let (page, limit) = (page(&asked)?, limit(asked.limit)?);
+        let may_be_empty = is_direct_member(&view);
+        match self.store.history(view, page, limit).await? {
+            Some(page) => Ok(page),
+            None if may_be_empty => Ok(HistoryPage::default()),
+            None => Err(outsider()),
+        }
+    }
+
+    async fn mark(&self, request: MarkReadRequest) -> Result<MarkReadResponse, Fault> {
+        let read = request.read.unwrap_or_default();
+        let view = view(request.app, request.user, &read.conversation)?;
+        let may_be_empty = is_direct_member(&view);
+        match self.store.mark_read(view, column(read.conversation_seq)).await? {
+            Some(marked) => Ok(MarkReadResponse { read_seq: number(marked.read_seq), moved: marked.moved }),
+            None if may_be_empty => Ok(MarkReadResponse::default()),
+            None => Err(outsider()),
+        }
+    }
+
+    async fn members(&self, request: GetMembersRequest) -> Result<Members, Fault> {
+        ids::check_id("app", &request.app)?;
+        let conversation = Conversation::parse(&request.conversation)?;
+        if let Conversation::Direct(..) = conversation {
+            let member =
+                |user: &str| Member { user: user.to_owned(), role: Role::Member.into(), visible_from: 1 };
+            return Ok(Members { version: 1, members: conversation.direct_members().map(member).collect() });
+        }
+        let members = self.store.members(request.app, request.conversation).await?;
+        members.ok_or_else(|| Fault::not_found("there is no such group"))
+    }
+
+    async fn new_user(&self, user: User) -> Result<(), Fault> {
+        check_user(&user.app, &user.user)?;
+        let hash = &user.password_hash;
+        if hash.len() > MAX_PASSWORD_HASH || !hash.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Fault::invalid(format!(
+                "password_hash must be at most {MAX_PASSWORD_HASH} printable ASCII characters"
+            )));
+        }
+        if self.store.create_user(user.app, user.user, user.password_hash).await? {
+            return Ok(());
+        }
+        Err(Fault::new(ErrorCode::AlreadyExists, "this user id is taken"))
+    }
+
+    async fn new_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, Fault> {
+        let session = request.session.unwrap_or_default();
+        ids::check_id("session", &session.session)?;
+        check_user(&session.app, &session.user)?;
+        ids::check_id("device", &session.device)?;
+        check_hash("refresh_hash", &request.refresh_hash)?;
+        Ok(self.store.create_session(session, request.refresh_hash.to_vec()).await?)
+    }
+
+    async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, Fault> {
+        ids::check_id("session", &request.session)?;
+        check_hash("refresh_hash", &request.refresh_hash)?;
+        check_hash("next_refresh_hash", &request.next_refresh_hash)?;
+        let rotation = Rotation {
+            presented: request.refresh_hash.to_vec(),
+            next: request.next_refresh_hash.to_vec(),
+            now_ms: (self.now_ms)(),
+        };
+        let rotated = self.store.rotate_session(request.session, rotation).await?;
+        rotated.ok_or_else(|| {
+            Fault::new(ErrorCode::Unauthenticated, "this refresh token is not valid any more: log in again")
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl DbService for Service {
+    async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
+        Ok(Response::new(self.save_batch(request.into_inner()).await?))
+    }
+
+    async fn sync(&self, _: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
+        self.store.sync().await?;
+        Ok(Response::new(SyncResponse {}))
+    }
+
+    async fn check_change(
+        &self,
+        request: Request<CheckChangeRequest>,
+    ) -> Result<Response<CheckChangeResponse>, Status> {
+        let item = Item::new(request.into_inner().entry.unwrap_or_default())?;
+        if item.change.is_none() {
+            return Err(Fault::invalid("the entry is not a group change").into());
+        }
+        self.store.check_change(item).await?;
+        Ok(Response::new(CheckChangeResponse {}))
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryPage>, Status> {
+        Ok(Response::new(self.history_page(request.into_inner()).await?))
+    }
+
+    async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsPage>, Status> {
+        let request = request.into_inner();
+        let page = request.page.unwrap_or_default();
+        check_user(&request.app, &request.user)?;
+        if page.after.bytes().any(|byte| byte == 0) {
+            return Err(Fault::invalid("after must be a conversation id").into());
+        }
+        let limit = limit(page.limit)?;
+        let heads = self.store.heads(request.app, request.user, page.after, limit).await;
+        Ok(Response::new(heads?))
+    }
+
+    async fn get_members(&self, request: Request<GetMembersRequest>) -> Result<Response<Members>, Status> {
+        Ok(Response::new(self.members(request.into_inner()).await?))
+    }
+
+    async fn mark_read(
+        &self,
+        request: Request<MarkReadRequest>,
+    ) -> Result<Response<MarkReadResponse>, Status> {
+        Ok(Response::new(self.mark(request.into_inner()).await?))
+    }
+
+    async fn create_user(
+        &self,
+        request: Request<CreateUserRequest>,
+    ) -> Result<Response<CreateUserResponse>, Status> {
+        self.new_user(request.into_inner().user.unwrap_or_default()).await?;
+        Ok(Response::new(CreateUserResponse {}))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
+        let GetUserRequest { app, user } = request.into_inner();
+        check_user(&app, &user)?;
+        let hash = self.store.password_hash(app.clone(), user.clone()).await?;
+        let password_hash = hash.ok_or_else(|| Fault::not_found("there is no such user"))?;
+        Ok(Response::new(User { app, user, password_hash }))
+    }
+
+    async fn create_session(
+        &self,
+        request: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionResponse>, Status> {
+        let revoked = self.new_session(request.into_inner()).await?;
+        Ok(Response::new(CreateSessionResponse { revoked }))
+    }
+
+    async fn rotate_session(
+        &self,
+        request: Request<RotateSessionRequest>,
+    ) -> Result<Response<Session>, Status> {
+        Ok(Response::new(self.rotate(request.into_inner()).await?))
+    }
+
+    async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<Session>, Status> {
+        let id = request.into_inner().session;
+        ids::check_id("session", &id)?;
+        let session = self.store.session(id).await?;
+        Ok(Response::new(session.ok_or_else(|| Fault::not_found("there is no such session"))?))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        let id = request.into_inner().session;
+        ids::check_id("session", &id)?;
+        self.store.revoke_session(id).await?;
+        Ok(Response::new(RevokeSessionResponse {}))
+    }
+
+    async fn get_signing_keys(
+        &self,
+        _: Request<GetSigningKeysRequest>,
+    ) -> Result<Response<SigningKeys>, Status> {
+        let fresh = SigningKey {
+            id: ids::hex(&rand::random::<[u8; 8]>()),
+            secret: Vec::from(rand::random::<[u8; 32]>()).into(),
+        };
+        let keys = self.store.signing_keys(fresh).await?;
+        Ok(Response::new(SigningKeys { keys }))
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Said to whoever is not a member, whether or not the conversation exists.
+fn outsider() -> Fault {
+    Fault::forbidden("you are not a member of this conversation")
+}
+
+fn view(app: String, user: String, conversation: &str) -> Result<View, Fault> {
+    check_user(&app, &user)?;
+    Ok(View { app, user, conversation: Conversation::parse(conversation)?.to_string() })
+}
+
+fn is_direct_member(view: &View) -> bool {
+    Conversation::parse(&view.conversation)
+        .ok()
+        .and_then(|conversation| conversation.has_direct_member(&view.user))
+        .unwrap_or(false)
+}
+
+fn check_user(app: &str, user: &str) -> Result<(), Fault> {
+    ids::check_id("app", app)?;
+    ids::check_id("user", user)
+}
+
+fn check_hash(what: &str, hash: &[u8]) -> Result<(), Fault> {
+    if hash.len() == 32 { Ok(()) } else { Err(Fault::invalid(format!("{what} must be 32 bytes"))) }
+}
+
+fn page(asked: &GetHistory) -> Result<Page, Fault> {
+    match (asked.after, asked.before, asked.newest) {
+        (0, 0, true) => Ok(Page::Before(i64::MAX)),
+        (after, 0, false) => Ok(Page::After(column(after))),
+        (0, before, _) => Ok(Page::Before(column(before))),
+        _ => Err(Fault::invalid("give at most one of after, before and newest")),
+    }
+}
+
+fn limit(asked: i32) -> Result<usize, Fault> {
+    let limit = if asked == 0 { DEFAULT_PAGE } else { asked };
+    usize::try_from(limit)
+        .ok()
+        .filter(|_| limit <= MAX_PAGE)
+        .ok_or_else(|| Fault::invalid(format!("limit must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")))
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Fault::from(error).into()
+    }
+}

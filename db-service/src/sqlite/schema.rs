@@ -1,0 +1,71 @@
+//! Opening the file: pragmas and migrations.
+
+use crate::error::{Error, Result};
+use rusqlite::{Connection, OpenFlags};
+use std::{path::Path, time::Duration};
+
+/// In order; the schema's version is how many of them were applied. Only ever added to.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_begin.sql")];
+
+/// Statements kept prepared by a connection: all that we have.
+const STATEMENTS: usize = 64;
+
+/// Somebody else who has the file open (a backup, a shell) is waited for that long.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The one connection that writes.
+pub(super) fn open_writer(path: &Path) -> Result<Connection> {
+    let mut conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A big cache and rare checkpoints: the index of ids is written at random, and every page that is in memory at the
+    // next checkpoint is written once instead of often.
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA cache_size = -65536;
+         PRAGMA wal_autocheckpoint = 8000;
+         PRAGMA journal_size_limit = 67108864;",
+    )?;
+    migrate(&mut conn)?;
+    Ok(conn)
+}
+
+/// A connection that reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.execute_batch("PRAGMA cache_size = -8192;")?;
+    Ok(conn)
+}
+
+fn migrate(conn: &mut Connection) -> Result<()> {
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).expect("a handful of migrations");
+    let applied = usize::try_from(found).map_err(|_| Error::Damaged("the schema's version"))?;
+    let missing = MIGRATIONS.get(applied..).ok_or(Error::TooNew { found, known })?;
+    for migration in missing {
+        tx.execute_batch(migration)?;
+    }
+    tx.pragma_update(None, "user_version", known)?;
+    tx.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_a_newer_release_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.sqlite");
+        let conn = open_writer(&path).unwrap();
+        conn.pragma_update(None, "user_version", 99).unwrap();
+        drop(conn);
+        assert!(matches!(open_writer(&path), Err(Error::TooNew { found: 99, .. })));
+    }
+}
