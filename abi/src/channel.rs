@@ -15,8 +15,9 @@ pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>
 #[derive(Clone, Debug)]
 pub struct Caller(MapErr<Channel, fn(BoxError) -> Status>);
 
-impl From<Channel> for Caller {
-    fn from(channel: Channel) -> Self {
+impl Caller {
+    /// Calls through `channel`.
+    pub fn new(channel: Channel) -> Self {
         Self(MapErr::new(channel, Status::from_error))
     }
 }

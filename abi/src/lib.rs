@@ -18,7 +18,7 @@ pub mod ids;
 pub mod record;
 pub mod splice;
 
-pub use channel::Channel;
+pub use channel::{Caller, Channel};
 pub use error::{Fault, retry_after};
 
 /// The generated contract, `proto/godwit/v1`.
