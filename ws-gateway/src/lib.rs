@@ -1,1 +1,36 @@
-//! Placeholder front page.
+//! ws-gateway: the one edge of Godwit. HTTP for accounts and groups, a WebSocket per device.
+//!
+//! It owns the connections of devices and nothing else: everything durable is db-service's, everything shared is the
+//! cache's. It promises that a `send` is acknowledged only when the log has it durably (P1), that who a device is comes
+//! from its token alone and is checked before the ack (P8), that no device makes another one wait, and that an idle
+//! connection costs less than 10 KB (P7).
+//!
+//! A message comes in through [`socket`], is judged by [`session`], checked and logged by [`send`](mod@send), and its ack
+//! goes out through the [`outbox`]. A delivery comes in through [`delivery`], is spread by the [`hub`], and goes out
+//! through the same outboxes.
+//!
+//! - [`app`]: bound, then run; the drain.
+//! - [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
+//! - [`session`]: the state machine of the protocol, without a socket; [`codec`]: the two wire formats.
+//! - [`backend`]: the other services, permissions; [`limits`], [`token`], [`password`].
+
+pub mod accounts;
+pub mod app;
+pub mod backend;
+pub mod codec;
+pub mod delivery;
+pub mod groups;
+pub mod http;
+pub mod hub;
+pub mod limits;
+mod metrics;
+pub mod outbox;
+pub mod password;
+pub mod problem;
+pub mod send;
+pub mod session;
+pub mod socket;
+pub mod token;
+
+pub use app::{App, signing_keys};
+pub use backend::{Dependencies, Gateways};

@@ -1,0 +1,172 @@
+//! Register, log in, refresh, log out.
+
+use crate::{
+    backend::Backend,
+    hub::Identity,
+    problem::{Address, Authorized, Json, Problem},
+};
+use abi::{
+    Fault,
+    error::ErrorCode,
+    ids,
+    v1::{
+        CreateSessionRequest, CreateUserRequest, GetUserRequest, RevokeSessionRequest, RotateSessionRequest,
+        Session, User,
+    },
+};
+use axum::{extract::State, http::StatusCode};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Who wants in, and from where.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    user: String,
+    password: String,
+    device: String,
+}
+
+/// A refresh token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    refresh_token: String,
+}
+
+/// What a device needs to connect, and to stay connected.
+#[derive(Serialize)]
+pub struct Tokens {
+    app: String,
+    user: String,
+    device: String,
+    session: String,
+    access_token: String,
+    expires_in_seconds: u64,
+    refresh_token: String,
+}
+
+/// A refresh token, `SESSION.SECRET`. Only its SHA-256 is stored.
+struct RefreshToken(String);
+
+impl RefreshToken {
+    fn new(session: &str) -> Self {
+        let secret: [u8; 32] = rand::random();
+        Self(format!("{session}.{}", BASE64_URL_SAFE_NO_PAD.encode(secret)))
+    }
+
+    fn hash(&self) -> Vec<u8> {
+        Sha256::digest(&self.0).to_vec()
+    }
+}
+
+/// `POST /v1/accounts`
+pub async fn register(
+    State(backend): State<Arc<Backend>>,
+    Address(address): Address,
+    Json(credentials): Json<Credentials>,
+) -> Result<(StatusCode, axum::Json<Tokens>), Problem> {
+    if !backend.auth.registration {
+        return Err(Fault::forbidden("registration is closed on this server").into());
+    }
+    backend.limits.authenticate(address)?;
+    let Credentials { user, password, device } = credentials;
+    ids::check_id("user", &user)?;
+    ids::check_id("device", &device)?;
+    let password_hash = backend.passwords.hash(password).await?;
+    let account = User { app: backend.app.clone(), user: user.clone(), password_hash };
+    backend.db().create_user(CreateUserRequest { user: Some(account) }).await?;
+    Ok((StatusCode::CREATED, axum::Json(open_session(&backend, user, device).await?)))
+}
+
+/// `POST /v1/sessions`
+pub async fn log_in(
+    State(backend): State<Arc<Backend>>,
+    Address(address): Address,
+    Json(credentials): Json<Credentials>,
+) -> Result<(StatusCode, axum::Json<Tokens>), Problem> {
+    backend.limits.authenticate(address)?;
+    let Credentials { user, password, device } = credentials;
+    ids::check_id("user", &user)?;
+    ids::check_id("device", &device)?;
+    let request = GetUserRequest { app: backend.app.clone(), user: user.clone() };
+    let hash = match backend.db().get_user(request).await.map_err(Fault::from) {
+        Ok(account) => Some(account.into_inner().password_hash),
+        Err(fault) if fault.code == ErrorCode::NotFound => None,
+        Err(fault) => return Err(fault.into()),
+    };
+    if !backend.passwords.verify(password, hash).await? {
+        return Err(Fault::new(ErrorCode::Unauthenticated, "the user or the password is wrong").into());
+    }
+    Ok((StatusCode::CREATED, axum::Json(open_session(&backend, user, device).await?)))
+}
+
+/// `POST /v1/sessions/refresh`
+pub async fn refresh(
+    State(backend): State<Arc<Backend>>,
+    Address(address): Address,
+    Json(Refresh { refresh_token }): Json<Refresh>,
+) -> Result<axum::Json<Tokens>, Problem> {
+    backend.limits.authenticate(address)?;
+    let (session, _) = refresh_token.split_once('.').ok_or_else(|| {
+        Fault::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
+    })?;
+    let next = RefreshToken::new(session);
+    let request = RotateSessionRequest {
+        session: session.into(),
+        refresh_hash: RefreshToken(refresh_token.clone()).hash().into(),
+        next_refresh_hash: next.hash().into(),
+    };
+    let session = backend.db().rotate_session(request).await?.into_inner();
+    if session.app != backend.app {
+        return Err(
+            Fault::new(ErrorCode::Unauthenticated, "the refresh token is for another application").into()
+        );
+    }
+    let identity = Identity { user: session.user, device: session.device, session: session.session };
+    Ok(axum::Json(tokens(&backend, identity, next)?))
+}
+
+/// `DELETE /v1/sessions/current`
+pub async fn log_out(
+    State(backend): State<Arc<Backend>>,
+    Authorized(identity): Authorized,
+) -> Result<StatusCode, Problem> {
+    backend.db().revoke_session(RevokeSessionRequest { session: identity.session.clone() }).await?;
+    backend.disconnect(&identity.user, &identity.session).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn open_session(backend: &Backend, user: String, device: String) -> Result<Tokens, Problem> {
+    let identity = Identity { user, device, session: Uuid::new_v4().simple().to_string() };
+    let refresh_token = RefreshToken::new(&identity.session);
+    let request = CreateSessionRequest {
+        session: Some(Session {
+            session: identity.session.clone(),
+            app: backend.app.clone(),
+            user: identity.user.clone(),
+            device: identity.device.clone(),
+        }),
+        refresh_hash: refresh_token.hash().into(),
+    };
+    let replaced = backend.db().create_session(request).await?.into_inner().revoked;
+    for session in replaced {
+        backend.disconnect(&identity.user, &session).await;
+    }
+    Ok(tokens(backend, identity, refresh_token)?)
+}
+
+fn tokens(backend: &Backend, identity: Identity, refresh_token: RefreshToken) -> Result<Tokens, Fault> {
+    Ok(Tokens {
+        app: backend.app.clone(),
+        access_token: backend.tokens.issue(&identity)?,
+        expires_in_seconds: backend.tokens.life().as_secs(),
+        user: identity.user,
+        device: identity.device,
+        session: identity.session,
+        refresh_token: refresh_token.0,
+    })
+}

@@ -1,0 +1,466 @@
+//! What stands behind every connection: the other services, the log, the cache, and who may do what.
+
+use crate::{
+    codec::Format,
+    groups::not_a_member,
+    hub::{Connection, Hub, Identity},
+    limits::Limits,
+    outbox::Outbox,
+    password::Passwords,
+    session::{Request, Settings},
+    token::Tokens,
+};
+use abi::{
+    Caller, Channel, Fault,
+    config::{self, Config},
+    error::ErrorCode,
+    ids::Conversation,
+    v1::{
+        DisconnectRequest, Entry, GetMembersRequest, GetSessionRequest, GetUserRequest, HeadsRequest, Hello,
+        HistoryRequest, MarkRead, MarkReadRequest, Members, Pong, PushRequest, ReadMarked, ReadReceipt,
+        Receipt, ReceiverSeq, Welcome, db_service_client::DbServiceClient, entry::Content,
+        gateway_service_client::GatewayServiceClient, push_service_client::PushServiceClient,
+        server_frame::Frame,
+    },
+};
+use bytes::Bytes;
+use cache::Cache;
+use kafka_runtime::{Producer, ProducerRecord};
+use std::{
+    collections::HashSet,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// Users that are known to exist; when so many are remembered it forgets all and asks again.
+const MAX_KNOWN_USERS: usize = 100_000;
+/// Members of a group are asked for again after this long, should a change of the group have missed the cache.
+const MEMBERS_LIFE: Duration = Duration::from_secs(60);
+/// Largest gRPC answer: a page of history is about a MiB.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Channels to gateways by their address; in one process there is only one.
+pub type Gateways = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
+
+/// What the gateway is given to work with.
+pub struct Dependencies {
+    /// To db-service.
+    pub db: Channel,
+    /// To pusher.
+    pub push: Channel,
+    /// To other gateways.
+    pub gateways: Gateways,
+    /// Receivers' seq, routes, members.
+    pub cache: Arc<dyn Cache>,
+    /// The log.
+    pub producer: Arc<dyn Producer>,
+}
+
+impl fmt::Debug for Dependencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dependencies").finish_non_exhaustive()
+    }
+}
+
+/// See the module.
+pub struct Backend {
+    /// The application that is served.
+    pub app: String,
+    /// Accounts and tokens.
+    pub auth: config::Auth,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Signs and verifies access tokens.
+    pub tokens: Tokens,
+    /// Limits that outlive a connection.
+    pub limits: Limits,
+    /// Connections here.
+    pub hub: Arc<Hub>,
+    /// Rules of a session.
+    pub session: Arc<Settings>,
+    /// Largest frame or HTTP body, in bytes.
+    pub max_frame: usize,
+    /// Largest body of a message, in bytes.
+    pub max_body: usize,
+    /// What may wait for a device, in bytes.
+    pub max_outbox: usize,
+    /// Address under which pushers reach this gateway; its name in the routes.
+    address: String,
+    topic: Arc<str>,
+    services: Dependencies,
+    known_users: Mutex<HashSet<String>>,
+    run: String,
+    next_connection: AtomicU64,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("app", &self.app)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// If the costs of Argon2id are out of its bounds.
+    pub fn new(
+        config: &Config,
+        tokens: Tokens,
+        address: String,
+        services: Dependencies,
+    ) -> Result<Self, argon2::Error> {
+        let gateway = &config.gateway;
+        Ok(Self {
+            app: config.app.clone(),
+            auth: config.auth.clone(),
+            passwords: Passwords::new(&config.auth)?,
+            tokens,
+            limits: Limits::new(&config.limits),
+            hub: Arc::new(Hub::new(config.limits.connections_per_user as usize)),
+            session: Arc::new(Settings {
+                hello_timeout: gateway.hello_timeout,
+                heartbeat: gateway.heartbeat,
+                recheck: config.auth.access_token_life,
+                max_in_flight: gateway.max_in_flight,
+                requests: (config.limits.requests_per_second, config.limits.request_burst),
+            }),
+            max_frame: gateway.max_frame.bytes(),
+            max_body: gateway.max_body.bytes(),
+            max_outbox: gateway.max_outbox.bytes(),
+            address,
+            topic: config.kafka.topic.as_str().into(),
+            services,
+            known_users: Mutex::default(),
+            run: format!("{:08x}", rand::random::<u32>()),
+            next_connection: AtomicU64::new(0),
+        })
+    }
+
+    /// A client of db-service.
+    pub fn db(&self) -> DbServiceClient<Caller> {
+        DbServiceClient::new(Caller::new(self.services.db.clone())).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// Who a token speaks for, if its log-in is still good.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `TOKEN_EXPIRED` or `REVOKED`.
+    pub async fn authenticate(&self, token: &str) -> Result<Identity, Fault> {
+        let identity = self.tokens.verify(token)?;
+        self.recheck(&identity).await?;
+        Ok(identity)
+    }
+
+    /// Whether a log-in is still good.
+    ///
+    /// # Errors
+    /// `REVOKED` if not; others if that can't be said now.
+    pub async fn recheck(&self, identity: &Identity) -> Result<(), Fault> {
+        let request = GetSessionRequest { session: identity.session.clone() };
+        match self.db().get_session(request).await.map_err(Fault::from) {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.code == ErrorCode::NotFound => {
+                Err(Fault::new(ErrorCode::Revoked, "this device was logged out; log in again"))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Lets a device in: registers its connection, here first and then in the routes, and only then reads the receiver's
+    /// seq, so that whatever changes from now on is delivered.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub async fn welcome(
+        &self,
+        hello: Hello,
+        format: Format,
+        outbox: Arc<Outbox>,
+    ) -> Result<(Arc<Connection>, Welcome), Fault> {
+        let identity = self.authenticate(&hello.token).await?;
+        if !hello.device.is_empty() && hello.device != identity.device {
+            return Err(Fault::new(
+                ErrorCode::Unauthenticated,
+                "the token is for another device; log in on this one",
+            ));
+        }
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let connection =
+            Arc::new(Connection { id: format!("{}-{number:x}", self.run), identity, format, outbox });
+        self.hub.add(connection.clone())?;
+        let receiver_seq = match self.renew(&connection).await {
+            Ok(seq) => seq,
+            Err(fault) => {
+                self.hub.remove(&connection);
+                return Err(fault);
+            }
+        };
+        let welcome = Welcome {
+            user: connection.identity.user.clone(),
+            device: connection.identity.device.clone(),
+            receiver_seq: Some(receiver_seq),
+            heartbeat_ms: u32::try_from(self.session.heartbeat.as_millis()).unwrap_or(u32::MAX),
+            max_body_bytes: u32::try_from(self.max_body).unwrap_or(u32::MAX),
+            max_in_flight: self.session.max_in_flight,
+        };
+        Ok((connection, welcome))
+    }
+
+    /// Renews a connection's route and reads the receiver's seq.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if the cache is away.
+    pub async fn renew(&self, connection: &Connection) -> Result<ReceiverSeq, Fault> {
+        let life = self.session.heartbeat * 5 / 2;
+        self.services
+            .cache
+            .connect(&self.app, &connection.identity.user, &connection.id, &self.address, life)
+            .await
+            .map_err(|_| Fault::unavailable("the cache is away; try again"))
+    }
+
+    /// Forgets a connection, here and in the routes.
+    pub async fn goodbye(&self, connection: &Connection) {
+        self.hub.remove(connection);
+        let user = &connection.identity.user;
+        if let Err(error) = self.services.cache.disconnect(&self.app, user, &connection.id).await {
+            tracing::debug!(%error, "a route was left to expire");
+        }
+    }
+
+    /// Closes the connections of a session, on all gateways.
+    pub async fn disconnect(&self, user: &str, session: &str) {
+        let request = DisconnectRequest { session: session.into(), app: self.app.clone(), user: user.into() };
+        self.hub.disconnect(user, session, &revoked());
+        let routes = self.services.cache.routes(&self.app, &[user]).await.unwrap_or_default();
+        for gateway in routes.into_iter().flatten().filter(|gateway| **gateway != *self.address) {
+            let mut peer = GatewayServiceClient::new(Caller::new((self.services.gateways)(&gateway)));
+            if let Err(error) = peer.disconnect(request.clone()).await {
+                tracing::warn!(%gateway, %error, "a gateway was not told of a log-out; it finds out by itself");
+            }
+        }
+    }
+
+    /// An entry as the log takes it: numbered later, dated now.
+    pub fn entry(
+        &self,
+        sender: &Identity,
+        conversation: String,
+        client_msg_id: String,
+        content: Content,
+    ) -> Entry {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Entry {
+            app: self.app.clone(),
+            message_id: abi::ids::message(&self.app, &conversation, &sender.user, &client_msg_id),
+            conversation,
+            sender: sender.user.clone(),
+            sender_device: sender.device.clone(),
+            client_msg_id,
+            sent_at_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            content: Some(content),
+            ..Entry::default()
+        }
+    }
+
+    /// A record of the messages' topic.
+    pub fn record(&self, key: Bytes, payload: Bytes) -> ProducerRecord {
+        ProducerRecord { topic: self.topic.clone(), key, payload, headers: Vec::new() }
+    }
+
+    /// The log.
+    pub fn producer(&self) -> &dyn Producer {
+        &*self.services.producer
+    }
+
+    /// Writes a record to the log and returns when it is durable.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: it may be in the log or not.
+    pub async fn log(&self, key: Bytes, payload: Bytes) -> Result<(), Fault> {
+        let record = self.record(key, payload);
+        self.services.producer.send(record).await.map(|_| ()).map_err(|error| not_logged(&error))
+    }
+
+    /// Whether a user may send to a conversation.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`; `NOT_FOUND` if the other user does not exist.
+    pub async fn may_send(&self, user: &str, conversation: Conversation<'_>) -> Result<(), Fault> {
+        match conversation {
+            Conversation::Direct(a, b) => {
+                if conversation.has_direct_member(user) != Some(true) {
+                    return Err(not_a_member());
+                }
+                self.exists(if a == user { b } else { a }).await
+            }
+            Conversation::Group(_) => {
+                let conversation = conversation.to_string();
+                let members = self.members(&conversation).await?;
+                match members.members.iter().any(|member| member.user == user) {
+                    true => Ok(()),
+                    false => Err(not_a_member()),
+                }
+            }
+        }
+    }
+
+    async fn exists(&self, user: &str) -> Result<(), Fault> {
+        let known = || self.known_users.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(user) {
+            return Ok(());
+        }
+        let request = GetUserRequest { app: self.app.clone(), user: user.into() };
+        match self.db().get_user(request).await.map_err(Fault::from) {
+            Ok(_) => {
+                let mut known = known();
+                if known.len() >= MAX_KNOWN_USERS {
+                    known.clear();
+                }
+                known.insert(user.into());
+                Ok(())
+            }
+            Err(fault) if fault.code == ErrorCode::NotFound => {
+                Err(Fault::not_found(format!("there is no user {user}")))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn members(&self, conversation: &str) -> Result<Arc<Members>, Fault> {
+        let cached = self.services.cache.members(&self.app, conversation).await;
+        match cached.map_err(|_| Fault::unavailable("the cache is away; try again"))? {
+            Some(members) => Ok(members),
+            None => {
+                let members = self.stored_members(conversation).await?;
+                self.put_members(conversation, members.clone()).await;
+                Ok(Arc::new(members))
+            }
+        }
+    }
+
+    /// The members of a group, as stored.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` if there is no such group: who is not in it is not told.
+    pub async fn stored_members(&self, conversation: &str) -> Result<Members, Fault> {
+        let request = GetMembersRequest { app: self.app.clone(), conversation: conversation.into() };
+        match self.db().get_members(request).await.map_err(Fault::from) {
+            Ok(members) => Ok(members.into_inner()),
+            Err(fault) if fault.code == ErrorCode::NotFound => Err(not_a_member()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Lets the cache know the members of a group; an older version never replaces a newer.
+    pub async fn put_members(&self, conversation: &str, members: Members) {
+        let put = self.services.cache.put_members(&self.app, conversation, &members, MEMBERS_LIFE).await;
+        if let Err(error) = put {
+            tracing::warn!(%error, "the members of a group were not cached");
+        }
+    }
+
+    /// Answers a request of a session.
+    ///
+    /// # Errors
+    /// What the device is told.
+    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Frame, Fault> {
+        let (app, user) = (self.app.clone(), connection.identity.user.clone());
+        match request {
+            Request::Ping => Ok(Frame::Pong(Pong { receiver_seq: self.renew(connection).await.ok() })),
+            Request::Heads(mut page) => {
+                page.limit = limit(page.limit)?;
+                let request = HeadsRequest { app, user, page: Some(page) };
+                Ok(Frame::Heads(self.db().heads(request).await?.into_inner()))
+            }
+            Request::History(mut page) => {
+                page.limit = limit(page.limit)?;
+                page.conversation = Conversation::parse(&page.conversation)?.to_string();
+                let ways = [page.after > 0, page.before > 0, page.newest];
+                if ways.into_iter().filter(|way| *way).count() > 1 {
+                    return Err(Fault::invalid("give only one of after, before and newest"));
+                }
+                let request = HistoryRequest { app, user, page: Some(page) };
+                Ok(Frame::History(self.db().history(request).await?.into_inner()))
+            }
+            Request::Read(mut read) => {
+                read.conversation = Conversation::parse(&read.conversation)?.to_string();
+                let request = MarkReadRequest { app, user, read: Some(read.clone()) };
+                let marked = self.db().mark_read(request).await?.into_inner();
+                if marked.moved {
+                    self.tell_read(connection, read, marked.read_seq).await;
+                }
+                Ok(Frame::Read(ReadMarked { read_seq: marked.read_seq }))
+            }
+        }
+    }
+
+    /// Tells the others in a conversation how far somebody has read. They may miss it: nothing depends on it.
+    async fn tell_read(&self, connection: &Connection, read: MarkRead, conversation_seq: u64) {
+        let users = match Conversation::parse(&read.conversation) {
+            Ok(direct @ Conversation::Direct(..)) => direct.direct_members().map(Into::into).collect(),
+            _ => match self.members(&read.conversation).await {
+                Ok(members) => members.members.iter().map(|member| member.user.clone()).collect(),
+                Err(_) => return,
+            },
+        };
+        let user = connection.identity.user.clone();
+        let receipt = ReadReceipt { conversation: read.conversation, user, conversation_seq };
+        let request = PushRequest {
+            app: self.app.clone(),
+            receipts: vec![Receipt { receipt: Some(receipt), users }],
+            ..PushRequest::default()
+        };
+        if let Err(error) =
+            PushServiceClient::new(Caller::new(self.services.push.clone())).push(request).await
+        {
+            tracing::debug!(%error, "a read receipt was not pushed");
+        }
+    }
+
+    /// Whether an address may open another connection.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn may_connect(&self, address: IpAddr) -> Result<(), Fault> {
+        self.limits.connect(address)
+    }
+}
+
+/// The reason to close the connections of a session that was ended.
+pub fn revoked() -> Fault {
+    Fault::new(ErrorCode::Revoked, "this device was logged out")
+}
+
+/// What a device is told when the log did not take its message in time.
+pub fn not_logged(error: &kafka_runtime::ProduceError) -> Fault {
+    match error {
+        kafka_runtime::ProduceError::TooLarge => {
+            Fault::new(ErrorCode::TooLarge, "the message is larger than the log takes")
+        }
+        _ => Fault::unavailable(
+            "the message could not be logged in time; send it again with the same client_msg_id",
+        ),
+    }
+}
+
+fn limit(limit: i32) -> Result<i32, Fault> {
+    match limit {
+        0 => Ok(abi::DEFAULT_PAGE),
+        1..=abi::MAX_PAGE => Ok(limit),
+        _ => Err(Fault::invalid(format!(
+            "limit must be 1 to {}; leave it out for {}",
+            abi::MAX_PAGE,
+            abi::DEFAULT_PAGE
+        ))),
+    }
+}

@@ -1,0 +1,36 @@
+//! `GatewayService`: what pushers and other gateways ask of the connections here.
+
+use crate::{
+    backend::{Backend, revoked},
+    metrics,
+};
+use abi::v1::{
+    DisconnectRequest, DisconnectResponse, PushRequest, PushResponse, gateway_service_server::GatewayService,
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// The connections of this gateway, over gRPC.
+#[derive(Clone, Debug)]
+pub struct Delivery(pub Arc<Backend>);
+
+#[tonic::async_trait]
+impl GatewayService for Delivery {
+    async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let push = request.into_inner();
+        if push.app != self.0.app {
+            metrics::refused(abi::error::ErrorCode::InvalidRequest);
+            return Err(abi::Fault::invalid("this gateway serves another application").into());
+        }
+        Ok(Response::new(PushResponse { connections: self.0.hub.deliver(push) }))
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<DisconnectRequest>,
+    ) -> Result<Response<DisconnectResponse>, Status> {
+        let DisconnectRequest { session, user, .. } = request.into_inner();
+        self.0.hub.disconnect(&user, &session, &revoked());
+        Ok(Response::new(DisconnectResponse {}))
+    }
+}

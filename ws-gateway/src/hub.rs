@@ -1,0 +1,247 @@
+//! The connections of this gateway, by user: who gets a delivery, and which connection a new one replaces.
+
+use crate::{
+    codec::Format,
+    metrics,
+    outbox::{Outbox, Outgoing},
+};
+use abi::{
+    Fault,
+    error::ErrorCode,
+    splice::EncodedEntry,
+    v1::{PushRequest, Receipt, Receiver, ReceiverSeq, ServerFrame, server_frame::Frame},
+};
+use axum::extract::ws::Message;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Who is at the other end of a connection, as its token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub user: String,
+    /// Device id.
+    pub device: String,
+    /// Session id: the device's log-in.
+    pub session: String,
+}
+
+/// A connection whose device said hello.
+#[derive(Debug)]
+pub struct Connection {
+    /// Unique among all gateways and their restarts.
+    pub id: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// How it talks.
+    pub format: Format,
+    /// What waits to be written.
+    pub outbox: Arc<Outbox>,
+}
+
+/// All connections, by user. Locked for moments only, never across an await.
+#[derive(Debug)]
+pub struct Hub {
+    users: Mutex<HashMap<String, Vec<Arc<Connection>>>>,
+    max_per_user: usize,
+}
+
+impl Hub {
+    /// An empty hub that allows each user so many connections.
+    pub fn new(max_per_user: usize) -> Self {
+        Self { users: Mutex::default(), max_per_user }
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Connection>>>> {
+        // Nothing in here panics half-way, so what a poisoned lock guards is whole.
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a connection. An older one of the same device is closed: a device that reconnects before its old socket is
+    /// found dead must not be taken for two.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` if the user has too many connections.
+    pub fn add(&self, connection: Arc<Connection>) -> Result<(), Fault> {
+        let mut users = self.users();
+        let connections = users.entry(connection.identity.user.clone()).or_default();
+        connections.retain(|other| {
+            let replaced = other.identity.device == connection.identity.device;
+            if replaced {
+                other.outbox.close(Fault::new(ErrorCode::Replaced, "the same device connected again"));
+            }
+            !replaced
+        });
+        if connections.len() >= self.max_per_user {
+            return Err(Fault::new(
+                ErrorCode::RateLimited,
+                format!("the user has {} connections, and more are not allowed", self.max_per_user),
+            ));
+        }
+        connections.push(connection);
+        Ok(())
+    }
+
+    /// Removes one connection, and no other of the same user or device.
+    pub fn remove(&self, connection: &Connection) {
+        let mut users = self.users();
+        if let Some(connections) = users.get_mut(&connection.identity.user) {
+            connections.retain(|other| other.id != connection.id);
+            if connections.is_empty() {
+                users.remove(&connection.identity.user);
+            }
+            // A map keeps the room of its best day; after a wave of reconnects elsewhere it is given back.
+            if users.capacity() > 1_024 && users.len() < users.capacity() / 8 {
+                users.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Closes the connections of a session and says how many there were.
+    pub fn disconnect(&self, user: &str, session: &str, fault: &Fault) -> u32 {
+        let users = self.users();
+        let connections = users.get(user).map(Vec::as_slice).unwrap_or_default();
+        let ended = connections.iter().filter(|connection| connection.identity.session == session);
+        ended.map(|connection| connection.outbox.close(fault.clone())).count().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Every connection, for the drain.
+    pub fn all(&self) -> Vec<Arc<Connection>> {
+        self.users().values().flatten().cloned().collect()
+    }
+
+    /// Queues a delivery for the devices that are here, and says for how many.
+    pub fn deliver(&self, push: PushRequest) -> u32 {
+        let entries: Vec<_> = push.entries.into_iter().map(EncodedEntry::new).collect();
+        let mut queued = 0;
+        let mut wanted = Vec::new();
+        for receiver in &push.receivers {
+            wanted.clear();
+            wanted.extend(receiver.entries.iter().filter_map(|index| entries.get(*index as usize)));
+            queued += self.deliver_to(receiver, &wanted);
+        }
+        push.receipts.into_iter().for_each(|receipt| queued += self.deliver_receipt(receipt));
+        metrics::delivered(queued);
+        queued
+    }
+
+    fn deliver_to(&self, receiver: &Receiver, entries: &[&EncodedEntry]) -> u32 {
+        let seq = receiver.receiver_seq.unwrap_or(ReceiverSeq { epoch: 0, seq: 0 });
+        let mut frames = PerFormat::default();
+        let connections = self.connections(&receiver.user);
+        for connection in &connections {
+            let frame = frames.get(connection.format, |format| format.deliver(seq, receiver.raised, entries));
+            connection.outbox.push(Outgoing::Encoded(frame));
+        }
+        connections.len().try_into().unwrap_or(u32::MAX)
+    }
+
+    fn deliver_receipt(&self, receipt: Receipt) -> u32 {
+        let Some(read) = receipt.receipt else { return 0 };
+        let frame = ServerFrame { id: 0, frame: Some(Frame::Receipt(read)) };
+        let mut frames = PerFormat::default();
+        let mut queued = 0;
+        for user in &receipt.users {
+            for connection in self.connections(user) {
+                let frame = frames.get(connection.format, |format| format.encode(&frame));
+                connection.outbox.push(Outgoing::Encoded(frame));
+                queued += 1;
+            }
+        }
+        queued
+    }
+
+    fn connections(&self, user: &str) -> Vec<Arc<Connection>> {
+        self.users().get(user).cloned().unwrap_or_default()
+    }
+}
+
+/// A frame made once per wire format, when it is first needed.
+#[derive(Default)]
+struct PerFormat {
+    proto: Option<Message>,
+    json: Option<Message>,
+}
+
+impl PerFormat {
+    fn get(&mut self, format: Format, encode: impl FnOnce(Format) -> Message) -> Message {
+        let made = match format {
+            Format::Proto => &mut self.proto,
+            Format::Json => &mut self.json,
+        };
+        made.get_or_insert_with(|| encode(format)).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::v1::Entry;
+    use std::future::poll_fn;
+
+    fn connection(user: &str, device: &str, id: &str) -> Arc<Connection> {
+        Arc::new(Connection {
+            id: id.into(),
+            identity: Identity { user: user.into(), device: device.into(), session: format!("s-{device}") },
+            format: Format::Proto,
+            outbox: Arc::new(Outbox::new(10_000)),
+        })
+    }
+
+    fn push(user: &str, entries: Vec<u32>) -> PushRequest {
+        PushRequest {
+            app: "default".into(),
+            entries: vec![Entry::default(), Entry::default()],
+            receivers: vec![Receiver {
+                user: user.into(),
+                receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 1 }),
+                raised: 1,
+                entries,
+            }],
+            receipts: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn p5_the_end_of_an_old_connection_does_not_take_the_new_one_along() {
+        let hub = Hub::new(4);
+        let (old, new) = (connection("alice", "phone", "1"), connection("alice", "phone", "2"));
+        hub.add(old.clone()).unwrap();
+        hub.add(new.clone()).unwrap();
+        let drained = poll_fn(|cx| old.outbox.poll_drain(cx)).await;
+        assert_eq!(drained.close.unwrap().code, ErrorCode::Replaced);
+        hub.remove(&old);
+        assert_eq!(hub.deliver(push("alice", vec![0])), 1);
+        hub.remove(&new);
+        assert_eq!(hub.deliver(push("alice", vec![0])), 0);
+    }
+
+    #[test]
+    fn p7_connections_of_a_user_are_bounded() {
+        let hub = Hub::new(2);
+        hub.add(connection("alice", "phone", "1")).unwrap();
+        hub.add(connection("alice", "tablet", "2")).unwrap();
+        assert_eq!(hub.add(connection("alice", "laptop", "3")).unwrap_err().code, ErrorCode::RateLimited);
+        hub.add(connection("bob", "phone", "4")).unwrap();
+    }
+
+    #[test]
+    fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_costs_nothing() {
+        let hub = Hub::new(2);
+        hub.add(connection("alice", "phone", "1")).unwrap();
+        assert_eq!(hub.deliver(push("bob", vec![0])), 0);
+        assert_eq!(hub.deliver(push("alice", vec![99])), 1);
+    }
+
+    #[test]
+    fn a_session_is_disconnected_by_its_id() {
+        let hub = Hub::new(4);
+        hub.add(connection("alice", "phone", "1")).unwrap();
+        hub.add(connection("alice", "tablet", "2")).unwrap();
+        let fault = Fault::new(ErrorCode::Revoked, "logged out");
+        assert_eq!(hub.disconnect("alice", "s-phone", &fault), 1);
+        assert_eq!(hub.disconnect("alice", "s-other", &fault), 0);
+    }
+}

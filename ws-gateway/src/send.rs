@@ -1,0 +1,106 @@
+//! A message from a device to the log. The answer comes by the outbox, when the log has it durably.
+
+use crate::{
+    backend::{Backend, not_logged},
+    hub::Connection,
+    metrics,
+    outbox::Outgoing,
+};
+use abi::{
+    Fault,
+    error::ErrorCode,
+    ids::{self, Conversation},
+    record,
+    v1::{Ack, Message, Send, entry::Content, message::Body},
+};
+
+/// Longest content type, in characters (RFC 6838 allows 127 for each half; nobody uses them).
+const MAX_CONTENT_TYPE: usize = 127;
+
+/// Checks a message and hands it to the log. Messages of one connection reach the log in the order of these calls.
+///
+/// # Errors
+/// What the device is told; nothing was logged then.
+pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), Fault> {
+    let user = &connection.identity.user;
+    ids::check_client_msg_id(&send.client_msg_id)?;
+    let message = send.message.ok_or_else(|| Fault::invalid("message is missing"))?;
+    check_message(&message, backend.max_body)?;
+    let conversation = Conversation::parse(&send.conversation)?;
+    backend.limits.send(user)?;
+    backend.may_send(user, conversation).await?;
+    let conversation = conversation.to_string();
+    let entry =
+        backend.entry(&connection.identity, conversation, send.client_msg_id, Content::Message(message));
+    let record = backend.record(record::key(&backend.app, &entry.conversation), record::encode(&entry));
+    let ack = Ack {
+        message_id: entry.message_id,
+        sent_at_ms: entry.sent_at_ms,
+        client_msg_id: entry.client_msg_id,
+    };
+    let outbox = connection.outbox.clone();
+    let on_delivery = Box::new(move |delivered: Result<_, _>| {
+        let result = match delivered {
+            Ok(_) => {
+                metrics::acknowledged();
+                Ok(ack)
+            }
+            Err(error) => Err(not_logged(&error)),
+        };
+        outbox.push(Outgoing::Sent { id, result });
+    });
+    backend.producer().enqueue(record, on_delivery).map_err(|error| not_logged(&error))
+}
+
+fn check_message(message: &Message, max_body: usize) -> Result<(), Fault> {
+    let size = match &message.body {
+        None => return Err(Fault::invalid("message has no body; give text or data")),
+        Some(Body::Text(text)) => text.len(),
+        Some(Body::Data(data)) => data.len(),
+    };
+    if size > max_body {
+        return Err(Fault::new(
+            ErrorCode::TooLarge,
+            format!("the body has {size} bytes; {max_body} are allowed"),
+        ));
+    }
+    let content_type = &message.content_type;
+    if content_type.len() > MAX_CONTENT_TYPE
+        || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    {
+        return Err(Fault::invalid(format!(
+            "content_type must have at most {MAX_CONTENT_TYPE} printable ASCII characters"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(content_type: &str, body: Option<Body>) -> Message {
+        Message { content_type: content_type.into(), body }
+    }
+
+    #[test]
+    fn p7_a_body_has_a_bound_in_bytes() {
+        let text = |length| message("", Some(Body::Text("x".repeat(length))));
+        check_message(&text(16), 16).unwrap();
+        assert_eq!(check_message(&text(17), 16).unwrap_err().code, ErrorCode::TooLarge);
+        let accented = message("", Some(Body::Text("é".repeat(9))));
+        assert_eq!(check_message(&accented, 16).unwrap_err().code, ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn a_message_says_something_of_some_type() {
+        let body = Some(Body::Text("hello".into()));
+        check_message(&message("text/markdown; charset=utf-8", body.clone()), 16).unwrap();
+        for (content_type, body) in
+            [("", None), (&*"x".repeat(128), body.clone()), ("text/plain\n", body.clone()), ("text/é", body)]
+        {
+            let fault = check_message(&message(content_type, body), 16).unwrap_err();
+            assert_eq!(fault.code, ErrorCode::InvalidRequest);
+        }
+    }
+}

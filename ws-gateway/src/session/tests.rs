@@ -1,0 +1,146 @@
+//! Every rule of the session, without a socket.
+
+use super::*;
+use abi::v1::Ping;
+use std::sync::Arc;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn session(now: Instant) -> Session {
+    let settings = Settings {
+        hello_timeout: 5 * SECOND,
+        heartbeat: 30 * SECOND,
+        recheck: 900 * SECOND,
+        max_in_flight: 2,
+        requests: (1, 3),
+    };
+    Session::new(Arc::new(settings), now)
+}
+
+fn identity() -> Identity {
+    Identity { user: "alice".into(), device: "phone".into(), session: "s".into() }
+}
+
+fn live(now: Instant) -> Session {
+    let mut session = session(now);
+    assert!(matches!(session.on_frame(frame(Frame::Hello(Hello::default())), now), Step::Authenticate(1, _)));
+    session.welcomed(identity(), now);
+    session
+}
+
+fn frame(frame: Frame) -> Result<ClientFrame, Fault> {
+    Ok(ClientFrame { id: 1, frame: Some(frame) })
+}
+
+fn ping() -> Result<ClientFrame, Fault> {
+    frame(Frame::Ping(Ping {}))
+}
+
+fn closed(step: &Step) -> ErrorCode {
+    match step {
+        Step::Close(fault) => fault.code,
+        other => panic!("not a close: {other:?}"),
+    }
+}
+
+#[test]
+fn p8_nothing_but_hello_comes_first() {
+    let now = Instant::now();
+    assert_eq!(closed(&session(now).on_frame(ping(), now)), ErrorCode::Unauthenticated);
+    assert_eq!(closed(&session(now).on_frame(Err(Fault::invalid("?")), now)), ErrorCode::InvalidRequest);
+    assert_eq!(
+        closed(&session(now).on_frame(Ok(ClientFrame { id: 1, frame: None }), now)),
+        ErrorCode::InvalidRequest
+    );
+}
+
+#[test]
+fn p7_hello_comes_in_time_or_never() {
+    let now = Instant::now();
+    let mut session = session(now);
+    assert_eq!(session.deadline(), now + 5 * SECOND);
+    assert_eq!(session.on_time(now + 4 * SECOND), None);
+    assert_eq!(closed(&session.on_time(now + 5 * SECOND).unwrap()), ErrorCode::HelloTimeout);
+}
+
+#[test]
+fn p8_a_second_hello_changes_nothing() {
+    let now = Instant::now();
+    let mut session = live(now);
+    let step = session.on_frame(frame(Frame::Hello(Hello::default())), now);
+    assert!(matches!(step, Step::Refuse(1, fault) if fault.code == ErrorCode::InvalidRequest));
+    assert_eq!(session.identity(), Some(&identity()));
+}
+
+#[test]
+fn p7_a_silent_device_is_closed_and_any_sign_of_life_counts() {
+    let now = Instant::now();
+    let mut session = live(now);
+    session.on_sign_of_life(now + 60 * SECOND);
+    session.renewed(now + 100 * SECOND);
+    assert_eq!(session.on_time(now + 76 * SECOND), None);
+    assert_eq!(closed(&session.on_time(now + 135 * SECOND).unwrap()), ErrorCode::IdleTimeout);
+}
+
+#[test]
+fn p5_the_route_is_renewed_with_every_heartbeat() {
+    let now = Instant::now();
+    let mut session = live(now);
+    assert_eq!(session.deadline(), now + 30 * SECOND);
+    assert_eq!(session.on_time(now + 30 * SECOND), Some(Step::Renew));
+    assert_eq!(session.on_time(now + 30 * SECOND), None);
+    assert_eq!(session.on_frame(ping(), now + 40 * SECOND), Step::Answer(1, Request::Ping));
+    session.renewed(now + 40 * SECOND);
+    assert_eq!(session.deadline(), now + 70 * SECOND);
+}
+
+#[test]
+fn p8_the_log_in_is_asked_for_again() {
+    let now = Instant::now();
+    let mut session = live(now);
+    let later = now + 900 * SECOND;
+    session.on_sign_of_life(later);
+    assert_eq!(session.on_time(later), Some(Step::Recheck));
+    assert_ne!(session.on_time(later), Some(Step::Recheck));
+}
+
+#[test]
+fn p7_reading_stops_while_too_many_sends_are_unanswered() {
+    let now = Instant::now();
+    let mut session = live(now);
+    for _ in 0..2 {
+        assert!(session.can_read());
+        assert!(matches!(session.on_frame(frame(Frame::Send(Send::default())), now), Step::Send(1, _)));
+    }
+    assert!(!session.can_read());
+    session.answered();
+    assert!(session.can_read());
+}
+
+#[test]
+fn p7_requests_are_limited_and_the_answer_says_how_long_to_wait() {
+    let now = Instant::now();
+    let mut session = live(now);
+    for _ in 0..3 {
+        assert_eq!(session.on_frame(ping(), now), Step::Answer(1, Request::Ping));
+    }
+    match session.on_frame(ping(), now) {
+        Step::Refuse(1, fault) => {
+            assert_eq!(fault.code, ErrorCode::RateLimited);
+            let wait = fault.retry_after.unwrap();
+            assert!(wait > Duration::ZERO && wait <= SECOND, "{wait:?}");
+            assert_eq!(session.on_frame(ping(), now + wait), Step::Answer(1, Request::Ping));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn p7_a_flood_of_nonsense_is_closed() {
+    let now = Instant::now();
+    let mut session = live(now);
+    for _ in 0..3 {
+        assert!(matches!(session.on_frame(Err(Fault::invalid("?")), now), Step::Refuse(0, _)));
+    }
+    assert_eq!(closed(&session.on_frame(Err(Fault::invalid("?")), now)), ErrorCode::RateLimited);
+}
