@@ -1,0 +1,159 @@
+//! A program of this workspace as a process: started, listened to, ended.
+
+use crate::eventually;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::{
+    collections::VecDeque,
+    io::{BufRead as _, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+/// Lines that are kept of what a process says.
+const KEPT_LINES: usize = 2_000;
+
+/// A running program. It is killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    said: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Process {
+    /// Starts a program of this workspace with arguments, in an environment without `GODWIT_*` variables.
+    ///
+    /// # Errors
+    /// If it was not built or can't be started.
+    pub fn start<A: AsRef<str>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<Self> {
+        let mut command = Command::new(path(program)?);
+        command.args(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        Self::spawn(program, command)
+    }
+
+    /// Starts any command; `name` is for messages.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn spawn(name: &str, mut command: Command) -> Result<Self> {
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GODWIT_")) {
+            command.env_remove(variable);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        let said = Arc::new(Mutex::new(VecDeque::new()));
+        let pipes: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|pipe| Box::new(pipe) as _),
+            child.stderr.take().map(|pipe| Box::new(pipe) as _),
+        ];
+        for pipe in pipes.into_iter().flatten() {
+            let said = Arc::clone(&said);
+            thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                    if said.len() == KEPT_LINES {
+                        said.pop_front();
+                    }
+                    said.push_back(line);
+                }
+            });
+        }
+        Ok(Self { name: name.to_owned(), child, said })
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its standard input, once.
+    pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// What it has said on its standard output and its standard error, line by line.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The rest of the first line that begins with `prefix`, as soon as it is said.
+    ///
+    /// # Errors
+    /// If it ends before, or says nothing of the kind for too long.
+    pub async fn line(&mut self, prefix: &str) -> Result<String> {
+        let said = Arc::clone(&self.said);
+        let child = Mutex::new(&mut self.child);
+        let found = eventually(&format!("a line '{prefix}...'"), async || {
+            let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+            let line = said
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
+            // An end is no error of this attempt: it is the answer to all the following ones.
+            match (line, ended) {
+                (Some(line), _) => Ok(Ok(line)),
+                (None, Some(status)) => Ok(Err(anyhow!("it ended with {status}"))),
+                (None, None) => bail!("nothing yet"),
+            }
+        })
+        .await;
+        found
+            .and_then(|found| found)
+            .with_context(|| format!("{} said:\n{}", self.name, self.said().join("\n")))
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let done = Command::new("kill").arg(format!("-{signal}")).arg(self.id().to_string()).status()?;
+        if done.success() { Ok(()) } else { bail!("kill -{signal} {} failed", self.name) }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        let (name, child) = (self.name.clone(), Mutex::new(&mut self.child));
+        eventually(&format!("the end of {name}"), async || {
+            let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+            ended.ok_or_else(|| anyhow!("it is running"))
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Where a program of this workspace is: beside the folder of the running test.
+///
+/// # Errors
+/// A sentence with what to do, if it was not built.
+pub fn path(program: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("find the running test")?;
+    let folder = test.parent().and_then(|deps| deps.parent()).context("the test is in no target folder")?;
+    let path = folder.join(program);
+    if !path.exists() {
+        bail!("{} was not built: run `cargo build --workspace --bins`, or `tests/run`", path.display());
+    }
+    Ok(path)
+}

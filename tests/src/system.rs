@@ -1,0 +1,55 @@
+//! Running systems: the one-process program, or the four services on real servers.
+
+mod distributed;
+mod embedded;
+
+pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Servers};
+pub use embedded::Embedded;
+
+use anyhow::{Result, bail};
+use std::fmt::Debug;
+
+/// What a test may know of a running system, whatever its mode.
+pub trait System: Debug + Send + Sync {
+    /// `embedded` or `distributed`.
+    fn mode(&self) -> &'static str;
+    /// Addresses (`host:port`) of HTTP and WebSocket, at least one.
+    fn gateways(&self) -> &[String];
+}
+
+/// Settings for every system in tests: passwords cost next to nothing.
+const CHEAP: [&str; 4] =
+    ["auth.argon2_memory_kib=64", "auth.argon2_passes=1", "log.level=info", "discovery.kind=fixed"];
+
+/// Limits that a test can reach in a second.
+pub const TIGHT: [&str; 10] = [
+    "gateway.heartbeat=1s",
+    "gateway.hello_timeout=1s",
+    "gateway.max_in_flight=8",
+    "gateway.max_outbox=64KiB",
+    "auth.access_token_life=3s",
+    "limits.sends_per_second=5",
+    "limits.send_burst=20",
+    "limits.requests_per_second=20",
+    "limits.request_burst=40",
+    "limits.connections_per_user=3",
+];
+
+/// Settings as `--set` arguments; later ones win.
+fn set_arguments<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting.to_owned()]).collect()
+}
+
+/// The address in what follows `listening on` in a program's first lines.
+fn address(line: &str) -> Result<String> {
+    let address = line.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    if address.parse::<std::net::SocketAddr>().is_err() {
+        bail!("'{line}' is no address");
+    }
+    Ok(address)
+}
+
+/// Something that no other run has: part of the names of topics, schemas and keys.
+pub fn unique() -> String {
+    format!("{:08x}", rand::random::<u32>())
+}

@@ -1,0 +1,197 @@
+//! The four services, two instances of each, on real servers.
+
+use super::{CHEAP, System, address, set_arguments, unique};
+use crate::{eventually, http, process::Process};
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::future::try_join_all;
+
+/// The four programs.
+pub const DISTRIBUTED_PROGRAMS: [&str; 4] = ["db-service", "pusher", "consumer", "ws-gateway"];
+/// Instances of each.
+const INSTANCES: usize = 2;
+
+/// Addresses of the real servers.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// Kafka's brokers, separated by commas.
+    pub kafka: String,
+    /// PostgreSQL's URL.
+    pub postgres: String,
+    /// Redis's URL.
+    pub redis: String,
+    /// Consul's URL.
+    pub consul: String,
+}
+
+impl Servers {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// A sentence with what to do if a variable is missing: a test without its servers fails, it is not skipped.
+    pub fn from_environment() -> Result<Self> {
+        let get = |name: &str| {
+            std::env::var(name).with_context(|| {
+                format!("{name} is not set: run `tests/run`, or `eval \"$(tests/servers env)\"` after `tests/servers up`")
+            })
+        };
+        Ok(Self {
+            kafka: get("GODWIT_TEST_KAFKA")?,
+            postgres: get("GODWIT_TEST_POSTGRES")?,
+            redis: get("GODWIT_TEST_REDIS")?,
+            consul: get("GODWIT_TEST_CONSUL")?,
+        })
+    }
+}
+
+/// Two instances of each service, with a topic, a schema and prefixes of their own.
+#[derive(Debug)]
+pub struct Distributed {
+    instances: Vec<Instance>,
+    gateways: Vec<String>,
+    /// The topic of messages.
+    pub topic: String,
+    /// The servers below.
+    pub servers: Servers,
+}
+
+/// One process of a service.
+#[derive(Debug)]
+pub struct Instance {
+    program: &'static str,
+    settings: Vec<String>,
+    process: Process,
+    admin: String,
+    /// HTTP and WebSocket, of a gateway.
+    gateway: Option<String>,
+}
+
+impl Distributed {
+    /// Starts all instances at once and waits until each is ready.
+    ///
+    /// # Errors
+    /// If one does not become ready; with what it said.
+    pub async fn start(settings: &[&str]) -> Result<Self> {
+        let servers = Servers::from_environment()?;
+        let run = unique();
+        let topic = format!("godwit-test-{run}");
+        let common: Vec<String> = CHEAP
+            .into_iter()
+            .map(str::to_owned)
+            .chain([
+                format!("kafka.brokers={}", servers.kafka),
+                format!("kafka.topic={topic}"),
+                format!("kafka.group=godwit-test-{run}"),
+                "kafka.partitions=4".into(),
+                format!("db.postgres={}", servers.postgres),
+                "db.max_connections=8".into(),
+                format!("db.schema=godwit_test_{run}"),
+                format!("redis.url={}", servers.redis),
+                format!("redis.prefix=godwit-test-{run}"),
+                "discovery.kind=consul".into(),
+                format!("discovery.consul={}", servers.consul),
+                format!("discovery.prefix=godwit-test-{run}"),
+            ])
+            .chain(settings.iter().map(|&setting| setting.to_owned()))
+            .collect();
+        let starting = DISTRIBUTED_PROGRAMS.into_iter().flat_map(|program| vec![program; INSTANCES]);
+        let instances =
+            try_join_all(starting.map(|program| Instance::start(program, common.clone(), "127.0.0.1:0")))
+                .await?;
+        let gateways = instances.iter().filter_map(|instance| instance.gateway.clone()).collect();
+        Ok(Self { instances, gateways, topic, servers })
+    }
+
+    /// The instances of one program.
+    pub fn instances(&mut self, program: &str) -> impl Iterator<Item = &mut Instance> {
+        self.instances.iter_mut().filter(move |instance| instance.program == program)
+    }
+}
+
+impl System for Distributed {
+    fn mode(&self) -> &'static str {
+        "distributed"
+    }
+
+    fn gateways(&self) -> &[String] {
+        &self.gateways
+    }
+}
+
+impl Instance {
+    /// Starts an instance and waits until it is ready. Only a gateway listens on `listen`.
+    ///
+    /// # Errors
+    /// If it does not become ready; with what it said.
+    pub async fn start(program: &'static str, settings: Vec<String>, listen: &str) -> Result<Self> {
+        let mut instance = Self::start_unready(program, settings, listen).await?;
+        if program == "ws-gateway" {
+            let said = instance.process.line("listening on ").await?;
+            instance.gateway = Some(address(&said)?);
+        }
+        instance.ready().await?;
+        Ok(instance)
+    }
+
+    /// Starts an instance and waits only until it says where its administration is.
+    ///
+    /// # Errors
+    /// If it does not say; with what it said.
+    pub async fn start_unready(program: &'static str, settings: Vec<String>, listen: &str) -> Result<Self> {
+        let section = match program {
+            "ws-gateway" => "gateway",
+            "db-service" => "db",
+            other => other,
+        };
+        let own = [
+            format!("{section}.grpc_listen=127.0.0.1:0"),
+            format!("{section}.admin_listen=127.0.0.1:0"),
+            format!("gateway.listen={listen}"),
+        ];
+        let all = settings.iter().chain(&own).map(String::as_str);
+        let mut process = Process::start(program, set_arguments(all))?;
+        let admin = address(&process.line("admin on ").await?)?;
+        Ok(Self { program, settings, process, admin, gateway: None })
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Its answer to "are you ready": the status, and what it says of each of its dependencies.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn readiness(&self) -> Result<(u16, String)> {
+        let answer = http::request(&self.admin, "GET", "/readyz", None, None).await?;
+        Ok((answer.status, answer.body))
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let ready = eventually("it is ready", async || {
+            let (status, body) = self.readiness().await?;
+            ensure!(status == 200, "{status} {body}");
+            Ok(())
+        });
+        ready.await.with_context(|| format!("{} said:\n{}", self.program, self.process.said().join("\n")))
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after its end, a gateway at its old address, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready; with what it said.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let listen = self.gateway.clone().unwrap_or_else(|| "127.0.0.1:0".into());
+        let again = Self::start(self.program, self.settings.clone(), &listen).await?;
+        if again.gateway != self.gateway {
+            bail!("the gateway came back at {:?}, not at {:?}", again.gateway, self.gateway);
+        }
+        *self = again;
+        Ok(())
+    }
+}

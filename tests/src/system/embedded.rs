@@ -1,0 +1,113 @@
+//! The one-process program.
+
+use super::{CHEAP, System, address, set_arguments};
+use crate::process::{self, Process};
+use anyhow::Result;
+use std::{path::PathBuf, process::Command};
+
+/// `godwit` on a data directory of its own.
+#[derive(Debug)]
+pub struct Embedded {
+    process: Process,
+    gateways: Vec<String>,
+    settings: Vec<String>,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Own(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Embedded {
+    /// Starts it on an empty directory, which goes away with it.
+    ///
+    /// # Errors
+    /// If it does not start; with what it said.
+    pub async fn start(settings: &[&str]) -> Result<Self> {
+        Self::start_on(Data::Own(tempfile::tempdir()?), settings, "127.0.0.1:0").await
+    }
+
+    /// Starts it on a directory that may hold data, and stays when it ends.
+    ///
+    /// # Errors
+    /// If it does not start; with what it said.
+    pub async fn start_in(data: PathBuf, settings: &[&str]) -> Result<Self> {
+        Self::start_on(Data::Given(data), settings, "127.0.0.1:0").await
+    }
+
+    async fn start_on(data: Data, settings: &[&str], listen: &str) -> Result<Self> {
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let (process, gateway) = Self::spawn(&data, &settings, listen).await?;
+        Ok(Self { process, gateways: vec![gateway], settings, data })
+    }
+
+    async fn spawn(data: &Data, settings: &[String], listen: &str) -> Result<(Process, String)> {
+        let mut process = Process::spawn("godwit", Self::command(&data.path(), settings, listen)?)?;
+        let gateway = address(&process.line("listening on ").await?)?;
+        Ok((process, gateway))
+    }
+
+    /// The command that starts it. A write beyond a limit on the size of files is an error to it, not its end: tests set
+    /// that limit from outside to make writes fail.
+    ///
+    /// # Errors
+    /// If the program was not built.
+    pub fn command(data: &std::path::Path, settings: &[String], listen: &str) -> Result<Command> {
+        let program = process::path("godwit")?;
+        let all = CHEAP.into_iter().chain(["gateway.admin_listen=127.0.0.1:0"]);
+        let all = all.chain(settings.iter().map(String::as_str));
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(program)
+            .args(["--listen", listen, "--data"])
+            .arg(data)
+            .args(set_arguments(all));
+        Ok(command)
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> PathBuf {
+        self.data.path()
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after its end: same data, same address.
+    ///
+    /// # Errors
+    /// If it does not start; with what it said.
+    pub async fn start_again(&mut self) -> Result<()> {
+        (self.process, _) = Self::spawn(&self.data, &self.settings, &self.gateways[0]).await?;
+        Ok(())
+    }
+}
+
+impl Data {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Own(folder) => folder.path().to_owned(),
+            Self::Given(path) => path.clone(),
+        }
+    }
+}
+
+impl System for Embedded {
+    fn mode(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn gateways(&self) -> &[String] {
+        &self.gateways
+    }
+}

@@ -1,0 +1,265 @@
+//! Groups: who is in, who may what, and who sees which part of the past.
+
+use abi::{
+    error::ErrorCode,
+    v1::{Entry, GetHistory, Member, Role, entry::Content, group_change::Change},
+};
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use tests::{
+    device::{Device, new_id, numbers, refusal, texts},
+    http::Answer,
+    world::{Session, World},
+};
+
+/// Adds users to a group.
+async fn add(world: &World, by: &Session, group: &str, users: &[&Session]) -> Result<Answer> {
+    let users: Vec<_> = users.iter().map(|user| &user.user).collect();
+    let path = format!("/v1/groups/{group}/members");
+    world.http("POST", &path, Some(&by.access_token), Some(json!({ "users": users }))).await
+}
+
+/// Removes a user from a group; oneself: leaves it.
+async fn remove(world: &World, by: &Session, group: &str, user: &Session) -> Result<Answer> {
+    let path = format!("/v1/groups/{group}/members/{}", user.user);
+    world.http("DELETE", &path, Some(&by.access_token), None).await
+}
+
+async fn members(world: &World, by: &Session, group: &str) -> Result<Vec<Member>> {
+    let answer =
+        world.http("GET", &format!("/v1/groups/{group}/members"), Some(&by.access_token), None).await?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    Ok(serde_json::from_value(answer.json()?["members"].clone())?)
+}
+
+fn change(entry: &Entry) -> Option<&Change> {
+    match &entry.content {
+        Some(Content::GroupChange(change)) => change.change.as_ref(),
+        _ => None,
+    }
+}
+
+async fn refused_in(device: &mut Device, group: &str) {
+    let page = GetHistory { conversation: group.into(), ..GetHistory::default() };
+    assert_eq!(refusal(device.send(group, &new_id(), "hello").await).code, ErrorCode::Forbidden);
+    assert_eq!(refusal(device.history(page).await).code, ErrorCode::Forbidden);
+    assert_eq!(refusal(device.mark_read(group, 1).await).code, ErrorCode::Forbidden);
+}
+
+async fn three_users(world: &World) -> Result<(Session, Session, Session)> {
+    Ok((world.user("alice").await?, world.user("bob").await?, world.user("carol").await?))
+}
+
+pub(crate) async fn p1_a_group_talks(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let mut devices = Vec::new();
+    for user in [&alice, &bob, &carol] {
+        devices.push(world.connect(user).await?);
+    }
+    let group = world.group(&alice, &[&bob, &carol], "from_join").await?;
+    for device in &mut devices {
+        let created = device.entries(1).await?.remove(0);
+        assert!(matches!(change(&created), Some(Change::Created(_))), "{created:?}");
+        assert_eq!((created.conversation_seq, created.countable_seq), (1, 0));
+    }
+    for (n, device) in devices.iter_mut().enumerate() {
+        device.send(&group, &new_id(), &format!("from {n}")).await?;
+    }
+    let mut all = Vec::new();
+    for device in &mut devices {
+        let seen = device.entries(3).await?;
+        assert_eq!(numbers(&seen), [2, 3, 4]);
+        all.push(seen);
+    }
+    assert!(all.iter().all(|seen| *seen == all[0]), "{all:?}");
+    let head = devices[1].heads("", 0).await?.heads.remove(0);
+    assert_eq!((&*head.conversation, &*head.name, head.role()), (&*group, "friends", Role::Member));
+    assert_eq!((head.conversation_seq, head.countable_seq), (4, 3));
+    let listed = members(&world, &carol, &group).await?;
+    let roles: Vec<_> = listed.iter().map(|member| (member.user.as_str(), member.role())).collect();
+    assert_eq!(roles[0], (&*alice.user, Role::Owner));
+    assert_eq!(roles.len(), 3);
+    Ok(())
+}
+
+pub(crate) async fn p2_a_repeated_creation_is_the_same_group(world: World) -> Result<()> {
+    let (alice, bob) = world.two_users().await?;
+    let body = json!({ "name": "friends", "members": [bob.user], "history": "all", "request_id": new_id() });
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let answer = world.http("POST", "/v1/groups", Some(&alice.access_token), Some(body.clone())).await?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let entry: Entry = serde_json::from_value(answer.json()?["entry"].clone())?;
+        assert_eq!(entry.conversation_seq, 1);
+        ids.push(answer.json()?["conversation"].as_str().context("no conversation")?.to_owned());
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let mut device = world.connect(&bob).await?;
+    assert_eq!(device.heads("", 0).await?.heads.len(), 1);
+    assert_eq!(device.whole_history(&ids[0]).await?.len(), 1);
+    Ok(())
+}
+
+pub(crate) async fn p3_changes_of_a_group_are_entries_of_its_conversation(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let mut alices = world.connect(&alice).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    alices.send(&group, &new_id(), "hello").await?;
+    // A message goes the long way and a change the short one: they are ordered all the same.
+    alices.entries(2).await?;
+    assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
+    alices.entries(1).await?;
+    let mut carols = world.connect(&carol).await?;
+    carols.send(&group, &new_id(), "hi").await?;
+    alices.entries(1).await?;
+    assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
+    assert_eq!(remove(&world, &carol, &group, &carol).await?.status, 200);
+    let seen = alices.whole_history(&group).await?;
+    assert_eq!(numbers(&seen), [1, 2, 3, 4, 5, 6]);
+    let countable: Vec<_> = seen.iter().map(|entry| entry.countable_seq).collect();
+    assert_eq!(countable, [0, 1, 1, 2, 2, 2]);
+    let kinds: Vec<_> = seen
+        .iter()
+        .map(|entry| match change(entry) {
+            None => "message",
+            Some(Change::Created(_)) => "created",
+            Some(Change::Added(added)) if added.users == [carol.user.clone()] => "added carol",
+            Some(Change::Removed(removed)) if removed.users == [bob.user.clone()] => "removed bob",
+            Some(Change::Left(_)) => "left",
+            Some(other) => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, ["created", "message", "added carol", "message", "removed bob", "left"]);
+    Ok(())
+}
+
+pub(crate) async fn p4_who_joins_sees_from_the_entry_of_joining_or_everything(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let mut alices = world.connect(&alice).await?;
+    for (history, visible) in [("from_join", vec![4, 5]), ("all", vec![1, 2, 3, 4, 5])] {
+        let group = world.group(&alice, &[&bob], history).await?;
+        for text in ["one", "two"] {
+            alices.send(&group, &new_id(), text).await?;
+        }
+        alices.entries(3).await?;
+        let mut carols = world.connect(&carol).await?;
+        assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
+        let joined = carols.entries(1).await?;
+        assert_eq!(numbers(&joined), [4]);
+        alices.send(&group, &new_id(), "three").await?;
+        assert_eq!(texts(&carols.entries(1).await?), ["three"]);
+        alices.entries(2).await?;
+        assert_eq!(numbers(&carols.whole_history(&group).await?), visible, "{history}");
+        let newest = GetHistory { conversation: group.clone(), newest: true, ..GetHistory::default() };
+        let newest = carols.history(newest).await?;
+        assert_eq!((newest.entries.len(), newest.more), (visible.len(), false));
+        let heads = carols.heads("", 0).await?.heads;
+        let head = heads.iter().find(|head| head.conversation == group).context("no head")?;
+        assert_eq!(head.visible_from, visible[0]);
+        let listed = members(&world, &bob, &group).await?;
+        let carols = listed.iter().find(|member| member.user == carol.user).context("carol is no member")?;
+        assert_eq!(carols.visible_from, visible[0]);
+    }
+    Ok(())
+}
+
+pub(crate) async fn p8_only_an_owner_changes_members(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    for answer in [
+        add(&world, &bob, &group, &[&carol]).await?,
+        add(&world, &carol, &group, &[&carol]).await?,
+        remove(&world, &bob, &group, &alice).await?,
+        remove(&world, &carol, &group, &bob).await?,
+    ] {
+        assert_eq!((answer.status, answer.problem()?.as_str()), (403, "forbidden"));
+    }
+    assert_eq!(members(&world, &alice, &group).await?.len(), 2);
+    // To add a member once more changes nothing and is no error.
+    assert_eq!(add(&world, &alice, &group, &[&bob]).await?.status, 200);
+    assert_eq!(members(&world, &alice, &group).await?.len(), 2);
+    Ok(())
+}
+
+pub(crate) async fn p8_who_was_removed_neither_sends_nor_reads(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let group = world.group(&alice, &[&bob, &carol], "all").await?;
+    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    bobs.send(&group, &new_id(), "still here").await?;
+    assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
+    refused_in(&mut bobs, &group).await;
+    assert_eq!(bobs.heads("", 0).await?.heads, []);
+    let secret = alices.send(&group, &new_id(), "now that bob is gone").await?;
+    let mut carols = world.connect(&carol).await?;
+    tests::eventually("the message is stored", async || {
+        let seen = carols.whole_history(&group).await?;
+        anyhow::ensure!(seen.iter().any(|entry| entry.message_id == secret.message_id));
+        Ok(())
+    })
+    .await?;
+    // What bob is told from here on is his own: the group's secret is not among it.
+    let notes = abi::ids::direct(&bob.user, &bob.user);
+    let mark = bobs.send(&notes, &new_id(), "mark").await?;
+    loop {
+        let entries = bobs.deliver().await?.entries;
+        assert!(entries.iter().all(|entry| entry.message_id != secret.message_id));
+        if entries.iter().any(|entry| entry.message_id == mark.message_id) {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) async fn p8_who_left_neither_sends_nor_reads_and_ownership_goes_on(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
+    let mut alices = world.connect(&alice).await?;
+    assert_eq!(remove(&world, &alice, &group, &alice).await?.status, 200);
+    refused_in(&mut alices, &group).await;
+    // The one who has been in it for longest owns it now.
+    let listed = members(&world, &carol, &group).await?;
+    let roles: Vec<_> = listed.iter().map(|member| (member.user.as_str(), member.role())).collect();
+    assert_eq!(roles, [(&*bob.user, Role::Owner), (&*carol.user, Role::Member)]);
+    assert_eq!(add(&world, &bob, &group, &[&alice]).await?.status, 200);
+    assert_eq!(alices.send(&group, &new_id(), "back again").await?.message_id.len(), 32);
+    Ok(())
+}
+
+pub(crate) async fn p8_strangers_see_nothing_of_a_group(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let mut carols = world.connect(&carol).await?;
+    refused_in(&mut carols, &group).await;
+    for path in [format!("/v1/groups/{group}/members"), "/v1/groups/g:there-is-none/members".into()] {
+        let answer = world.http("GET", &path, Some(&carol.access_token), None).await?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (403, "forbidden"), "{path}");
+        let answer = world.http("GET", &path, None, None).await?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (401, "unauthenticated"), "{path}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn p8_a_group_of_unknown_users_is_refused(world: World) -> Result<()> {
+    let (alice, bob) = world.two_users().await?;
+    let nobody = format!("nobody-{}", tests::system::unique());
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let create = |body| world.http("POST", "/v1/groups", Some(&alice.access_token), Some(body));
+    let unknown = create(json!({ "name": "friends", "members": [bob.user, nobody] })).await?;
+    assert_eq!((unknown.status, unknown.problem()?.as_str()), (404, "not_found"));
+    let path = format!("/v1/groups/{group}/members");
+    let unknown =
+        world.http("POST", &path, Some(&alice.access_token), Some(json!({ "users": [nobody] }))).await?;
+    assert_eq!((unknown.status, unknown.problem()?.as_str()), (404, "not_found"));
+    for wrong in [
+        json!({ "name": "", "members": [] }),
+        json!({ "name": "x".repeat(129), "members": [] }),
+        json!({ "members": [] }),
+        json!({ "name": "friends", "members": ["two words"] }),
+        json!({ "name": "friends", "members": [], "history": "some" }),
+        json!({ "name": "friends", "members": [], "request_id": "" }),
+    ] {
+        let answer = create(wrong.clone()).await?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"), "{wrong}");
+    }
+    Ok(())
+}
