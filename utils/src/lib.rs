@@ -10,6 +10,7 @@
 //! - [`config`]: defaults < file < environment < command line, into one struct.
 //! - [`cli`]: the options that all programs share, and [`cli::run_main`].
 //! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the phases of a stop.
+//! - [`host`]: listeners, discovery and admin of a program of the distributed mode.
 //! - [`readiness`]: one latch per dependency.
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`.
 //! - [`telemetry`]: logs and the metrics recorder.
@@ -29,12 +30,15 @@ pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod grpc;
+pub mod host;
 pub mod lifecycle;
 pub mod rate;
 pub mod readiness;
 pub mod telemetry;
 
 mod metrics;
+#[cfg(test)]
+mod testing;
 
 pub use abi::Channel;
 pub use error::Error;

@@ -1,0 +1,98 @@
+//! What the programs of the distributed mode have in common: a gRPC server that is found through discovery, the admin server,
+//! and the lines that say where both are.
+
+use crate::{
+    Error, Phase, Shutdown, admin,
+    discovery::{Discovery, Instance, Registrar},
+    grpc::{self, Server},
+};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// Bound listeners of a program, not serving yet.
+#[derive(Debug)]
+pub struct Host {
+    grpc: TcpListener,
+    admin: TcpListener,
+    grpc_address: SocketAddr,
+    admin_address: SocketAddr,
+    advertised: String,
+}
+
+impl Host {
+    /// Binds. `advertise` is the `host:port` under which others reach gRPC; empty for the bound address.
+    ///
+    /// # Errors
+    /// When an address can't be bound.
+    pub async fn bind(grpc_listen: &str, advertise: &str, admin_listen: &str) -> Result<Self, Error> {
+        let (grpc, admin) = (grpc::bind(grpc_listen).await?, grpc::bind(admin_listen).await?);
+        let address = |listener: &TcpListener, address: &str| {
+            listener.local_addr().map_err(|source| Error::Bind { address: address.into(), source })
+        };
+        let (grpc_address, admin_address) = (address(&grpc, grpc_listen)?, address(&admin, admin_listen)?);
+        let advertised = if advertise.is_empty() { grpc_address.to_string() } else { advertise.into() };
+        Ok(Self { grpc, admin, grpc_address, admin_address, advertised })
+    }
+
+    /// Serves the admin port from now on, so that a program that waits for a dependency can say for which. It is stopped last.
+    /// Gives what is left to serve.
+    pub fn serve_admin(self, shutdown: &Shutdown) -> GrpcHost {
+        let stop = shutdown.token(Phase::Telemetry);
+        shutdown.tasks().spawn("admin", admin::serve(self.admin, shutdown.readiness().clone(), stop));
+        say(format_args!("admin on http://{}", self.admin_address));
+        GrpcHost { listener: self.grpc, address: self.grpc_address, advertised: self.advertised }
+    }
+}
+
+/// The bound gRPC listener of a program.
+#[derive(Debug)]
+pub struct GrpcHost {
+    listener: TcpListener,
+    address: SocketAddr,
+    advertised: String,
+}
+
+impl GrpcHost {
+    /// `host:port` under which others reach gRPC.
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
+    /// Serves gRPC, with health and reflection, and registers the instance once it is ready.
+    ///
+    /// # Errors
+    /// When the advertised address is not `host:port`.
+    pub fn serve(
+        self,
+        service: &'static str,
+        version: &str,
+        routes: Routes,
+        discovery: &Discovery,
+        shutdown: &Shutdown,
+    ) -> Result<(), Error> {
+        let instance = Instance {
+            service: service.into(),
+            address: self.advertised,
+            version: version.into(),
+            zone: String::new(),
+        };
+        Registrar::new(discovery, instance)?.attach(shutdown);
+        // Peers call until they have seen the deregistration, and what is in flight is finished before.
+        let stop = shutdown.token(Phase::Pools);
+        let server = Server::new(routes, abi::DESCRIPTORS, shutdown.readiness().clone());
+        shutdown.tasks().spawn_critical("grpc", server.serve(self.listener, stop));
+        say(format_args!("grpc on {}", self.address));
+        Ok(())
+    }
+}
+
+/// A line for whoever started the program. If nobody reads it, nothing is lost: the log says the same.
+pub fn say(line: std::fmt::Arguments<'_>) {
+    tracing::info!(%line, "started");
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
