@@ -78,7 +78,7 @@ pub struct Discovery {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Consul { client: Client, prefix: String },
+    Consul { client: Box<Client>, prefix: String },
     Dns,
     Fixed,
 }
@@ -91,7 +91,7 @@ impl Discovery {
     pub fn new(config: &abi::config::Discovery) -> Result<Self, Error> {
         let source = match config.kind {
             DiscoveryKind::Consul => Source::Consul {
-                client: Client::new(&config.consul, &config.consul_token)?,
+                client: Box::new(Client::new(&config.consul, &config.consul_token)?),
                 prefix: config.prefix.clone(),
             },
             DiscoveryKind::Dns => Source::Dns,
@@ -111,7 +111,7 @@ impl Discovery {
         }
         Ok(match &self.source {
             Source::Consul { client, prefix } => {
-                let (client, name) = (client.clone(), full_name(prefix, service));
+                let (client, name) = (Client::clone(client), full_name(prefix, service));
                 Instances::followed(|set| consul::follow(client, name, set))
             }
             Source::Dns => {

@@ -108,6 +108,8 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         let mut alone = Table::new();
         insert(&mut alone, path, value.clone());
         alone.try_into::<T>().map(|_| ()).map_err(|error| match example(default) {
+            // The deserializer would show the value, which may be a secret.
+            _ if default.is_str() && !value.is_str() => "must be a text in quotes".to_owned(),
             Some(example) => format!("{}; the default is {example}", error.message()),
             None => error.message().to_owned(),
         })

@@ -79,6 +79,7 @@ fn a_later_source_wins() {
     assert_eq!(config.name, "variable");
     assert_eq!(config.server.port, 3000);
     assert_eq!(config.server.idle, Duration::from_secs(7));
+    assert_eq!(read("[server]\nbuffer = 4096", &[], &[]).unwrap().config.server.buffer, ByteSize::kib(4));
     assert_eq!(config.server.buffer, ByteSize::kib(1024));
     assert_eq!(config.server.peers, ["b:2", "c:3"]);
     assert!(config.server.open);
@@ -142,8 +143,11 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
 
 #[test]
 fn p8_a_fault_does_not_show_a_secret() {
-    let faults = read("[server]\ntoken = 'hunter2'\nport = 'x'", &[], &[]).unwrap_err();
+    let faults = read("[server]\ntoken = 12345", &[], &["server.token=hunter2", "server.token.x=hunter2"])
+        .unwrap_err();
+    assert_eq!(faults.sentences().len(), 2, "{faults}");
     assert!(!faults.to_string().contains("hunter2"));
+    assert!(!faults.to_string().contains("12345"));
     assert!(!faults.to_string().contains("preset"));
 }
 

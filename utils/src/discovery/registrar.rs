@@ -45,7 +45,9 @@ impl Registrar {
     pub fn new(discovery: &Discovery, instance: Instance) -> Result<Self, Error> {
         super::check_address(&instance.address)?;
         let consul = match &discovery.source {
-            Source::Consul { client, prefix } => Some((client.clone(), registration(prefix, &instance)?)),
+            Source::Consul { client, prefix } => {
+                Some((Client::clone(client), registration(prefix, &instance)?))
+            }
             Source::Dns | Source::Fixed => None,
         };
         Ok(Self { instance, consul })

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body, transport};
+use tonic::{Code, Status, TimeoutExpired, body::Body, transport};
 use tower::ServiceExt as _;
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -22,6 +22,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Batches of messages are larger than HTTP/2's window of 64 KiB.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// A call that was given up would have taken longer, nobody knows how much: it is taken for so many times as long.
+const GIVEN_UP: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -77,11 +80,8 @@ impl Endpoint {
         let call = Call::begin(self);
         async move {
             let answer = call.endpoint.channel.clone().oneshot(request).await;
-            let response = answer.unwrap_or_else(|error| {
-                let address = call.endpoint.address();
-                Status::unavailable(format!("{address}: {}", crate::error::chain(&error))).into_http()
-            });
-            call.end(is_unavailable(&response));
+            let response = answer.unwrap_or_else(|error| failed(call.endpoint.address(), &error).into_http());
+            call.end(code_of(&response));
             response
         }
     }
@@ -91,15 +91,25 @@ impl Endpoint {
     }
 }
 
-/// Whether an answer says that this endpoint can't serve now. Errors without a message come in the head.
-pub(super) fn is_unavailable<B>(response: &Response<B>) -> bool {
-    response
-        .headers()
-        .get(Status::GRPC_STATUS)
-        .is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable)
+/// What a call that got no answer is answered with.
+fn failed(address: &str, error: &(dyn std::error::Error + 'static)) -> Status {
+    let mut cause = Some(error);
+    while let Some(this) = cause {
+        // tonic's channel reads `grpc-timeout` as well, and may be a moment faster than our own deadline.
+        if this.is::<TimeoutExpired>() {
+            return Status::deadline_exceeded(format!("{address} did not answer in time"));
+        }
+        cause = this.source();
+    }
+    Status::unavailable(format!("{address}: {}", crate::error::chain(error)))
 }
 
-/// A call in flight; one that is dropped was given up by its caller.
+/// The code of an answer, where it has one in its head: errors do, since they have no message.
+pub(super) fn code_of<B>(response: &Response<B>) -> Code {
+    response.headers().get(Status::GRPC_STATUS).map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
+}
+
+/// A call in flight; one that is dropped was given up, by its caller or by its deadline.
 struct Call {
     endpoint: Arc<Endpoint>,
     began: Instant,
@@ -118,13 +128,16 @@ impl Call {
         Self { endpoint, began, probes, ended: false }
     }
 
-    fn end(mut self, unavailable: bool) {
+    fn end(mut self, code: Code) {
+        if code == Code::DeadlineExceeded {
+            return;
+        }
         self.ended = true;
         let Endpoint { service, address, .. } = &*self.endpoint;
         let now = Instant::now();
         let mut health = self.endpoint.lock();
         health.load.end();
-        if unavailable {
+        if code == Code::Unavailable {
             // How fast it fails says nothing about how fast it works.
             if let Some(pause) = health.ejection.failed(now) {
                 metrics::endpoint_ejected(service);
@@ -147,8 +160,8 @@ impl Drop for Call {
             let mut health = self.endpoint.lock();
             health.load.end();
             health.ejection.release(self.probes);
-            // It took at least so long: an endpoint that hangs is avoided after its first victim.
-            health.load.measure(now - self.began, now);
+            // An endpoint that hangs is to be avoided after its first victim.
+            health.load.measure((now - self.began) * GIVEN_UP, now);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tries a call again, elsewhere, when it was answered with `UNAVAILABLE`.
 
-use super::endpoint::is_unavailable;
+use super::endpoint::code_of;
 use crate::{backoff::Backoff, metrics};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::{BoxError, Layer, Service, ServiceExt as _};
 
 /// Between two tries: long enough for a restarting peer to close its old connections, short against any deadline.
@@ -109,7 +109,7 @@ where
             for again in (0..tries).rev() {
                 let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
                 let response = inner.ready().await?.call(request).await?;
-                if again == 0 || !is_unavailable(&response) || tried.is_hopeless() {
+                if again == 0 || code_of(&response) != Code::Unavailable || tried.is_hopeless() {
                     return Ok(response);
                 }
                 metrics::call_retried(service);

@@ -1,6 +1,10 @@
 use super::*;
-use crate::Readiness;
-use std::sync::Arc;
+use crate::{Readiness, discovery::Addresses, testing::eventually};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
@@ -96,4 +100,198 @@ async fn p9_a_server_tells_its_health_and_stops() {
     drop((watch, client));
     stop.cancel();
     served.await.unwrap().unwrap();
+}
+
+/// A real server on a port of its own.
+struct Instance {
+    address: String,
+    calls: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Instance {
+    /// Answers after `delay`, with UNAVAILABLE while `away`.
+    async fn start(address: &str, delay: Duration, away: Arc<AtomicBool>) -> Self {
+        let listener = bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (calls, stop, tasks) =
+            (Arc::new(AtomicUsize::new(0)), CancellationToken::new(), TaskTracker::new());
+        let counter = calls.clone();
+        let routes = routes(move |_| {
+            counter.fetch_add(1, Relaxed);
+            let away = away.load(Relaxed);
+            async move {
+                tokio::time::sleep(delay).await;
+                if away { Err(Status::unavailable("database away")) } else { Ok(()) }
+            }
+        });
+        let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming_shutdown(
+            tonic::transport::server::TcpIncoming::from(listener),
+            stop.clone().cancelled_owned(),
+        );
+        tasks.spawn(served);
+        Self { address, calls, stop, tasks }
+    }
+
+    async fn quick() -> Self {
+        Self::start("127.0.0.1:0", Duration::ZERO, Arc::default()).await
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn addresses(instances: &[&Instance]) -> Addresses {
+    instances.iter().map(|instance| instance.address.clone()).collect()
+}
+
+fn watched(instances: &[&Instance]) -> (watch::Sender<Addresses>, Channel) {
+    let (sender, receiver) = watch::channel(addresses(instances));
+    (sender, balanced("test", Instances::following(receiver), Options::default()))
+}
+
+#[tokio::test]
+async fn p9_no_call_fails_when_one_of_two_instances_dies_and_the_dead_one_is_ejected() {
+    let (one, two) = (Instance::quick().await, Instance::quick().await);
+    let (_sender, channel) = watched(&[&one, &two]);
+    for _ in 0..50 {
+        check(&channel).await.unwrap();
+    }
+    assert!(one.calls() > 0 && two.calls() > 0, "{} and {}", one.calls(), two.calls());
+    one.stop().await;
+    let start = std::time::Instant::now();
+    for _ in 0..300 {
+        check(&channel).await.unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "tries of the dead one cost {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn p6_an_instance_that_says_unavailable_is_left_alone_and_used_again() {
+    let away = Arc::new(AtomicBool::new(true));
+    let one = Instance::start("127.0.0.1:0", Duration::ZERO, away.clone()).await;
+    let two = Instance::quick().await;
+    let (_sender, channel) = watched(&[&one, &two]);
+    for _ in 0..200 {
+        check(&channel).await.unwrap();
+    }
+    assert!(one.calls() <= 10, "asked {} times while away", one.calls());
+    away.store(false, Relaxed);
+    let before = one.calls();
+    eventually(async || {
+        check(&channel).await.unwrap();
+        one.calls() > before + 10
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_dies_and_comes_back_is_found_again() {
+    let one = Instance::quick().await;
+    let (_sender, channel) = watched(&[&one]);
+    check(&channel).await.unwrap();
+    one.stop().await;
+    assert_eq!(check(&channel).await.unwrap_err().code(), tonic::Code::Unavailable);
+    let again = Instance::start(&one.address, Duration::ZERO, Arc::default()).await;
+    eventually(async || check(&channel).await.is_ok()).await;
+    assert!(again.calls() > 0);
+}
+
+#[tokio::test]
+async fn p9_changes_of_the_set_are_followed() {
+    let (one, two) = (Instance::quick().await, Instance::quick().await);
+    let (sender, channel) = watched(&[&one]);
+    check(&channel).await.unwrap();
+    sender.send_replace(addresses(&[&one, &two]));
+    eventually(async || {
+        check(&channel).await.unwrap();
+        two.calls() > 0
+    })
+    .await;
+    sender.send_replace(addresses(&[&two]));
+    eventually(async || {
+        let before = one.calls();
+        for _ in 0..10 {
+            check(&channel).await.unwrap();
+        }
+        one.calls() == before
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn p7_with_no_instance_a_call_fails_fast() {
+    let (sender, channel) = watched(&[]);
+    let start = std::time::Instant::now();
+    let status = check(&channel).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // An instance that appears in the meantime takes the call.
+    let one = Instance::quick().await;
+    let (answer, ()) = tokio::join!(check(&channel), async {
+        sender.send_replace(addresses(&[&one]));
+    });
+    answer.unwrap();
+}
+
+#[tokio::test]
+async fn the_quicker_instance_gets_more() {
+    let quick = Instance::start("127.0.0.1:0", Duration::from_millis(1), Arc::default()).await;
+    let slow = Instance::start("127.0.0.1:0", Duration::from_millis(30), Arc::default()).await;
+    let (_sender, channel) = watched(&[&quick, &slow]);
+    for _ in 0..100 {
+        check(&channel).await.unwrap();
+    }
+    assert!(quick.calls() > slow.calls() * 5, "{} to {}", quick.calls(), slow.calls());
+}
+
+#[tokio::test]
+async fn p7_an_instance_that_hangs_costs_the_deadline_and_is_avoided() {
+    let hanging = Instance::start("127.0.0.1:0", Duration::from_secs(3600), Arc::default()).await;
+    let quick = Instance::quick().await;
+    let (_sender, receiver) = watch::channel(addresses(&[&hanging, &quick]));
+    let options = Options { deadline: Duration::from_millis(200), ..Options::default() };
+    let channel = balanced("test", Instances::following(receiver), options);
+    let mut failed = 0;
+    for _ in 0..50 {
+        if let Err(status) = check(&channel).await {
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+            failed += 1;
+        }
+    }
+    assert!(failed <= 1, "{failed} calls hung");
+}
+
+#[tokio::test]
+async fn p7_calls_beyond_the_limit_are_refused() {
+    let slow = Instance::start("127.0.0.1:0", Duration::from_millis(300), Arc::default()).await;
+    let instances = Instances::fixed([slow.address.clone()]);
+    let channel = balanced("test", instances, Options { max_in_flight: 2, ..Options::default() });
+    let calls = (0..5).map(|_| check(&channel));
+    let answers = futures_util::future::join_all(calls).await;
+    let refused: Vec<_> = answers.into_iter().filter_map(Result::err).map(|status| status.code()).collect();
+    assert_eq!(refused, [tonic::Code::ResourceExhausted; 3]);
+}
+
+#[tokio::test]
+async fn a_keyed_channel_reaches_its_address_fails_fast_and_recovers() {
+    let pool = KeyedPool::new("test", Duration::from_secs(2), Duration::from_secs(60), 10);
+    let one = Instance::quick().await;
+    check(&pool.get(&one.address)).await.unwrap();
+    one.stop().await;
+    eventually(async || check(&pool.get(&one.address)).await.is_err()).await;
+    let status = check(&pool.get(&one.address)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let again = Instance::start(&one.address, Duration::ZERO, Arc::default()).await;
+    eventually(async || check(&pool.get(&one.address)).await.is_ok()).await;
+    assert!(again.calls() > 0);
+    assert_eq!(check(&pool.get("nonsense")).await.unwrap_err().code(), tonic::Code::Unavailable);
 }
