@@ -1,7 +1,8 @@
 //! Whether this process should get work: one latch per dependency, all of them open at first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const NOT_YET: &str = "has not answered yet";
 
@@ -104,6 +105,23 @@ impl Latch {
     /// [`Latch::ready`], or not ready without a particular reason.
     pub fn set(&self, ready: bool) {
         self.put((!ready).then(|| "is away".to_owned()));
+    }
+
+    /// Asks a dependency again and again, until `stop`, and says what came of it. An error is the reason.
+    pub async fn probe<F>(self, every: Duration, stop: CancellationToken, mut ask: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<(), String>>,
+    {
+        while !stop.is_cancelled() {
+            match ask().await {
+                Ok(()) => self.ready(),
+                Err(reason) => self.unready(reason),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = stop.cancelled() => {}
+            }
+        }
     }
 
     fn put(&self, missing: Option<String>) {
