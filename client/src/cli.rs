@@ -1,0 +1,78 @@
+//! The commands of `godwit-cli`.
+//!
+//! Results go to stdout, as short text or (`--json`) as one JSON object per line; remarks and errors go to stderr. The
+//! exit code is 0, 1 for what failed, 2 or 64 for what was asked wrongly.
+
+mod account;
+mod args;
+mod chat;
+mod context;
+mod group;
+mod messages;
+mod output;
+mod store;
+mod terminal;
+
+pub use args::{Args, Command, GroupCommand, LoadCommand, LoadOptions};
+pub(crate) use output::Output;
+
+use anyhow::Result;
+use context::Context;
+use std::{io, process::ExitCode};
+
+/// A fault of who called, not of the system.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs a command; says on stderr what went wrong.
+pub async fn run(args: Args) -> ExitCode {
+    let url = args.url.clone();
+    match dispatch(args).await {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::remark(&format!("godwit-cli: {}", sentence(&error, &url)));
+            ExitCode::from(if error.is::<Usage>() { 64 } else { 1 })
+        }
+    }
+}
+
+async fn dispatch(args: Args) -> Result<ExitCode> {
+    let context = Context::new(&args)?;
+    match args.command {
+        Command::Register { user, password } => account::register(&context, &user, password).await?,
+        Command::Login { user, password } => account::login(&context, &user, password).await?,
+        Command::Logout => account::logout(&context).await?,
+        Command::Chat { with, history } => chat::chat(context, &with, history).await?,
+        Command::Send { with, text } => messages::send(&context, &with, &text).await?,
+        Command::Listen { with, count, resume } => {
+            messages::listen(&context, with.as_deref(), count, resume).await?;
+        }
+        Command::History { with, limit } => messages::history(&context, &with, limit).await?,
+        Command::Conversations => messages::conversations(&context).await?,
+        Command::Group { command } => group::run(&context, command).await?,
+        Command::Load { command } => return crate::load::run(context.server, context.out, command).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// One sentence for people.
+fn sentence(error: &anyhow::Error, url: &str) -> String {
+    let text = format!("{error:#}");
+    match error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()) {
+        Some(crate::Error::Connect { .. }) => format!(
+            "{text}\nis the server running at {url}? start it with `cargo run --release`, or name another with --url"
+        ),
+        Some(crate::Error::Closed { code: Some(abi::error::ErrorCode::Replaced), .. }) => {
+            "another godwit-cli of this user has taken over the connection".to_owned()
+        }
+        _ => text,
+    }
+}

@@ -1,0 +1,190 @@
+//! `chat`: a conversation in the terminal, or fed from a pipe.
+
+use super::{
+    context::{self, Context},
+    messages,
+    output::{self, clock, label},
+    terminal,
+};
+use crate::{Client, Event, Events, Sending, State, sync::Start, text};
+use abi::v1::{Ack, Entry, GetHistory};
+use anyhow::{Context as _, Result};
+use futures_util::{
+    StreamExt as _,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesOrdered,
+};
+use serde_json::json;
+use std::io;
+
+/// Lines that may wait for their acknowledgement before more input is read.
+const MAX_UNACKED: usize = 256;
+
+struct Chat {
+    context: Context,
+    client: Client,
+    user: String,
+    device: String,
+    conversation: String,
+    /// A person sees the own lines already.
+    terminal: bool,
+    /// Entries up to this one are on the screen,
+    shown: u64,
+    /// and up to this one the server was told so, or is being told.
+    marked: u64,
+    marking: Option<BoxFuture<'static, Result<u64, crate::Error>>>,
+    unacked: FuturesOrdered<Sending>,
+    input_ended: bool,
+}
+
+pub(super) async fn chat(context: Context, with: &str, history: u32) -> Result<()> {
+    let user = context.user()?;
+    let conversation = context::conversation(with, &user)?;
+    let device = context.store.load(&user)?.live.tokens.device;
+    let (client, events) = context.live(&user, Start::Now, State::default()).await?;
+    let mut chat = Chat {
+        context,
+        client,
+        user,
+        device,
+        conversation,
+        terminal: false,
+        shown: 0,
+        marked: 0,
+        marking: None,
+        unacked: FuturesOrdered::new(),
+        input_ended: false,
+    };
+    let result = chat.run(events, history).await;
+    chat.context.out.print_with(None);
+    chat.client.close().await;
+    result
+}
+
+impl Chat {
+    async fn run(&mut self, mut events: Events, history: u32) -> Result<()> {
+        for entry in messages::tail(&self.client, &self.conversation, history as usize).await? {
+            self.show(&entry)?;
+        }
+        self.mark_read();
+        output::hint(&format!(
+            "{} with {}; Ctrl-D ends it",
+            self.user,
+            label(&self.conversation, &self.user)
+        ));
+        let mut input = terminal::lines(format!("{}> ", self.user))?;
+        self.terminal = input.printer.is_some();
+        self.context.out.print_with(input.printer.take());
+        while !(self.input_ended && self.unacked.is_empty()) {
+            let takes_input = !self.input_ended && self.unacked.len() < MAX_UNACKED;
+            tokio::select! {
+                line = input.lines.recv(), if takes_input => self.line(line).await?,
+                Some(ack) = self.unacked.next() => self.acked(ack)?,
+                event = events.next() => self.event(event).await?,
+                Some(_) = OptionFuture::from(self.marking.as_mut()), if self.marking.is_some() => {
+                    self.marking = None;
+                    self.mark_read();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn line(&mut self, line: Option<io::Result<String>>) -> Result<()> {
+        let Some(line) = line else {
+            self.input_ended = true;
+            return Ok(());
+        };
+        let line = line.context("cannot read stdin")?;
+        if !line.trim().is_empty() {
+            self.unacked.push_back(self.client.enqueue(&self.conversation, text(line), None).await?);
+        }
+        Ok(())
+    }
+
+    fn acked(&self, ack: Result<Ack, crate::Error>) -> Result<()> {
+        let ack = match ack {
+            Ok(ack) => ack,
+            // A person goes on after one message that was refused; a script has to know.
+            Err(crate::Error::Fault(fault)) if self.terminal => {
+                self.context.out.text(&format!("  ✗ not sent: {fault}"))?;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.terminal {
+            self.context.out.text(&format!("  ✓ delivered {}", clock(ack.sent_at_ms)))?;
+        }
+        self.context.out.object(&json!({
+            "acked": ack.message_id, "client_msg_id": ack.client_msg_id, "sent_at_ms": ack.sent_at_ms,
+        }))?;
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Option<Event>) -> Result<()> {
+        match event {
+            Some(Event::Entry(entry)) if entry.conversation == self.conversation => {
+                self.show_missed(entry.conversation_seq).await?;
+                let typed_here =
+                    self.terminal && entry.sender == self.user && entry.sender_device == self.device;
+                if typed_here {
+                    self.shown = self.shown.max(entry.conversation_seq);
+                } else {
+                    self.show(&entry)?;
+                }
+                self.mark_read();
+            }
+            Some(Event::Receipt(receipt))
+                if receipt.conversation == self.conversation && receipt.user != self.user =>
+            {
+                if self.terminal {
+                    self.context.out.text(&format!("  ✓✓ read by {}", receipt.user))?;
+                }
+                let object = json!({ "read_by": receipt.user, "conversation_seq": receipt.conversation_seq });
+                self.context.out.object(&object)?;
+            }
+            Some(Event::Disconnected { error, retry_in }) => messages::reconnecting(&error, retry_in),
+            Some(Event::Ended(error)) => return Err(error.into()),
+            Some(_) => {}
+            None => self.input_ended = true,
+        }
+        Ok(())
+    }
+
+    /// What was sent between the history that was shown and the first live entry.
+    async fn show_missed(&mut self, next: u64) -> Result<()> {
+        if self.shown == 0 || next <= self.shown + 1 {
+            return Ok(());
+        }
+        let limit = i32::try_from(next - self.shown - 1).unwrap_or(i32::MAX).min(abi::MAX_PAGE);
+        let request = GetHistory {
+            conversation: self.conversation.clone(),
+            after: self.shown,
+            limit,
+            ..GetHistory::default()
+        };
+        for entry in self.client.history(request).await?.entries {
+            if entry.conversation_seq < next {
+                self.show(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, entry: &Entry) -> Result<()> {
+        if entry.conversation_seq > self.shown {
+            self.shown = entry.conversation_seq;
+            self.context.out.entry(entry, &self.user, false)?;
+        }
+        Ok(())
+    }
+
+    /// Whatever is on the screen was read. One request at a time, and nothing waits for it: it may fail, the next does it.
+    fn mark_read(&mut self) {
+        if self.marking.is_none() && self.shown > self.marked {
+            self.marked = self.shown;
+            let (client, conversation, shown) = (self.client.clone(), self.conversation.clone(), self.shown);
+            self.marking = Some(Box::pin(async move { client.mark_read(&conversation, shown).await }));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What every command needs: the server, who one is, and how to get connected.
+
+use super::{
+    Args, Output, Usage,
+    store::{Role, Store, StoredTokens},
+};
+use crate::{Client, Events, Options, Server, State, http::Api, sync::Start};
+use abi::ids::{self, Conversation};
+use anyhow::Result;
+use std::fs::File;
+
+pub(super) struct Context {
+    pub(super) server: Server,
+    pub(super) api: Api,
+    pub(super) out: Output,
+    pub(super) store: Store,
+    named: Option<String>,
+}
+
+/// A connection that does one thing. While it is there, other processes of the user wait.
+pub(super) struct Once {
+    pub(super) user: String,
+    pub(super) client: Client,
+    _lock: File,
+}
+
+impl Context {
+    pub(super) fn new(args: &Args) -> Result<Self> {
+        let server = Server::parse(&args.url).map_err(|error| Usage(error.to_string()))?;
+        Ok(Self {
+            api: Api::new(server.clone()),
+            store: Store::open(server.url())?,
+            out: Output::new(args.json),
+            named: args.user.clone(),
+            server,
+        })
+    }
+
+    pub(super) fn user(&self) -> Result<String> {
+        self.store.user(self.named.as_deref())
+    }
+
+    pub(super) fn tokens(&self, user: &str, role: Role) -> StoredTokens {
+        StoredTokens { api: self.api.clone(), store: self.store.clone(), user: user.to_owned(), role }
+    }
+
+    /// An access token for the HTTP API.
+    pub(super) async fn access(&self) -> Result<(String, String)> {
+        let user = self.user()?;
+        let token = self.tokens(&user, Role::Once).access(None).await?;
+        Ok((user, token))
+    }
+
+    /// A connection that stays.
+    pub(super) async fn live(&self, user: &str, start: Start, state: State) -> Result<(Client, Events)> {
+        let options = Options { start, ..Options::default() };
+        Ok(Client::connect(self.server.clone(), self.tokens(user, Role::Live), options, state).await?)
+    }
+
+    /// A connection that does one thing.
+    pub(super) async fn once(&self) -> Result<Once> {
+        let user = self.user()?;
+        // First whether there is such a user at all: that makes the better sentence.
+        self.store.load(&user)?;
+        let lock = self.store.lock(&user, "once").await?;
+        let options = Options { start: Start::Now, ..Options::default() };
+        let tokens = self.tokens(&user, Role::Once);
+        let (client, _) = Client::connect(self.server.clone(), tokens, options, State::default()).await?;
+        Ok(Once { user, client, _lock: lock })
+    }
+}
+
+/// The conversation that somebody means by a user id or a conversation id.
+pub(super) fn conversation(with: &str, me: &str) -> Result<String> {
+    if !with.contains(':') {
+        ids::check_id("a user id", with).map_err(|fault| Usage(fault.message))?;
+        return Ok(ids::direct(me, with));
+    }
+    let parsed = Conversation::parse(with).map_err(|fault| Usage(fault.message))?;
+    if parsed.has_direct_member(me) == Some(false) {
+        return Err(Usage(format!("{with} is not a conversation of {me}")).into());
+    }
+    Ok(parsed.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_named_by_a_user_or_by_its_id() {
+        assert_eq!(conversation("bob", "carol").unwrap(), "d:bob:carol");
+        assert_eq!(conversation("d:carol:bob", "carol").unwrap(), "d:bob:carol");
+        assert_eq!(conversation("g:team", "carol").unwrap(), "g:team");
+        for with in ["", "b b", "d:alice:bob", "x:y"] {
+            assert!(conversation(with, "carol").unwrap_err().is::<Usage>(), "{with}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What people and programs read.
+
+use abi::{
+    ids::Conversation,
+    v1::{Entry, entry::Content, group_change::Change, message::Body},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rustyline::ExternalPrinter;
+use serde_json::{Value, json};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    sync::{Mutex, PoisonError},
+};
+
+/// Writes results to stdout, or above the line that is being edited.
+pub(crate) struct Output {
+    /// One JSON object per line instead of text.
+    pub(crate) json: bool,
+    printer: Mutex<Option<Box<dyn ExternalPrinter + Send>>>,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, printer: Mutex::new(None) }
+    }
+
+    /// From now on lines go above the line that is being edited.
+    pub(crate) fn print_with(&self, printer: Option<Box<dyn ExternalPrinter + Send>>) {
+        *self.printer.lock().unwrap_or_else(PoisonError::into_inner) = printer;
+    }
+
+    /// A line of text; only without `--json`.
+    pub(crate) fn text(&self, line: &str) -> io::Result<()> {
+        if self.json { Ok(()) } else { self.write(line) }
+    }
+
+    /// A JSON object; only with `--json`.
+    pub(crate) fn object(&self, object: &Value) -> io::Result<()> {
+        if self.json { self.write(&object.to_string()) } else { Ok(()) }
+    }
+
+    /// An entry as `me` sees it; `with_where`: also say in which conversation.
+    pub(crate) fn entry(&self, entry: &Entry, me: &str, with_where: bool) -> io::Result<()> {
+        if self.json {
+            self.object(&entry_object(entry))
+        } else {
+            self.write(&entry_line(entry, me, with_where))
+        }
+    }
+
+    fn write(&self, line: &str) -> io::Result<()> {
+        if let Some(printer) = self.printer.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            return printer.print(format!("{line}\n")).map_err(io::Error::other);
+        }
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+}
+
+/// A line on stderr, whatever becomes of it.
+pub(crate) fn remark(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A remark that only a person at a terminal wants.
+pub(crate) fn hint(line: &str) {
+    if io::stderr().is_terminal() {
+        remark(line);
+    }
+}
+
+/// The other user of a direct conversation, or the group's id.
+pub(crate) fn label(conversation: &str, me: &str) -> String {
+    match Conversation::parse(conversation) {
+        Ok(Conversation::Direct(a, b)) => if a == me { b } else { a }.to_owned(),
+        _ => conversation.to_owned(),
+    }
+}
+
+fn entry_line(entry: &Entry, me: &str, with_where: bool) -> String {
+    let own = entry.sender == me;
+    let who = if own { "you" } else { entry.sender.as_str() };
+    let place = match Conversation::parse(&entry.conversation) {
+        _ if !with_where => String::new(),
+        Ok(Conversation::Direct(..)) if !own => String::new(),
+        Ok(Conversation::Direct(..)) => format!(" to {}", label(&entry.conversation, me)),
+        _ => format!(" in {}", entry.conversation),
+    };
+    let time = clock(entry.sent_at_ms);
+    match &entry.content {
+        Some(Content::Message(message)) => {
+            let body = match &message.body {
+                Some(Body::Text(text)) => printable(text),
+                Some(Body::Data(data)) => {
+                    format!("[{} bytes of {}]", data.len(), printable(&message.content_type))
+                }
+                None => String::new(),
+            };
+            format!("{time} {who}{place}: {body}")
+        }
+        content => format!("{time} {who}{place} {}", change(content.as_ref())),
+    }
+}
+
+fn change(content: Option<&Content>) -> String {
+    let Some(Content::GroupChange(change)) = content else { return "said something unknown".to_owned() };
+    match &change.change {
+        Some(Change::Created(created)) => {
+            let with = if created.members.is_empty() { String::new() } else { " with ".to_owned() };
+            format!("made the group \"{}\"{with}{}", printable(&created.name), created.members.join(", "))
+        }
+        Some(Change::Added(added)) => format!("added {}", added.users.join(", ")),
+        Some(Change::Removed(removed)) => format!("removed {}", removed.users.join(", ")),
+        Some(Change::Left(_)) => "left the group".to_owned(),
+        None => "changed the group".to_owned(),
+    }
+}
+
+/// An entry as one flat JSON object.
+pub(crate) fn entry_object(entry: &Entry) -> Value {
+    let mut object = json!({
+        "conversation": entry.conversation,
+        "conversation_seq": entry.conversation_seq,
+        "message_id": entry.message_id,
+        "client_msg_id": entry.client_msg_id,
+        "sender": entry.sender,
+        "sender_device": entry.sender_device,
+        "sent_at_ms": entry.sent_at_ms,
+    });
+    match &entry.content {
+        Some(Content::Message(message)) => {
+            object["content_type"] = json!(message.content_type);
+            match &message.body {
+                Some(Body::Text(text)) => object["text"] = json!(text),
+                Some(Body::Data(data)) => object["data_base64"] = json!(BASE64_STANDARD.encode(data)),
+                None => {}
+            }
+        }
+        Some(Content::GroupChange(change)) => object["group_change"] = json!(change),
+        None => {}
+    }
+    object
+}
+
+/// Text that can't steer the terminal: what others write may hold control characters.
+pub(crate) fn printable(text: &str) -> String {
+    let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    text.chars().map(safe).collect::<String>().replace('\n', "\n    ")
+}
+
+/// Time of day in UTC; with the date in front when it was another day.
+pub(crate) fn clock(at_ms: i64) -> String {
+    let today = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs() as i64)
+        .div_euclid(86_400);
+    clock_on(at_ms, today)
+}
+
+fn clock_on(at_ms: i64, today: i64) -> String {
+    let seconds = at_ms.div_euclid(1_000);
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let time = format!("{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60);
+    if day == today {
+        return time;
+    }
+    // Days to a date in the proleptic Gregorian calendar, with years that begin in March.
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day_of_month:02} {time}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::v1::Message;
+
+    fn entry(conversation: &str, sender: &str, text: &str) -> Entry {
+        let message = Message { content_type: String::new(), body: Some(Body::Text(text.into())) };
+        Entry {
+            conversation: conversation.into(),
+            sender: sender.into(),
+            sent_at_ms: 1_000,
+            content: Some(Content::Message(message)),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        assert_eq!(clock_on(0, 0), "00:00:00Z");
+        assert_eq!(clock_on(0, 1), "1970-01-01 00:00:00Z");
+        assert_eq!(clock_on(951_782_399_000, 0), "2000-02-28 23:59:59Z");
+        assert_eq!(clock_on(951_868_799_000, 0), "2000-02-29 23:59:59Z");
+        assert_eq!(clock_on(1_709_251_200_000, 0), "2024-03-01 00:00:00Z");
+    }
+
+    #[test]
+    fn a_line_says_who_and_where() {
+        assert!(entry_line(&entry("d:alice:bob", "bob", "hi"), "alice", true).ends_with("Z bob: hi"));
+        assert!(
+            entry_line(&entry("d:alice:bob", "alice", "hi"), "alice", true).ends_with("Z you to bob: hi")
+        );
+        assert!(entry_line(&entry("g:x", "bob", "hi"), "alice", true).ends_with("Z bob in g:x: hi"));
+        assert!(entry_line(&entry("g:x", "bob", "hi"), "alice", false).ends_with("Z bob: hi"));
+    }
+
+    #[test]
+    fn p8_what_others_write_cannot_steer_the_terminal() {
+        let line = entry_line(&entry("d:alice:bob", "bob", "a\u{1b}[2Jb\rc"), "alice", false);
+        assert!(!line.contains('\u{1b}') && !line.contains('\r'));
+    }
+}

@@ -1,0 +1,271 @@
+//! Who is logged in on this machine: one file per server and user, readable by its owner alone.
+
+use crate::{
+    Error, State,
+    error::Recovery,
+    http::{Api, Tokens},
+    tokens::TokenSource,
+};
+use anyhow::{Context as _, Result, anyhow};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{ErrorKind, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A user is logged in with two devices, as a device has one connection: a `send` beside a `chat` must not end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Stays connected: `chat`, `listen`.
+    Live,
+    /// Does one thing: everything else.
+    Once,
+}
+
+/// Tokens, and until when the access token is good in seconds since 1970.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) tokens: Tokens,
+    good_until: u64,
+}
+
+impl Kept {
+    pub(super) fn new(tokens: Tokens) -> Self {
+        Self { good_until: unix_now() + tokens.expires_in_seconds, tokens }
+    }
+}
+
+/// A user who is logged in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Login {
+    pub(super) live: Kept,
+    pub(super) once: Kept,
+}
+
+/// The folder of one server.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    pub(super) fn open(url: &str) -> Result<Self> {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config =
+            set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or_else(
+                || anyhow!("neither XDG_CONFIG_HOME nor HOME is set: there is no place for credentials"),
+            )?;
+        Ok(Self::at(&config.join("godwit"), url))
+    }
+
+    fn at(folder: &Path, url: &str) -> Self {
+        let plain = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+        Self { folder: folder.join(plain.chars().map(safe).collect::<String>()) }
+    }
+
+    /// The user to act as: the named one, or who logged in last.
+    pub(super) fn user(&self, named: Option<&str>) -> Result<String> {
+        if let Some(user) = named {
+            return Ok(user.to_owned());
+        }
+        match fs::read_to_string(self.folder.join("default")) {
+            Ok(user) => Ok(user.trim().to_owned()),
+            Err(_) => Err(anyhow!("nobody is logged in; begin with `godwit-cli register USER`")),
+        }
+    }
+
+    pub(super) fn load(&self, user: &str) -> Result<Login> {
+        let path = self.path(user, "json")?;
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; log in again", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(anyhow!("{user} is not logged in; use `godwit-cli login {user}`"))
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    pub(super) fn save(&self, user: &str, login: &Login) -> Result<()> {
+        self.write(&self.path(user, "json")?, &serde_json::to_vec_pretty(login)?)
+    }
+
+    pub(super) fn save_default(&self, user: &str) -> Result<()> {
+        self.write(&self.folder.join("default"), user.as_bytes())
+    }
+
+    /// Forgets a user. Another one who is logged in, if any, becomes the default.
+    pub(super) fn forget(&self, user: &str) -> Result<()> {
+        for kind in ["json", "listen"] {
+            let _ = fs::remove_file(self.path(user, kind)?);
+        }
+        if self.user(None).is_ok_and(|default| default == user) {
+            let mut others: Vec<PathBuf> = fs::read_dir(&self.folder)?
+                .filter_map(|file| Some(file.ok()?.path()))
+                .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
+                .collect();
+            others.sort();
+            match others.first().and_then(|path| path.file_stem()?.to_str()) {
+                Some(other) => self.save_default(other)?,
+                None => fs::remove_file(self.folder.join("default"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where `listen --resume` goes on.
+    pub(super) fn load_state(&self, user: &str) -> Result<State> {
+        let path = self.path(user, "listen")?;
+        let Ok(bytes) = fs::read(&path) else { return Ok(State::default()) };
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged; remove it", path.display()))
+    }
+
+    pub(super) fn save_state(&self, user: &str, state: &State) -> Result<()> {
+        self.write(&self.path(user, "listen")?, &serde_json::to_vec(state)?)
+    }
+
+    /// Waits for a lock between processes; it ends with the file.
+    pub(super) async fn lock(&self, user: &str, kind: &'static str) -> Result<File> {
+        self.make_folder()?;
+        let path = self.path(user, kind)?;
+        let locking = tokio::task::spawn_blocking(move || {
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            file.lock()?;
+            Ok::<_, std::io::Error>(file)
+        });
+        Ok(locking.await??)
+    }
+
+    fn path(&self, user: &str, kind: &str) -> Result<PathBuf> {
+        abi::ids::check_id("USER", user).map_err(|fault| super::Usage(fault.message))?;
+        Ok(self.folder.join(format!("{user}.{kind}")))
+    }
+
+    fn make_folder(&self) -> Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .with_context(|| format!("cannot make {}", self.folder.display()))
+    }
+
+    /// Whole or not at all, and nobody else may read it, not even for a moment.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.make_folder()?;
+        let draft = path.with_extension(format!("draft-{}", std::process::id()));
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        drop(file);
+        fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// Tokens that live in the store, which other processes of the same user refresh as well.
+#[derive(Clone, Debug)]
+pub(super) struct StoredTokens {
+    pub(super) api: Api,
+    pub(super) store: Store,
+    pub(super) user: String,
+    pub(super) role: Role,
+}
+
+impl StoredTokens {
+    pub(super) async fn access(&self, rejected: Option<&str>) -> Result<String, Error> {
+        let failed = |error: anyhow::Error| Error::Store(format!("{error:#}"));
+        // A refresh token works once: only one process may use it, and the others then find the new one.
+        let _lock = self.store.lock(&self.user, "lock").await.map_err(failed)?;
+        let mut login = self.store.load(&self.user).map_err(failed)?;
+        let kept = match self.role {
+            Role::Live => &mut login.live,
+            Role::Once => &mut login.once,
+        };
+        if kept.good_until < unix_now() + 10 || rejected == Some(kept.tokens.access_token.as_str()) {
+            match self.api.refresh(&kept.tokens.refresh_token).await {
+                Ok(tokens) => *kept = Kept::new(tokens),
+                Err(Error::Fault(fault)) if Error::Fault(fault.clone()).recovery() == Recovery::Stop => {
+                    return Err(Error::Store(format!(
+                        "the session of {0} has ended ({fault}); use `godwit-cli login {0}`",
+                        self.user
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+            let token = kept.tokens.access_token.clone();
+            self.store.save(&self.user, &login).map_err(failed)?;
+            return Ok(token);
+        }
+        Ok(kept.tokens.access_token.clone())
+    }
+}
+
+impl TokenSource for StoredTokens {
+    fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
+        Box::pin(self.access(rejected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn login(user: &str) -> Login {
+        let tokens = Tokens {
+            app: "default".into(),
+            user: user.into(),
+            device: "cli".into(),
+            session: "s".into(),
+            access_token: "a".into(),
+            expires_in_seconds: 900,
+            refresh_token: "r".into(),
+        };
+        Login { live: Kept::new(tokens.clone()), once: Kept::new(tokens) }
+    }
+
+    #[test]
+    fn p8_nobody_else_can_read_credentials() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path(), "http://127.0.0.1:7450");
+        store.save("alice", &login("alice")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&store.folder), 0o700);
+        assert_eq!(mode(&store.folder.join("alice.json")), 0o600);
+        assert_eq!(store.load("alice").unwrap().live.tokens.user, "alice");
+    }
+
+    #[test]
+    fn the_last_one_who_logged_in_is_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path(), "http://127.0.0.1:7450");
+        assert!(store.user(None).unwrap_err().to_string().contains("register"));
+        for user in ["alice", "bob"] {
+            store.save(user, &login(user)).unwrap();
+            store.save_default(user).unwrap();
+        }
+        assert_eq!(store.user(None).unwrap(), "bob");
+        assert_eq!(store.user(Some("alice")).unwrap(), "alice");
+        store.forget("bob").unwrap();
+        assert_eq!(store.user(None).unwrap(), "alice");
+        store.forget("alice").unwrap();
+        assert!(store.user(None).is_err());
+    }
+
+    #[test]
+    fn servers_do_not_share_users_and_ids_cannot_leave_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path(), "http://127.0.0.1:7450");
+        store.save("alice", &login("alice")).unwrap();
+        assert!(Store::at(folder.path(), "http://127.0.0.1:7451").load("alice").is_err());
+        assert!(store.save("../alice", &login("alice")).is_err());
+    }
+}

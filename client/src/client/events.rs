@@ -1,0 +1,148 @@
+//! The way from the connection to the application: bounded, and moving the state as things are taken out.
+
+use crate::{
+    Error,
+    state::{Have, State},
+};
+use abi::v1::{Entry, ReadReceipt, Welcome};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Places in the channel that entries do not take.
+const RESERVED: usize = 16;
+
+/// What happens on a device.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A connection was welcomed.
+    Connected(Welcome),
+    /// The device has everything up to now.
+    CaughtUp,
+    /// The next entry of a conversation.
+    Entry(Box<Entry>),
+    /// Somebody has read up to an entry. May be missed.
+    Receipt(ReadReceipt),
+    /// The connection was lost and is tried again after a pause.
+    Disconnected {
+        /// Why.
+        error: Error,
+        /// The pause.
+        retry_in: Duration,
+    },
+    /// The client has ended and will not connect again.
+    Ended(Error),
+}
+
+/// What travels in the channel.
+#[derive(Debug)]
+pub(super) enum Item {
+    Event(Event),
+    Entry(Box<Entry>, Option<Have>),
+    Have(Have),
+    Baseline(BTreeMap<String, u64>),
+}
+
+/// The events of a client, in their order.
+#[derive(Debug)]
+pub struct Events {
+    items: mpsc::Receiver<Item>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Events {
+    /// The next event; `None` after [`Event::Ended`]. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let item = self.items.recv().await?;
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            match item {
+                Item::Event(event) => return Some(event),
+                Item::Entry(entry, have) => {
+                    state.took(&entry);
+                    state.have = have.or(state.have);
+                    return Some(Event::Entry(entry));
+                }
+                Item::Have(have) => state.have = Some(have),
+                Item::Baseline(positions) => {
+                    for (conversation, position) in positions {
+                        state.positions.entry(conversation).or_insert(position);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sending half. Never waits: what does not fit is left with the server.
+#[derive(Debug)]
+pub(super) struct EventSender {
+    items: mpsc::Sender<Item>,
+    /// A `have` that found no room; a later one replaces it.
+    unsent: Option<Have>,
+    /// The same for positions.
+    unsent_baseline: BTreeMap<String, u64>,
+}
+
+pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
+    // At least one page of history has to fit.
+    let (items, out) = mpsc::channel(capacity.max(crate::sync::PAGE) + RESERVED);
+    (EventSender { items, unsent: None, unsent_baseline: BTreeMap::new() }, Events { items: out, state })
+}
+
+impl EventSender {
+    /// How many entries fit.
+    pub(super) fn room(&self) -> usize {
+        if self.items.is_closed() {
+            // Nobody listens: entries are taken and forgotten.
+            return usize::from(u16::MAX);
+        }
+        self.items.capacity().saturating_sub(RESERVED)
+    }
+
+    /// Waits until a page of history fits.
+    pub(super) async fn wait_for_room(&self) {
+        let _ = self.items.reserve_many(crate::sync::PAGE + RESERVED).await;
+    }
+
+    /// Hands over entries, for which there is room, and then what is complete with them.
+    pub(super) fn entries(&mut self, entries: Vec<Entry>, mut have: Option<Have>) {
+        let mut left = entries.len();
+        for entry in entries {
+            left -= 1;
+            let with = if left == 0 { have.take() } else { None };
+            if with.is_some() {
+                self.unsent = None;
+            }
+            let _ = self.items.try_send(Item::Entry(Box::new(entry), with));
+        }
+        if let Some(have) = have.or(self.unsent.take())
+            && self.items.try_send(Item::Have(have)).is_err()
+        {
+            self.unsent = Some(have);
+        }
+    }
+
+    /// Tells of positions that were set without entries.
+    pub(super) fn baseline(&mut self, positions: BTreeMap<String, u64>) {
+        self.unsent_baseline.extend(positions);
+        if !self.unsent_baseline.is_empty()
+            && let Ok(place) = self.items.try_reserve()
+        {
+            place.send(Item::Baseline(std::mem::take(&mut self.unsent_baseline)));
+        }
+    }
+
+    /// Tells of something else. An application that takes nothing out misses it.
+    pub(super) fn event(&self, event: Event) {
+        let _ = self.items.try_send(Item::Event(event));
+    }
+
+    /// Tells the end, which is not missed.
+    pub(super) async fn ended(&self, error: Error) {
+        let _ = self.items.send(Item::Event(Event::Ended(error))).await;
+    }
+}

@@ -1,0 +1,230 @@
+//! One WebSocket to the server, from `hello` to close. Frames in, frames out; nothing is remembered here.
+
+use crate::{Error, Server, codec, http::problem};
+use abi::{
+    error::{ErrorCode, Reconnect},
+    v1::{Hello, ReceiverSeq, ServerFrame, Welcome, client_frame, server_frame},
+};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest as _,
+        http::{HeaderValue, header},
+        protocol::{CloseFrame, WebSocketConfig},
+    },
+};
+
+/// How long connecting, and then each of upgrade and welcome, may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that takes no bytes for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest frame that the server may send: a page of history with the largest bodies.
+const MAX_FRAME: usize = 32 * 1024 * 1024;
+/// Id of the `hello` frame; requests go on from here.
+pub const HELLO_ID: u32 = 1;
+
+/// The buffers of a connection are small: the default ones are 128 KiB each and are zeroed on every read.
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(4 * 1024 * 1024)
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME))
+}
+
+/// An open connection that was welcomed.
+#[derive(Debug)]
+pub struct Connection {
+    socket: WebSocketStream<TcpStream>,
+    /// What the server said.
+    pub welcome: Welcome,
+}
+
+impl Connection {
+    /// Connects, says hello and waits for the welcome.
+    ///
+    /// # Errors
+    /// Whatever the network, the upgrade or the server says; [`Error::recovery`] tells what helps.
+    pub async fn open(server: &Server, token: &str, have: Option<ReceiverSeq>) -> Result<Self, Error> {
+        let (host, port) = server.host_port();
+        let failed = |error: std::io::Error| Error::Connect {
+            address: format!("{host}:{port}"),
+            source: Arc::new(error),
+        };
+        let stream = timeout(TIMEOUT, TcpStream::connect((host, port)))
+            .await
+            .map_err(|_| Error::Timeout { what: "connecting" })?
+            .map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let mut request = server.websocket().into_client_request().map_err(|error| lost(&error))?;
+        request
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(abi::SUBPROTOCOL_PROTO));
+        let upgrade = client_async_with_config(request, stream, Some(config()));
+        let (socket, _) = timeout(TIMEOUT, upgrade)
+            .await
+            .map_err(|_| Error::Timeout { what: "the upgrade to WebSocket" })?
+            .map_err(|error| upgrade_error(&error))?;
+        let mut connection = Self { socket, welcome: Welcome::default() };
+        let hello = Hello { token: token.to_owned(), device: String::new(), have };
+        connection.feed(codec::encode(HELLO_ID, client_frame::Frame::Hello(hello))).await?;
+        connection.flush().await?;
+        let answer =
+            timeout(TIMEOUT, connection.next()).await.map_err(|_| Error::Timeout { what: "hello" })??;
+        match answer.frame {
+            Some(server_frame::Frame::Welcome(welcome)) => connection.welcome = welcome,
+            Some(server_frame::Frame::Error(error)) => return Err(Error::Fault(error.into())),
+            _ => return Err(Error::Protocol("the first frame is not a welcome".into())),
+        }
+        Ok(connection)
+    }
+
+    /// The next frame. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::Lost`] at the end, [`Error::Protocol`] for what is no frame.
+    pub async fn next(&mut self) -> Result<ServerFrame, Error> {
+        codec::decode(self.next_bytes().await?)
+    }
+
+    /// The next frame as it came.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::Lost`] at the end.
+    pub async fn next_bytes(&mut self) -> Result<Bytes, Error> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
+                Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
+                Some(Ok(Message::Text(_))) => {
+                    return Err(Error::Protocol("a text frame on a binary connection".into()));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(lost(&error)),
+                None => return Err(Error::Lost("end of stream".into())),
+            }
+        }
+    }
+
+    /// A frame that is there already.
+    ///
+    /// # Errors
+    /// As [`Connection::next_bytes`].
+    pub fn try_next_bytes(&mut self) -> Option<Result<Bytes, Error>> {
+        self.next_bytes().now_or_never()
+    }
+
+    /// Takes a frame to be written; [`Connection::flush`] writes all that were taken, together.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub async fn feed(&mut self, frame: Bytes) -> Result<(), Error> {
+        // Awaits only when more than the buffer waits to be written, so it rarely needs a timer.
+        if let Some(result) = self.socket.feed(Message::Binary(frame.clone())).now_or_never() {
+            return result.map_err(|error| lost(&error));
+        }
+        timeout(WRITE_TIMEOUT, self.socket.feed(Message::Binary(frame)))
+            .await
+            .map_err(|_| Error::Timeout { what: "writing" })?
+            .map_err(|error| lost(&error))
+    }
+
+    /// Writes what was fed.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or [`Error::Timeout`] when the server takes nothing.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        if let Some(result) = self.socket.flush().now_or_never() {
+            return result.map_err(|error| lost(&error));
+        }
+        timeout(WRITE_TIMEOUT, self.socket.flush())
+            .await
+            .map_err(|_| Error::Timeout { what: "writing" })?
+            .map_err(|error| lost(&error))
+    }
+
+    /// Closes politely; whatever happens, it is over after a second.
+    pub async fn close(mut self) {
+        let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
+    }
+}
+
+fn lost(error: &tungstenite::Error) -> Error {
+    Error::Lost(error.to_string())
+}
+
+fn upgrade_error(error: &tungstenite::Error) -> Error {
+    match error {
+        tungstenite::Error::Http(answer) => {
+            let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let body = answer.body().as_deref().unwrap_or_default();
+            Error::Fault(problem(answer.status(), retry_after, body))
+        }
+        error => lost(error),
+    }
+}
+
+fn closed(frame: Option<&CloseFrame>) -> Error {
+    let Some(frame) = frame else {
+        return Error::Lost("closed without a reason".into());
+    };
+    let number = u16::from(frame.code);
+    let code = ErrorCode::from_close(number);
+    let by_reason = frame.reason.split_ascii_whitespace().find_map(|part| {
+        let value = part.strip_prefix("reconnect=")?;
+        if value == "no" { Some(Reconnect::No) } else { value.parse().ok().map(Reconnect::After) }
+    });
+    let reconnect = match by_reason {
+        Some(Reconnect::After(0)) => Reconnect::Now,
+        Some(reconnect) => reconnect,
+        None => code.map_or(Reconnect::Now, ErrorCode::reconnect),
+    };
+    let reason = match (code, frame.reason.as_str()) {
+        (Some(code), _) => code.name().to_owned(),
+        (None, "") => number.to_string(),
+        (None, reason) => reason.to_owned(),
+    };
+    Error::Closed { code, reconnect, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::Fault;
+    use tungstenite::protocol::frame::coding::CloseCode;
+
+    fn close(code: u16, reason: &str) -> Error {
+        closed(Some(&CloseFrame { code: CloseCode::from(code), reason: reason.into() }))
+    }
+
+    #[test]
+    fn every_close_of_the_contract_is_understood() {
+        for code in (0..100).filter_map(|number| ErrorCode::try_from(number).ok()) {
+            let reason = Fault::new(code, "").close_reason();
+            let Error::Closed { code: Some(read), reconnect, .. } = close(code.close(), &reason) else {
+                panic!("{code:?} is not a close")
+            };
+            assert_eq!((read, reconnect), (code, code.reconnect()));
+        }
+    }
+
+    #[test]
+    fn the_reason_may_name_another_pause_than_the_table() {
+        let Error::Closed { reconnect, .. } =
+            close(ErrorCode::GoingAway.close(), "going_away reconnect=1234")
+        else {
+            panic!("not a close")
+        };
+        assert_eq!(reconnect, Reconnect::After(1234));
+        let Error::Closed { code: None, reconnect: Reconnect::Now, reason } = close(1006, "") else {
+            panic!("a stranger's close is tried again")
+        };
+        assert_eq!(reason, "1006");
+    }
+}

@@ -1,0 +1,338 @@
+//! The HTTP API: accounts, sessions, groups.
+
+use crate::{Error, Server};
+use abi::{
+    Fault,
+    error::ErrorCode,
+    v1::{Entry, HistoryVisibility},
+};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{sync::Arc, time::Duration};
+
+/// Largest answer that is read.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a log-in gives.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Tokens {
+    /// The application.
+    pub app: String,
+    /// User id.
+    pub user: String,
+    /// Device id.
+    pub device: String,
+    /// Session id.
+    pub session: String,
+    /// Proves who one is, for a while.
+    pub access_token: String,
+    /// How long the access token is good for.
+    pub expires_in_seconds: u64,
+    /// Gives the next tokens, once.
+    pub refresh_token: String,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("user", &self.user)
+            .field("device", &self.device)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A group that was made.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Group {
+    /// Conversation id.
+    pub conversation: String,
+    /// The group's first entry.
+    pub entry: Option<Entry>,
+}
+
+/// A member of a group, as the API writes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// User id.
+    pub user: String,
+    /// `owner` or `member`, in whatever spelling the server uses.
+    #[serde(default)]
+    pub role: serde_json::Value,
+    /// First entry that the member can see.
+    #[serde(default)]
+    pub visible_from: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Members {
+    members: Vec<GroupMember>,
+}
+
+/// RFC 9457.
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+}
+
+/// A client of the HTTP API. Cheap to clone; keeps connections open.
+#[derive(Clone, Debug)]
+pub struct Api {
+    server: Arc<Server>,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Api {
+    /// A client of the server at this address; connects when first used.
+    pub fn new(server: Server) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(10)));
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self { server: Arc::new(server), client }
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Makes an account and logs its device in.
+    ///
+    /// # Errors
+    /// `ALREADY_EXISTS`, `INVALID_REQUEST`, `RATE_LIMITED`, and what the network does.
+    pub async fn register(&self, user: &str, password: &str, device: &str) -> Result<Tokens, Error> {
+        let body = serde_json::json!({ "user": user, "password": password, "device": device });
+        self.call(Method::POST, "/v1/accounts", None, Some(body)).await
+    }
+
+    /// Logs a device in.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for a wrong password, and as [`Api::register`].
+    pub async fn login(&self, user: &str, password: &str, device: &str) -> Result<Tokens, Error> {
+        let body = serde_json::json!({ "user": user, "password": password, "device": device });
+        self.call(Method::POST, "/v1/sessions", None, Some(body)).await
+    }
+
+    /// Trades a refresh token for new tokens. The old one is used up.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when the session has ended.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Tokens, Error> {
+        let body = serde_json::json!({ "refresh_token": refresh_token });
+        self.call(Method::POST, "/v1/sessions/refresh", None, Some(body)).await
+    }
+
+    /// Ends the session of an access token.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `TOKEN_EXPIRED`.
+    pub async fn logout(&self, access_token: &str) -> Result<(), Error> {
+        self.send(Method::DELETE, "/v1/sessions/current", Some(access_token), None).await?;
+        Ok(())
+    }
+
+    /// Makes a group; its maker owns it. The same `request_id` names the same group.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`, `NOT_FOUND` for members that do not exist, `TOO_LARGE`.
+    pub async fn create_group(
+        &self,
+        access_token: &str,
+        name: &str,
+        members: &[String],
+        history: HistoryVisibility,
+        request_id: &str,
+    ) -> Result<Group, Error> {
+        let history = if history == HistoryVisibility::All { "all" } else { "from_join" };
+        let body = serde_json::json!({
+            "name": name, "members": members, "history": history, "request_id": request_id,
+        });
+        self.call(Method::POST, "/v1/groups", Some(access_token), Some(body)).await
+    }
+
+    /// Members of a group.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for those who are not in it.
+    pub async fn members(&self, access_token: &str, group: &str) -> Result<Vec<GroupMember>, Error> {
+        let path = format!("/v1/groups/{group}/members");
+        let members: Members = self.call(Method::GET, &path, Some(access_token), None).await?;
+        Ok(members.members)
+    }
+
+    /// Adds users to a group.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for those who don't own it, `NOT_FOUND`, `TOO_LARGE`.
+    pub async fn add_members(
+        &self,
+        access_token: &str,
+        group: &str,
+        users: &[String],
+        request_id: &str,
+    ) -> Result<(), Error> {
+        let body = serde_json::json!({ "users": users, "request_id": request_id });
+        let path = format!("/v1/groups/{group}/members");
+        self.send(Method::POST, &path, Some(access_token), Some(body)).await?;
+        Ok(())
+    }
+
+    /// Removes a user from a group; oneself: leaves it.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` for those who don't own it, `NOT_FOUND`.
+    pub async fn remove_member(
+        &self,
+        access_token: &str,
+        group: &str,
+        user: &str,
+        request_id: &str,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/groups/{group}/members/{user}?request_id={request_id}");
+        self.send(Method::DELETE, &path, Some(access_token), None).await?;
+        Ok(())
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<serde_json::Value>,
+    ) -> Result<T, Error> {
+        let answer = self.send(method, path, token, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| Error::Protocol(format!("{path}: {error}")))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<serde_json::Value>,
+    ) -> Result<Bytes, Error> {
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server.url()))
+            .header(header::ACCEPT, "application/json");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body)).map_err(|_| {
+            Fault::invalid(format!("{path} is no path: ids are of letters, digits, '.', '_', '-'"))
+        })?;
+        let exchange = async {
+            let answer = self.client.request(request).await.map_err(|error| self.failed(&error))?;
+            let (parts, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| Error::Lost(error.to_string()))?
+                .to_bytes();
+            Ok::<_, Error>((parts.status, parts.headers, body))
+        };
+        let (status, headers, body) = tokio::time::timeout(TIMEOUT, exchange)
+            .await
+            .map_err(|_| Error::Timeout { what: "a request" })??;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Err(problem(status, retry_after, &body).into())
+    }
+
+    fn failed(&self, error: &hyper_util::client::legacy::Error) -> Error {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = source {
+            if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+                let (host, port) = self.server.host_port();
+                let io = std::io::Error::new(io.kind(), io.to_string());
+                return Error::Connect { address: format!("{host}:{port}"), source: Arc::new(io) };
+            }
+            source = inner.source();
+        }
+        Error::Lost(error.to_string())
+    }
+}
+
+/// The error in an HTTP answer: a problem document, or what can be told from the status alone.
+pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, body: &[u8]) -> Fault {
+    let problem: Option<Problem> = serde_json::from_slice(body).ok();
+    let named = problem.as_ref().and_then(|problem| code_by_name(&problem.code));
+    let code = named.unwrap_or(match status.as_u16() {
+        401 => ErrorCode::Unauthenticated,
+        403 => ErrorCode::Forbidden,
+        404 => ErrorCode::NotFound,
+        409 => ErrorCode::Conflict,
+        413 => ErrorCode::TooLarge,
+        429 => ErrorCode::RateLimited,
+        502..=504 => ErrorCode::Unavailable,
+        400..=499 => ErrorCode::InvalidRequest,
+        _ => ErrorCode::Internal,
+    });
+    let message = match &problem {
+        Some(problem) if !problem.detail.is_empty() => problem.detail.clone(),
+        Some(problem) if !problem.title.is_empty() => problem.title.clone(),
+        _ => format!("the server answered {status}"),
+    };
+    let by_header = || retry_after_seconds?.parse().ok().map(Duration::from_secs);
+    let retry_after = problem
+        .and_then(|problem| problem.retry_after_ms)
+        .filter(|ms| *ms > 0)
+        .map(Duration::from_millis)
+        .or_else(by_header);
+    Fault { code, message, retry_after }
+}
+
+/// An error code by its name in the table (`rate_limited`) or in the contract (`ERROR_CODE_RATE_LIMITED`).
+pub(crate) fn code_by_name(name: &str) -> Option<ErrorCode> {
+    let upper = name.to_ascii_uppercase();
+    ErrorCode::from_str_name(&upper)
+        .or_else(|| ErrorCode::from_str_name(&format!("ERROR_CODE_{upper}")))
+        .filter(|code| *code != ErrorCode::Unspecified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_document_becomes_a_fault() {
+        let body = br#"{"type":"about:blank","title":"Too many requests","status":429,
+            "detail":"wait a moment","code":"rate_limited","retry_after_ms":250}"#;
+        let fault = problem(StatusCode::TOO_MANY_REQUESTS, Some("1"), body);
+        assert_eq!(fault, Fault::rate_limited("wait a moment", Duration::from_millis(250)));
+        assert_eq!(code_by_name("ALREADY_EXISTS"), Some(ErrorCode::AlreadyExists));
+        assert_eq!(code_by_name("ERROR_CODE_NOT_FOUND"), Some(ErrorCode::NotFound));
+        assert_eq!(code_by_name("nonsense"), None);
+    }
+
+    #[test]
+    fn an_answer_of_a_stranger_is_told_by_its_status() {
+        let fault = problem(StatusCode::BAD_GATEWAY, Some("3"), b"<html>");
+        assert_eq!(fault.code, ErrorCode::Unavailable);
+        assert_eq!(fault.retry_after, Some(Duration::from_secs(3)));
+        assert_eq!(problem(StatusCode::NOT_FOUND, None, b"").code, ErrorCode::NotFound);
+    }
+}
