@@ -76,7 +76,8 @@ impl Shutdown {
         &self.readiness
     }
 
-    /// Adds work to a phase. It is begun when the phase comes, beside the other work of that phase.
+    /// Adds work to a phase. It is begun when the phase comes, beside the other work of that phase. Work that is added
+    /// after its phase is never begun: add it while the program starts.
     pub fn on(&self, phase: Phase, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.lock().entry(phase).or_default().push((name, work.boxed()));
     }
