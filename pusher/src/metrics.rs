@@ -1,0 +1,34 @@
+//! Metrics of this crate.
+
+use std::time::Duration;
+
+/// How a delivery to a gateway ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// The gateway has it.
+    Taken,
+    /// The gateway can't be reached or refused it.
+    Failed,
+    /// The gateway did not answer in time.
+    Late,
+    /// The gateway was late lately and was not asked.
+    Rested,
+}
+
+/// A delivery to a gateway ended.
+pub(crate) fn delivery(outcome: Outcome, took: Duration) {
+    let outcome = match outcome {
+        Outcome::Taken => "taken",
+        Outcome::Failed => "failed",
+        Outcome::Late => "late",
+        Outcome::Rested => "rested",
+    };
+    metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("godwit_pusher_delivery_seconds").record(took.as_secs_f64());
+}
+
+/// So many users were looked up, and so many of them are connected somewhere.
+pub(crate) fn users(all: usize, online: usize) {
+    metrics::counter!("godwit_pusher_users_total", "online" => "true").increment(online as u64);
+    metrics::counter!("godwit_pusher_users_total", "online" => "false").increment((all - online) as u64);
+}

@@ -1,0 +1,103 @@
+//! `PushService`: routes, split, deliver.
+
+use crate::{
+    Gateways, MAX_MESSAGE,
+    metrics::{self, Outcome},
+    rest::Rests,
+    split,
+};
+use abi::{
+    Caller, Channel, Fault,
+    v1::{
+        PushRequest, PushResponse,
+        gateway_service_client::GatewayServiceClient,
+        push_service_server::{PushService, PushServiceServer},
+    },
+};
+use cache::Cache;
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status};
+
+/// Finds the gateways of users and delivers to them.
+pub struct Pusher {
+    cache: Arc<dyn Cache>,
+    gateways: Arc<dyn Gateways>,
+    deadline: Duration,
+    rests: Rests,
+}
+
+/// The service, over a cache that knows the routes and a way to reach gateways. A gateway has `deadline` for a delivery.
+pub fn server(
+    cache: Arc<dyn Cache>,
+    gateways: Arc<dyn Gateways>,
+    deadline: Duration,
+) -> PushServiceServer<Pusher> {
+    PushServiceServer::new(Pusher { cache, gateways, deadline, rests: Rests::default() })
+        .max_decoding_message_size(MAX_MESSAGE)
+}
+
+impl Pusher {
+    /// Delivers to one gateway. Whatever goes wrong stays here: others have theirs, and devices learn by heartbeat.
+    async fn deliver(&self, gateway: Arc<str>, push: PushRequest) -> u32 {
+        let began = Instant::now();
+        let Some(deadline) = self.rests.deadline(&gateway, self.deadline) else {
+            metrics::delivery(Outcome::Rested, Duration::ZERO);
+            return 0;
+        };
+        let (outcome, connections) = match timeout(deadline, call(self.gateways.get(&gateway), push)).await {
+            Ok(Ok(connections)) => {
+                self.rests.answered(&gateway);
+                (Outcome::Taken, connections)
+            }
+            // The channel's own deadline, should it be the shorter one.
+            Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => {
+                self.rests.late(&gateway);
+                (Outcome::Late, 0)
+            }
+            Ok(Err(status)) => {
+                self.rests.answered(&gateway);
+                tracing::warn!(gateway = %gateway, code = ?status.code(), error = status.message(), "delivery failed");
+                (Outcome::Failed, 0)
+            }
+            Err(_) => {
+                self.rests.late(&gateway);
+                (Outcome::Late, 0)
+            }
+        };
+        if matches!(outcome, Outcome::Late) {
+            tracing::warn!(gateway = %gateway, ?deadline, "the gateway did not answer a delivery in time");
+        }
+        metrics::delivery(outcome, began.elapsed());
+        connections
+    }
+}
+
+async fn call(channel: Channel, push: PushRequest) -> Result<u32, Status> {
+    let response = GatewayServiceClient::new(Caller::new(channel)).deliver(push).await?;
+    Ok(response.into_inner().connections)
+}
+
+#[tonic::async_trait]
+impl PushService for Pusher {
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let request = request.into_inner();
+        let users = split::users(&request);
+        if users.is_empty() {
+            return Ok(Response::new(PushResponse::default()));
+        }
+        let routes = self.cache.routes(&request.app, &users).await.map_err(Fault::from)?;
+        metrics::users(users.len(), routes.iter().filter(|gateways| !gateways.is_empty()).count());
+        let pushes = split::split(request, &routes);
+        let deliveries = pushes.into_iter().map(|(gateway, push)| self.deliver(gateway, push));
+        let connections = join_all(deliveries).await.into_iter().sum();
+        Ok(Response::new(PushResponse { connections }))
+    }
+}
+
+impl std::fmt::Debug for Pusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pusher").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! One push for many users becomes one push per gateway, each with no more than that gateway needs.
+
+use abi::v1::{PushRequest, Receipt};
+use std::{collections::HashMap, sync::Arc};
+
+/// Marks an entry that nobody at a gateway receives.
+const UNUSED: u32 = u32::MAX;
+
+/// All users of a push: those of `receivers`, then those of each of `receipts`. [`split`] takes their routes in this
+/// order.
+pub(crate) fn users(request: &PushRequest) -> Vec<&str> {
+    let receivers = request.receivers.iter().map(|receiver| receiver.user.as_str());
+    let told = request.receipts.iter().flat_map(|receipt| receipt.users.iter().map(String::as_str));
+    receivers.chain(told).collect()
+}
+
+/// The push of each gateway that holds any of the users.
+pub(crate) fn split(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<str>, PushRequest)> {
+    let mut gateways: HashMap<&Arc<str>, usize> = HashMap::new();
+    for gateway in routes.iter().flatten() {
+        let next = gateways.len();
+        gateways.entry(gateway).or_insert(next);
+    }
+    match gateways.len() {
+        0 => Vec::new(),
+        // The way of the one-process program: nothing is copied.
+        1 => {
+            let gateway = routes.iter().flatten().next().map(Arc::clone);
+            gateway.map(|gateway| (gateway, reduce(request, routes))).into_iter().collect()
+        }
+        _ => distribute(request, routes, &gateways),
+    }
+}
+
+/// Keeps the users who have a route, and what they receive.
+fn reduce(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> PushRequest {
+    let mut online = routes.iter().map(|gateways| !gateways.is_empty());
+    let mut keep = || online.next().unwrap_or(false);
+    request.receivers.retain(|_| keep());
+    for receipt in &mut request.receipts {
+        receipt.users.retain(|_| keep());
+    }
+    request.receipts.retain(|receipt| !receipt.users.is_empty());
+    let numbers = renumber(&mut request);
+    let mut numbers = numbers.iter();
+    request.entries.retain(|_| numbers.next().is_some_and(|number| *number != UNUSED));
+    request
+}
+
+/// Gives every gateway a push of its own.
+fn distribute(
+    request: PushRequest,
+    routes: &[Vec<Arc<str>>],
+    gateways: &HashMap<&Arc<str>, usize>,
+) -> Vec<(Arc<str>, PushRequest)> {
+    let empty = || PushRequest { app: request.app.clone(), ..PushRequest::default() };
+    let mut pushes: Vec<_> = std::iter::repeat_with(empty).take(gateways.len()).collect();
+    let mut routes = routes.iter();
+    for receiver in request.receivers {
+        for gateway in routes.next().into_iter().flatten() {
+            pushes[gateways[gateway]].receivers.push(receiver.clone());
+        }
+    }
+    for Receipt { receipt, users } in request.receipts {
+        let mut told: HashMap<usize, Vec<String>> = HashMap::new();
+        for user in users {
+            for gateway in routes.next().into_iter().flatten() {
+                told.entry(gateways[gateway]).or_default().push(user.clone());
+            }
+        }
+        for (gateway, users) in told {
+            pushes[gateway].receipts.push(Receipt { receipt: receipt.clone(), users });
+        }
+    }
+    for push in &mut pushes {
+        // Lent for the numbering only; entries are cloned where they are needed.
+        push.entries.reserve(request.entries.len());
+        let numbers = renumber_among(push, request.entries.len());
+        let needed = request.entries.iter().zip(numbers).filter(|(_, number)| *number != UNUSED);
+        push.entries.extend(needed.map(|(entry, _)| entry.clone()));
+    }
+    let mut pushes: Vec<_> = pushes.into_iter().map(Some).collect();
+    let take = |(gateway, number): (&&Arc<str>, &usize)| Some((Arc::clone(gateway), pushes[*number].take()?));
+    gateways.iter().filter_map(take).collect()
+}
+
+fn renumber(request: &mut PushRequest) -> Vec<u32> {
+    let entries = request.entries.len();
+    renumber_among(request, entries)
+}
+
+/// Makes the receivers' indexes count only the entries that some receiver here gets. Gives the new index of each entry.
+/// Indexes of entries that don't exist are dropped.
+fn renumber_among(request: &mut PushRequest, entries: usize) -> Vec<u32> {
+    let mut numbers = vec![UNUSED; entries];
+    for receiver in &mut request.receivers {
+        receiver.entries.retain(|index| match numbers.get_mut(*index as usize) {
+            Some(number) => {
+                *number = 0;
+                true
+            }
+            None => false,
+        });
+    }
+    for (number, next) in numbers.iter_mut().filter(|number| **number != UNUSED).zip(0..) {
+        *number = next;
+    }
+    for index in request.receivers.iter_mut().flat_map(|receiver| &mut receiver.entries) {
+        *index = numbers[*index as usize];
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::v1::{Entry, ReadReceipt, Receiver, ReceiverSeq};
+    use proptest::{collection::vec, prelude::*, sample::subsequence};
+    use std::collections::BTreeSet;
+
+    fn receiver(user: String, entries: Vec<u32>) -> Receiver {
+        let receiver_seq = Some(ReceiverSeq { epoch: 1, seq: 9 });
+        Receiver { user, receiver_seq, raised: entries.len() as u32 + 1, entries }
+    }
+
+    fn entry(number: u64) -> Entry {
+        Entry { conversation_seq: number, ..Entry::default() }
+    }
+
+    /// A push of up to 8 entries to up to 6 users, the receipts of up to 3 of them, and where the users are.
+    fn pushes() -> impl Strategy<Value = (PushRequest, Vec<Vec<Arc<str>>>)> {
+        let gateways = (1usize..4).prop_flat_map(|count| {
+            let names: Vec<Arc<str>> = (0..count).map(|number| format!("gw:{number}").into()).collect();
+            vec(subsequence(names.clone(), 0..=names.len()), 0..9)
+        });
+        (vec(subsequence((0..8u32).collect::<Vec<_>>(), 0..8), 0..6), gateways).prop_map(
+            |(shares, mut routes)| {
+                let receivers: Vec<_> = shares
+                    .into_iter()
+                    .enumerate()
+                    .map(|(number, entries)| receiver(format!("u{number}"), entries))
+                    .collect();
+                routes.resize(routes.len().max(receivers.len()), Vec::new());
+                let users: Vec<_> =
+                    (receivers.len()..routes.len()).map(|number| format!("u{number}")).collect();
+                let receipts = users
+                    .chunks(2)
+                    .zip(1..)
+                    .map(|(users, seq)| Receipt {
+                        receipt: Some(ReadReceipt { conversation_seq: seq, ..ReadReceipt::default() }),
+                        users: users.to_vec(),
+                    })
+                    .collect();
+                let entries = (0..8).map(entry).collect();
+                (PushRequest { app: "app".into(), entries, receivers, receipts }, routes)
+            },
+        )
+    }
+
+    /// Who gets what at which gateway.
+    fn shares(gateway: &str, push: &PushRequest) -> BTreeSet<String> {
+        let entries = push.receivers.iter().map(|receiver| {
+            let seqs: Vec<_> =
+                receiver.entries.iter().map(|index| push.entries[*index as usize].conversation_seq).collect();
+            format!("{gateway} {} {:?} {} {seqs:?}", receiver.user, receiver.receiver_seq, receiver.raised)
+        });
+        let receipts = push.receipts.iter().flat_map(|receipt| {
+            receipt.users.iter().map(move |user| format!("{gateway} {user} reads {:?}", receipt.receipt))
+        });
+        entries.chain(receipts).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn p5_every_user_gets_the_same_at_each_of_their_gateways_and_nobody_more((push, routes) in pushes()) {
+            let mut expected = BTreeSet::new();
+            for gateway in routes.iter().flatten() {
+                let mut alone = push.clone();
+                let mut here = routes.iter().map(|gateways| gateways.contains(gateway));
+                alone.receivers.retain(|_| here.next().unwrap());
+                alone.receipts.iter_mut().for_each(|receipt| receipt.users.retain(|_| here.next().unwrap()));
+                expected.extend(shares(gateway, &alone));
+            }
+            let parts = split(push, &routes);
+            let mut found = BTreeSet::new();
+            for (gateway, part) in &parts {
+                prop_assert_eq!(part.app.as_str(), "app");
+                found.extend(shares(gateway, part));
+                let used: BTreeSet<_> = part.receivers.iter().flat_map(|receiver| &receiver.entries).collect();
+                prop_assert_eq!(used.len(), part.entries.len(), "an entry that nobody there receives");
+                for receiver in &part.receivers {
+                    prop_assert!(receiver.entries.is_sorted());
+                }
+            }
+            prop_assert_eq!(found, expected);
+            let gateways: BTreeSet<_> = routes.iter().flatten().collect();
+            prop_assert_eq!(parts.len(), gateways.len());
+        }
+    }
+
+    #[test]
+    fn an_index_of_no_entry_is_dropped() {
+        let push = PushRequest {
+            entries: vec![entry(1)],
+            receivers: vec![receiver("alice".into(), vec![0, 7])],
+            ..PushRequest::default()
+        };
+        let parts = split(push, &[vec!["gw:1".into()]]);
+        assert_eq!(parts[0].1.receivers[0].entries, [0]);
+    }
+}
