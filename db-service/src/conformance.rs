@@ -19,6 +19,17 @@ macro_rules! over_both_stores {
                 }
             )+)+
         }
+
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $body() {
+                    let world = super::World::postgres().await;
+                    super::$suite::$body(&world).await;
+                    world.clean_up().await;
+                }
+            )+)+
+        }
     };
 }
 

@@ -5,6 +5,7 @@ mod conformance;
 mod error;
 mod item;
 mod metrics;
+mod postgres;
 mod rules;
 mod service;
 mod sessions;

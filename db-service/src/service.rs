@@ -5,7 +5,7 @@ use crate::{
     item::{Item, column, number},
     metrics,
     sessions::Rotation,
-    store::{Page, Store, View},
+    store::{Page, Store, View, no_group},
 };
 use abi::{
     DEFAULT_PAGE, Fault, MAX_PAGE,
@@ -109,7 +109,7 @@ impl Service {
             return Ok(Members { version: 1, members: conversation.direct_members().map(member).collect() });
         }
         let members = self.store.members(request.app, request.conversation).await?;
-        members.ok_or_else(|| Fault::not_found("there is no such group"))
+        members.ok_or_else(no_group)
     }
 
     async fn new_user(&self, user: User) -> Result<(), Fault> {

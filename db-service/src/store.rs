@@ -1,7 +1,15 @@
 //! The seam: what a store does, in terms that were checked. Two implementations: [`crate::sqlite`], [`crate::postgres`].
 
-use crate::{error::Result, item::Item, sessions::Rotation};
-use abi::v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey};
+use crate::{
+    error::Result,
+    item::{Item, number},
+    rules::{Effect, Group},
+    sessions::Rotation,
+};
+use abi::{
+    Fault,
+    v1::{HeadsPage, HistoryPage, Members, SaveOutcome, SaveResult, Session, SigningKey},
+};
 use async_trait::async_trait;
 
 /// A user's view of a conversation.
@@ -34,6 +42,51 @@ pub(crate) struct Marked {
     pub(crate) read_seq: i64,
     /// Whether it moved.
     pub(crate) moved: bool,
+}
+
+/// Numbers of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// `conversation_seq`.
+    pub(crate) seq: i64,
+    /// `countable_seq`.
+    pub(crate) countable: i64,
+}
+
+/// What a store makes of a group change before it writes anything.
+pub(crate) enum Decision {
+    /// It is stored already.
+    Known(Position),
+    /// The rules don't allow it.
+    Refused(Fault),
+    /// This is what it does.
+    Allowed(Effect),
+}
+
+/// The result of an entry that is stored, now or before; with its group after a change of that.
+pub(crate) fn accepted(outcome: SaveOutcome, position: Position, group: Option<Group>) -> SaveResult {
+    SaveResult {
+        outcome: outcome.into(),
+        conversation_seq: number(position.seq),
+        countable_seq: number(position.countable),
+        error: None,
+        members: group.map(Members::from),
+    }
+}
+
+/// The result of an entry that is not stored.
+pub(crate) fn rejected(fault: Fault) -> SaveResult {
+    SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(fault.into()), ..SaveResult::default() }
+}
+
+/// Said of a message to a group that does not exist.
+pub(crate) fn no_group() -> Fault {
+    Fault::not_found("there is no such group")
+}
+
+/// Said of a group change in a direct conversation.
+pub(crate) fn no_change() -> Fault {
+    Fault::invalid("only groups have members that change")
 }
 
 /// A durable store. Every call is one transaction; `None` where a thing is not there.

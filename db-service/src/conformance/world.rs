@@ -2,10 +2,12 @@
 
 use crate::{
     Server, Service,
+    postgres::PostgresStore,
     sqlite::{FILE, SqliteStore},
 };
 use abi::{
     Fault,
+    config::{Db, Secret},
     error::ErrorCode,
     ids,
     v1::{
@@ -15,6 +17,7 @@ use abi::{
         group_change::Change, message::Body,
     },
 };
+use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgPoolOptions};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
@@ -38,6 +41,7 @@ pub(super) struct World {
 /// The way to the tables themselves, around the service.
 enum Tables {
     Sqlite(TempDir),
+    Postgres { pool: PgPool, schema: String },
 }
 
 impl World {
@@ -47,6 +51,41 @@ impl World {
         let server = serve(Arc::new(SqliteStore::open(folder.path(), MAX_MEMBERS).unwrap()), &now_ms);
         // Only one instance can own the files; "the other one" is the same.
         Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder), now_ms }
+    }
+
+    /// Two instances on a schema of their own.
+    pub(super) async fn postgres() -> Self {
+        let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let (url, config) = postgres_config(&schema);
+        let now_ms = Arc::new(AtomicI64::new(1_000_000));
+        let instance = || serve(Arc::new(PostgresStore::new(&config, MAX_MEMBERS).unwrap()), &now_ms);
+        let instances = vec![instance(), instance()];
+        let in_schema = format!("SET search_path = {schema}");
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .after_connect(move |conn, _| {
+                let in_schema = in_schema.clone();
+                Box::pin(async move { conn.execute(AssertSqlSafe(in_schema)).await.map(drop) })
+            })
+            .connect_lazy(&url)
+            .unwrap();
+        let world = Self { instances, tables: Tables::Postgres { pool, schema }, now_ms };
+        let mut starts = tokio::task::JoinSet::new();
+        for mut client in [world.client(), world.other()] {
+            // Both bring the schema up to date at once.
+            starts.spawn(
+                async move { client.get_signing_keys(abi::v1::GetSigningKeysRequest {}).await.unwrap() },
+            );
+        }
+        starts.join_all().await;
+        world
+    }
+
+    /// Removes what the next run would not: nothing of SQLite's, the schema of PostgreSQL's.
+    pub(super) async fn clean_up(self) {
+        if let Tables::Postgres { pool, schema } = self.tables {
+            pool.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
+        }
     }
 
     /// Moves the clock of all instances.
@@ -71,6 +110,7 @@ impl World {
                 let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
                 conn.query_row(sql, [], |row| row.get(0)).unwrap()
             }
+            Tables::Postgres { pool, .. } => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
         }
     }
 
@@ -110,6 +150,16 @@ impl World {
         let request = HeadsRequest { app: APP.into(), user: user.into(), page: Some(page) };
         self.client().heads(request).await.unwrap().into_inner()
     }
+}
+
+/// The database for tests, and the configuration of an instance on it.
+pub(crate) fn postgres_config(schema: &str) -> (String, Db) {
+    let url = std::env::var("GODWIT_TEST_POSTGRES").expect(
+        "GODWIT_TEST_POSTGRES is not set: run the tests with tests/run, or set it to the address of a PostgreSQL",
+    );
+    let config =
+        Db { postgres: Secret::new(url.clone()), schema: schema.into(), max_connections: 4, ..Db::default() };
+    (url, config)
 }
 
 fn serve(store: Arc<dyn crate::store::Store>, now_ms: &Arc<AtomicI64>) -> Server {

@@ -9,15 +9,6 @@ use crate::{
 use abi::v1::{Head, HeadsPage, HistoryPage, HistoryVisibility, Role};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// Numbers of an entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    /// `conversation_seq`.
-    pub(super) seq: i64,
-    /// `countable_seq`.
-    pub(super) countable: i64,
-}
-
 /// A page as the user may see it; `None` if not a member.
 pub(super) fn history(
     conn: &Connection,

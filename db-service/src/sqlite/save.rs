@@ -2,18 +2,16 @@
 
 use super::{
     heads::{Head, Heads},
-    read::{self, Position},
+    read,
     writer::Tx,
 };
 use crate::{
     error::{Error, Result},
-    item::{Change, Item, number},
-    rules::{self, Effect, Group},
+    item::{Change, Item},
+    rules::{self, Effect},
+    store::{Decision, Position, accepted, no_change, no_group, rejected},
 };
-use abi::{
-    Fault,
-    v1::{HistoryVisibility, Members, Role, SaveOutcome, SaveResult},
-};
+use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use std::collections::HashSet;
 
@@ -54,7 +52,7 @@ fn message<'a>(
     item: &'a Item,
 ) -> Result<SaveResult> {
     let Some(head) = heads.get(&item.scope, || load_or_begin(conn, item))? else {
-        return Ok(rejected(Fault::not_found("there is no such group")));
+        return Ok(rejected(no_group()));
     };
     let next = Position { seq: head.seq + 1, countable: head.countable + 1 };
     if insert.execute(params![head.key, next.seq, next.countable, item.id, item.payload])? == 0 {
@@ -111,13 +109,6 @@ pub(super) fn check(conn: &Connection, item: &Item, max_members: usize) -> Resul
     }
 }
 
-enum Decision {
-    /// It is stored already.
-    Known(Position),
-    Refused(Fault),
-    Allowed(Effect),
-}
-
 fn decide(
     conn: &Connection,
     item: &Item,
@@ -126,7 +117,7 @@ fn decide(
     max_members: usize,
 ) -> Result<Decision> {
     if item.is_direct() {
-        return Ok(Decision::Refused(Fault::invalid("only groups have members that change")));
+        return Ok(Decision::Refused(no_change()));
     }
     if let Some(head) = head
         && let Some(position) = position(conn, head.key, &item.id)?
@@ -248,18 +239,4 @@ fn advance<'a>(head: &mut Head, next: Position, item: &'a Item, touched: &mut Ve
         head.is_dirty = true;
         touched.push(&item.scope);
     }
-}
-
-fn accepted(outcome: SaveOutcome, position: Position, members: Option<Group>) -> SaveResult {
-    SaveResult {
-        outcome: outcome.into(),
-        conversation_seq: number(position.seq),
-        countable_seq: number(position.countable),
-        error: None,
-        members: members.map(Members::from),
-    }
-}
-
-fn rejected(fault: Fault) -> SaveResult {
-    SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(fault.into()), ..SaveResult::default() }
 }
