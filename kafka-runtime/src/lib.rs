@@ -19,9 +19,11 @@
 
 pub mod backoff;
 pub mod consumer;
+pub mod kafka;
 pub mod log;
 pub mod producer;
 pub mod source;
+pub mod topics;
 
 mod error;
 mod health;
@@ -32,10 +34,11 @@ pub use backoff::Backoff;
 pub use consumer::{Consumer, ConsumerConfig, DeadLetters, Handler, HandlerError, Outcome, Rejected};
 pub use error::Error;
 pub use health::Health;
+pub use kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig};
 pub use log::{Log, LogConfig, LogSource, LogTopic};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{Batch, Headers, Position, ProducerRecord, Record, TopicPartition};
-pub use source::Source;
+pub use source::{Event, Source};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::record::TopicPartition;
 use async_trait::async_trait;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::sync::mpsc::SyncSender;
 
 /// A partition that was assigned, and the queue that its records come through.
 #[derive(Clone, Debug)]
@@ -40,11 +40,11 @@ pub enum Event {
 /// Lets a revocation go on when it is dropped.
 #[derive(Debug)]
 pub struct Release {
-    _signal: oneshot::Sender<()>,
+    _signal: SyncSender<()>,
 }
 
 impl Release {
-    pub(crate) fn new(signal: oneshot::Sender<()>) -> Self {
+    pub(crate) fn new(signal: SyncSender<()>) -> Self {
         Self { _signal: signal }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Engine {
     topics: Vec<Topic>,
     next_token: u64,
     probe_at: Option<Instant>,
+    /// After a failed read, no other before this.
+    read_at: Option<Instant>,
     incoming: Vec<Append>,
     commands: Vec<Command>,
     /// What is written in this round.
@@ -64,6 +66,7 @@ impl Engine {
             topics,
             next_token: 0,
             probe_at: None,
+            read_at: None,
             incoming: Vec::new(),
             commands: Vec::new(),
             batch: Vec::new(),
@@ -93,8 +96,9 @@ impl Engine {
     fn rest_until(&self) -> Option<Instant> {
         let mut until = self.probe_at;
         let keep = self.shared.config.keep;
-        // While the disk fails, reading and trimming would only spin.
-        let disk_works = self.probe_at.is_none();
+        // What has just failed would only fail again. Reading goes on while writing fails: it is how a full disk empties.
+        let (may_write, may_read) = (self.probe_at.is_none(), self.read_at.is_none());
+        until = until.into_iter().chain(self.read_at).min();
         for topic in &self.topics {
             let behind = |reader: &Reader| -> bool {
                 let mut feeds =
@@ -105,7 +109,7 @@ impl Engine {
                 })
             };
             let trim = topic.trim && topic.partitions.iter().any(|p| p.trim_limit(keep) > p.low);
-            if disk_works && (trim || topic.readers.iter().any(behind)) {
+            if may_write && trim || may_read && topic.readers.iter().any(behind) {
                 return Some(Instant::now());
             }
             let Some(oldest) = topic.held.front() else { continue };
@@ -381,9 +385,10 @@ impl Engine {
 
     /// Reads for consumers that are behind what is written.
     fn refill(&mut self) {
-        if self.probe_at.is_some() {
+        if self.read_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
+        self.read_at = None;
         for topic in &mut self.topics {
             for reader in &mut topic.readers {
                 for (partition, feed) in topic.partitions.iter().zip(&mut reader.feeds) {
@@ -405,7 +410,7 @@ impl Engine {
                         Err(error) => {
                             let error = &error as &dyn std::error::Error;
                             tracing::error!(error, partition = %partition.name, "the log cannot read");
-                            self.probe_at = Some(Instant::now() + PROBE_EVERY);
+                            self.read_at = Some(Instant::now() + PROBE_EVERY);
                         }
                     }
                 }

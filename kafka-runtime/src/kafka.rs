@@ -1,0 +1,14 @@
+//! Apache Kafka through rdkafka: a producer with callbacks, and a source that polls by a thread of its own.
+
+mod assignment;
+mod config;
+mod errors;
+mod poll;
+mod producer;
+mod source;
+
+pub use config::{KafkaConfig, KafkaProducerConfig, KafkaSourceConfig};
+pub use producer::KafkaProducer;
+pub use source::KafkaSource;
+
+pub(crate) use errors::QuietContext;

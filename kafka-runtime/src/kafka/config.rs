@@ -1,0 +1,183 @@
+//! Settings of Kafka clients.
+
+use crate::source::QueueLimits;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use std::fmt;
+use std::time::Duration;
+
+/// How to reach the brokers.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// Brokers to ask first, `host:port`.
+    pub brokers: Vec<String>,
+    /// The name under which brokers know this client.
+    pub client_id: String,
+    /// More settings of librdkafka, for example `security.protocol` and `sasl.password`; they win over all others.
+    pub properties: Vec<(String, String)>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    /// Values of properties are left out: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: Vec<&str> = self.properties.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("properties", &properties)
+            .finish()
+    }
+}
+
+impl KafkaConfig {
+    /// Without further properties.
+    pub fn new(brokers: Vec<String>, client_id: impl Into<String>) -> Self {
+        Self { brokers, client_id: client_id.into(), properties: Vec::new() }
+    }
+
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", self.brokers.join(","))
+            .set("client.id", &self.client_id)
+            // A broker that comes back is found soon, whatever it was that took it away.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("socket.connection.setup.timeout.ms", "5000")
+            .set("socket.timeout.ms", "10000")
+            .set("socket.keepalive.enable", "true")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        client
+    }
+
+    /// Applied last, so that they win.
+    pub(crate) fn with_properties(&self, mut client: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client
+    }
+}
+
+/// Settings of a [`KafkaProducer`](super::KafkaProducer).
+#[derive(Clone, Debug)]
+pub struct KafkaProducerConfig {
+    /// Milliseconds that a record may wait for others to share its request. With `max_in_flight` 1, records collect while
+    /// a request is away in any case, and 0 costs a quiet system nothing.
+    pub linger_ms: u32,
+    /// Requests per broker that may be unanswered, at most 5: more would break the order.
+    pub max_in_flight: u32,
+    /// A record that is not confirmed by then is answered [`TimedOut`](crate::ProduceError::TimedOut).
+    pub timeout: Duration,
+    /// `none`, `gzip`, `lz4`, `snappy` or `zstd`.
+    pub compression: String,
+    /// Most records that may wait.
+    pub max_queued: u32,
+    /// Most bytes that may wait.
+    pub max_queued_bytes: u64,
+    /// Largest record. Brokers and topics have a limit of their own (1 MiB by default).
+    pub max_record_bytes: u32,
+}
+
+impl Default for KafkaProducerConfig {
+    fn default() -> Self {
+        Self {
+            linger_ms: 0,
+            max_in_flight: 1,
+            timeout: Duration::from_secs(5),
+            compression: "none".into(),
+            max_queued: 100_000,
+            max_queued_bytes: 64 << 20,
+            max_record_bytes: 1_000_000,
+        }
+    }
+}
+
+impl KafkaProducerConfig {
+    pub(super) fn client(&self, kafka: &KafkaConfig) -> ClientConfig {
+        let mut client = kafka.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // As Java's clients choose, so that other tools find a key where this one puts it.
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", self.linger_ms.to_string())
+            .set("max.in.flight.requests.per.connection", self.max_in_flight.clamp(1, 5).to_string())
+            .set("message.timeout.ms", self.timeout.as_millis().max(1).to_string())
+            .set("compression.type", &self.compression)
+            .set("queue.buffering.max.messages", self.max_queued.to_string())
+            .set("queue.buffering.max.kbytes", (self.max_queued_bytes / 1024).max(1).to_string())
+            .set("message.max.bytes", self.max_record_bytes.to_string())
+            .set("retry.backoff.ms", "50")
+            .set("retry.backoff.max.ms", "500");
+        kafka.with_properties(client)
+    }
+}
+
+/// Settings of a [`KafkaSource`](super::KafkaSource).
+#[derive(Clone, Debug)]
+pub struct KafkaSourceConfig {
+    /// How to reach the brokers.
+    pub kafka: KafkaConfig,
+    /// The consumer group.
+    pub group: String,
+    /// The topics to read. A group that is new to one begins with its first record.
+    pub topics: Vec<String>,
+    /// The group gives the partitions of a member away that has been silent for so long. 6 s by default.
+    pub session_timeout: Duration,
+    /// How partitions are shared out: `range` (default), `roundrobin` or `cooperative-sticky`. With the first two a rebalance
+    /// stops all members for a moment, and offsets are committed while nobody else can own them. The last one keeps what
+    /// need not move going, at the price of commits that are refused in the middle of a rebalance.
+    pub assignment: String,
+    /// How much may wait for the worker of each partition before its fetching is paused.
+    pub queue: QueueLimits,
+    /// A revocation waits so long for the consumer to finish and commit. Longer than
+    /// [`finish_timeout`](crate::ConsumerConfig::finish_timeout) and
+    /// [`commit_timeout`](crate::ConsumerConfig::commit_timeout) together. 15 s by default.
+    pub revoke_timeout: Duration,
+    /// Brokers wait so long for something to arrive before they answer that there is nothing. No latency comes from it.
+    pub fetch_wait: Duration,
+}
+
+impl KafkaSourceConfig {
+    /// With the defaults.
+    pub fn new(kafka: KafkaConfig, group: &str, topics: &[&str]) -> Self {
+        Self {
+            kafka,
+            group: group.to_owned(),
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            session_timeout: Duration::from_secs(6),
+            assignment: "range".into(),
+            queue: QueueLimits { records: 2_000, bytes: 2 << 20 },
+            revoke_timeout: Duration::from_secs(15),
+            fetch_wait: Duration::from_millis(500),
+        }
+    }
+
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = self.kafka.client();
+        let session_ms = self.session_timeout.as_millis();
+        client
+            .set("group.id", &self.group)
+            .set("partition.assignment.strategy", &self.assignment)
+            .set("session.timeout.ms", session_ms.to_string())
+            .set("heartbeat.interval.ms", (session_ms / 3).max(1).to_string())
+            // The thread polls all the time; this only has to exceed a slow revocation.
+            .set("max.poll.interval.ms", (60_000 + self.revoke_timeout.as_millis()).to_string())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
+            .set("fetch.min.bytes", "1")
+            .set("fetch.error.backoff.ms", "100")
+            .set("fetch.queue.backoff.ms", "10")
+            // What librdkafka holds beside our own queues; the defaults hold 64 MiB.
+            .set("queued.min.messages", "2000")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.message.max.bytes", "1048576")
+            .set("topic.metadata.refresh.interval.ms", "30000")
+            // Lag, and whether brokers are up.
+            .set("statistics.interval.ms", "5000");
+        self.kafka.with_properties(client)
+    }
+}

@@ -1,0 +1,140 @@
+//! Kafka as a [`Source`]: a member of a consumer group.
+
+use super::assignment::{Assignment, list};
+use super::config::KafkaSourceConfig;
+use super::poll;
+use crate::error::Error;
+use crate::health::{Health, HealthCell};
+use crate::source::{Event, Offsets, Source};
+use async_trait::async_trait;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::Offset;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Leaving the group may take so long; the thread goes on with it alone after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events that wait for the consumer; the polling thread waits beyond that.
+const EVENTS: usize = 16;
+
+/// A member of a consumer group. Joins when it is started; dropping it leaves without committing.
+pub struct KafkaSource {
+    config: KafkaSourceConfig,
+    health: Arc<HealthCell>,
+    closing: Arc<AtomicBool>,
+    running: Mutex<Running>,
+    events: tokio::sync::Mutex<Option<mpsc::Receiver<Result<Event, Error>>>>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// The thread owns it, so that it is closed there.
+    consumer: Weak<BaseConsumer<Assignment>>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl std::fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSource").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl KafkaSource {
+    /// A member that has not joined yet.
+    pub fn new(config: KafkaSourceConfig) -> Self {
+        Self {
+            config,
+            health: Arc::new(HealthCell::new(Health::Starting)),
+            closing: Arc::default(),
+            running: Mutex::default(),
+            events: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let closing = Arc::clone(&self.closing);
+        let limits = (self.config.queue, self.config.revoke_timeout);
+        let assignment = Assignment::new(sender, limits, Arc::clone(&self.health), Arc::clone(&closing));
+        let consumer = BaseConsumer::from_config_and_context(&self.config.client(), assignment)
+            .map_err(Error::Client)?;
+        let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|source| Error::Kafka { action: "subscribe", source })?;
+        let consumer = Arc::new(consumer);
+        let weak = Arc::downgrade(&consumer);
+        let (end, ended) = oneshot::channel();
+        let name = "kafka-source";
+        let run = move || {
+            poll::run(consumer, &closing);
+            // Nobody may be waiting.
+            let _ = end.send(());
+        };
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .map_err(|source| Error::Thread { name, source })?;
+        *self.running() = Running { consumer: weak, ended: Some(ended) };
+        Ok(events)
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn start(&self) -> Result<(), Error> {
+        *self.events.lock().await = Some(self.join()?);
+        Ok(())
+    }
+
+    async fn next(&self) -> Result<Event, Error> {
+        let mut events = self.events.lock().await;
+        let next = match events.as_mut() {
+            Some(events) => events.recv().await,
+            None => None,
+        };
+        next.unwrap_or(Err(Error::Closed))
+    }
+
+    async fn commit(&self, offsets: Offsets) -> Result<(), Error> {
+        let Some(consumer) = self.running().consumer.upgrade() else { return Err(Error::Closed) };
+        let commit = move || {
+            let mut commits = list([]);
+            for (partition, next) in &offsets {
+                commits.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*next))?;
+            }
+            consumer.commit(&commits, CommitMode::Sync)
+        };
+        // Synchronous, because the outcome of the other mode can be lost; on a thread of its own, because polling goes on.
+        let result = tokio::task::spawn_blocking(commit).await.map_err(|_| Error::Closed)?;
+        result.map_err(|source| Error::Kafka { action: "commit", source })?;
+        self.health.ready();
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        let ended = self.running().ended.take();
+        if let Some(ended) = ended
+            && tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err()
+        {
+            tracing::warn!("leaving the group takes long");
+        }
+    }
+
+    fn health(&self) -> Health {
+        self.health.get()
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+}

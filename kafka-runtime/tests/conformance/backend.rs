@@ -1,0 +1,202 @@
+//! The two logs, each with a topic of four partitions, a dead-letter topic and a group of its own.
+
+use async_trait::async_trait;
+use kafka_runtime::topics::{self, TopicSpec};
+use kafka_runtime::{
+    KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig, Log, LogConfig,
+    LogTopic, Producer, Record, Source,
+};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub(crate) const PARTITIONS: usize = 4;
+
+#[async_trait]
+pub(crate) trait Backend: Send + Sync {
+    fn topic(&self) -> Arc<str>;
+    fn dead_topic(&self) -> Arc<str>;
+    /// A producer that is used by others too.
+    fn producer(&self) -> Arc<dyn Producer>;
+    /// A producer that is dropped by the test.
+    fn own_producer(self) -> Arc<dyn Producer>;
+    fn source(&self) -> Arc<dyn Source>;
+    /// The group's committed offsets.
+    async fn committed(&self) -> BTreeMap<i32, i64>;
+    async fn dead_letters(&self) -> Vec<Record>;
+}
+
+pub(crate) struct Embedded {
+    log: Log,
+    config: LogConfig,
+    directory: TempDir,
+}
+
+impl Embedded {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(adjust: impl FnOnce(&mut LogConfig)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let topics = vec![LogTopic::new("events", PARTITIONS as u32), LogTopic::kept("events.dead")];
+        let mut config = LogConfig::new(directory.path(), topics);
+        adjust(&mut config);
+        let log = Log::open(config.clone()).unwrap();
+        Self { log, config, directory }
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Closes the log and opens it again.
+    pub(crate) fn reopen(self) -> Self {
+        let Self { log, config, directory } = self;
+        drop(log);
+        let log = Log::open(config.clone()).unwrap();
+        Self { log, config, directory }
+    }
+}
+
+#[async_trait]
+impl Backend for Embedded {
+    fn topic(&self) -> Arc<str> {
+        "events".into()
+    }
+
+    fn dead_topic(&self) -> Arc<str> {
+        "events.dead".into()
+    }
+
+    fn producer(&self) -> Arc<dyn Producer> {
+        Arc::new(self.log.clone())
+    }
+
+    fn own_producer(self) -> Arc<dyn Producer> {
+        Arc::new(self.log)
+    }
+
+    fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.log.source("group", &["events"]).unwrap())
+    }
+
+    async fn committed(&self) -> BTreeMap<i32, i64> {
+        let committed =
+            |partition| Some((partition, self.log.committed("group", "events", partition).unwrap()?));
+        (0..PARTITIONS as i32).filter_map(committed).collect()
+    }
+
+    async fn dead_letters(&self) -> Vec<Record> {
+        self.log.read("events.dead", 0, 0, usize::MAX).unwrap()
+    }
+}
+
+/// The brokers to test against.
+pub(crate) fn brokers() -> Vec<String> {
+    let brokers = std::env::var("GODWIT_TEST_KAFKA")
+        .expect("GODWIT_TEST_KAFKA names no Kafka broker: run tests/run, or set it to HOST:PORT");
+    vec![brokers]
+}
+
+pub(crate) struct Kafka {
+    topic: Arc<str>,
+    producer: Arc<KafkaProducer>,
+    pub(crate) source_config: KafkaSourceConfig,
+}
+
+impl Kafka {
+    pub(crate) async fn new() -> Self {
+        let topic: Arc<str> = format!("test-{}", uuid::Uuid::new_v4().simple()).into();
+        let kafka = KafkaConfig::new(brokers(), "conformance");
+        let specs =
+            [TopicSpec::new(&topic, PARTITIONS as u32, 1), TopicSpec::new(&format!("{topic}.dead"), 1, 1)];
+        topics::ensure(&kafka, &specs, Duration::from_secs(20)).await.expect("the topics are there");
+        let producer = Arc::new(KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap());
+        let mut source_config = KafkaSourceConfig::new(kafka, &format!("{topic}-group"), &[&topic]);
+        source_config.session_timeout = Duration::from_secs(6);
+        Self { topic, producer, source_config }
+    }
+}
+
+#[async_trait]
+impl Backend for Kafka {
+    fn topic(&self) -> Arc<str> {
+        Arc::clone(&self.topic)
+    }
+
+    fn dead_topic(&self) -> Arc<str> {
+        format!("{}.dead", self.topic).into()
+    }
+
+    fn producer(&self) -> Arc<dyn Producer> {
+        Arc::clone(&self.producer) as Arc<dyn Producer>
+    }
+
+    fn own_producer(self) -> Arc<dyn Producer> {
+        self.producer
+    }
+
+    fn source(&self) -> Arc<dyn Source> {
+        Arc::new(KafkaSource::new(self.source_config.clone()))
+    }
+
+    async fn committed(&self) -> BTreeMap<i32, i64> {
+        let (group, topic) = (self.source_config.group.clone(), self.topic.to_string());
+        let read = move || {
+            let consumer: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", brokers().join(","))
+                .set("group.id", group)
+                .create()
+                .unwrap();
+            let mut list = TopicPartitionList::new();
+            (0..PARTITIONS as i32).for_each(|partition| drop(list.add_partition(&topic, partition)));
+            let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+            let offsets = committed.elements();
+            offsets
+                .iter()
+                .filter_map(|e| e.offset().to_raw().filter(|n| *n >= 0).map(|n| (e.partition(), n)))
+                .collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    }
+
+    async fn dead_letters(&self) -> Vec<Record> {
+        let topic = self.dead_topic();
+        tokio::task::spawn_blocking(move || read_all(&topic)).await.unwrap()
+    }
+}
+
+fn read_all(topic: &Arc<str>) -> Vec<Record> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers().join(","))
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut records = Vec::new();
+    while let Some(Ok(message)) = consumer.poll(Duration::from_secs(10)) {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        records.push(Record {
+            topic: Arc::clone(topic),
+            partition: 0,
+            offset: message.offset(),
+            key: message.key().unwrap_or_default().to_vec().into(),
+            payload: message.payload().unwrap_or_default().to_vec().into(),
+            headers: headers
+                .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec().into()))
+                .collect(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        });
+    }
+    records
+}

@@ -1,0 +1,206 @@
+//! What only the embedded log promises. Guards P1 and P7.
+
+use crate::backend::{Backend, Embedded};
+use crate::support::{Handled, Running, consumer, enqueue, eventually, expected, payload, produce};
+use kafka_runtime::{
+    Error, Event, HandlerError, Health, Log, Outcome, ProduceError, Producer, ProducerRecord, Source,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn record(key: &str, payload: impl Into<String>) -> ProducerRecord {
+    ProducerRecord::new("events".into(), key.to_owned(), payload.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_wait_while_the_consumer_is_behind_and_late_ones_are_never_written() {
+    let backend = Embedded::with(|config| {
+        config.max_backlog = 50;
+        config.produce_timeout = Duration::from_millis(300);
+    });
+    let blocked = Arc::new(AtomicBool::new(true));
+    let still = Arc::clone(&blocked);
+    let handled = Handled::default();
+    let running = Running::start(
+        &backend,
+        handled.deciding(move |_| match still.load(Ordering::SeqCst) {
+            true => Err(HandlerError::new("blocked")),
+            false => Ok(Outcome::default()),
+        }),
+    );
+    // Attached once the first record is being retried.
+    backend.log().send(record("a", "first")).await.unwrap();
+    let answers: Vec<_> = (0..80).map(|n| enqueue(backend.log(), record("a", format!("a:{n}")))).collect();
+    let mut outcomes = Vec::new();
+    for answer in answers {
+        outcomes.push(answer.await.unwrap());
+    }
+    let written = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(outcomes[..written].iter().all(Result::is_ok), "the first ones are written");
+    assert!(
+        outcomes[written..].iter().all(|outcome| *outcome == Err(ProduceError::TimedOut)),
+        "{outcomes:?}"
+    );
+    assert_eq!(written, 49, "up to the backlog");
+
+    // A topic that nobody reads is not held back, or dead letters could not be written.
+    backend.log().send(ProducerRecord::new("events.dead".into(), "k", "letter")).await.unwrap();
+
+    blocked.store(false, Ordering::SeqCst);
+    handled.reach(50).await;
+    backend.log().send(record("a", "last")).await.expect("there is room again");
+    handled.reach(51).await;
+    running.stop().await;
+    assert_eq!(handled.payloads(), [vec!["first".into()], expected("a", 49), vec!["last".into()]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_refuses_at_once() {
+    let backend = Embedded::with(|config| {
+        config.max_backlog = 1;
+        config.max_queued = 10;
+        config.produce_timeout = Duration::from_millis(500);
+    });
+    let handled = Handled::default();
+    let running = Running::start(&backend, handled.deciding(|_| Err(HandlerError::new("blocked"))));
+    backend.log().send(record("a", "first")).await.unwrap();
+    let answers: Vec<_> = (0..10).map(|n| enqueue(backend.log(), record("a", n.to_string()))).collect();
+    let refused =
+        backend.log().enqueue(record("a", "one more"), Box::new(|_| panic!("called after a refusal")));
+    assert_eq!(refused, Err(ProduceError::QueueFull));
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), Err(ProduceError::TimedOut));
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_whole_records_and_recovers() {
+    let backend = Embedded::with(|config| config.max_file_bytes = Some(2 << 20));
+    let mut acknowledged = Vec::new();
+    let failure = loop {
+        let body = format!("{}:{}", acknowledged.len(), "x".repeat(10_000));
+        match backend.log().send(record("a", body.clone())).await {
+            Ok(_) => acknowledged.push(body),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(failure, ProduceError::Unavailable { .. }), "{failure:?}");
+    assert!(failure.is_retryable());
+    assert!(matches!(backend.log().health(), Health::Failing { .. }));
+
+    // A consumer catches up, its commit trims, and the log goes on by itself.
+    let handled = Handled::default();
+    let running = Running::start(&backend, handled.handler());
+    handled.reach(acknowledged.len()).await;
+    assert_eq!(handled.payloads(), acknowledged, "what was refused is not in the log");
+    eventually("the log is ready again", async || backend.log().ready()).await;
+    let position = backend.log().send(record("a", "after")).await.unwrap();
+    assert_eq!(position.offset, acknowledged.len() as i64, "offsets have no gap");
+    handled.reach(acknowledged.len() + 1).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_offset_is_used_twice_after_trimming_and_reopening() {
+    let mut backend = Embedded::new();
+    for round in 0..4 {
+        let positions = produce(&backend, &["a"], 10).await;
+        let offsets: Vec<i64> = positions.iter().map(|position| position.offset).collect();
+        assert_eq!(offsets, (round * 10..round * 10 + 10).collect::<Vec<_>>());
+        let handled = Handled::default();
+        let running = Running::start(&backend, handled.handler());
+        handled.reach(10).await;
+        running.stop().await;
+        let (partition, log) = (positions[0].partition, backend.log().clone());
+        eventually("committed records are trimmed", async || {
+            log.read("events", partition, 0, 99).unwrap().len() == 1
+        })
+        .await;
+        drop(log);
+        backend = backend.reopen();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_after_reopening() {
+    let backend = Embedded::new();
+    produce(&backend, &["a", "b"], 500).await;
+    let backend = backend.reopen();
+    let handled = Handled::default();
+    let running = Running::start(&backend, handled.handler());
+    handled.reach(1000).await;
+    running.stop().await;
+    assert_eq!(handled.by_key()["a"], expected("a", 500));
+    assert_eq!(handled.by_key()["b"], expected("b", 500));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_partitions_stays_with_the_topic() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |partitions| {
+        let topics = vec![kafka_runtime::LogTopic::new("events", partitions)];
+        Log::open(kafka_runtime::LogConfig::new(directory.path(), topics)).unwrap()
+    };
+    assert_eq!(open(3).partitions("events"), Some(3));
+    assert_eq!(open(5).partitions("events"), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_or_consumer_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        kafka_runtime::LogConfig::new(directory.path(), vec![kafka_runtime::LogTopic::new("events", 1)]);
+    let log = Log::open(config.clone()).unwrap();
+    assert!(matches!(Log::open(config.clone()), Err(Error::Locked { .. })));
+
+    let first = log.source("group", &["events"]).unwrap();
+    first.start().await.unwrap();
+    assert!(matches!(first.next().await, Ok(Event::Assigned(partitions)) if partitions.len() == 1));
+    let second = log.source("group", &["events"]).unwrap();
+    assert!(matches!(second.start().await, Err(Error::Attached { .. })));
+    drop(first);
+    second.start().await.expect("the first one has left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_topics_and_unknown_ones() {
+    let backend = Embedded::new();
+    let unknown = backend.log().send(ProducerRecord::new("nowhere".into(), "k", "v")).await;
+    assert!(matches!(unknown, Err(ProduceError::Refused { .. })));
+
+    let letters = || ProducerRecord::new("events.dead".into(), "k", "letter");
+    for _ in 0..3 {
+        backend.log().send(letters()).await.unwrap();
+    }
+    // Even somebody who reads and commits dead letters does not remove them.
+    let handled = Handled::default();
+    let source = Arc::new(backend.log().source("tool", &["events.dead"]).unwrap());
+    let dead_letters = kafka_runtime::DeadLetters::new(backend.producer(), backend.dead_topic());
+    let tool = kafka_runtime::Consumer::new(source, handled.handler(), dead_letters);
+    let running = Running::of(tool);
+    handled.reach(3).await;
+    running.stop().await;
+    assert_eq!(backend.log().committed("tool", "events.dead", 0).unwrap(), Some(3));
+    assert_eq!(backend.dead_letters().await.iter().map(payload).collect::<Vec<_>>(), ["letter"; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_groups_read_the_same_records() {
+    let backend = Embedded::new();
+    produce(&backend, &["a"], 100).await;
+    let (one, two) = (Handled::default(), Handled::default());
+    let first = Running::of(consumer(&backend, one.handler()));
+    let source = Arc::new(backend.log().source("other", &["events"]).unwrap());
+    let dead_letters = kafka_runtime::DeadLetters::new(backend.producer(), backend.dead_topic());
+    let second = Running::of(kafka_runtime::Consumer::new(source, two.handler(), dead_letters));
+    one.reach(100).await;
+    two.reach(100).await;
+    backend.log().send(record("a", "more")).await.unwrap();
+    one.reach(101).await;
+    two.reach(101).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(one.payloads(), two.payloads());
+}

@@ -1,0 +1,49 @@
+//! One suite over both logs: what the promises of the crate say must hold for the embedded log and for Apache Kafka.
+//! Kafka's address comes from `GODWIT_TEST_KAFKA`.
+
+mod backend;
+mod committing;
+mod embedded;
+mod handling;
+mod kafka;
+mod producing;
+mod support;
+
+/// Every test of the suite, once for each backend.
+macro_rules! conformance {
+    ($($module:ident :: $test:ident,)*) => {
+        mod on_the_embedded_log {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::$module::$test(crate::backend::Embedded::new()).await;
+            })*
+        }
+        mod on_kafka {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::$module::$test(crate::backend::Kafka::new().await).await;
+            })*
+        }
+    };
+}
+
+conformance! {
+    handling::everything_acknowledged_is_handled_in_order_per_key,
+    handling::what_comes_out_is_what_went_in,
+    handling::a_failing_batch_is_retried_and_nothing_overtakes_it,
+    handling::other_partitions_go_on_while_one_fails,
+    handling::a_panic_is_a_failure_like_others,
+    handling::rejected_records_reach_the_dead_letters_and_the_partition_goes_on,
+    handling::a_batch_is_what_queued_up_within_the_limit,
+    handling::a_partition_that_waits_holds_little_and_loses_nothing,
+    committing::a_restart_goes_on_from_what_was_committed,
+    committing::what_was_not_committed_is_delivered_again,
+    committing::commits_never_pass_an_unhandled_record,
+    committing::nothing_is_committed_while_the_hook_fails,
+    committing::a_drain_finishes_and_commits_the_batch_in_flight,
+    committing::a_drain_does_not_wait_for_ever,
+    producing::callbacks_are_called_exactly_once_in_order,
+    producing::a_dropped_producer_answers_everything,
+    producing::flush_waits_for_every_answer,
+    producing::a_record_that_is_too_large_is_refused,
+}

@@ -1,0 +1,163 @@
+//! What tests need to say what they mean.
+
+use crate::backend::Backend;
+use kafka_runtime::{
+    Backoff, Batch, Consumer, ConsumerConfig, DeadLetters, Error, Handler, HandlerError, Outcome, Position,
+    ProducerRecord, Record,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Waits until `holds`, or fails after 30 s.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok(), "waited in vain: {what}");
+}
+
+/// Quick retries and frequent commits.
+pub(crate) fn config() -> ConsumerConfig {
+    ConsumerConfig {
+        backoff: Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20) },
+        commit_interval: Duration::from_millis(50),
+        ..ConsumerConfig::default()
+    }
+}
+
+/// A consumer that runs in the background.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinSet<Result<(), Error>>,
+}
+
+impl Running {
+    pub(crate) fn start(backend: &impl Backend, handler: impl Handler) -> Self {
+        Self::of(consumer(backend, handler).config(config()))
+    }
+
+    pub(crate) fn of(consumer: Consumer<impl Handler>) -> Self {
+        let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
+        task.spawn(consumer.run(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(20), self.task.join_next()).await.expect("it stops");
+        ended.expect("it was running").expect("it did not panic").expect("it ended well");
+    }
+
+    /// Ends it at once, without finishing or committing anything.
+    pub(crate) async fn abandon(mut self) {
+        self.task.shutdown().await;
+    }
+}
+
+pub(crate) fn consumer<H: Handler>(backend: &impl Backend, handler: H) -> Consumer<H> {
+    let dead_letters = DeadLetters::new(backend.producer(), backend.dead_topic());
+    Consumer::new(backend.source(), handler, dead_letters)
+}
+
+/// What was handled, in the order in which it was.
+#[derive(Clone, Default)]
+pub(crate) struct Handled(Arc<Mutex<Vec<Record>>>);
+
+impl Handled {
+    pub(crate) fn add(&self, batch: &Batch) {
+        self.0.lock().unwrap().extend(batch.records.iter().cloned());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn payloads(&self) -> Vec<String> {
+        self.records().iter().map(payload).collect()
+    }
+
+    /// Payloads by key.
+    pub(crate) fn by_key(&self) -> BTreeMap<String, Vec<String>> {
+        let mut keys = BTreeMap::<String, Vec<String>>::new();
+        for record in self.records() {
+            keys.entry(String::from_utf8(record.key.to_vec()).unwrap()).or_default().push(payload(&record));
+        }
+        keys
+    }
+
+    /// A handler that succeeds.
+    pub(crate) fn handler(&self) -> impl Handler {
+        self.deciding(|_| Ok(Outcome::default()))
+    }
+
+    /// A handler that does what `decide` says; what it succeeds with counts as handled.
+    pub(crate) fn deciding(
+        &self,
+        decide: impl Fn(&Batch) -> Result<Outcome, HandlerError> + Clone + Send + Sync + 'static,
+    ) -> impl Handler {
+        let handled = self.clone();
+        tower::service_fn(move |batch: Batch| {
+            let (handled, decide) = (handled.clone(), decide.clone());
+            async move {
+                let outcome = decide(&batch)?;
+                handled.add(&batch);
+                Ok(outcome)
+            }
+        })
+    }
+
+    pub(crate) async fn reach(&self, count: usize) {
+        eventually(&format!("{count} records handled"), async || self.len() >= count).await;
+    }
+}
+
+pub(crate) fn payload(record: &Record) -> String {
+    String::from_utf8(record.payload.to_vec()).unwrap()
+}
+
+/// Sends `count` records for each key, `KEY:0`, `KEY:1`, … in turn, and returns when all are acknowledged.
+pub(crate) async fn produce(backend: &impl Backend, keys: &[&str], count: usize) -> Vec<Position> {
+    let producer = backend.producer();
+    let mut waiting = Vec::new();
+    for n in 0..count {
+        for key in keys {
+            let record = ProducerRecord::new(backend.topic(), (*key).to_owned(), format!("{key}:{n}"));
+            waiting.push(enqueue(producer.as_ref(), record));
+        }
+    }
+    let mut positions = Vec::new();
+    for waiter in waiting {
+        positions.push(waiter.await.expect("answered").expect("acknowledged"));
+    }
+    positions
+}
+
+pub(crate) type Answer = tokio::sync::oneshot::Receiver<Result<Position, kafka_runtime::ProduceError>>;
+
+pub(crate) fn enqueue(producer: &dyn kafka_runtime::Producer, record: ProducerRecord) -> Answer {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    producer.enqueue(record, Box::new(move |result| drop(answer.send(result)))).expect("taken");
+    answered
+}
+
+/// `KEY:0` … `KEY:count-1`.
+pub(crate) fn expected(key: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{key}:{n}")).collect()
+}
+
+/// Drops what was delivered twice, keeping the first.
+pub(crate) fn without_repeats(payloads: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    payloads.into_iter().filter(|payload| seen.insert(payload.clone())).collect()
+}
