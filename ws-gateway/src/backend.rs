@@ -194,8 +194,13 @@ impl Backend {
             ));
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let connection =
-            Arc::new(Connection { id: format!("{}-{number:x}", self.run), identity, format, outbox });
+        let connection = Arc::new(Connection {
+            id: format!("{}-{number:x}", self.run),
+            identity,
+            opened_at_ms: now_ms(),
+            format,
+            outbox,
+        });
         self.hub.add(connection.clone())?;
         let receiver_seq = match self.renew(&connection).await {
             Ok(seq) => seq,
@@ -204,6 +209,8 @@ impl Backend {
                 return Err(fault);
             }
         };
+        let Identity { user, session, .. } = &connection.identity;
+        self.disconnect_elsewhere(user, session, connection.opened_at_ms).await;
         let welcome = Welcome {
             user: connection.identity.user.clone(),
             device: connection.identity.device.clone(),
@@ -239,13 +246,23 @@ impl Backend {
 
     /// Closes the connections of a session, on all gateways.
     pub async fn disconnect(&self, user: &str, session: &str) {
-        let request = DisconnectRequest { session: session.into(), app: self.app.clone(), user: user.into() };
-        self.hub.disconnect(user, session, &revoked());
+        self.hub.disconnect(user, session, i64::MAX, &revoked());
+        self.disconnect_elsewhere(user, session, 0).await;
+    }
+
+    /// Tells the other gateways that hold connections of a user to close those of a session.
+    async fn disconnect_elsewhere(&self, user: &str, session: &str, replaced_at_ms: i64) {
+        let request = DisconnectRequest {
+            session: session.into(),
+            app: self.app.clone(),
+            user: user.into(),
+            replaced_at_ms,
+        };
         let routes = self.services.cache.routes(&self.app, &[user]).await.unwrap_or_default();
         for gateway in routes.into_iter().flatten().filter(|gateway| **gateway != *self.address) {
             let mut peer = GatewayServiceClient::new(Caller::new((self.services.gateways)(&gateway)));
             if let Err(error) = peer.disconnect(request.clone()).await {
-                tracing::warn!(%gateway, %error, "a gateway was not told of a log-out; it finds out by itself");
+                tracing::warn!(%gateway, %error, "a gateway was not told to close a session; it finds out by itself");
             }
         }
     }
@@ -258,7 +275,6 @@ impl Backend {
         client_msg_id: String,
         content: Content,
     ) -> Entry {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Entry {
             app: self.app.clone(),
             message_id: abi::ids::message(&self.app, &conversation, &sender.user, &client_msg_id),
@@ -266,7 +282,7 @@ impl Backend {
             sender: sender.user.clone(),
             sender_device: sender.device.clone(),
             client_msg_id,
-            sent_at_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            sent_at_ms: now_ms(),
             content: Some(content),
             ..Entry::default()
         }
@@ -434,6 +450,12 @@ impl Backend {
     pub fn may_connect(&self, address: IpAddr) -> Result<(), Fault> {
         self.limits.connect(address)
     }
+}
+
+/// Milliseconds since 1970-01-01 UTC.
+fn now_ms() -> i64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The reason to close the connections of a session that was ended.

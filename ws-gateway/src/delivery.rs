@@ -2,6 +2,7 @@
 
 use crate::{
     backend::{Backend, revoked},
+    hub::replaced_fault,
     metrics,
 };
 use abi::v1::{
@@ -29,8 +30,11 @@ impl GatewayService for Delivery {
         &self,
         request: Request<DisconnectRequest>,
     ) -> Result<Response<DisconnectResponse>, Status> {
-        let DisconnectRequest { session, user, .. } = request.into_inner();
-        self.0.hub.disconnect(&user, &session, &revoked());
+        let DisconnectRequest { session, user, replaced_at_ms, .. } = request.into_inner();
+        match replaced_at_ms {
+            0 => self.0.hub.disconnect(&user, &session, i64::MAX, &revoked()),
+            opened_since => self.0.hub.disconnect(&user, &session, opened_since, &replaced_fault()),
+        };
         Ok(Response::new(DisconnectResponse {}))
     }
 }

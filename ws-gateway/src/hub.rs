@@ -35,6 +35,8 @@ pub struct Connection {
     pub id: String,
     /// Who it is.
     pub identity: Identity,
+    /// When its device said hello, milliseconds since 1970-01-01 UTC.
+    pub opened_at_ms: i64,
     /// How it talks.
     pub format: Format,
     /// What waits to be written.
@@ -70,7 +72,7 @@ impl Hub {
         connections.retain(|other| {
             let replaced = other.identity.device == connection.identity.device;
             if replaced {
-                other.outbox.close(Fault::new(ErrorCode::Replaced, "the same device connected again"));
+                other.outbox.close(replaced_fault());
             }
             !replaced
         });
@@ -99,11 +101,13 @@ impl Hub {
         }
     }
 
-    /// Closes the connections of a session and says how many there were.
-    pub fn disconnect(&self, user: &str, session: &str, fault: &Fault) -> u32 {
+    /// Closes the connections of a session that were opened before a time, and says how many there were.
+    pub fn disconnect(&self, user: &str, session: &str, opened_before_ms: i64, fault: &Fault) -> u32 {
         let users = self.users();
         let connections = users.get(user).map(Vec::as_slice).unwrap_or_default();
-        let ended = connections.iter().filter(|connection| connection.identity.session == session);
+        let ended = connections.iter().filter(|connection| {
+            connection.identity.session == session && connection.opened_at_ms < opened_before_ms
+        });
         ended.map(|connection| connection.outbox.close(fault.clone())).count().try_into().unwrap_or(u32::MAX)
     }
 
@@ -158,6 +162,11 @@ impl Hub {
     }
 }
 
+/// The reason to close a connection whose device has a newer one.
+pub fn replaced_fault() -> Fault {
+    Fault::new(ErrorCode::Replaced, "the same device connected again")
+}
+
 /// A frame made once per wire format, when it is first needed.
 #[derive(Default)]
 struct PerFormat {
@@ -185,6 +194,7 @@ mod tests {
         Arc::new(Connection {
             id: id.into(),
             identity: Identity { user: user.into(), device: device.into(), session: format!("s-{device}") },
+            opened_at_ms: 1_000,
             format: Format::Proto,
             outbox: Arc::new(Outbox::new(10_000)),
         })
@@ -236,12 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_disconnected_by_its_id() {
+    fn a_session_is_disconnected_but_not_what_was_opened_since() {
         let hub = Hub::new(4);
         hub.add(connection("alice", "phone", "1")).unwrap();
         hub.add(connection("alice", "tablet", "2")).unwrap();
         let fault = Fault::new(ErrorCode::Revoked, "logged out");
-        assert_eq!(hub.disconnect("alice", "s-phone", &fault), 1);
-        assert_eq!(hub.disconnect("alice", "s-other", &fault), 0);
+        assert_eq!(hub.disconnect("alice", "s-phone", 1_000, &fault), 0);
+        assert_eq!(hub.disconnect("alice", "s-phone", 1_001, &fault), 1);
+        assert_eq!(hub.disconnect("alice", "s-other", i64::MAX, &fault), 0);
     }
 }

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite;
 
 /// A device that does not take a goodbye in this time does not get one.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -42,18 +43,28 @@ enum End {
 
 impl From<axum::Error> for End {
     fn from(error: axum::Error) -> Self {
-        let too_large = {
-            let text = error.to_string();
-            text.contains("too long") || text.contains("too large") || text.contains("too big")
-        };
-        if too_large {
-            return Self::Close(Fault::new(
-                ErrorCode::TooLarge,
-                "the frame is larger than this server takes",
-            ));
+        use tungstenite::{Error, error::ProtocolError};
+        match error.into_inner().downcast::<Error>().map(|error| *error) {
+            Ok(Error::Capacity(error)) => {
+                let sentence = format!("the frame is larger than this server takes: {error}");
+                Self::Close(Fault::new(ErrorCode::TooLarge, sentence))
+            }
+            Ok(Error::Utf8(error)) => {
+                Self::Close(Fault::invalid(format!("the text frame is not UTF-8: {error}")))
+            }
+            Ok(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Self::Gone,
+            Ok(Error::Protocol(error)) => {
+                Self::Close(Fault::invalid(format!("not a WebSocket frame: {error}")))
+            }
+            Ok(error) => {
+                tracing::debug!(%error, "socket ended");
+                Self::Gone
+            }
+            Err(error) => {
+                tracing::debug!(error, "socket ended");
+                Self::Gone
+            }
         }
-        tracing::debug!(%error, "socket ended");
-        Self::Gone
     }
 }
 
@@ -233,12 +244,15 @@ impl Shell {
             self.socket.feed(self.format.encode(&frame)).await?;
             self.socket.send(Message::Close(Some(close))).await?;
             // The device answers with a close of its own; a socket that is dropped before may take the goodbye along.
-            while let Some(Ok(message)) = self.socket.next().await {
-                if matches!(message, Message::Close(_)) {
-                    break;
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(_))) | None => return Ok::<_, axum::Error>(()),
+                    Some(Ok(_)) => {}
+                    // What can't be read (a frame that is too large) is still there, and a socket that is dropped with
+                    // unread bytes is reset: let the device have the goodbye first.
+                    Some(Err(_)) => tokio::time::sleep(GOODBYE).await,
                 }
             }
-            Ok::<_, axum::Error>(())
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
