@@ -14,7 +14,7 @@ mod store;
 mod terminal;
 
 pub use args::{Args, Command, GroupCommand, LoadCommand, LoadOptions};
-pub(crate) use output::Output;
+pub(crate) use output::{Output, remark};
 
 use anyhow::Result;
 use context::Context;

@@ -101,7 +101,11 @@ impl Connection {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
-                Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
+                Some(Ok(Message::Close(frame))) => {
+                    // The answer was queued by reading; the server waits for it.
+                    let _ = self.socket.flush().now_or_never();
+                    return Err(closed(frame.as_ref()));
+                }
                 Some(Ok(Message::Text(_))) => {
                     return Err(Error::Protocol("a text frame on a binary connection".into()));
                 }

@@ -4,7 +4,7 @@ use crate::{Error, Server};
 use abi::{
     Fault,
     error::ErrorCode,
-    v1::{Entry, HistoryVisibility},
+    v1::{Entry, HistoryVisibility, Member},
 };
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -59,22 +59,9 @@ pub struct Group {
     pub entry: Option<Entry>,
 }
 
-/// A member of a group, as the API writes it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GroupMember {
-    /// User id.
-    pub user: String,
-    /// `owner` or `member`, in whatever spelling the server uses.
-    #[serde(default)]
-    pub role: serde_json::Value,
-    /// First entry that the member can see.
-    #[serde(default)]
-    pub visible_from: serde_json::Value,
-}
-
 #[derive(Deserialize)]
 struct Members {
-    members: Vec<GroupMember>,
+    members: Vec<Member>,
 }
 
 /// RFC 9457.
@@ -171,7 +158,7 @@ impl Api {
     ///
     /// # Errors
     /// `FORBIDDEN` for those who are not in it.
-    pub async fn members(&self, access_token: &str, group: &str) -> Result<Vec<GroupMember>, Error> {
+    pub async fn members(&self, access_token: &str, group: &str) -> Result<Vec<Member>, Error> {
         let path = format!("/v1/groups/{group}/members");
         let members: Members = self.call(Method::GET, &path, Some(access_token), None).await?;
         Ok(members.members)

@@ -1,12 +1,107 @@
-//! x
+//! The load generator: puts load on a server, measures, and checks the promise while it does.
+//!
+//! It is made to be cheap, as it often shares a machine with the server it measures: one thread, its own loops over the
+//! frame codec instead of the SDK's queues, all that is due in one write. Receivers are the SDK's [`Sync`](crate::sync),
+//! so whatever is lost, doubled or late on the wire, what is counted is what an application would see.
+//!
+//! - `exchange`: one run of senders and receivers: open, send, wait for the rest, read back, compare.
+//! - `sender`, `receiver`: one connection each, through reconnects.
+//! - `ledger`: which messages were sent, acknowledged, received and stored.
+//! - `pacer`: wakes senders at fixed times.
+//! - `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
+
+mod exchange;
+mod idle;
+mod ledger;
+mod pacer;
+mod process;
+mod receiver;
+mod report;
+mod sender;
+mod users;
+
 use crate::{
     Server,
     cli::{LoadCommand, Output},
 };
-pub(crate) async fn run(
-    _server: Server,
-    _out: Output,
-    _command: LoadCommand,
-) -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+use abi::{ids, v1::HistoryVisibility};
+use anyhow::{Context as _, Result};
+use exchange::{Conversation, Load};
+use report::Outcome;
+use sender::Pace;
+use std::{process::ExitCode, rc::Rc};
+use tokio::task::LocalSet;
+use users::Users;
+
+/// Runs a load and reports; the exit code is 1 when the promise was broken.
+pub(crate) async fn run(server: Server, out: Output, command: LoadCommand) -> Result<ExitCode> {
+    let report = LocalSet::new().run_until(dispatch(server, command)).await?;
+    for line in report.table() {
+        out.text(&line)?;
+    }
+    out.object(&report.object())?;
+    if let Some(fault) = report.fault() {
+        crate::cli::remark(&format!("godwit-cli: {fault}"));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dispatch(server: Server, command: LoadCommand) -> Result<Outcome> {
+    let users = Users::new(server);
+    match command {
+        LoadCommand::Pair { pairs, rate, options } => {
+            let conversations = pairs_of(&users, pairs as usize).await?;
+            exchange::run(
+                users.server(),
+                Load { name: "pair", conversations, pace: Pace::Rate(rate), options },
+            )
+            .await
+        }
+        LoadCommand::Flood { connections, in_flight, options } => {
+            let conversations = pairs_of(&users, connections as usize / 2).await?;
+            let pace = Pace::Window(in_flight as usize);
+            exchange::run(users.server(), Load { name: "flood", conversations, pace, options }).await
+        }
+        LoadCommand::Fanout { members, rate, options } => {
+            let conversations = vec![group_of(&users, members as usize).await?];
+            exchange::run(
+                users.server(),
+                Load { name: "fanout", conversations, pace: Pace::Rate(rate), options },
+            )
+            .await
+        }
+        LoadCommand::Idle { connections, options } => idle::run(&users, connections as usize, &options).await,
+    }
+}
+
+async fn pairs_of(users: &Users, pairs: usize) -> Result<Vec<Conversation>> {
+    let mut users = users.register(pairs * 2).await?.into_iter();
+    let mut conversations = Vec::with_capacity(pairs);
+    while let (Some(sender), Some(receiver)) = (users.next(), users.next()) {
+        let id = ids::direct(&sender.name, &receiver.name);
+        conversations.push(Conversation { id, sender, receivers: vec![receiver] });
+    }
+    Ok(conversations)
+}
+
+async fn group_of(users: &Users, members: usize) -> Result<Conversation> {
+    let mut members = users.register(members).await?;
+    let sender = members.remove(0);
+    let names: Vec<String> = members.iter().map(|user| user.name.clone()).collect();
+    let token = crate::tokens::TokenSource::token(&*sender.tokens, None).await?;
+    let request = crate::client::new_client_msg_id();
+    let group = users
+        .api()
+        .create_group(&token, "load", &names, HistoryVisibility::All, &request)
+        .await
+        .context("cannot make the group")?;
+    Ok(Conversation { id: group.conversation, sender, receivers: members })
+}
+
+/// A user of a run.
+#[derive(Clone)]
+struct LoadUser {
+    name: String,
+    tokens: Rc<crate::tokens::SessionTokens>,
 }

@@ -6,7 +6,7 @@ use abi::{
     v1::{HistoryVisibility, Role},
 };
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(super) async fn run(context: &Context, command: GroupCommand) -> Result<()> {
     let request = crate::client::new_client_msg_id();
@@ -48,9 +48,11 @@ pub(super) async fn run(context: &Context, command: GroupCommand) -> Result<()> 
             check(&group)?;
             let (_, token) = context.access().await?;
             for member in context.api.members(&token, &group).await? {
-                let owns = if is_owner(&member.role) { " (owner)" } else { "" };
+                let owns = if member.role() == Role::Owner { " (owner)" } else { "" };
                 context.out.text(&format!("{}{owns}", member.user))?;
-                context.out.object(&serde_json::to_value(&member)?)?;
+                context.out.object(&json!({
+                    "user": member.user, "role": messages::role_name(member.role()), "visible_from": member.visible_from,
+                }))?;
             }
         }
         GroupCommand::List { group: None } => {
@@ -74,12 +76,5 @@ fn check(group: &str) -> Result<()> {
     match Conversation::parse(group) {
         Ok(Conversation::Group(_)) => Ok(()),
         _ => Err(Usage(format!("{group} is not a group; its id looks like g:...")).into()),
-    }
-}
-
-fn is_owner(role: &Value) -> bool {
-    match role {
-        Value::String(name) => name.to_ascii_lowercase().ends_with("owner"),
-        number => number.as_i64() == Some(i64::from(i32::from(Role::Owner))),
     }
 }

@@ -6,7 +6,7 @@ use super::{
     output::{self, clock, label},
 };
 use crate::{Client, Event, State, sync::Start, text};
-use abi::v1::{Entry, GetHeads, GetHistory, Head};
+use abi::v1::{Entry, GetHeads, GetHistory, Head, Role};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::{io::Read as _, time::Duration};
@@ -158,9 +158,18 @@ pub(super) fn head_object(head: &Head) -> Value {
         "conversation_seq": head.conversation_seq,
         "read_seq": head.read_seq,
         "unread": unread(head),
-        "role": head.role().as_str_name().trim_start_matches("ROLE_").to_ascii_lowercase(),
+        "role": role_name(head.role()),
         "last_sent_at_ms": head.last_sent_at_ms,
     })
+}
+
+/// `owner` or `member`.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Member => "member",
+        Role::Unspecified => "none",
+    }
 }
 
 /// All heads, page by page.

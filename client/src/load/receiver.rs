@@ -1,0 +1,253 @@
+//! One connection that receives: the SDK's synchronisation without its queues.
+
+use super::{
+    LoadUser,
+    exchange::Run,
+    ledger::{Seen, Sent, Stamp},
+};
+use crate::{
+    Connection, Error, State, codec,
+    connection::HELLO_ID,
+    sync::{self, Request, Start, Sync},
+};
+use abi::v1::{Entry, GetHeads, GetHistory, Ping, client_frame::Frame as Ask, server_frame::Frame};
+use bytes::Bytes;
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+/// There is always room: what is received is counted and forgotten.
+const ROOM: usize = 1 << 20;
+/// Pause before catching up is tried again after an error.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) struct Receiver {
+    pub(super) run: Rc<Run>,
+    pub(super) user: LoadUser,
+    pub(super) conversation: String,
+    pub(super) sent: Rc<RefCell<Sent>>,
+    pub(super) seen: Rc<RefCell<Seen>>,
+    pub(super) stop: CancellationToken,
+    sync: Sync,
+    asked: HashMap<u32, Request>,
+    next_id: u32,
+    entries: Vec<Entry>,
+    /// Nothing is asked before this.
+    paused: Option<Instant>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        run: Rc<Run>,
+        user: LoadUser,
+        conversation: String,
+        sent: Rc<RefCell<Sent>>,
+        seen: Rc<RefCell<Seen>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            run,
+            user,
+            conversation,
+            sent,
+            seen,
+            stop,
+            sync: Sync::new(State::default(), Start::Beginning),
+            asked: HashMap::new(),
+            next_id: HELLO_ID,
+            entries: Vec::new(),
+            paused: None,
+        }
+    }
+
+    /// Receives until stopped.
+    ///
+    /// # Errors
+    /// A server that stays away, or does not let the user in.
+    pub(super) async fn run(mut self, connection: Connection) -> Result<(), Error> {
+        let mut connection = Some(connection);
+        let stop = self.stop.clone();
+        loop {
+            let mut open = match connection.take() {
+                Some(open) => open,
+                None => tokio::select! {
+                    open = self.user.connect(&self.run.server, self.sync.have()) => open?,
+                    () = stop.cancelled() => return Ok(()),
+                },
+            };
+            match self.live(&mut open).await {
+                Ok(()) => {
+                    open.close().await;
+                    return Ok(());
+                }
+                Err(_) => self.run.count_reconnect(),
+            }
+        }
+    }
+
+    async fn live(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        self.sync.on_welcome(connection.welcome.receiver_seq);
+        self.asked.clear();
+        self.paused = None;
+        let stop = self.stop.clone();
+        let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
+        // More often than a device: what was missed is to be found before the run gives it up as lost.
+        let mut beat = interval(heartbeat.min(Duration::from_secs(5)));
+        let mut heard = Instant::now();
+        loop {
+            self.ask(connection).await?;
+            tokio::select! {
+                bytes = connection.next_bytes() => {
+                    self.receive(bytes?)?;
+                    while let Some(bytes) = connection.try_next_bytes() {
+                        self.receive(bytes?)?;
+                    }
+                    heard = Instant::now();
+                }
+                _ = beat.tick() => {
+                    if heard.elapsed() > heartbeat.mul_f64(2.5) {
+                        return Err(Error::Timeout { what: "the heartbeat" });
+                    }
+                    self.next_id += 1;
+                    connection.feed(codec::encode(self.next_id, Ask::Ping(Ping {}))).await?;
+                    connection.flush().await?;
+                }
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn ask(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        if self.paused.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        self.paused = None;
+        let mut fed = false;
+        while let Some(request) = self.sync.next_request(ROOM) {
+            let frame = match &request {
+                Request::Heads { after } => {
+                    Ask::Heads(GetHeads { after: after.clone(), limit: sync::HEADS_PAGE })
+                }
+                Request::History { conversation, after } => Ask::History(GetHistory {
+                    conversation: conversation.clone(),
+                    after: *after,
+                    limit: abi::MAX_PAGE,
+                    ..GetHistory::default()
+                }),
+            };
+            self.next_id += 1;
+            self.asked.insert(self.next_id, request);
+            connection.feed(codec::encode(self.next_id, frame)).await?;
+            fed = true;
+        }
+        self.sync.settle();
+        if fed { connection.flush().await } else { Ok(()) }
+    }
+
+    fn receive(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let frame = codec::decode(bytes)?;
+        let request = if frame.id == 0 { None } else { self.asked.remove(&frame.id) };
+        let mut entries = std::mem::take(&mut self.entries);
+        match (frame.frame, request) {
+            (Some(Frame::Deliver(deliver)), _) => self.sync.on_deliver(deliver, ROOM, &mut entries),
+            (Some(Frame::Pong(pong)), _) => self.sync.on_seq(pong.receiver_seq),
+            (Some(Frame::Heads(page)), Some(_)) => self.sync.on_heads(page),
+            (Some(Frame::History(page)), Some(Request::History { conversation, .. })) => {
+                self.sync.on_history(&conversation, page, &mut entries);
+            }
+            (Some(Frame::Error(error)), Some(request)) => {
+                let fault = abi::Fault::from(error);
+                self.sync.on_failed(&request, &fault);
+                self.paused = Some(Instant::now() + fault.retry_after.unwrap_or(PAUSE));
+            }
+            _ => {}
+        }
+        if !entries.is_empty() {
+            let (sent, mut seen) = (self.sent.borrow(), self.seen.borrow_mut());
+            for entry in entries.drain(..).filter(|entry| entry.conversation == self.conversation) {
+                if let Some(stamp) = Stamp::read(&entry) {
+                    seen.take(stamp.counter, &sent.refused);
+                    self.run.received(stamp.intended);
+                }
+            }
+        }
+        self.entries = entries;
+        Ok(())
+    }
+}
+
+/// Reads a whole conversation back: what is stored, and in which order.
+///
+/// # Errors
+/// A server that stays away, or does not let the user in.
+pub(super) async fn read_back(
+    run: &Run,
+    user: &LoadUser,
+    conversation: &str,
+    sent: &RefCell<Sent>,
+) -> Result<Seen, Error> {
+    let mut seen = Seen::default();
+    let mut after = 0;
+    let mut connection = None;
+    loop {
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => user.connect(&run.server, None).await?,
+        };
+        match read_page(&mut open, conversation, after).await {
+            Ok(page) => {
+                for entry in &page.entries {
+                    if let Some(stamp) = Stamp::read(entry) {
+                        seen.take(stamp.counter, &sent.borrow().refused);
+                    }
+                    // A number that is left out or comes again is as wrong as a message in another place.
+                    if entry.conversation_seq != after + 1 {
+                        seen.out_of_order += 1;
+                    }
+                    after = entry.conversation_seq;
+                }
+                if !page.more || page.entries.is_empty() {
+                    open.close().await;
+                    return Ok(seen);
+                }
+                connection = Some(open);
+            }
+            Err(Error::Fault(fault)) if fault.code.is_retryable() => {
+                tokio::time::sleep(fault.retry_after.unwrap_or(PAUSE)).await;
+                connection = Some(open);
+            }
+            Err(Error::Fault(fault)) => return Err(fault.into()),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn read_page(
+    connection: &mut Connection,
+    conversation: &str,
+    after: u64,
+) -> Result<abi::v1::HistoryPage, Error> {
+    let request = GetHistory {
+        conversation: conversation.to_owned(),
+        after,
+        limit: abi::MAX_PAGE,
+        ..GetHistory::default()
+    };
+    const ID: u32 = HELLO_ID + 1;
+    connection.feed(codec::encode(ID, Ask::History(request))).await?;
+    connection.flush().await?;
+    loop {
+        let answer = tokio::time::timeout(Duration::from_secs(30), connection.next());
+        let frame = answer.await.map_err(|_| Error::Timeout { what: "a page of history" })??;
+        match frame.frame {
+            Some(Frame::History(page)) if frame.id == ID => return Ok(page),
+            Some(Frame::Error(error)) if frame.id == ID => return Err(Error::Fault(error.into())),
+            _ => {}
+        }
+    }
+}

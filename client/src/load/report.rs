@@ -1,0 +1,264 @@
+//! What a run says at its end.
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+/// Longest latency that is told apart from longer ones.
+const MAX_MICROS: u64 = 600_000_000;
+
+/// Latencies, with three significant digits.
+#[derive(Debug)]
+pub(super) struct Latency {
+    micros: Histogram<u64>,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        let micros = Histogram::new_with_bounds(1, MAX_MICROS, 3).expect("the bounds are in order");
+        Self { micros }
+    }
+}
+
+impl Latency {
+    pub(super) fn record(&mut self, nanos: u64) {
+        self.micros.saturating_record(nanos / 1_000);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.micros.len()
+    }
+
+    fn quantiles(&self) -> [(&'static str, f64); 5] {
+        let at = |quantile| self.micros.value_at_quantile(quantile) as f64 / 1_000.0;
+        [
+            ("p50", at(0.5)),
+            ("p95", at(0.95)),
+            ("p99", at(0.99)),
+            ("p999", at(0.999)),
+            ("max", self.micros.max() as f64 / 1_000.0),
+        ]
+    }
+
+    fn object(&self) -> Value {
+        self.quantiles()
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    fn row(&self, what: &str) -> String {
+        let values = self.quantiles().map(|(_, value)| format!("{value:>10.2}"));
+        format!("{what:<16}{}", values.join(""))
+    }
+}
+
+/// How many messages did what.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) sent: u64,
+    pub(super) acked: u64,
+    /// By all receivers together.
+    pub(super) received: u64,
+    pub(super) stored: u64,
+    /// Acknowledged, and not stored or not received; once per receiver.
+    pub(super) lost: u64,
+    pub(super) duplicated: u64,
+    pub(super) out_of_order: u64,
+    /// Answers "try again".
+    pub(super) refused: u64,
+    pub(super) reconnects: u64,
+}
+
+/// What connections cost that do nothing.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) dropped: u64,
+    pub(super) logins_per_second: f64,
+    pub(super) connects_per_second: f64,
+    pub(super) server_bytes_per_connection: Option<u64>,
+    pub(super) server_cpu_percent: Option<f64>,
+}
+
+/// The outcome of a run.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) load: &'static str,
+    pub(super) connections: u64,
+    pub(super) seconds: f64,
+    pub(super) acks_per_second: f64,
+    pub(super) deliveries_per_second: f64,
+    pub(super) ack: Latency,
+    pub(super) receive: Latency,
+    pub(super) server_cpu_seconds_per_million: Option<f64>,
+    pub(super) client_cpu_seconds_per_million: Option<f64>,
+    /// Of runs that send.
+    pub(super) totals: Option<Totals>,
+    /// Of runs that don't.
+    pub(super) idle: Option<Idle>,
+}
+
+impl Outcome {
+    /// What was promised and not kept, as a sentence.
+    pub(super) fn fault(&self) -> Option<String> {
+        if let Some(idle) = self.idle.as_ref().filter(|idle| idle.dropped > 0) {
+            return Some(format!("{} of {} connections were dropped", idle.dropped, self.connections));
+        }
+        let totals = self.totals.as_ref()?;
+        let Totals { acked, lost, duplicated, out_of_order, .. } = totals;
+        if *acked == 0 {
+            return Some("not one message was acknowledged".to_owned());
+        }
+        (lost + duplicated + out_of_order > 0)
+            .then(|| format!("{lost} lost, {duplicated} duplicated, {out_of_order} out of order"))
+    }
+
+    /// For people.
+    pub(super) fn table(&self) -> Vec<String> {
+        let mut lines =
+            vec![format!("{} for {} s, {} connections", self.load, self.seconds, self.connections)];
+        let mut row = |what: &str, value: String| lines.push(format!("{what:<28}{value:>12}"));
+        if let Some(totals) = &self.totals {
+            for (what, value) in [
+                ("sent", totals.sent),
+                ("acked", totals.acked),
+                ("received", totals.received),
+                ("stored", totals.stored),
+                ("lost", totals.lost),
+                ("duplicated", totals.duplicated),
+                ("out of order", totals.out_of_order),
+                ("told to try again", totals.refused),
+                ("reconnects", totals.reconnects),
+            ] {
+                row(what, value.to_string());
+            }
+            row("acks per second", format!("{:.0}", self.acks_per_second));
+            row("deliveries per second", format!("{:.0}", self.deliveries_per_second));
+        }
+        if let Some(idle) = &self.idle {
+            row("dropped", idle.dropped.to_string());
+            row("log-ins per second", format!("{:.0}", idle.logins_per_second));
+            row("connects per second", format!("{:.0}", idle.connects_per_second));
+            if let Some(bytes) = idle.server_bytes_per_connection {
+                row("server bytes per connection", bytes.to_string());
+            }
+            if let Some(percent) = idle.server_cpu_percent {
+                row("server CPU %", format!("{percent:.1}"));
+            }
+        }
+        if let Some(seconds) = self.server_cpu_seconds_per_million {
+            row("server CPU s per million", format!("{seconds:.1}"));
+        }
+        if let Some(seconds) = self.client_cpu_seconds_per_million {
+            row("own CPU s per million", format!("{seconds:.1}"));
+        }
+        if self.totals.is_some() {
+            let names = self.ack.quantiles().map(|(name, _)| format!("{name:>10}"));
+            lines.push(format!("{:<16}{}", "milliseconds", names.join("")));
+            lines.push(self.ack.row("send to ack"));
+            lines.push(self.receive.row("send to receive"));
+        }
+        lines
+    }
+
+    /// For programs.
+    pub(super) fn object(&self) -> Value {
+        let mut object = json!({
+            "load": self.load,
+            "connections": self.connections,
+            "seconds": self.seconds,
+            "server_cpu_seconds_per_million": self.server_cpu_seconds_per_million,
+            "client_cpu_seconds_per_million": self.client_cpu_seconds_per_million,
+        });
+        if let Some(totals) = &self.totals {
+            for (name, value) in [
+                ("sent", totals.sent),
+                ("acked", totals.acked),
+                ("received", totals.received),
+                ("stored", totals.stored),
+                ("lost", totals.lost),
+                ("duplicated", totals.duplicated),
+                ("out_of_order", totals.out_of_order),
+                ("refused", totals.refused),
+                ("reconnects", totals.reconnects),
+            ] {
+                object[name] = json!(value);
+            }
+            object["acks_per_second"] = json!(self.acks_per_second);
+            object["deliveries_per_second"] = json!(self.deliveries_per_second);
+            object["ack_ms"] = self.ack.object();
+            object["receive_ms"] = self.receive.object();
+        }
+        if let Some(idle) = &self.idle {
+            object["dropped"] = json!(idle.dropped);
+            object["logins_per_second"] = json!(idle.logins_per_second);
+            object["connects_per_second"] = json!(idle.connects_per_second);
+            object["server_bytes_per_connection"] = json!(idle.server_bytes_per_connection);
+            object["server_cpu_percent"] = json!(idle.server_cpu_percent);
+        }
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(totals: Totals) -> Outcome {
+        let mut ack = Latency::default();
+        for micros in 1..=1_000 {
+            ack.record(micros * 1_000);
+        }
+        Outcome {
+            load: "pair",
+            connections: 2,
+            seconds: 1.0,
+            acks_per_second: 1_000.0,
+            deliveries_per_second: 1_000.0,
+            ack,
+            receive: Latency::default(),
+            server_cpu_seconds_per_million: None,
+            client_cpu_seconds_per_million: Some(3.0),
+            totals: Some(totals),
+            idle: None,
+        }
+    }
+
+    #[test]
+    fn a_broken_promise_is_a_fault() {
+        let kept = || Totals { acked: 10, ..Totals::default() };
+        assert_eq!(outcome(kept()).fault(), None);
+        for broken in [
+            Totals { lost: 1, ..kept() },
+            Totals { duplicated: 1, ..kept() },
+            Totals { out_of_order: 1, ..kept() },
+            Totals::default(),
+        ] {
+            assert!(outcome(broken).fault().is_some());
+        }
+    }
+
+    #[test]
+    fn programs_get_every_figure() {
+        let object = outcome(Totals { acked: 10, ..Totals::default() }).object();
+        for name in [
+            "sent",
+            "acked",
+            "received",
+            "stored",
+            "lost",
+            "duplicated",
+            "out_of_order",
+            "acks_per_second",
+            "deliveries_per_second",
+            "server_cpu_seconds_per_million",
+            "client_cpu_seconds_per_million",
+        ] {
+            assert!(object.get(name).is_some(), "{name}");
+        }
+        for name in ["p50", "p95", "p99", "p999", "max"] {
+            assert!(object["ack_ms"][name].is_number() && object["receive_ms"][name].is_number(), "{name}");
+        }
+        assert!((object["ack_ms"]["p50"].as_f64().unwrap() - 0.5).abs() < 0.01);
+    }
+}

@@ -1,0 +1,133 @@
+//! Accounts for a run, with names that no other run has.
+
+use super::LoadUser;
+use crate::{Connection, Error, Server, error::Recovery, http::Api, tokens::SessionTokens};
+use abi::{error::ErrorCode, v1::ReceiverSeq};
+use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+/// Requests that are made at a time.
+const PARALLEL: usize = 16;
+/// How long the server may be away before a run is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of the accounts of a run; they are of no use to anybody afterwards.
+const PASSWORD_BYTES: usize = 24;
+
+/// Makes accounts.
+pub(super) struct Users {
+    api: Api,
+    run: String,
+    password: String,
+}
+
+impl Users {
+    pub(super) fn new(server: Server) -> Self {
+        let secret: [u8; PASSWORD_BYTES] = rand::random();
+        let run = format!("{:08x}", rand::random::<u32>());
+        Self { api: Api::new(server), run, password: abi::ids::hex(&secret) }
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        self.api.server()
+    }
+
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Registers so many users, several at a time, as fast as the server lets it.
+    pub(super) async fn register(&self, count: usize) -> Result<Vec<LoadUser>> {
+        let bar = bar("accounts", count as u64);
+        let users = stream::iter(0..count)
+            .map(|index| async move {
+                let name = format!("load-{}-{index}", self.run);
+                let tokens = patiently(|| async {
+                    match self.api.register(&name, &self.password, "load").await {
+                        // An earlier attempt got through, only its answer did not.
+                        Err(Error::Fault(fault)) if fault.code == ErrorCode::AlreadyExists => {
+                            self.api.login(&name, &self.password, "load").await
+                        }
+                        result => result,
+                    }
+                })
+                .await?;
+                Ok::<_, Error>(LoadUser {
+                    name,
+                    tokens: Rc::new(SessionTokens::new(self.api.clone(), tokens)),
+                })
+            })
+            .buffered(PARALLEL)
+            .inspect(|_| bar.inc(1))
+            .try_collect()
+            .await
+            .context("cannot register users");
+        bar.finish_and_clear();
+        users
+    }
+}
+
+/// Repeats what fails for a while.
+pub(super) async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let give_up = Instant::now() + PATIENCE;
+    let mut backoff = crate::client::backoff::Backoff::new(Duration::from_secs(1));
+    loop {
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        match error.recovery() {
+            Recovery::Retry(told) if Instant::now() < give_up => {
+                tokio::time::sleep(backoff.pause(told)).await
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+impl LoadUser {
+    /// Connects, waiting for a server that is away.
+    pub(super) async fn connect(
+        &self,
+        server: &Server,
+        have: Option<ReceiverSeq>,
+    ) -> Result<Connection, Error> {
+        patiently(|| async {
+            let token = crate::tokens::TokenSource::token(&*self.tokens, None).await?;
+            Connection::open(server, &token, have).await
+        })
+        .await
+    }
+}
+
+/// Opens a connection for each user, several at a time.
+pub(super) async fn connect_all(
+    server: &Server,
+    users: impl Iterator<Item = &LoadUser>,
+) -> Result<Vec<Connection>> {
+    let users: Vec<&LoadUser> = users.collect();
+    let bar = bar("connections", users.len() as u64);
+    let connections = stream::iter(users)
+        .map(|user| user.connect(server, None))
+        .buffered(PARALLEL)
+        .inspect(|_| bar.inc(1))
+        .try_collect()
+        .await
+        .context("cannot open the connections");
+    bar.finish_and_clear();
+    connections
+}
+
+/// Progress on a terminal, and nothing elsewhere.
+pub(super) fn bar(what: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:12} {bar:30} {pos}/{len} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what)
+}
