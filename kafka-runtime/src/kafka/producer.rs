@@ -260,3 +260,6 @@ impl Supervisor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,9 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn counting() -> (Arc<Mutex<Vec<Result<Position, ProduceError>>>>, Delivery) {
+    type Answers = Arc<Mutex<Vec<Result<Position, ProduceError>>>>;
+
+    fn counting() -> (Answers, Delivery) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
         (seen, Delivery::new(Box::new(move |result| sink.lock().unwrap().push(result))))

@@ -1,1 +1,203 @@
-//! What only Kafka can do.
+//! What only Kafka can do: members come, go and die, and brokers are away. Guards P1, P3, P7 and P9.
+
+use crate::backend::{Backend, Kafka, brokers};
+use crate::support::{
+    Handled, Running, config, consumer, eventually, expected, payload, produce, without_repeats,
+};
+use kafka_runtime::{
+    Batch, DeadLetters, HandlerError, Health, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource,
+    KafkaSourceConfig, Outcome, ProduceError, Producer, ProducerRecord, Record, Source,
+};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const KEYS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+fn slowly(handled: &Handled) -> impl kafka_runtime::Handler {
+    let handled = handled.clone();
+    tower::service_fn(move |batch: Batch| {
+        let handled = handled.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            handled.add(&batch);
+            Ok::<_, HandlerError>(Outcome::default())
+        }
+    })
+}
+
+fn partitions(handled: &Handled, from: usize) -> BTreeSet<i32> {
+    handled.records()[from..].iter().map(|record| record.partition).collect()
+}
+
+async fn members_come_and_go(assignment: &str) {
+    let mut backend = Kafka::new().await;
+    backend.source_config.assignment = assignment.into();
+    // One list for both members: its order is the order of handling.
+    let (all, late) = (Handled::default(), Handled::default());
+    let first = Running::of(consumer(&backend, slowly(&all)).config(config()));
+    produce(&backend, &KEYS, 50).await;
+    all.reach(1).await;
+
+    let both = (all.clone(), late.clone());
+    let second = Running::of(
+        consumer(
+            &backend,
+            tower::service_fn(move |batch: Batch| {
+                let (all, late) = both.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    all.add(&batch);
+                    late.add(&batch);
+                    Ok::<_, HandlerError>(Outcome::default())
+                }
+            }),
+        )
+        .config(config()),
+    );
+    let mut sent = 50;
+    eventually("the second member gets partitions", async || {
+        send(&backend, sent).await;
+        sent += 1;
+        late.len() > 0
+    })
+    .await;
+    first.stop().await;
+    let before = late.len();
+    eventually("the second member gets them all", async || {
+        send(&backend, sent).await;
+        sent += 1;
+        partitions(&late, before).len() == partitions(&all, 0).len()
+    })
+    .await;
+    eventually("all are handled", async || {
+        let by_key = all.by_key();
+        KEYS.iter().all(|key| without_repeats(by_key[*key].clone()).len() == sent)
+    })
+    .await;
+    second.stop().await;
+
+    for (key, payloads) in all.by_key() {
+        assert_eq!(without_repeats(payloads), expected(&key, sent), "key {key}");
+    }
+    assert_eq!(all.len(), KEYS.len() * sent, "a member that leaves in order leaves nothing to be done twice");
+}
+
+async fn send(backend: &Kafka, n: usize) {
+    for key in KEYS {
+        let record = ProducerRecord::new(backend.topic(), key, format!("{key}:{n}"));
+        backend.producer().send(record).await.expect("acknowledged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_without_loss_with_range() {
+    members_come_and_go("range").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_without_loss_with_cooperative_sticky() {
+    members_come_and_go("cooperative-sticky").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_member_had_is_handled_by_another() {
+    let backend = Kafka::new().await;
+    produce(&backend, &KEYS, 100).await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "kafka::a_member_to_be_killed", "--nocapture"])
+        .env("CONFORMANCE_TOPIC", &*backend.topic())
+        .env("CONFORMANCE_GROUP", &backend.source_config.group)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let killed = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&killed);
+    let reading = tokio::task::spawn_blocking(move || {
+        for line in output.lines().map_while(Result::ok) {
+            seen.lock().unwrap().extend(line.strip_prefix("handled ").map(ToOwned::to_owned));
+        }
+    });
+    eventually("the child handles some", async || killed.lock().unwrap().len() > 100).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reading.await.unwrap();
+
+    let survivor = Handled::default();
+    let running = Running::start(&backend, survivor.handler());
+    let all = || without_repeats([killed.lock().unwrap().clone(), survivor.payloads()].concat());
+    eventually("all are handled", async || all().len() == KEYS.len() * 100).await;
+    running.stop().await;
+    // From where the survivor takes over, each key goes on in order and without a gap.
+    for (key, payloads) in survivor.by_key() {
+        assert_eq!(payloads, expected(&key, 100)[100 - payloads.len()..], "key {key}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "started as a process of its own by the test that kills it"]
+async fn a_member_to_be_killed() {
+    let variable = |name: &str| std::env::var(name).expect("started by the test that kills it");
+    let kafka = KafkaConfig::new(brokers(), "killed");
+    let (topic, group) = (variable("CONFORMANCE_TOPIC"), variable("CONFORMANCE_GROUP"));
+    let producer = Arc::new(KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap());
+    let source = Arc::new(KafkaSource::new(KafkaSourceConfig::new(kafka, &group, &[&topic])));
+    let handler = tower::service_fn(|batch: Batch| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        batch.records.iter().for_each(|record: &Record| println!("\nhandled {}", payload(record)));
+        Ok::<_, HandlerError>(Outcome::default())
+    });
+    let config = kafka_runtime::ConsumerConfig { max_records: 5, ..config() };
+    let dead_letters = DeadLetters::new(producer, format!("{topic}.dead"));
+    let consumer = kafka_runtime::Consumer::new(source, handler, dead_letters).config(config);
+    consumer.run(Default::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_brokers_records_time_out_and_health_says_so() {
+    // Nothing listens on port 1.
+    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
+    let config =
+        KafkaProducerConfig { timeout: Duration::from_millis(700), ..KafkaProducerConfig::default() };
+    let producer = KafkaProducer::new(&kafka, config).unwrap();
+    assert!(!producer.ready(), "not ready before a broker has answered");
+    let begin = Instant::now();
+    let outcome = producer.send(ProducerRecord::new("t".into(), "k", "v")).await;
+    assert_eq!(outcome, Err(ProduceError::TimedOut));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    eventually("it is failing", async || matches!(producer.health(), Health::Failing { .. })).await;
+
+    let source = KafkaSource::new(KafkaSourceConfig::new(kafka, "g", &["t"]));
+    source.start().await.unwrap();
+    eventually("it is failing", async || matches!(source.health(), Health::Failing { .. })).await;
+    source.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_known_before_the_first_record() {
+    let producer =
+        KafkaProducer::new(&KafkaConfig::new(brokers(), "early"), KafkaProducerConfig::default()).unwrap();
+    eventually("it is ready", async || producer.ready()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_of_the_producer_is_bounded() {
+    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
+    let config = KafkaProducerConfig {
+        max_queued: 10,
+        timeout: Duration::from_millis(500),
+        ..KafkaProducerConfig::default()
+    };
+    let producer = KafkaProducer::new(&kafka, config).unwrap();
+    let record = || ProducerRecord::new("t".into(), "k", "v");
+    let answers: Vec<_> = (0..10).map(|_| crate::support::enqueue(&producer, record())).collect();
+    let refused = producer.enqueue(record(), Box::new(|_| panic!("called after a refusal")));
+    assert_eq!(refused, Err(ProduceError::QueueFull));
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), Err(ProduceError::TimedOut));
+    }
+}

@@ -1,0 +1,53 @@
+use super::*;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use std::time::Instant;
+
+/// Brokers inside librdkafka, which answer as they are told.
+fn mocked() -> KafkaProducer {
+    let mut kafka = KafkaConfig::new(vec!["unused:1".into()], "mocked");
+    kafka.properties = vec![("test.mock.num.brokers".into(), "1".into())];
+    KafkaProducer::new(&kafka, KafkaProducerConfig::default()).expect("the settings are valid")
+}
+
+fn record(n: usize) -> ProducerRecord {
+    ProducerRecord::new("events".into(), "key", n.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_be_sent_again() {
+    let producer = mocked();
+    producer.send(record(0)).await.expect("the mock takes records");
+    {
+        let client = producer.shared.client.read().expect("nobody panicked");
+        let cluster =
+            client.as_ref().and_then(|client| client.client().mock_cluster()).expect("it is mocked");
+        let fatal = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 3];
+        cluster.request_errors(RDKafkaApiKey::Produce, &fatal);
+    }
+    let outcome = producer.send(record(1)).await.expect_err("the broker has lost its place");
+    assert!(outcome.is_retryable(), "{outcome:?}");
+    let until = Instant::now() + Duration::from_secs(20);
+    let position = loop {
+        assert!(Instant::now() < until, "the new client works");
+        match producer.send(record(1)).await {
+            Ok(position) => break position,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert_eq!(position.offset, 0, "a new client has new mocked brokers, so this is one");
+    producer.flush(Duration::from_secs(1)).await.expect("nothing is left unanswered");
+}
+
+#[test]
+fn refused_credentials_are_visible_among_lost_connections() {
+    let health = HealthCell::new(Health::Starting);
+    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::Authentication), "sasl: invalid credentials");
+    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+    assert_eq!(
+        health.get(),
+        Health::Failing { reason: "authentication failed: sasl: invalid credentials".into() }
+    );
+    health.ready();
+    assert_eq!(health.get(), Health::Ready);
+}
