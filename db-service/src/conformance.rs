@@ -7,6 +7,7 @@ mod saving;
 mod world;
 
 use world::World;
+pub(crate) use world::postgres_config;
 
 macro_rules! over_both_stores {
     ($($suite:ident: $($body:ident),+ $(,)?;)+) => {

@@ -47,9 +47,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// Accounts, conversations and entries are served under this address or not at all.
-    #[error("the gRPC server failed: {0}")]
-    Serve(String),
+    /// The program can't be reached under the addresses of the configuration.
+    #[error(transparent)]
+    Host(#[from] utils::Error),
 }
 
 /// Result of this crate.

@@ -1,5 +1,27 @@
-//! `db-service`: the owner of everything durable.
+//! `db-service`: the owner of everything durable, behind the gRPC service `DbService`.
+//!
+//! It owns conversations with their numbered entries, members with their read positions, accounts, sessions and the keys that
+//! sign tokens. It promises:
+//! - an entry is stored once, however often and by however many it is saved (P2);
+//! - `conversation_seq` is 1, 2, 3, … in the order in which entries were saved, taken in the transaction that stores them: a
+//!   number that can be read has all below it (P3, P4);
+//! - nobody sees what is not theirs, nor learns whether it exists (P8);
+//! - an outage of the database is an `UNAVAILABLE`, and over when the outage is (P6).
+//!
+//! The way of a call: [`Service`] checks it and speaks gRPC; a store, which is a small object-safe trait, does it. There
+//! are two stores, held to the same promises by one suite of tests:
+//! - PostgreSQL, shared by any number of instances: [`build`] makes the program `db-service` of it;
+//! - SQLite in a folder, for one process: [`embedded`].
+//!
+//! The modules:
+//! - `service`: what is taken, and what the store's answers mean;
+//! - `store`: the seam; `postgres` and `sqlite` implement it;
+//! - `item`: entries on their way in and out, columns apart from payload;
+//! - `rules`: what may be changed in a group, and by whom;
+//! - `sessions`: which refresh token is taken;
+//! - `error`, `metrics`, `app`.
 
+mod app;
 #[cfg(test)]
 mod conformance;
 mod error;
@@ -12,6 +34,7 @@ mod sessions;
 mod sqlite;
 mod store;
 
+pub use app::{App, build};
 pub use error::Error;
 pub use service::{Server, Service};
 
@@ -19,7 +42,7 @@ use abi::config::Config;
 use std::{path::Path, sync::Arc};
 
 /// Opens the embedded store in a folder, which is made if it is missing, and returns its service for use in this
-/// process. Blocks while it opens; the last clone that is dropped waits for what was being written.
+/// process. Blocks while it opens; dropping the last clone waits for what was being written.
 ///
 /// # Errors
 /// The folder can't be used, or its data are damaged or of a newer release.

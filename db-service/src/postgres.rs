@@ -8,6 +8,8 @@ mod group;
 mod read;
 mod save;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     error::{Error, Result, is_conflict},
@@ -84,12 +86,11 @@ impl PostgresStore {
 
     /// Returns once the database answers and has the schema of this release.
     pub(crate) async fn ready(&self) -> Result<()> {
-        limited(async { self.pool().await.map(drop) }).await
-    }
-
-    /// Lets the connections go.
-    pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        limited(async {
+            self.pool().await?.acquire().await?.ping().await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn pool(&self) -> Result<&PgPool> {

@@ -9,6 +9,8 @@ mod read;
 mod readers;
 mod save;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use crate::{

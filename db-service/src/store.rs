@@ -109,7 +109,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>>;
     /// Moves a read position forward, at most to the last entry. `None`: the user is not a member.
     async fn mark_read(&self, view: View, seq: i64) -> Result<Option<Marked>>;
-    /// Creates an account; `false` if the id is taken.
+    /// Creates an account; `false` if the id is taken. Repeating it, with the same hash, changes nothing.
     async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool>;
     /// Hash of an account's password.
     async fn password_hash(&self, app: String, user: String) -> Result<Option<String>>;

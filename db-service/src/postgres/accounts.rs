@@ -11,13 +11,15 @@ use abi::{
 };
 use sqlx::{PgExecutor, PgPool, Row as _};
 
-/// `false` if the id is taken.
-pub(super) async fn create_user(pool: &PgPool, app: &str, user: &str, password_hash: &str) -> Result<bool> {
+/// `false` if the id is taken: by an account with another hash, which no retry has.
+pub(super) async fn create_user(pool: &PgPool, app: &str, user: &str, hash: &str) -> Result<bool> {
     let insert = sqlx::query(
         "INSERT INTO users (app, user_id, password_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     );
-    let done = insert.bind(app).bind(user).bind(password_hash).execute(pool).await?;
-    Ok(done.rows_affected() == 1)
+    if insert.bind(app).bind(user).bind(hash).execute(pool).await?.rows_affected() == 1 {
+        return Ok(true);
+    }
+    Ok(password_hash(pool, app, user).await?.as_deref() == Some(hash))
 }
 
 /// Hash of an account's password.

@@ -11,12 +11,15 @@ use abi::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-/// `false` if the id is taken.
-pub(super) fn create_user(conn: &Connection, app: &str, user: &str, password_hash: &str) -> Result<bool> {
+/// `false` if the id is taken: by an account with another hash, which no retry has.
+pub(super) fn create_user(conn: &Connection, app: &str, user: &str, hash: &str) -> Result<bool> {
     let mut insert = conn.prepare_cached(
         "INSERT INTO users (app, user, password_hash) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
     )?;
-    Ok(insert.execute([app, user, password_hash])? == 1)
+    if insert.execute([app, user, hash])? == 1 {
+        return Ok(true);
+    }
+    Ok(password_hash(conn, app, user)?.as_deref() == Some(hash))
 }
 
 /// Hash of an account's password.

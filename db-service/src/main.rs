@@ -1,0 +1,26 @@
+//! The program `db-service`: the owner of PostgreSQL.
+
+use clap::Parser;
+use std::{process::ExitCode, time::Duration};
+use utils::cli::{Options, Program, Threads, run_main};
+
+/// Owns conversations, members and accounts in PostgreSQL, and serves them to the other services.
+#[derive(Parser)]
+#[command(name = "db-service", version)]
+struct Args {
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let program = Program {
+        name: "db-service",
+        version: env!("CARGO_PKG_VERSION"),
+        threads: Threads::Cores,
+        drain_limit: Duration::from_secs(15),
+    };
+    run_main(program, &Args::parse().options, |config, shutdown| async move {
+        db_service::build(&config).await?.start(&shutdown)?;
+        Ok(())
+    })
+}
