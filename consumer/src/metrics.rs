@@ -1,0 +1,46 @@
+//! Metrics of this crate.
+
+use std::time::Duration;
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entries {
+    /// Stored and delivered.
+    Stored,
+    /// Stored before.
+    Duplicate,
+    /// A group change that the rules don't allow, or a message to nowhere.
+    Rejected,
+    /// Not an entry at all.
+    Unreadable,
+}
+
+/// So many entries were handled.
+pub(crate) fn entries(outcome: Entries, count: u64) {
+    let outcome = match outcome {
+        Entries::Stored => "stored",
+        Entries::Duplicate => "duplicate",
+        Entries::Rejected => "rejected",
+        Entries::Unreadable => "unreadable",
+    };
+    metrics::counter!("godwit_consumer_entries_total", "outcome" => outcome).increment(count);
+}
+
+/// A push was made to so many users, or failed.
+pub(crate) fn push(receivers: usize, ok: bool) {
+    metrics::counter!("godwit_consumer_receivers_total").increment(receivers as u64);
+    if !ok {
+        metrics::counter!("godwit_consumer_push_failures_total").increment(1);
+    }
+}
+
+/// A batch was handled.
+pub(crate) fn batch(records: usize, took: Duration) {
+    metrics::histogram!("godwit_consumer_batch_records").record(records as f64);
+    metrics::histogram!("godwit_consumer_batch_seconds").record(took.as_secs_f64());
+}
+
+/// The oldest message of a batch was taken by a gateway so long before it was delivered.
+pub(crate) fn delay(milliseconds: i64) {
+    metrics::histogram!("godwit_consumer_delay_seconds").record(milliseconds.max(0) as f64 / 1_000.0);
+}

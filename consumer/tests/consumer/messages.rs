@@ -1,0 +1,104 @@
+//! Messages between two users.
+
+use crate::world::{World, lines, message};
+use abi::record::encode;
+use cache::Cache as _;
+use prost::Message as _;
+
+#[tokio::test]
+async fn p1_p4_a_batch_is_stored_counted_and_pushed_once() {
+    let world = World::new();
+    let batch = [
+        message("d:alice:bob", "alice", "one"),
+        message("d:alice:carol", "carol", "two"),
+        message("d:alice:bob", "bob", "three"),
+        message("d:dave:dave", "dave", "four"),
+    ];
+    let outcome = world.handle(&batch).await.unwrap();
+    assert!(outcome.rejected.is_empty());
+    let pushed = world.pushed();
+    let expected =
+        ["alice 3 +3 one#1 two#1 three#2", "bob 2 +2 one#1 three#2", "carol 1 +1 two#1", "dave 1 +1 four#1"];
+    assert_eq!(pushed, expected);
+    let history = world.history("bob", "d:alice:bob").await;
+    assert_eq!(history.iter().map(|entry| entry.countable_seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(history[1].sender, "bob");
+    assert_eq!((world.seq("alice").await, world.seq("bob").await), (3, 2));
+}
+
+#[tokio::test]
+async fn p2_a_record_delivered_again_is_a_nudge_and_no_second_message() {
+    let world = World::new();
+    let first = message("d:alice:bob", "alice", "one");
+    world.handle(std::slice::from_ref(&first)).await.unwrap();
+    world.pushes();
+    world.handle(&[first.clone(), message("d:alice:bob", "alice", "two"), first]).await.unwrap();
+    // Three changes, one of them with an entry: devices see that there is more than they got.
+    assert_eq!(world.pushed(), ["alice 4 +3 two#2", "bob 4 +3 two#2"]);
+    assert_eq!(world.history("bob", "d:alice:bob").await.len(), 2);
+}
+
+#[tokio::test]
+async fn p2_what_is_twice_in_one_batch_is_one_message() {
+    let world = World::new();
+    let one = message("d:alice:bob", "alice", "one");
+    world.handle(&[one.clone(), one]).await.unwrap();
+    assert_eq!(world.pushed(), ["alice 2 +2 one#1", "bob 2 +2 one#1"]);
+    assert_eq!(world.history("bob", "d:alice:bob").await.len(), 1);
+}
+
+#[tokio::test]
+async fn p6_what_is_no_entry_or_goes_nowhere_is_rejected_with_its_reason_and_stops_nothing() {
+    let world = World::new();
+    let payloads = [
+        "no entry at all".into(),
+        encode(&message("d:alice:bob", "alice", "one")),
+        encode(&message("g:nowhere", "alice", "two")),
+        encode(&message("d:bob:alice", "alice", "three")),
+        encode(&message("d:alice:bob", "alice", "poison")),
+        encode(&message("d:alice:bob", "alice", "four")),
+    ];
+    let rejected = world.handle_payloads(&payloads).await.unwrap().rejected;
+    let mut indexes: Vec<_> = rejected.iter().map(|rejected| rejected.index).collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, [0, 2, 3, 4]);
+    assert!(rejected.iter().all(|rejected| !rejected.reason.is_empty()));
+    let reason =
+        rejected.iter().find(|rejected| rejected.index == 4).map(|rejected| rejected.reason.as_str());
+    assert_eq!(reason, Some("poison"));
+    assert_eq!(world.pushed(), ["alice 2 +2 one#1 four#2", "bob 2 +2 one#1 four#2"]);
+}
+
+#[tokio::test]
+async fn p7_a_large_batch_is_pushed_in_parts_whose_counters_follow_each_other() {
+    let world = World::new();
+    let text = |number: u32| format!("{number}{}", "x".repeat(16 << 10));
+    let batch: Vec<_> = (0..500).map(|number| message("d:alice:bob", "alice", &text(number))).collect();
+    world.handle(&batch).await.unwrap();
+    let pushes = world.pushes();
+    assert!(pushes.len() > 3);
+    let mut seq = 0;
+    for push in &pushes {
+        assert!(push.encoded_len() < 4 << 20);
+        seq += push.entries.len() as u64;
+        for receiver in &push.receivers {
+            assert_eq!(receiver.receiver_seq.unwrap().seq, seq);
+            assert_eq!(receiver.raised as usize, push.entries.len());
+        }
+    }
+    assert_eq!(seq, 500);
+}
+
+#[tokio::test]
+async fn applications_do_not_meet() {
+    let world = World::new();
+    let one = message("d:alice:bob", "alice", "one");
+    let other = abi::v1::Entry { app: "other".into(), ..one.clone() };
+    world.handle(&[one.clone(), other, one]).await.unwrap();
+    let mut pushes = world.pushes();
+    assert_eq!(pushes.len(), 3);
+    assert_eq!(pushes.remove(1).app, "other");
+    assert_eq!(lines(&pushes[0]), ["alice 1 +1 one#1", "bob 1 +1 one#1"]);
+    assert_eq!(lines(&pushes[1]), ["alice 2 +1", "bob 2 +1"]);
+    assert_eq!(world.cache.current("other", "alice").await.unwrap().seq, 1);
+}

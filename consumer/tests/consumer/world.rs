@@ -1,0 +1,283 @@
+//! What a consumer works with.
+
+use abi::v1::{
+    CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
+    MembersAdded, MembersRemoved, Message, PushRequest, PushResponse, User,
+    db_service_client::DbServiceClient,
+    entry::Content,
+    group_change::Change,
+    message::Body,
+    push_service_server::{PushService, PushServiceServer},
+};
+use bytes::Bytes;
+use cache::{Cache, MemoryCache};
+use consumer::MessageHandler;
+use http_body_util::BodyExt as _;
+use kafka_runtime::{Batch, HandlerError, Outcome, Record};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tonic::{Code, Request, Response, Status, service::Routes};
+use tower::{Service as _, ServiceExt as _};
+
+pub(crate) const GROUP: &str = "g:team";
+const LONG: Duration = Duration::from_secs(60);
+
+/// A consumer with everything around it.
+pub(crate) struct World {
+    pub(crate) db: abi::Channel,
+    pub(crate) cache: Arc<MemoryCache>,
+    pub(crate) handler: MessageHandler,
+    pub(crate) faults: Faults,
+    pushes: Recorder,
+    _folder: tempfile::TempDir,
+}
+
+/// What the store is asked and how it fails.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<Mutex<HashMap<String, Method>>>);
+
+#[derive(Default)]
+struct Method {
+    calls: u32,
+    fails: Option<Code>,
+}
+
+impl Faults {
+    /// From now on calls of a method fail, or don't.
+    pub(crate) fn set(&self, method: &str, code: Option<Code>) {
+        self.lock().entry(method.to_owned()).or_default().fails = code;
+    }
+
+    /// How often a method was called.
+    pub(crate) fn calls(&self, method: &str) -> u32 {
+        self.lock().get(method).map_or(0, |method| method.calls)
+    }
+
+    fn called(&self, method: &str) -> Option<Code> {
+        let mut methods = self.lock();
+        let method = methods.entry(method.to_owned()).or_default();
+        method.calls += 1;
+        method.fails
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Method>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `channel`, but failing as told. A request that says "poison" is always refused as invalid.
+    fn around(&self, channel: abi::Channel) -> abi::Channel {
+        let faults = self.clone();
+        tower::util::BoxCloneSyncService::new(tower::service_fn(
+            move |request: http::Request<tonic::body::Body>| {
+                let (faults, mut channel) = (faults.clone(), channel.clone());
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    let method = parts.uri.path().rsplit('/').next().unwrap_or_default();
+                    if let Some(code) = faults.called(method) {
+                        return Ok(Status::new(code, "a test").into_http());
+                    }
+                    if body.windows(6).any(|window| window == b"poison") {
+                        return Ok(Status::invalid_argument("poison").into_http());
+                    }
+                    let body = tonic::body::Body::new(http_body_util::Full::new(body));
+                    channel.ready().await?.call(http::Request::from_parts(parts, body)).await
+                }
+            },
+        ))
+    }
+}
+
+/// Stands for the pusher.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<(Vec<PushRequest>, Option<Code>)>>);
+
+#[tonic::async_trait]
+impl PushService for Recorder {
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let mut state = self.0.lock().unwrap();
+        state.0.push(request.into_inner());
+        match state.1 {
+            Some(code) => Err(Status::new(code, "a test")),
+            None => Ok(Response::new(PushResponse::default())),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
+        let faults = Faults::default();
+        let db = faults.around(utils::grpc::local(Routes::new(server), LONG));
+        let cache = Arc::new(MemoryCache::default());
+        let pushes = Recorder::default();
+        let handler = Self::handler(&db, &pushes, Arc::clone(&cache) as Arc<dyn Cache>);
+        Self { db, cache, handler, faults, pushes, _folder: folder }
+    }
+
+    /// A world in which alice's friends bob and carol have accounts, so that groups take them.
+    pub(crate) async fn with_friends() -> Self {
+        let world = Self::new();
+        for user in ["bob", "carol"] {
+            let user = User { app: "app".into(), user: user.into(), password_hash: "$x$".into() };
+            let mut db = DbServiceClient::new(abi::Caller::new(world.db.clone()));
+            db.create_user(CreateUserRequest { user: Some(user) }).await.unwrap();
+        }
+        world
+    }
+
+    /// A handler with another cache.
+    pub(crate) fn handler_with(&self, cache: Arc<dyn Cache>) -> MessageHandler {
+        Self::handler(&self.db, &self.pushes, cache)
+    }
+
+    fn handler(db: &abi::Channel, pushes: &Recorder, cache: Arc<dyn Cache>) -> MessageHandler {
+        let server = PushServiceServer::new(pushes.clone()).max_decoding_message_size(32 << 20);
+        consumer::handler(db.clone(), utils::grpc::local(Routes::new(server), LONG), cache)
+    }
+
+    pub(crate) fn fail_pushes(&self, code: Option<Code>) {
+        self.pushes.0.lock().unwrap().1 = code;
+    }
+
+    /// Handles entries as one batch.
+    pub(crate) async fn handle(&self, entries: &[Entry]) -> Result<Outcome, HandlerError> {
+        let payloads: Vec<_> = entries.iter().map(abi::record::encode).collect();
+        self.handle_payloads(&payloads).await
+    }
+
+    /// Handles payloads as one batch.
+    pub(crate) async fn handle_payloads(&self, payloads: &[Bytes]) -> Result<Outcome, HandlerError> {
+        handle(&self.handler, payloads).await
+    }
+
+    /// The pushes since the last call.
+    pub(crate) fn pushes(&self) -> Vec<PushRequest> {
+        std::mem::take(&mut self.pushes.0.lock().unwrap().0)
+    }
+
+    /// The one push since the last call, as lines: user, seq, raised, texts of the entries.
+    pub(crate) fn pushed(&self) -> Vec<String> {
+        let pushes = self.pushes();
+        assert!(pushes.len() <= 1, "more than one push");
+        pushes.iter().flat_map(lines).collect()
+    }
+
+    /// What a user reads in a conversation, from the first entry on.
+    pub(crate) async fn history(&self, user: &str, conversation: &str) -> Vec<Entry> {
+        let page = GetHistory { conversation: conversation.into(), limit: 500, ..GetHistory::default() };
+        let request = HistoryRequest { app: "app".into(), user: user.into(), page: Some(page) };
+        let mut db = DbServiceClient::new(abi::Caller::new(self.db.clone()));
+        db.history(request).await.unwrap().into_inner().entries
+    }
+
+    /// The counter of a user.
+    pub(crate) async fn seq(&self, user: &str) -> u64 {
+        self.cache.current("app", user).await.unwrap().seq
+    }
+}
+
+/// Handles payloads as one batch of a partition.
+pub(crate) async fn handle(handler: &MessageHandler, payloads: &[Bytes]) -> Result<Outcome, HandlerError> {
+    let topic: Arc<str> = "godwit.messages".into();
+    let record = |(offset, payload): (i64, &Bytes)| Record {
+        topic: Arc::clone(&topic),
+        partition: 0,
+        offset,
+        key: Bytes::new(),
+        payload: payload.clone(),
+        headers: Vec::new(),
+        timestamp_ms: 0,
+    };
+    let records = (0..).zip(payloads).map(record).collect();
+    let batch = Batch { topic: Arc::clone(&topic), partition: 0, records, attempt: 1 };
+    handler.clone().ready().await?.call(batch).await
+}
+
+/// What each user gets, in order of their ids.
+pub(crate) fn lines(push: &PushRequest) -> Vec<String> {
+    assert_eq!(push.app, "app");
+    let mut lines: Vec<_> = push
+        .receivers
+        .iter()
+        .map(|receiver| {
+            assert!(receiver.receiver_seq.unwrap().epoch != 0);
+            let entries = receiver.entries.iter().map(|index| text(&push.entries[*index as usize]));
+            let entries: Vec<_> = entries.collect();
+            let seq = receiver.receiver_seq.unwrap().seq;
+            format!("{} {seq} +{} {}", receiver.user, receiver.raised, entries.join(" "))
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn text(entry: &Entry) -> String {
+    let what = match &entry.content {
+        Some(Content::Message(Message { body: Some(Body::Text(text)), .. })) => text.as_str(),
+        Some(Content::GroupChange(GroupChange { change: Some(change) })) => match change {
+            Change::Created(_) => "created",
+            Change::Added(_) => "added",
+            Change::Removed(_) => "removed",
+            Change::Left(_) => "left",
+        },
+        _ => "?",
+    };
+    format!("{what}#{}", entry.conversation_seq)
+}
+
+fn entry(conversation: &str, sender: &str, id: &str, content: Content) -> Entry {
+    Entry {
+        app: "app".into(),
+        conversation: conversation.into(),
+        message_id: abi::ids::message("app", conversation, sender, id),
+        sender: sender.into(),
+        sender_device: "phone".into(),
+        client_msg_id: id.into(),
+        sent_at_ms: 1,
+        content: Some(content),
+        ..Entry::default()
+    }
+}
+
+/// A message whose text is its id.
+pub(crate) fn message(conversation: &str, sender: &str, text: &str) -> Entry {
+    let body = Some(Body::Text(text.into()));
+    entry(conversation, sender, text, Content::Message(Message { content_type: String::new(), body }))
+}
+
+fn change(sender: &str, id: &str, change: Change) -> Entry {
+    entry(GROUP, sender, id, Content::GroupChange(GroupChange { change: Some(change) }))
+}
+
+fn owned(users: &[&str]) -> Vec<String> {
+    users.iter().map(|user| (*user).to_owned()).collect()
+}
+
+/// The beginning of the group, owned by alice.
+pub(crate) fn created(members: &[&str]) -> Entry {
+    let created = GroupCreated { name: "Team".into(), members: owned(members), history: 1 };
+    change("alice", "create", Change::Created(created))
+}
+
+pub(crate) fn added(users: &[&str]) -> Entry {
+    change("alice", &format!("add-{}", users.join("-")), Change::Added(MembersAdded { users: owned(users) }))
+}
+
+pub(crate) fn removed(users: &[&str]) -> Entry {
+    change(
+        "alice",
+        &format!("remove-{}", users.join("-")),
+        Change::Removed(MembersRemoved { users: owned(users) }),
+    )
+}
+
+pub(crate) fn left(user: &str) -> Entry {
+    change(user, "leave", Change::Left(MemberLeft {}))
+}
