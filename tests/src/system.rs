@@ -3,7 +3,7 @@
 mod distributed;
 mod embedded;
 
-pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Servers};
+pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Instance, Servers};
 pub use embedded::Embedded;
 
 use anyhow::{Result, bail};

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{future::Future, pin::Pin, process::ExitCode, sync::Arc, time::Duration};
 use tests::{
+    process::Process,
     system::{Distributed, Embedded, System, TIGHT},
     world::World,
 };
@@ -15,19 +16,27 @@ use tokio::{runtime::Runtime, sync::OnceCell, time::timeout};
 mod connections;
 #[path = "behaviour/devices.rs"]
 mod devices;
+#[path = "behaviour/distributed.rs"]
+mod distributed;
+#[path = "behaviour/documents.rs"]
+mod documents;
+#[path = "behaviour/embedded.rs"]
+mod embedded;
 #[path = "behaviour/groups.rs"]
 mod groups;
 #[path = "behaviour/http.rs"]
 mod http;
 #[path = "behaviour/limits.rs"]
 mod limits;
+#[path = "behaviour/load.rs"]
+mod load;
 #[path = "behaviour/messages.rs"]
 mod messages;
 #[path = "behaviour/sync.rs"]
 mod sync;
 
 /// A test that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// Tests wait most of their time, so more of them run at once than there are cores.
 const THREADS: usize = 6;
 
@@ -125,7 +134,61 @@ fn cases() -> Vec<Case> {
             p7_a_silent_connection_is_closed
             p7_hello_comes_in_time_or_the_connection_is_closed
             p8_an_expired_token_is_told_apart_and_a_refresh_helps;
+        Usual documents:
+            the_session_of_the_protocol_page_is_what_happens
+            the_python_example_talks_and_catches_up;
     }
+}
+
+/// A test that starts what it needs by itself.
+struct Own {
+    name: &'static str,
+    body: fn() -> Body,
+}
+
+macro_rules! own {
+    ($($module:ident: $($name:ident)*;)*) => {
+        vec![$($(Own {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            body: || Box::pin($module::$name()),
+        }),*),*]
+    };
+}
+
+fn own() -> Vec<Own> {
+    own! {
+        documents:
+            the_table_of_closes_is_the_table_of_errors;
+        embedded:
+            p1_sigkill_under_load_loses_nothing
+            p1_a_full_disk_refuses_and_loses_nothing
+            p1_a_second_process_on_the_same_data_is_refused
+            p9_a_stop_under_load_is_orderly_and_loses_nothing
+            a_bad_configuration_is_told_with_every_fault;
+        distributed:
+            p1_sigkill_of_each_service_under_load_loses_nothing
+            p6_a_record_that_is_none_goes_to_the_dead_letters_and_stops_nothing
+            p6_a_service_without_its_server_says_which_one_is_missing
+            p9_each_service_is_replaced_under_load_unseen
+            a_bad_configuration_is_told_with_every_fault;
+    }
+}
+
+/// A program with a faulty configuration names each fault and exits with 64.
+async fn bad_configuration(program: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("godwit.toml");
+    std::fs::write(&file, "colour = 'red'\n[gateway]\nheartbeat = 'often'\n[limits]\nsend_burst = 0\n")?;
+    let file = file.to_string_lossy();
+    let arguments = ["--config", &*file, "--set", "kafka.partitions=many", "--set", "nonsense.key=1"];
+    let mut process = Process::start(program, arguments)?;
+    let status = process.ended().await?;
+    let said = process.said().join("\n");
+    assert_eq!(status.code(), Some(64), "{program}: {said}");
+    for fault in ["colour", "gateway.heartbeat", "kafka.partitions", "nonsense"] {
+        assert!(said.contains(fault), "{program} does not name {fault}: {said}");
+    }
+    Ok(())
 }
 
 /// The systems of one mode, each started when a test first needs it.
@@ -184,6 +247,9 @@ fn main() -> ExitCode {
         trials.push(trial(&runtime, format!("distributed::{name}"), async move || {
             body(systems.world(limits, async |settings| Distributed::start(settings).await).await?).await
         }));
+    }
+    for Own { name, body } in own() {
+        trials.push(trial(&runtime, name.to_owned(), body));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the processes, which nothing would do after the exit.

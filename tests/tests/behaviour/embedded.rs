@@ -1,0 +1,111 @@
+//! What only the one-process program has: its data directory, and its end.
+
+use crate::load::{Load, rounds};
+use abi::error::ErrorCode;
+use anyhow::{Context as _, Result, ensure};
+use std::{process::Command, sync::Arc};
+use tests::{
+    device::{new_id, refusal, texts},
+    eventually,
+    process::Process,
+    system::{Embedded, System},
+    world::World,
+};
+
+/// A world over a system that the test keeps to itself. The system may be ended and started again: its address stays.
+fn world_over(system: &Embedded) -> World {
+    #[derive(Debug)]
+    struct Addresses(Vec<String>);
+    impl System for Addresses {
+        fn mode(&self) -> &'static str {
+            "embedded"
+        }
+        fn gateways(&self) -> &[String] {
+            &self.0
+        }
+    }
+    World::new(Arc::new(Addresses(system.gateways().to_vec())))
+}
+
+pub(crate) async fn p1_sigkill_under_load_loses_nothing() -> Result<()> {
+    let mut system = Embedded::start(&[]).await?;
+    let world = world_over(&system);
+    let load = Load::start(&world).await?;
+    for _ in 0..3 * rounds() {
+        system.kill();
+        system.start_again().await?;
+        load.goes_on().await?;
+    }
+    load.finish(&world).await
+}
+
+pub(crate) async fn p9_a_stop_under_load_is_orderly_and_loses_nothing() -> Result<()> {
+    let mut system = Embedded::start(&["gateway.drain=200ms"]).await?;
+    let world = world_over(&system);
+    let load = Load::start(&world).await?;
+    system.process().signal("TERM")?;
+    let status = system.process().ended().await?;
+    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().said().join("\n"));
+    system.start_again().await?;
+    load.goes_on().await?;
+    load.finish(&world).await
+}
+
+pub(crate) async fn p1_a_full_disk_refuses_and_loses_nothing() -> Result<()> {
+    let mut system = Embedded::start(&[]).await?;
+    let world = world_over(&system);
+    let (alice, bob) = world.two_users().await?;
+    let talk = alice.with(&bob);
+    let mut device = world.connect(&alice).await?;
+    device.send(&talk, &new_id(), "before").await?;
+    // From here on no file of the process can grow.
+    limit_files(&system_id(&mut system), "0")?;
+    let id = new_id();
+    let fault = refusal(device.send(&talk, &id, "while full").await);
+    assert_eq!(fault.code, ErrorCode::Unavailable, "{fault:?}");
+    assert!(fault.code.is_retryable());
+    limit_files(&system_id(&mut system), "unlimited")?;
+    let mut device = world.connect(&alice).await?;
+    eventually("the same message is taken", async || device.send(&talk, &id, "while full").await).await?;
+    device.send(&talk, &new_id(), "after").await?;
+    let expected = ["before", "while full", "after"];
+    eventually("all is stored, once", async || {
+        let stored = device.whole_history(&talk).await?;
+        ensure!(texts(&stored) == expected, "{:?}", texts(&stored));
+        Ok(())
+    })
+    .await
+}
+
+fn system_id(system: &mut Embedded) -> String {
+    system.process().id().to_string()
+}
+
+/// Limits the size of files that a process can write.
+fn limit_files(process: &str, size: &str) -> Result<()> {
+    let limit = format!("--fsize={size}:unlimited");
+    let status =
+        Command::new("prlimit").args(["--pid", process, &limit]).status().context("prlimit of util-linux")?;
+    ensure!(status.success(), "prlimit {limit} ended with {status}");
+    Ok(())
+}
+
+pub(crate) async fn p1_a_second_process_on_the_same_data_is_refused() -> Result<()> {
+    let mut first = Embedded::start(&[]).await?;
+    let command = Embedded::command(&first.data(), &[], "127.0.0.1:0")?;
+    let mut second = Process::spawn("the second godwit", command)?;
+    let status = second.ended().await?;
+    let said = second.said().join("\n");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains(&*first.data().to_string_lossy()), "it does not name the directory: {said}");
+    // The first one goes on, and after its end the data is free.
+    world_over(&first).user("alice").await?;
+    first.kill();
+    first.start_again().await?;
+    world_over(&first).user("bob").await?;
+    Ok(())
+}
+
+pub(crate) async fn a_bad_configuration_is_told_with_every_fault() -> Result<()> {
+    crate::bad_configuration("godwit").await
+}

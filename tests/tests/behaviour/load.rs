@@ -1,0 +1,133 @@
+//! Users that talk all the time, by the SDK, while something is done to the system; then every message is counted.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use client::{Client, Event, Events, Options, Server, State, http::Api, tokens::SessionTokens};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+use tests::{
+    device::texts,
+    eventually,
+    system::unique,
+    world::{PASSWORD, Session, World},
+};
+use tokio::{task::JoinSet, time::timeout};
+
+/// Pairs of a sender and a receiver.
+const PAIRS: usize = 4;
+/// Messages that must get through before and after each fault.
+const PROGRESS: usize = 100;
+
+/// A running load.
+pub(crate) struct Load {
+    pairs: Vec<(Session, String)>,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
+    /// What each sender had acknowledged, in order.
+    senders: JoinSet<Result<(usize, Vec<String>)>>,
+    receivers: Vec<(Client, Events)>,
+}
+
+impl Load {
+    /// Makes the users and begins to send, over all gateways.
+    pub(crate) async fn start(world: &World) -> Result<Self> {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut load = Self { pairs: vec![], stop, acknowledged, senders: JoinSet::new(), receivers: vec![] };
+        for pair in 0..PAIRS {
+            let sender = world.user("sender").await?;
+            let (receiver, client, events) = device(world, "receiver").await?;
+            load.receivers.push((client, events));
+            let talk = abi::ids::direct(&sender.user, &receiver);
+            load.pairs.push((sender.clone(), talk.clone()));
+            let (stop, acknowledged) = (Arc::clone(&load.stop), Arc::clone(&load.acknowledged));
+            let (server, api) = server(world)?;
+            let tokens = api.login(&sender.user, PASSWORD, "sdk").await?;
+            load.senders.spawn(async move {
+                let tokens = SessionTokens::new(api, tokens);
+                // A sender that does not listen: its own copies stay at the server.
+                let (client, _events) =
+                    Client::connect(server, tokens, Options::default(), State::default()).await?;
+                let mut sent = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let text = format!("{pair}:{}", sent.len());
+                    client.send(&talk, client::text(&text)).await.with_context(|| format!("send {text}"))?;
+                    sent.push(text);
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                client.close().await;
+                Ok((pair, sent))
+            });
+        }
+        load.goes_on().await?;
+        Ok(load)
+    }
+
+    /// Waits until more messages have been acknowledged.
+    pub(crate) async fn goes_on(&self) -> Result<()> {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        eventually("messages get through", async || {
+            let now = self.acknowledged.load(Ordering::Relaxed);
+            ensure!(now >= before + PROGRESS, "{} since then", now - before);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops sending and holds what was acknowledged against what was received and what is stored.
+    pub(crate) async fn finish(mut self, world: &World) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all_sent = vec![Vec::new(); PAIRS];
+        while let Some(ended) = self.senders.join_next().await {
+            let (pair, sent) = ended??;
+            all_sent[pair] = sent;
+        }
+        for (pair, ((client, mut events), sent)) in self.receivers.into_iter().zip(&all_sent).enumerate() {
+            let mut received = Vec::new();
+            while received.len() < sent.len() {
+                let event = timeout(3 * tests::PATIENCE, events.next())
+                    .await
+                    .with_context(|| format!("lost: {} of {} were received", received.len(), sent.len()))?;
+                match event {
+                    Some(Event::Entry(entry)) => {
+                        ensure!(entry.conversation_seq == received.len() as u64 + 1, "a number was left out");
+                        received.push(tests::device::text(&entry).to_owned());
+                    }
+                    Some(Event::Ended(error)) => bail!("the receiver ended: {error}"),
+                    Some(_) => {}
+                    None => bail!("the receiver's events ended"),
+                }
+            }
+            ensure!(
+                received == *sent,
+                "pair {pair} received other messages than were sent, or in another order"
+            );
+            client.close().await;
+        }
+        for ((sender, talk), sent) in self.pairs.iter().zip(&all_sent) {
+            let stored = world.connect(sender).await?.whole_history(talk).await?;
+            ensure!(texts(&stored) == *sent, "{talk}: {} stored, {} acknowledged", stored.len(), sent.len());
+        }
+        Ok(())
+    }
+}
+
+fn server(world: &World) -> Result<(Server, Api)> {
+    let server = Server::parse(&format!("http://{}", world.gateway()))?;
+    Ok((server.clone(), Api::new(server)))
+}
+
+/// A new user with one device that listens.
+async fn device(world: &World, name: &str) -> Result<(String, Client, Events)> {
+    let (server, api) = server(world)?;
+    let tokens = api.register(&format!("{name}-{}", unique()), PASSWORD, "sdk").await?;
+    let user = tokens.user.clone();
+    let tokens = SessionTokens::new(api, tokens);
+    let (client, events) = Client::connect(server, tokens, Options::default(), State::default()).await?;
+    Ok((user, client, events))
+}
+
+/// How often each program is killed: `GODWIT_TEST_KILLS`, or once.
+pub(crate) fn rounds() -> usize {
+    std::env::var("GODWIT_TEST_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
