@@ -2,7 +2,7 @@
 """A whole Godwit client: talks to one user, catches up, reconnects, loses nothing and shows nothing twice.
 usage: chat.py USER PASSWORD WITH [URL]     needs: pip install websockets (or: apt install python3-websockets)
 Lines of the input are sent, what is said is printed. At the end of the input it waits for the last ack and leaves."""
-import asyncio, contextlib, json, sys, urllib.error, urllib.request, uuid, websockets
+import asyncio, contextlib, json, sys, threading, urllib.error, urllib.request, uuid, websockets
 
 USER, PASSWORD, WITH = sys.argv[1:4]
 URL = sys.argv[4] if len(sys.argv) > 4 else "http://127.0.0.1:7450"
@@ -50,17 +50,22 @@ async def on_frame(frame):
     if missed or "welcome" in frame or frame.get("history", {}).get("more") or ("pong" in frame and number != known):
         await socket.send(json.dumps({"id": 2, "history": {"conversation": TALK, "after": seen}}))
 
-async def read_input():
+async def take(line):
     global ended
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        unsent.append((str(uuid.uuid4()), line.rstrip("\n")))
+    ended = line is None
+    if line:
+        unsent.append((str(uuid.uuid4()), line))
         if len(unsent) == 1:
             await send_next()
-    ended = True
+
+def read_input(loop):  # in a thread of its own: reading a terminal blocks
+    while line := sys.stdin.readline():
+        asyncio.run_coroutine_threadsafe(take(line.strip()), loop)
+    asyncio.run_coroutine_threadsafe(take(None), loop)
 
 async def main():
     global socket
-    reader = asyncio.create_task(read_input())
+    threading.Thread(target=read_input, args=[asyncio.get_running_loop()], daemon=True).start()
     while not (ended and not unsent):
         try:
             async with websockets.connect(URL.replace("http", "ws", 1) + "/v1/ws", subprotocols=["godwit.v1.json"]) as new:
@@ -78,6 +83,5 @@ async def main():
         except (OSError, websockets.ConnectionClosed):
             socket = None
             await asyncio.sleep(1)
-    await reader
 
 asyncio.run(main())

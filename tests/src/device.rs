@@ -13,7 +13,7 @@ use abi::{
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -66,6 +66,8 @@ pub struct Device {
     last_id: u32,
     /// What the server said by itself while an answer was waited for.
     unasked: VecDeque<Frame>,
+    /// Answers to other requests than the one that was waited for.
+    answers: HashMap<u32, Frame>,
 }
 
 impl Device {
@@ -90,7 +92,7 @@ impl Device {
         if agreed != Some(wire.subprotocol()) {
             bail!("the server agreed on {agreed:?}, not on {wire:?}");
         }
-        Ok(Self { socket, wire, last_id: 0, unasked: VecDeque::new() })
+        Ok(Self { socket, wire, last_id: 0, unasked: VecDeque::new(), answers: HashMap::new() })
     }
 
     /// Opens a connection and says hello.
@@ -118,6 +120,16 @@ impl Device {
             Frame::Welcome(welcome) => Ok(welcome),
             other => bail!("hello was answered with {other:?}"),
         }
+    }
+
+    /// Says hello and expects to be closed for it: gives the error and the reason.
+    ///
+    /// # Errors
+    /// If it is not closed, or without a code of ours.
+    pub async fn hello_refused(&mut self, token: &str) -> Result<(ErrorCode, String)> {
+        let hello = Hello { token: token.into(), device: String::new(), have: None };
+        self.pipeline([client_frame::Frame::Hello(hello)]).await?;
+        self.closed().await
     }
 
     /// Writes a message of the WebSocket as it is.
@@ -207,12 +219,17 @@ impl Device {
     /// The server's [`Fault`], or [`Closed`].
     pub async fn answer(&mut self, id: u32) -> Result<Frame> {
         loop {
+            match self.answers.remove(&id) {
+                Some(Frame::Error(error)) => return Err(Fault::from(error).into()),
+                Some(answer) => return Ok(answer),
+                None => {}
+            }
             let frame = self.frame().await?;
-            match frame.frame.context("an empty frame")? {
-                Frame::Error(error) if frame.id == id => return Err(Fault::from(error).into()),
-                answer if frame.id == id => return Ok(answer),
-                unasked if frame.id == 0 => self.unasked.push_back(unasked),
-                other => bail!("an answer to {}, while that to {id} is waited for: {other:?}", frame.id),
+            let content = frame.frame.context("an empty frame")?;
+            if frame.id == 0 {
+                self.unasked.push_back(content);
+            } else if let Some(twice) = self.answers.insert(frame.id, content) {
+                bail!("another answer to {}: {twice:?}", frame.id);
             }
         }
     }

@@ -23,8 +23,7 @@ pub(crate) async fn p8_without_a_good_token_there_is_no_welcome(world: World) ->
     for token in ["", "nonsense", "a.b.c", &forged, &unsigned, &alice.refresh_token] {
         for wire in [Wire::Json, Wire::Proto] {
             let mut device = Device::open(world.gateway(), wire).await?;
-            device.pipeline([hello(token, "")]).await?;
-            let (code, reason) = device.closed().await?;
+            let (code, reason) = device.hello_refused(token).await?;
             assert_eq!(code, ErrorCode::Unauthenticated, "{token:?}");
             assert_eq!(reason, "unauthenticated reconnect=no");
         }

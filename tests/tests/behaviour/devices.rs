@@ -74,8 +74,7 @@ pub(crate) async fn p8_logging_out_closes_the_device_and_its_token(world: World)
     phones.ping().await?;
 
     let mut again = Device::open(world.gateway(), Wire::Proto).await?;
-    let _ = again.hello(&tablet.access_token, None).await;
-    assert_eq!(again.closed().await?.0, ErrorCode::Revoked);
+    assert_eq!(again.hello_refused(&tablet.access_token).await?.0, ErrorCode::Revoked);
     world.refresh(&tablet).await.expect_err("a session that was ended can't be refreshed");
     let answer = world.http("DELETE", "/v1/sessions/current", Some(&tablet.access_token), None).await?;
     assert_eq!((answer.status, answer.problem()?.as_str()), (401, "revoked"));

@@ -46,8 +46,7 @@ pub(crate) async fn p8_a_refresh_token_works_once_and_a_lost_answer_can_be_repea
     world.refresh(&alice).await.expect_err("a refresh token from two rotations ago");
     world.refresh(&third).await.expect_err("the session should have ended");
     let mut device = Device::open(world.gateway(), Wire::Proto).await?;
-    let _ = device.hello(&third.access_token, None).await;
-    assert_eq!(device.closed().await?.0, ErrorCode::Revoked);
+    assert_eq!(device.hello_refused(&third.access_token).await?.0, ErrorCode::Revoked);
     Ok(())
 }
 

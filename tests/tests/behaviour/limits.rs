@@ -75,8 +75,7 @@ pub(crate) async fn p7_a_user_has_so_many_connections(world: World) -> Result<()
         open.push(Device::connect(world.first_gateway(), Wire::Proto, &session.access_token, None).await?.0);
     }
     let mut fourth = Device::open(world.first_gateway(), Wire::Proto).await?;
-    let _ = fourth.hello(&sessions[3].access_token, None).await;
-    assert_eq!(fourth.closed().await?.0, ErrorCode::RateLimited);
+    assert_eq!(fourth.hello_refused(&sessions[3].access_token).await?.0, ErrorCode::RateLimited);
     open.remove(0).drop_connection();
     eventually("there is room again", async || {
         let token = world.refresh(&sessions[3]).await.map(|session| {
@@ -115,8 +114,7 @@ pub(crate) async fn p8_an_expired_token_is_told_apart_and_a_refresh_helps(world:
     let alice = world.user("alice").await?;
     eventually("the token expires", async || {
         let mut device = Device::open(world.gateway(), Wire::Proto).await?;
-        let _ = device.hello(&alice.access_token, None).await;
-        let (code, reason) = device.closed().await?;
+        let (code, reason) = device.hello_refused(&alice.access_token).await?;
         ensure!(code == ErrorCode::TokenExpired, "{code:?}");
         assert_eq!(reason, "token_expired reconnect=no");
         Ok(())
