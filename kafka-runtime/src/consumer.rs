@@ -20,6 +20,7 @@ use crate::metrics::Group;
 use crate::record::TopicPartition;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
 use commits::{BeforeCommit, Commits};
+use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,8 +164,7 @@ impl<H: Handler> Consumer<H> {
             }
             Event::Lost(partitions) => {
                 tracing::warn!(count = partitions.len(), "partitions lost");
-                // Dropping a worker ends it at its next await; no offset of it is committed after this.
-                partitions.iter().for_each(|partition| drop(self.workers.remove(partition)));
+                self.abort(&partitions).await;
             }
         }
     }
@@ -194,9 +194,13 @@ impl<H: Handler> Consumer<H> {
             let result = self.commits.finished().await;
             self.on_committed(result);
         }
-        for partition in &partitions {
-            self.workers.remove(partition);
-        }
+        self.abort(&partitions).await;
+    }
+
+    /// Ends workers at once. None of their offsets is committed after this.
+    async fn abort(&mut self, partitions: &[TopicPartition]) {
+        let workers = partitions.iter().filter_map(|partition| self.workers.remove(partition));
+        join_all(workers.map(Worker::abort)).await;
     }
 
     fn uncommitted<'a>(&'a self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Offsets {
@@ -235,3 +239,6 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,10 @@
 //! - [`consumer`]: workers, retries, dead letters, commits
 //! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod backoff;
 pub mod consumer;
 pub mod kafka;

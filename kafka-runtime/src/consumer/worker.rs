@@ -9,10 +9,13 @@ use crate::source::Queue;
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all workers are made from.
 #[derive(Clone)]
@@ -63,6 +66,13 @@ impl Worker {
             if let Err(error) = result {
                 tracing::error!(%error, "a partition's worker failed");
             }
+        }
+    }
+
+    /// Ends it at its next await, and waits until it has, though not for ever: a handler may block its thread.
+    pub(super) async fn abort(mut self) {
+        if tokio::time::timeout(ABORT_TIMEOUT, self.task.shutdown()).await.is_err() {
+            tracing::error!("a handler blocks its thread and can't be stopped");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::source::{AssignedPartition, Offsets, Queue, QueueLimits};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Records that are removed, or read for a consumer that is behind, in one round.
 const CHUNK: usize = 2_000;
@@ -128,7 +129,7 @@ impl Engine {
             match command {
                 Command::Attach { group, topics, reply } => {
                     // The consumer may be gone already; then nobody would ever detach.
-                    if let Err(Ok((token, _))) = reply.send(self.attach(&group, &topics)) {
+                    if let Err(Ok(Attached { token, .. })) = reply.send(self.attach(&group, &topics)) {
                         self.detach(token);
                     }
                 }
@@ -141,7 +142,7 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, group: &Arc<str>, topics: &[usize]) -> Attached {
+    fn attach(&mut self, group: &Arc<str>, topics: &[usize]) -> Result<Attached, Error> {
         if let Some(&topic) =
             topics.iter().find(|&&t| self.topics[t].readers.iter().any(|r| r.group == *group))
         {
@@ -153,11 +154,15 @@ impl Engine {
         let records = self.shared.config.max_backlog.max(CHUNK);
         let limits = QueueLimits { records, bytes: QUEUE_BYTES };
         let mut assigned = Vec::new();
+        let gone = CancellationToken::new();
+        let guard = Arc::new(gone.clone().drop_guard());
         for &topic in topics {
             let topic = &mut self.topics[topic];
             let mut feeds = Vec::new();
-            for partition in &topic.partitions {
+            for partition in &mut topic.partitions {
                 let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
+                // Others' commits must not trim what this group has yet to read.
+                partition.set_committed(group, from);
                 let shared = Arc::clone(&self.shared);
                 let queue =
                     Arc::new(Queue::new(limits, from, Some(Box::new(move || shared.inbox.progress()))));
@@ -165,9 +170,9 @@ impl Engine {
                     .push(AssignedPartition { partition: partition.name.clone(), queue: Arc::clone(&queue) });
                 feeds.push(Feed { queue, fed: from });
             }
-            topic.readers.push(Reader { token, group: Arc::clone(group), feeds });
+            topic.readers.push(Reader { token, group: Arc::clone(group), _gone: Arc::clone(&guard), feeds });
         }
-        Ok((token, assigned))
+        Ok(Attached { token, assigned, gone })
     }
 
     fn detach(&mut self, token: u64) {

@@ -7,6 +7,7 @@ use crate::source::{AssignedPartition, Offsets};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// A record that waits to be written.
 pub(super) struct Append {
@@ -21,12 +22,18 @@ pub(super) struct Append {
     pub(super) enqueued: Instant,
 }
 
-pub(super) type Attached = Result<(u64, Vec<AssignedPartition>), Error>;
+/// A consumer that is being fed.
+pub(super) struct Attached {
+    pub(super) token: u64,
+    pub(super) assigned: Vec<AssignedPartition>,
+    /// Cancelled when it is no longer fed: it has left, or the log is closed.
+    pub(super) gone: CancellationToken,
+}
 
 /// What a consumer asks of the thread. Each consumer has at most one of each waiting.
 pub(super) enum Command {
     /// Begin to feed a group from where it has committed to.
-    Attach { group: Arc<str>, topics: Vec<usize>, reply: oneshot::Sender<Attached> },
+    Attach { group: Arc<str>, topics: Vec<usize>, reply: oneshot::Sender<Result<Attached, Error>> },
     /// Stop feeding.
     Detach(u64),
     /// Store offsets.

@@ -1,13 +1,14 @@
 //! The embedded log as a [`Source`].
 
 use super::Log;
-use super::inbox::Command;
+use super::inbox::{Attached, Command};
 use crate::error::Error;
 use crate::health::Health;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Reads topics of a [`Log`] as the only consumer of a group. All partitions are assigned at the start and stay.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct LogSource {
 struct State {
     token: Option<u64>,
     assigned: Option<Vec<AssignedPartition>>,
+    gone: CancellationToken,
 }
 
 impl LogSource {
@@ -46,17 +48,21 @@ impl Source for LogSource {
         let (reply, attached) = oneshot::channel();
         let attach = Command::Attach { group: Arc::clone(&self.group), topics: self.topics.clone(), reply };
         self.log.0.shared.inbox.command(attach);
-        let (token, assigned) = attached.await.map_err(|_| Error::Closed)??;
-        *self.state() = State { token: Some(token), assigned: Some(assigned) };
+        let Attached { token, assigned, gone } = attached.await.map_err(|_| Error::Closed)??;
+        *self.state() = State { token: Some(token), assigned: Some(assigned), gone };
         Ok(())
     }
 
     async fn next(&self) -> Result<Event, Error> {
-        let assigned = self.state().assigned.take();
-        match assigned {
-            Some(assigned) => Ok(Event::Assigned(assigned)),
-            None => std::future::pending().await,
-        }
+        let gone = {
+            let mut state = self.state();
+            if let Some(assigned) = state.assigned.take() {
+                return Ok(Event::Assigned(assigned));
+            }
+            state.gone.clone()
+        };
+        gone.cancelled().await;
+        Err(Error::Closed)
     }
 
     async fn commit(&self, offsets: Offsets) -> Result<(), Error> {

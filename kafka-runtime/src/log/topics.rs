@@ -9,6 +9,7 @@ use crate::record::{Record, TopicPartition};
 use crate::source::Queue;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tokio_util::sync::DropGuard;
 
 pub(super) struct Partition {
     /// Its id in the file.
@@ -66,6 +67,8 @@ pub(super) struct Feed {
 pub(super) struct Reader {
     pub(super) token: u64,
     pub(super) group: Arc<str>,
+    /// Tells the consumer when this goes.
+    pub(super) _gone: Arc<DropGuard>,
     /// By partition.
     pub(super) feeds: Vec<Feed>,
 }

@@ -155,7 +155,7 @@ impl Backend for Kafka {
                 .create()
                 .unwrap();
             let mut list = TopicPartitionList::new();
-            (0..PARTITIONS as i32).for_each(|partition| drop(list.add_partition(&topic, partition)));
+            list.add_partition_range(&topic, 0, PARTITIONS as i32 - 1);
             let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
             let offsets = committed.elements();
             offsets

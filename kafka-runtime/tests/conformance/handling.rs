@@ -186,7 +186,7 @@ pub(crate) async fn a_batch_is_what_queued_up_within_the_limit(backend: impl Bac
     assert!(sizes.len() <= 6, "records that wait are handled together: {sizes:?}");
 }
 
-pub(crate) async fn a_partition_that_waits_holds_little_and_loses_nothing(backend: impl Backend) {
+pub(crate) async fn a_partition_that_falls_behind_loses_nothing(backend: impl Backend) {
     // More than any queue holds, so that fetching has to stop and go on.
     let body = "x".repeat(1000);
     let producer = backend.producer();

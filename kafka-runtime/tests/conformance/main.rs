@@ -1,5 +1,6 @@
 //! One suite over both logs: what the promises of the crate say must hold for the embedded log and for Apache Kafka.
 //! Kafka's address comes from `GODWIT_TEST_KAFKA`.
+#![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
 
 mod backend;
 mod committing;
@@ -35,7 +36,7 @@ conformance! {
     handling::a_panic_is_a_failure_like_others,
     handling::rejected_records_reach_the_dead_letters_and_the_partition_goes_on,
     handling::a_batch_is_what_queued_up_within_the_limit,
-    handling::a_partition_that_waits_holds_little_and_loses_nothing,
+    handling::a_partition_that_falls_behind_loses_nothing,
     committing::a_restart_goes_on_from_what_was_committed,
     committing::what_was_not_committed_is_delivered_again,
     committing::commits_never_pass_an_unhandled_record,
