@@ -120,7 +120,12 @@ pub async fn refresh(
         refresh_hash: RefreshToken(refresh_token.clone()).hash().into(),
         next_refresh_hash: next.hash().into(),
     };
-    let session = backend.db().rotate_session(request).await?.into_inner();
+    let rotated = backend.db().rotate_session(request).await.map_err(Fault::from);
+    let session = rotated.map_err(|fault| match fault.code {
+        ErrorCode::InvalidRequest | ErrorCode::NotFound => no_refresh_token(),
+        _ => fault,
+    })?;
+    let session = session.into_inner();
     if session.app != backend.app {
         return Err(
             Fault::new(ErrorCode::Unauthenticated, "the refresh token is for another application").into()
@@ -138,6 +143,10 @@ pub async fn log_out(
     backend.db().revoke_session(RevokeSessionRequest { session: identity.session.clone() }).await?;
     backend.disconnect(&identity.user, &identity.session).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_refresh_token() -> Fault {
+    Fault::new(ErrorCode::Unauthenticated, "this is no refresh token that is good; log in again")
 }
 
 async fn open_session(backend: &Backend, user: String, device: String) -> Result<Tokens, Problem> {

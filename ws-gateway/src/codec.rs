@@ -18,12 +18,14 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format behind a subprotocol's name. A device that asks for none speaks JSON, which a person can type.
-    pub fn of_subprotocol(name: Option<&str>) -> Option<Self> {
-        match name {
+    /// The format behind the subprotocol that was agreed on. A device that `asked` for none speaks JSON, which a person can
+    /// type; with one that asked only for others there is no agreement.
+    pub fn of_subprotocol(agreed: Option<&str>, asked: bool) -> Option<Self> {
+        match agreed {
             Some(SUBPROTOCOL_PROTO) => Some(Self::Proto),
-            Some(SUBPROTOCOL_JSON) | None => Some(Self::Json),
-            Some(_) => None,
+            Some(SUBPROTOCOL_JSON) => Some(Self::Json),
+            None if !asked => Some(Self::Json),
+            _ => None,
         }
     }
 

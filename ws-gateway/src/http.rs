@@ -12,6 +12,7 @@ use abi::{Fault, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
 use axum::{
     Router,
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::{HeaderMap, header},
     response::Response,
     routing::{any, delete, get, post},
 };
@@ -59,6 +60,7 @@ pub fn router(backend: Arc<Backend>, sockets: TaskTracker, max_connections: usiz
 async fn connect(
     State(edge): State<Edge>,
     Address(address): Address,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|error| {
@@ -80,10 +82,11 @@ async fn connect(
         .max_write_buffer_size(WRITE_BUFFER + edge.backend.max_outbox)
         .max_frame_size(edge.backend.max_frame)
         .max_message_size(edge.backend.max_frame);
-    let format = Format::of_subprotocol(upgrade.selected_protocol().and_then(|name| name.to_str().ok()))
-        .ok_or_else(|| {
-            Fault::invalid(format!("ask for the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
-        })?;
+    let selected = upgrade.selected_protocol().and_then(|name| name.to_str().ok());
+    let asked = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let format = Format::of_subprotocol(selected, asked).ok_or_else(|| {
+        Fault::invalid(format!("ask for the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
+    })?;
     // Counted from now on, not from when the socket is up: the bound must hold for a crowd that comes at once.
     let place = edge.sockets.token();
     Ok(upgrade.on_upgrade(move |socket| async move {
