@@ -11,16 +11,19 @@
 //! - an entry goes to those who were members when it was numbered and who can see it (P8);
 //! - a push that fails costs nobody anything: devices learn by heartbeat (P5).
 //!
+//! - [`app`]: the program, bound and run.
 //! - [`handler`](mod@handler): the steps, as a handler for `kafka-runtime`'s consumer; the standalone program uses it too.
 //! - `segment`: where a batch is cut so that changes of groups keep their place.
 //! - `shares`: who receives what, in portions of bounded size.
 
+pub mod app;
 mod error;
 pub mod handler;
 mod metrics;
 mod segment;
 mod shares;
 
+pub use app::{App, build};
 pub use error::Error;
 pub use handler::{MessageHandler, before_commit, handler};
 

@@ -7,15 +7,18 @@
 //!
 //! It does not promise delivery: a device that missed one learns from its receiver's `seq` with the next heartbeat.
 //!
+//! - [`app`]: the program, bound and run.
 //! - [`service`]: `PushService`, for a listener or for calls within a process.
 //! - `split`: which gateway gets what.
 //! - `rest`: what a gateway that hangs may cost.
 
+pub mod app;
 mod metrics;
 mod rest;
 pub mod service;
 mod split;
 
+pub use app::{App, build};
 pub use service::{Pusher, server};
 
 /// Largest gRPC message that is taken: above what the consumer makes of a batch.

@@ -5,4 +5,5 @@
 mod failures;
 mod groups;
 mod messages;
+mod program;
 mod world;

@@ -19,6 +19,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, service::Routes};
 use tower::{Service as _, ServiceExt as _};
 
@@ -32,6 +34,7 @@ pub(crate) struct World {
     pub(crate) handler: MessageHandler,
     pub(crate) faults: Faults,
     pushes: Recorder,
+    store: db_service::Server,
     _folder: tempfile::TempDir,
 }
 
@@ -110,13 +113,13 @@ impl PushService for Recorder {
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
+        let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
         let faults = Faults::default();
-        let db = faults.around(utils::grpc::local(Routes::new(server), LONG));
+        let db = faults.around(utils::grpc::local(Routes::new(store.clone()), LONG));
         let cache = Arc::new(MemoryCache::default());
         let pushes = Recorder::default();
         let handler = Self::handler(&db, &pushes, Arc::clone(&cache) as Arc<dyn Cache>);
-        Self { db, cache, handler, faults, pushes, _folder: folder }
+        Self { db, cache, handler, faults, pushes, store, _folder: folder }
     }
 
     /// A world in which alice's friends bob and carol have accounts, so that groups take them.
@@ -128,6 +131,21 @@ impl World {
             db.create_user(CreateUserRequest { user: Some(user) }).await.unwrap();
         }
         world
+    }
+
+    /// Serves the store and what stands for the pusher on listeners, until the tasks are dropped; gives their addresses.
+    pub(crate) async fn serve(&self) -> ([String; 2], JoinSet<()>) {
+        let routes =
+            [Routes::new(self.store.clone()), Routes::new(PushServiceServer::new(self.pushes.clone()))];
+        let mut servers = JoinSet::new();
+        let mut addresses = Vec::new();
+        for routes in routes {
+            let listener = utils::grpc::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap().to_string());
+            let server = utils::grpc::Server::new(routes, &[], utils::Readiness::new());
+            servers.spawn(async move { server.serve(listener, CancellationToken::new()).await.unwrap() });
+        }
+        (addresses.try_into().unwrap(), servers)
     }
 
     /// A handler with another cache.

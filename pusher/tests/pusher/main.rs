@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod gateways;
+mod program;
 
 use abi::v1::{
     Entry, PushRequest, ReadReceipt, Receipt, Receiver, ReceiverSeq, push_service_client::PushServiceClient,

@@ -1,0 +1,66 @@
+//! The program: routes from Redis, gateways by their addresses.
+
+use abi::config::Config;
+use anyhow::Context as _;
+use cache::{Cache, RedisCache};
+use std::{sync::Arc, time::Duration};
+use tonic::service::Routes;
+use utils::{Shutdown, discovery::Discovery, grpc::KeyedPool, host::Host};
+
+/// Name of the service in discovery.
+const NAME: &str = "pusher";
+/// Redis is asked this often whether it answers.
+const PROBE: Duration = Duration::from_secs(2);
+/// Connections to gateways that nobody needed for so long are closed.
+const IDLE: Duration = Duration::from_secs(300);
+/// Most gateways that it keeps connections to.
+const MAX_GATEWAYS: usize = 4_096;
+
+/// Bound and not running.
+#[derive(Debug)]
+pub struct App {
+    host: Host,
+    cache: Arc<RedisCache>,
+    discovery: Discovery,
+    deadline: Duration,
+}
+
+/// Binds the addresses of a pusher. Needs no Redis yet.
+///
+/// # Errors
+/// An address can't be bound, or a URL or an address in the configuration is none.
+pub async fn build(config: &Config) -> anyhow::Result<App> {
+    let pusher = &config.pusher;
+    Ok(App {
+        cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
+        discovery: Discovery::new(&config.discovery)?,
+        host: Host::bind(&pusher.grpc_listen, &pusher.grpc_advertise, &pusher.admin_listen).await?,
+        deadline: pusher.deliver_timeout,
+    })
+}
+
+impl App {
+    /// Serves until `shutdown` stops it; returns once everything is running. It is ready, and registered, when Redis has
+    /// answered. Gives the `host:port` under which others reach it.
+    ///
+    /// # Errors
+    /// The advertised address is not `host:port`.
+    pub fn run(self, shutdown: &Shutdown) -> anyhow::Result<String> {
+        let Self { host, cache, discovery, deadline } = self;
+        let latch = shutdown.readiness().latch("redis");
+        let grpc = host.serve_admin(shutdown);
+        let address = grpc.advertised().to_owned();
+        // The pusher's own deadlines are the shorter ones: see `rest`.
+        let pool = KeyedPool::new("ws-gateway", deadline * 2, IDLE, MAX_GATEWAYS);
+        let gateways = Arc::new(move |address: &str| pool.get(address));
+        let asked = Arc::clone(&cache);
+        let routes = Routes::new(crate::server(cache, gateways, deadline));
+        grpc.serve(NAME, env!("CARGO_PKG_VERSION"), routes, &discovery, shutdown)?;
+        let ping = move || {
+            let cache = Arc::clone(&asked);
+            async move { cache.ping().await.map_err(|error| error.to_string()) }
+        };
+        shutdown.tasks().spawn("probe redis", latch.probe(PROBE, shutdown.drain().token(), ping));
+        Ok(address)
+    }
+}
