@@ -4,27 +4,25 @@
 //! offsets to commit and a piece of trimming, hands the records to the consumers from memory, and calls the callbacks.
 //! SQL is read only for a consumer that is behind.
 
+mod readers;
+
 use super::config::LogConfig;
 use super::db::Db;
-use super::inbox::{Append, Attached, Command, Inbox};
-use super::topics::{Feed, Reader, Topic};
+use super::inbox::{Append, Command, Inbox};
+use super::topics::{Reader, Topic};
 use crate::error::Error;
 use crate::health::HealthCell;
 use crate::metrics::{Produced, Writes};
 use crate::producer::{InFlight, ProduceError};
-use crate::record::{Position, Record, TopicPartition};
-use crate::source::{AssignedPartition, Offsets, Queue, QueueLimits};
+use crate::record::{Position, Record};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// Records that are removed, or read for a consumer that is behind, in one round.
 const CHUNK: usize = 2_000;
 /// After a failed write the disk is tried again this often.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// Bytes that wait for the worker of one partition.
-const QUEUE_BYTES: usize = 8 << 20;
 
 /// What the thread shares with the handles.
 pub(super) struct Shared {
@@ -122,82 +120,6 @@ impl Engine {
             until = Some(until.map_or(expires, |until| until.min(expires)));
         }
         until
-    }
-
-    fn obey(&mut self) {
-        for command in std::mem::take(&mut self.commands) {
-            match command {
-                Command::Attach { group, topics, reply } => {
-                    // The consumer may be gone already; then nobody would ever detach.
-                    if let Err(Ok(Attached { token, .. })) = reply.send(self.attach(&group, &topics)) {
-                        self.detach(token);
-                    }
-                }
-                Command::Detach(token) => self.detach(token),
-                Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
-                    Ok(offsets) => self.commits.push(Commit { group, offsets, reply }),
-                    Err(error) => drop(reply.send(Err(error))),
-                },
-            }
-        }
-    }
-
-    fn attach(&mut self, group: &Arc<str>, topics: &[usize]) -> Result<Attached, Error> {
-        if let Some(&topic) =
-            topics.iter().find(|&&t| self.topics[t].readers.iter().any(|r| r.group == *group))
-        {
-            let topic = self.shared.config.topics[topic].name.to_string();
-            return Err(Error::Attached { topic, group: group.to_string() });
-        }
-        self.next_token += 1;
-        let token = self.next_token;
-        let records = self.shared.config.max_backlog.max(CHUNK);
-        let limits = QueueLimits { records, bytes: QUEUE_BYTES };
-        let mut assigned = Vec::new();
-        let gone = CancellationToken::new();
-        let guard = Arc::new(gone.clone().drop_guard());
-        for &topic in topics {
-            let topic = &mut self.topics[topic];
-            let mut feeds = Vec::new();
-            for partition in &mut topic.partitions {
-                let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
-                // Others' commits must not trim what this group has yet to read.
-                partition.set_committed(group, from);
-                let shared = Arc::clone(&self.shared);
-                let queue =
-                    Arc::new(Queue::new(limits, from, Some(Box::new(move || shared.inbox.progress()))));
-                assigned
-                    .push(AssignedPartition { partition: partition.name.clone(), queue: Arc::clone(&queue) });
-                feeds.push(Feed { queue, fed: from });
-            }
-            topic.readers.push(Reader { token, group: Arc::clone(group), _gone: Arc::clone(&guard), feeds });
-        }
-        Ok(Attached { token, assigned, gone })
-    }
-
-    fn detach(&mut self, token: u64) {
-        for topic in &mut self.topics {
-            for reader in topic.readers.extract_if(.., |reader| reader.token == token) {
-                reader.feeds.iter().for_each(|feed| feed.queue.close());
-            }
-        }
-    }
-
-    fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
-        let one = |(name, next): &(TopicPartition, i64)| {
-            let number = usize::try_from(name.partition).unwrap_or(usize::MAX);
-            let topic = self.shared.config.topics.iter().position(|topic| topic.name == name.topic);
-            let partition = topic.and_then(|topic| Some((topic, self.topics[topic].partitions.get(number)?)));
-            match partition {
-                Some((topic, partition)) if *next <= partition.end => Ok((topic, number, *next)),
-                Some(_) => Err(Error::BeyondEnd { partition: name.clone(), offset: *next }),
-                None => Err(Error::Topic {
-                    topic: name.topic.to_string(),
-                    reason: format!("no partition {number}"),
-                }),
-            }
-        };
-        offsets.iter().map(one).collect()
     }
 
     /// Moves records from what has come in to what is written, as far as consumers have room and time has not run out.
@@ -341,7 +263,7 @@ impl Engine {
         }
         for topic in &mut self.topics {
             for (number, partition) in topic.partitions.iter_mut().enumerate() {
-                feed(&mut topic.readers, number, partition.end, &mut partition.written);
+                readers::feed(&mut topic.readers, number, partition.end, &mut partition.written);
                 partition.end = partition.next;
             }
             topic.metrics.records.set(topic.backlog() as f64);
@@ -388,41 +310,6 @@ impl Engine {
         }
     }
 
-    /// Reads for consumers that are behind what is written.
-    fn refill(&mut self) {
-        if self.read_at.is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        self.read_at = None;
-        for topic in &mut self.topics {
-            for reader in &mut topic.readers {
-                for (partition, feed) in topic.partitions.iter().zip(&mut reader.feeds) {
-                    let room = if feed.fed < partition.end { feed.queue.room().min(CHUNK) } else { 0 };
-                    if room == 0 {
-                        continue;
-                    }
-                    match self.db.read((partition.id, &partition.name), feed.fed, room) {
-                        Ok(records) => {
-                            // Trimmed offsets are passed over. Nothing left means that all up to the end are gone.
-                            let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
-                            let added = feed.queue.extend(records.into_iter());
-                            feed.fed = match offsets.get(added.wrapping_sub(1)) {
-                                Some(last) => last + 1,
-                                None if offsets.is_empty() => partition.end,
-                                None => feed.fed,
-                            };
-                        }
-                        Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::error!(error, partition = %partition.name, "the log cannot read");
-                            self.read_at = Some(Instant::now() + PROBE_EVERY);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     /// Finds out whether a disk that failed works again, without waiting for somebody's record to try it with.
     fn probe(&mut self) {
         if self.probe_at.is_none_or(|at| at > Instant::now()) {
@@ -453,27 +340,6 @@ impl Drop for Engine {
             feed.queue.close();
         }
     }
-}
-
-/// Gives written records, the first of which has the offset `first`, to the readers that have read all before them.
-fn feed(readers: &mut [Reader], number: usize, first: i64, written: &mut Vec<Record>) {
-    if written.is_empty() {
-        return;
-    }
-    let mut current = readers
-        .iter_mut()
-        .map(|reader| &mut reader.feeds[number])
-        .filter(|feed| feed.fed == first)
-        .peekable();
-    while let Some(feed) = current.next() {
-        let added = if current.peek().is_some() {
-            feed.queue.extend(written.iter().cloned())
-        } else {
-            feed.queue.extend(written.drain(..))
-        };
-        feed.fed += i64::try_from(added).unwrap_or(0);
-    }
-    written.clear();
 }
 
 fn describe(error: &Error) -> String {

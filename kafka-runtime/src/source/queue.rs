@@ -22,7 +22,7 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 /// Records of one partition that were read and not yet handled, and how far handling has come.
 ///
 /// The feeder (a thread of the source) and the worker (a task) meet here. The worker is woken only when it waits, the
-/// feeder only when it has [asked](Self::want) to hear of progress.
+/// feeder only when it has asked to hear of progress.
 pub struct Queue {
     limits: QueueLimits,
     inner: Mutex<Inner>,

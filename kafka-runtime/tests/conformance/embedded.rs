@@ -13,6 +13,27 @@ fn record(key: &str, payload: impl Into<String>) -> ProducerRecord {
     ProducerRecord::new("events".into(), key.to_owned(), payload.into())
 }
 
+/// A consumer that has begun to try the first record, and fails as long as `blocked`.
+async fn blocked_by_the_first_record(
+    backend: &Embedded,
+    handled: &Handled,
+    blocked: &Arc<AtomicBool>,
+) -> Running {
+    let (still, tried) = (Arc::clone(blocked), Arc::new(AtomicBool::new(false)));
+    let trying = Arc::clone(&tried);
+    let handler = handled.deciding(move |_| {
+        trying.store(true, Ordering::SeqCst);
+        match still.load(Ordering::SeqCst) {
+            true => Err(HandlerError::new("blocked")),
+            false => Ok(Outcome::default()),
+        }
+    });
+    let running = Running::start(backend, handler);
+    backend.log().send(record("a", "first")).await.unwrap();
+    eventually("the first record is tried", async || tried.load(Ordering::SeqCst)).await;
+    running
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_wait_while_the_consumer_is_behind_and_late_ones_are_never_written() {
     let backend = Embedded::with(|config| {
@@ -20,17 +41,8 @@ async fn appends_wait_while_the_consumer_is_behind_and_late_ones_are_never_writt
         config.produce_timeout = Duration::from_millis(300);
     });
     let blocked = Arc::new(AtomicBool::new(true));
-    let still = Arc::clone(&blocked);
     let handled = Handled::default();
-    let running = Running::start(
-        &backend,
-        handled.deciding(move |_| match still.load(Ordering::SeqCst) {
-            true => Err(HandlerError::new("blocked")),
-            false => Ok(Outcome::default()),
-        }),
-    );
-    // Attached once the first record is being retried.
-    backend.log().send(record("a", "first")).await.unwrap();
+    let running = blocked_by_the_first_record(&backend, &handled, &blocked).await;
     let answers: Vec<_> = (0..80).map(|n| enqueue(backend.log(), record("a", format!("a:{n}")))).collect();
     let mut outcomes = Vec::new();
     for answer in answers {
@@ -63,8 +75,7 @@ async fn a_full_queue_refuses_at_once() {
         config.produce_timeout = Duration::from_millis(500);
     });
     let handled = Handled::default();
-    let running = Running::start(&backend, handled.deciding(|_| Err(HandlerError::new("blocked"))));
-    backend.log().send(record("a", "first")).await.unwrap();
+    let running = blocked_by_the_first_record(&backend, &handled, &Arc::new(AtomicBool::new(true))).await;
     let answers: Vec<_> = (0..10).map(|n| enqueue(backend.log(), record("a", n.to_string()))).collect();
     let refused =
         backend.log().enqueue(record("a", "one more"), Box::new(|_| panic!("called after a refusal")));
