@@ -2,9 +2,11 @@
 
 mod distributed;
 mod embedded;
+mod servers;
 
-pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Instance, Servers};
+pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Instance};
 pub use embedded::Embedded;
+pub use servers::{OwnServers, Servers};
 
 use anyhow::{Result, bail};
 use std::fmt::Debug;

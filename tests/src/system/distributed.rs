@@ -1,6 +1,6 @@
 //! The four services, two instances of each, on real servers.
 
-use super::{CHEAP, System, address, set_arguments, unique};
+use super::{CHEAP, Servers, System, address, set_arguments, unique};
 use crate::{eventually, http, process::Process};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
@@ -9,39 +9,6 @@ use futures_util::future::try_join_all;
 pub const DISTRIBUTED_PROGRAMS: [&str; 4] = ["db-service", "pusher", "consumer", "ws-gateway"];
 /// Instances of each.
 const INSTANCES: usize = 2;
-
-/// Addresses of the real servers.
-#[derive(Clone, Debug)]
-pub struct Servers {
-    /// Kafka's brokers, separated by commas.
-    pub kafka: String,
-    /// PostgreSQL's URL.
-    pub postgres: String,
-    /// Redis's URL.
-    pub redis: String,
-    /// Consul's URL.
-    pub consul: String,
-}
-
-impl Servers {
-    /// As the environment says.
-    ///
-    /// # Errors
-    /// A sentence with what to do if a variable is missing: a test without its servers fails, it is not skipped.
-    pub fn from_environment() -> Result<Self> {
-        let get = |name: &str| {
-            std::env::var(name).with_context(|| {
-                format!("{name} is not set: run `tests/run`, or `eval \"$(tests/servers env)\"` after `tests/servers up`")
-            })
-        };
-        Ok(Self {
-            kafka: get("GODWIT_TEST_KAFKA")?,
-            postgres: get("GODWIT_TEST_POSTGRES")?,
-            redis: get("GODWIT_TEST_REDIS")?,
-            consul: get("GODWIT_TEST_CONSUL")?,
-        })
-    }
-}
 
 /// Two instances of each service, with a topic, a schema and prefixes of their own.
 #[derive(Debug)]
@@ -71,7 +38,14 @@ impl Distributed {
     /// # Errors
     /// If one does not become ready; with what it said.
     pub async fn start(settings: &[&str]) -> Result<Self> {
-        let servers = Servers::from_environment()?;
+        Self::start_on(Servers::from_environment()?, settings).await
+    }
+
+    /// The same, on these servers.
+    ///
+    /// # Errors
+    /// If one does not become ready; with what it said.
+    pub async fn start_on(servers: Servers, settings: &[&str]) -> Result<Self> {
         let run = unique();
         let topic = format!("godwit-test-{run}");
         let common: Vec<String> = CHEAP

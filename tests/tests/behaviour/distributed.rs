@@ -11,11 +11,12 @@ use rdkafka::{
 use std::{sync::Arc, time::Duration};
 use tests::{
     PATIENCE,
-    device::{new_id, texts},
+    device::{Wire, new_id, texts},
     eventually,
-    system::{DISTRIBUTED_PROGRAMS, Distributed, Instance, System},
+    system::{DISTRIBUTED_PROGRAMS, Distributed, Instance, OwnServers, System},
     world::World,
 };
+use tokio::sync::Mutex;
 
 /// A world over a system that the test keeps to itself. Gateways come back at their addresses.
 fn world_over(system: &Distributed) -> World {
@@ -62,6 +63,56 @@ pub(crate) async fn p9_each_service_is_replaced_under_load_unseen() -> Result<()
         load.goes_on().await.with_context(|| format!("with another {program}"))?;
     }
     load.finish(&world).await
+}
+
+/// Held by tests that start servers of their own, so that there is one such set at a time.
+static OWN_SERVERS: Mutex<()> = Mutex::const_new(());
+
+pub(crate) async fn p6_an_outage_of_any_server_loses_nothing() -> Result<()> {
+    let _one_at_a_time = OWN_SERVERS.lock().await;
+    // Servers of its own, for they are killed. (Consul goes last: it is asked only when instances come and go.)
+    let servers = OwnServers::start()?;
+    let system = Distributed::start_on(servers.addresses(), &[]).await?;
+    let world = world_over(&system);
+    for server in ["postgres", "redis", "kafka", "consul"] {
+        let load = Load::start(&world).await?;
+        servers.run(&["kill", server])?;
+        if server != "kafka" {
+            // The log has what is acknowledged: nobody needs to wait for the others.
+            load.goes_on().await.with_context(|| format!("without {server}"))?;
+        }
+        servers.run(&["start", server])?;
+        load.goes_on().await.with_context(|| format!("with {server} back"))?;
+        load.finish(&world).await.with_context(|| format!("after an outage of {server}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn p4_a_lost_redis_begins_a_new_epoch_and_loses_nothing() -> Result<()> {
+    let _one_at_a_time = OWN_SERVERS.lock().await;
+    let servers = OwnServers::start()?;
+    let system = Distributed::start_on(servers.addresses(), &["gateway.heartbeat=1s"]).await?;
+    let world = world_over(&system);
+    let (alice, bob) = world.two_users().await?;
+    let talk = alice.with(&bob);
+    let mut alices = world.connect(&alice).await?;
+    let (_, welcome) = world.connect_as(&bob, Wire::Proto, None).await?;
+    let had = welcome.receiver_seq.context("welcome has no receiver's seq")?;
+    alices.send(&talk, &new_id(), "before").await?;
+    alices.entries(1).await?;
+    // It comes back empty.
+    for command in ["kill", "wipe", "start"] {
+        servers.run(&[command, "redis"])?;
+    }
+    let mut bobs = eventually("bob is let in again", async || world.connect(&bob).await).await?;
+    let now = bobs.ping().await?.receiver_seq.context("pong has no receiver's seq")?;
+    assert_ne!(now.epoch, had.epoch, "a number of before the loss could be taken for one of after");
+    // Connections that outlived it are found again, and what was stored is all there.
+    eventually("alice's connection serves", async || alices.ping().await).await?;
+    bobs.send(&talk, &new_id(), "after").await?;
+    assert_eq!(texts(&alices.entries(1).await?), ["after"]);
+    assert_eq!(texts(&bobs.whole_history(&talk).await?), ["before", "after"]);
+    Ok(())
 }
 
 pub(crate) async fn p6_a_record_that_is_none_goes_to_the_dead_letters_and_stops_nothing() -> Result<()> {
