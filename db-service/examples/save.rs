@@ -4,7 +4,7 @@
 //! cargo run --release -p db-service --example save -- DIR             # the embedded store in a new folder under DIR
 //! cargo run --release -p db-service --example save -- HOST:PORT       # a db-service that is running
 //! ```
-//! More arguments: rows per batch size (100000), conversations (100).
+//! More arguments: rows per batch size (100000), conversations (100), batch sizes (1,10,100,1000).
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
 
 use abi::{
@@ -31,8 +31,10 @@ async fn main() -> anyhow::Result<()> {
     let target = args.next().context("name a folder, or the host:port of a db-service")?;
     let rows: usize = args.next().map_or(Ok(100_000), |text| text.parse())?;
     let conversations: usize = args.next().map_or(Ok(100), |text| text.parse())?;
+    let sizes = args.next().unwrap_or_else(|| "1,10,100,1000".to_owned());
     println!("{:>6} {:>10} {:>14}", "batch", "rows/s", "CPU-s/million");
-    for batch in [1, 10, 100, 1_000] {
+    for batch in sizes.split(',') {
+        let batch: usize = batch.parse()?;
         // Single rows are slow; they need not be as many.
         let rows = rows.min(batch * 10_000).max(batch);
         let mut client = DbServiceClient::new(Caller::new(channel(&target, batch)?));
