@@ -10,7 +10,7 @@
 //!   was lost heals by itself;
 //! - everything is bounded: in memory by count, in Redis by expiry (P7).
 //!
-//! Every call is one round trip. Losing all of it costs a moment of more work: counters begin new epochs, gateways
+//! Every call is one round trip (a counter that begins takes a second one). Losing all of it costs a moment of more work: counters begin new epochs, gateways
 //! renew their routes with the next heartbeats, members are asked of the store.
 //!
 //! - [`memory`]: the implementation for one process.
@@ -34,7 +34,7 @@ pub const MEMBERS_LIFE: Duration = Duration::from_secs(60);
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Receivers' counters, routes and members of groups. Every call is one round trip and may be repeated.
+/// Receivers' counters, routes and members of groups. Every call may be repeated.
 #[async_trait::async_trait]
 pub trait Cache: Send + Sync + 'static {
     /// Raises counters of users, each by its own number, and gives their values after it, in the same order.

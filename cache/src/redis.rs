@@ -1,18 +1,22 @@
 //! The cache in Redis, shared by all processes.
 //!
-//! Keys are `PREFIX:APP:s:USER` (counter: epoch and number), `PREFIX:APP:r:USER` (routes: connection to expiry and
-//! gateway) and `PREFIX:APP:m:CONVERSATION` (members: version and value). All of them expire. A script touches many
-//! keys, so it is one Redis, or one with replicas; not Redis Cluster.
+//! Keys are `PREFIX:APP:s:USER:RUN` (counter), `PREFIX:APP:r:USER` (routes: connection to expiry and gateway) and
+//! `PREFIX:APP:m:CONVERSATION` (members: version and value). All of them expire. Scripts and batches touch many keys, so
+//! it is one Redis, or one with replicas; not Redis Cluster.
+//!
+//! A counter is one number, epoch times 2^32 plus `seq`, because raising it is the most frequent of all: `INCRBY` in a
+//! pipeline costs Redis a seventh of what a script costs. A result without an epoch is a counter that is new; a script
+//! then gives it one.
 //!
 //! A Redis that crashed, or a replica that took over, may come back with the counters of a moment ago, and would hand
-//! out the same numbers twice. So each counter also holds which run of which server wrote it, and one that another
-//! run wrote begins a new epoch like a missing one.
+//! out the same numbers twice. So the name of a counter holds which run of which server it belongs to: in another run it is
+//! missing and begins a new epoch.
 
 mod lanes;
 
-use crate::{Cache, Result, new_epoch};
+use crate::{Cache, Result};
 use abi::v1::{Members, ReceiverSeq};
-use deadpool_redis::redis::{Cmd, FromRedisValue, Script};
+use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Script};
 use lanes::{Lanes, Request};
 use prost::Message as _;
 use std::{
@@ -20,17 +24,16 @@ use std::{
     time::Duration,
 };
 
-/// A counter whose user did not connect and got nothing new for so long is forgotten.
+/// A counter whose user did not connect for so long is forgotten.
 const COUNTER_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Most users per script: Redis does nothing else while one runs.
+/// Most users per round trip: Redis does nothing else while a script runs.
 const MAX_USERS: usize = 4_096;
 
 // Times come from Redis, so that the processes' clocks don't matter, and epochs from the caller, because Redis seeds its
 // random numbers alike after every start. Every script is given the run of its server as its last argument.
 
-static RAISE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/raise.lua")));
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/begin.lua")));
 static CONNECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/connect.lua")));
-static ROUTES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/routes.lua")));
 static PUT_MEMBERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/put_members.lua")));
 
 /// Counters, routes and members in Redis.
@@ -58,6 +61,28 @@ impl RedisCache {
         [&self.prefix, ":", app, ":", kind, ":", id].concat()
     }
 
+    /// Completes those of `raised` that have no epoch.
+    async fn begin(&self, app: &str, users: &[(&str, u32)], raised: &mut [ReceiverSeq]) -> Result<()> {
+        let mut script = BEGIN.prepare_invoke();
+        script.arg(new_epoch()).arg(millis(COUNTER_LIFE));
+        let mut new = Vec::new();
+        for ((user, by), seq) in users.iter().zip(raised).filter(|(_, seq)| seq.epoch == 0) {
+            script.key(self.key(app, "s", user)).arg(by);
+            new.push(seq);
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let counters: Vec<(u64, bool)> = self.call("begin", Request::Script(script)).await?;
+        for (seq, (counter, missing)) in new.into_iter().zip(counters) {
+            let begun = receiver_seq(counter);
+            // Others may have raised it meanwhile: the number of this raise is its own. Unless it was lost in between.
+            let is_own = !missing && seq.seq > 0;
+            *seq = ReceiverSeq { epoch: begun.epoch, seq: if is_own { seq.seq } else { begun.seq } };
+        }
+        Ok(())
+    }
+
     async fn call<T: FromRedisValue>(&self, call: &'static str, mut request: Request<'_>) -> Result<T> {
         self.lanes.call(call, &mut request).await
     }
@@ -67,8 +92,28 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn receiver_seq((epoch, seq): (u32, u64)) -> ReceiverSeq {
-    ReceiverSeq { epoch, seq }
+/// Where the epoch of a counter begins.
+const EPOCH: u64 = 1 << 32;
+
+fn receiver_seq(counter: u64) -> ReceiverSeq {
+    ReceiverSeq { epoch: u32::try_from(counter / EPOCH).unwrap_or(u32::MAX), seq: counter % EPOCH }
+}
+
+/// A new epoch in its place. Redis has signed numbers, so it has 31 bits.
+fn new_epoch() -> u64 {
+    u64::from(crate::new_epoch() / 2).max(1) * EPOCH
+}
+
+/// The gateways of leases, `EXPIRY GATEWAY` with the expiry in milliseconds, that have not ended. Each gateway once.
+fn gateways(leases: &[String], now: u64) -> Vec<Arc<str>> {
+    let mut gateways: Vec<Arc<str>> = Vec::new();
+    for (expiry, gateway) in leases.iter().filter_map(|lease| lease.split_once(' ')) {
+        let holds = expiry.parse().is_ok_and(|expiry: u64| expiry > now);
+        if holds && !gateways.iter().any(|known| **known == *gateway) {
+            gateways.push(gateway.into());
+        }
+    }
+    gateways
 }
 
 #[async_trait::async_trait]
@@ -76,20 +121,26 @@ impl Cache for RedisCache {
     async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
         let mut raised = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_USERS) {
-            let mut script = RAISE.prepare_invoke();
-            script.arg(new_epoch()).arg(millis(COUNTER_LIFE));
-            for (user, by) in users {
-                script.key(self.key(app, "s", user)).arg(by);
-            }
-            let values: Vec<(u32, u64)> = self.call("raise", Request::Script(script)).await?;
-            raised.extend(values.into_iter().map(receiver_seq));
+            let first = raised.len();
+            let commands = |run: &str| {
+                let mut commands = Pipeline::with_capacity(users.len());
+                for (user, by) in users {
+                    let key = [&self.prefix, ":", app, ":s:", user, ":", run].concat();
+                    commands.cmd("INCRBY").arg(key).arg(by);
+                }
+                commands
+            };
+            let counters: Vec<u64> = self.call("raise", Request::Commands(&commands)).await?;
+            raised.extend(counters.into_iter().map(receiver_seq));
+            self.begin(app, users, &mut raised[first..]).await?;
         }
         Ok(raised)
     }
 
     async fn current(&self, app: &str, user: &str) -> Result<ReceiverSeq> {
-        let mut values = self.raise(app, &[(user, 0)]).await?;
-        Ok(values.pop().unwrap_or_default())
+        let mut seq = [ReceiverSeq::default()];
+        self.begin(app, &[(user, 0)], &mut seq).await?;
+        Ok(seq[0])
     }
 
     async fn connect(
@@ -104,7 +155,8 @@ impl Cache for RedisCache {
         script.key(self.key(app, "r", user)).key(self.key(app, "s", user));
         script.arg(connection).arg(gateway).arg(millis(life));
         script.arg(new_epoch()).arg(millis(COUNTER_LIFE));
-        self.call("connect", Request::Script(script)).await.map(receiver_seq)
+        let counter: u64 = self.call("connect", Request::Script(script)).await?;
+        Ok(receiver_seq(counter))
     }
 
     async fn disconnect(&self, app: &str, user: &str, connection: &str) -> Result<()> {
@@ -116,13 +168,21 @@ impl Cache for RedisCache {
     async fn routes(&self, app: &str, users: &[&str]) -> Result<Vec<Vec<Arc<str>>>> {
         let mut routes = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_USERS) {
-            let mut script = ROUTES.prepare_invoke();
-            for user in users {
-                script.key(self.key(app, "r", user));
-            }
-            let gateways: Vec<Vec<String>> = self.call("routes", Request::Script(script)).await?;
-            routes
-                .extend(gateways.into_iter().map(|list| list.into_iter().map(Arc::from).collect::<Vec<_>>()));
+            let commands = |_: &str| {
+                let mut commands = Pipeline::with_capacity(users.len() + 1);
+                for user in users {
+                    commands.cmd("HVALS").arg(self.key(app, "r", user));
+                }
+                // Like the leases a list of texts: seconds and microseconds.
+                commands.cmd("TIME");
+                commands
+            };
+            let mut leases: Vec<Vec<String>> = self.call("routes", Request::Commands(&commands)).await?;
+            let time = leases.pop().unwrap_or_default();
+            let mut parts = time.iter().map(|part| part.parse::<u64>().unwrap_or_default());
+            let (seconds, micros) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let now = seconds * 1_000 + micros / 1_000;
+            routes.extend(leases.iter().map(|leases| gateways(leases, now)));
         }
         Ok(routes)
     }

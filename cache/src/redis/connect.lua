@@ -1,6 +1,5 @@
--- Leases a route and reads the counter. KEYS: routes and counter of a user. ARGV: connection, gateway, life in ms,
--- epoch of a new counter, life of the counter in ms, run of this server. Gives {epoch, seq}.
-local run = ARGV[#ARGV]
+-- Leases a route and reads the counter. KEYS: routes of a user, counter without the run. ARGV: connection, gateway, life in
+-- ms, a new epoch times 2^32, life of the counter in ms, run of this server. Gives the counter.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local routes = redis.call('HGETALL', KEYS[1])
@@ -13,10 +12,12 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now + ARGV[3], ARG
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
-local counter = redis.call('HMGET', KEYS[2], 'e', 'r', 'n')
-if not counter[1] or counter[2] ~= run then
-  counter = {ARGV[4], run, 0}
-  redis.call('HSET', KEYS[2], 'e', ARGV[4], 'r', run, 'n', 0)
+local counter = KEYS[2] .. ':' .. ARGV[#ARGV]
+local value = redis.call('GET', counter)
+-- Only compared: a number in a script has 53 bits.
+if not value or tonumber(value) < 4294967296 then
+  redis.call('INCRBY', counter, ARGV[4])
+  value = redis.call('GET', counter)
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-return {tonumber(counter[1]), tonumber(counter[3])}
+redis.call('PEXPIRE', counter, ARGV[5])
+return value

@@ -9,8 +9,8 @@ use crate::{Error, Result, metrics};
 use deadpool_redis::{
     Connection, Manager, Pool, Runtime,
     redis::{
-        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation,
-        ServerErrorKind, aio::MultiplexedConnection, cmd,
+        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+        ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection, cmd,
     },
 };
 use std::{
@@ -32,18 +32,22 @@ const MAX_LANES: usize = 4;
 
 /// What is asked of Redis.
 pub(super) enum Request<'a> {
-    /// A script, by its hash; loaded again when Redis has forgotten it.
+    /// A script, by its hash; loaded again when Redis has forgotten it. Its last argument is the run of the server.
     Script(ScriptInvocation<'a>),
+    /// Commands that belong to the run of a server.
+    Commands(&'a (dyn Fn(&str) -> Pipeline + Sync)),
     /// A single command.
     Command(Cmd),
 }
 
 impl Request<'_> {
     async fn run<T: FromRedisValue>(&mut self, server: &mut Server) -> RedisResult<T> {
+        let Server { connection, run, .. } = server;
         match self {
             // A second attempt adds a second run; scripts look at the last one.
-            Self::Script(script) => script.arg(&*server.run).invoke_async(&mut server.connection).await,
-            Self::Command(command) => command.query_async(&mut server.connection).await,
+            Self::Script(script) => script.arg(&**run).invoke_async(connection).await,
+            Self::Commands(commands) => commands(run).query_async(connection).await,
+            Self::Command(command) => command.query_async(connection).await,
         }
     }
 }

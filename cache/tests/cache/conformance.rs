@@ -50,8 +50,14 @@ async fn p4_each_user_of_each_application_has_a_counter(cache: &dyn Cache) {
 async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
     let raise = |_| cache.raise("app", &[("erin", 1), ("frank", 2)]);
     let calls: Vec<_> = (0..50).map(raise).collect();
-    let mut seen: Vec<u64> =
-        futures_util::future::join_all(calls).await.into_iter().map(|seqs| seqs.unwrap()[0].seq).collect();
+    let raised = futures_util::future::join_all(calls).await;
+    let epoch = cache.connect("app", "erin", "c", "gw:1", LONG).await.unwrap().epoch;
+    let mut seen = Vec::new();
+    for seqs in raised {
+        let erin = seqs.unwrap()[0];
+        assert_eq!(erin.epoch, epoch, "two of them began an epoch");
+        seen.push(erin.seq);
+    }
     seen.sort_unstable();
     assert_eq!(seen, (1..=50).collect::<Vec<_>>());
     assert_eq!(cache.current("app", "frank").await.unwrap().seq, 100);
