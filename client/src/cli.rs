@@ -65,7 +65,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// One sentence for people.
 fn sentence(error: &anyhow::Error, url: &str) -> String {
-    let text = format!("{error:#}");
+    let text = causes(error);
     match error.chain().find_map(|cause| cause.downcast_ref::<crate::Error>()) {
         Some(crate::Error::Connect { .. }) => format!(
             "{text}\nis the server running at {url}? start it with `cargo run --release`, or name another with --url"
@@ -74,5 +74,38 @@ fn sentence(error: &anyhow::Error, url: &str) -> String {
             "another godwit-cli of this user has taken over the connection".to_owned()
         }
         _ => text,
+    }
+}
+
+/// An error and what is behind it. Some causes are part of the sentence that they cause: those are not said again.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::Fault;
+    use anyhow::Context as _;
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let fault = crate::Error::from(Fault::forbidden("only an owner adds members"));
+        let error = Err::<(), _>(fault).context("cannot make the group").unwrap_err();
+        assert_eq!(sentence(&error, "http://host"), "cannot make the group: only an owner adds members");
+    }
+
+    #[test]
+    fn who_finds_no_server_is_told_how_to_start_one() {
+        let source = std::sync::Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let error = crate::Error::Connect { address: "host:1".into(), source };
+        let text = sentence(&error.into(), "http://host:1");
+        assert!(text.contains("cargo run --release") && text.matches("refused").count() == 1, "{text}");
     }
 }

@@ -280,3 +280,6 @@ impl Client {
 pub fn new_client_msg_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
+
+#[cfg(test)]
+mod tests;

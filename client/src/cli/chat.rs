@@ -16,6 +16,7 @@ use futures_util::{
 };
 use serde_json::json;
 use std::io;
+use tokio::sync::mpsc;
 
 /// Lines that may wait for their acknowledgement before more input is read.
 const MAX_UNACKED: usize = 256;
@@ -75,10 +76,25 @@ impl Chat {
         let mut input = terminal::lines(format!("{}> ", self.user))?;
         self.terminal = input.printer.is_some();
         self.context.out.print_with(input.printer.take());
+        let result = self.talk(&mut events, &mut input.lines).await;
+        if result.is_err() && self.terminal && !self.input_ended {
+            // The line that is being edited has the terminal in its own mode, and gives it back when it ends.
+            self.context.out.text("  press Enter to leave")?;
+            input.lines.close();
+            while input.lines.recv().await.is_some() {}
+        }
+        result
+    }
+
+    async fn talk(
+        &mut self,
+        events: &mut Events,
+        lines: &mut mpsc::Receiver<io::Result<String>>,
+    ) -> Result<()> {
         while !(self.input_ended && self.unacked.is_empty()) {
             let takes_input = !self.input_ended && self.unacked.len() < MAX_UNACKED;
             tokio::select! {
-                line = input.lines.recv(), if takes_input => self.line(line).await?,
+                line = lines.recv(), if takes_input => self.line(line).await?,
                 Some(ack) = self.unacked.next() => self.acked(ack)?,
                 event = events.next() => self.event(event).await?,
                 Some(_) = OptionFuture::from(self.marking.as_mut()), if self.marking.is_some() => {
@@ -125,8 +141,7 @@ impl Chat {
         match event {
             Some(Event::Entry(entry)) if entry.conversation == self.conversation => {
                 self.show_missed(entry.conversation_seq).await?;
-                let typed_here =
-                    self.terminal && entry.sender == self.user && entry.sender_device == self.device;
+                let typed_here = entry.sender == self.user && entry.sender_device == self.device;
                 if typed_here {
                     self.shown = self.shown.max(entry.conversation_seq);
                 } else {

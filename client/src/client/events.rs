@@ -88,8 +88,8 @@ pub(super) struct EventSender {
 }
 
 pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
-    // At least one page of history has to fit.
-    let (items, out) = mpsc::channel(capacity.max(crate::sync::PAGE) + RESERVED);
+    // A page of history has to fit beside some entries and events that were not taken out yet.
+    let (items, out) = mpsc::channel(capacity.max(2 * crate::sync::PAGE) + RESERVED);
     (EventSender { items, unsent: None, unsent_baseline: BTreeMap::new() }, Events { items: out, state })
 }
 

@@ -1,0 +1,413 @@
+//! The SDK against a server that each test plays by hand, frame by frame.
+
+use super::*;
+use crate::{state::Have, tokens::TokenSource};
+use abi::{
+    Fault,
+    error::ErrorCode,
+    v1::{
+        ClientFrame, Deliver, Entry, GetHistory, Head, Hello, Pong, ReceiverSeq, ServerFrame, Welcome,
+        client_frame, server_frame::Frame,
+    },
+};
+use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
+use prost::Message as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message as Raw,
+        handshake::server::{Request, Response},
+        http::{HeaderValue, header},
+        protocol::CloseFrame,
+    },
+};
+
+const LONG: Duration = Duration::from_secs(10);
+
+struct FakeServer {
+    listener: TcpListener,
+}
+
+struct Peer {
+    socket: WebSocketStream<TcpStream>,
+    hello: Hello,
+}
+
+impl FakeServer {
+    async fn new() -> (Self, Server) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        (Self { listener }, server)
+    }
+
+    /// A device that has said hello.
+    async fn accept(&self) -> Peer {
+        let (stream, _) = timeout(LONG, self.listener.accept()).await.unwrap().unwrap();
+        #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+        let protocol = |_: &Request, mut response: Response| {
+            let protocol = HeaderValue::from_static(abi::SUBPROTOCOL_PROTO);
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+            Ok(response)
+        };
+        let socket = accept_hdr_async(stream, protocol).await.unwrap();
+        let mut peer = Peer { socket, hello: Hello::default() };
+        let frame = peer.next().await;
+        let Some(client_frame::Frame::Hello(hello)) = frame.frame else { panic!("not hello: {frame:?}") };
+        peer.hello = hello;
+        peer
+    }
+
+    /// A device that is welcomed at a receiver's seq.
+    async fn welcome(&self, seq: u64) -> Peer {
+        let mut peer = self.accept().await;
+        let welcome = Welcome {
+            user: "alice".into(),
+            device: "a".into(),
+            receiver_seq: at(seq),
+            heartbeat_ms: 200,
+            max_body_bytes: 1_000,
+            max_in_flight: 8,
+        };
+        peer.send(1, Frame::Welcome(welcome)).await;
+        peer
+    }
+}
+
+impl Peer {
+    async fn next(&mut self) -> ClientFrame {
+        let Raw::Binary(bytes) = timeout(LONG, self.socket.next()).await.unwrap().unwrap().unwrap() else {
+            panic!("not a binary frame")
+        };
+        ClientFrame::decode(bytes).unwrap()
+    }
+
+    /// The next frame that is no heartbeat; those are answered.
+    async fn ask(&mut self, seq: u64) -> (u32, client_frame::Frame) {
+        let until = std::time::Instant::now() + LONG;
+        loop {
+            assert!(std::time::Instant::now() < until, "nothing but heartbeats");
+            let ClientFrame { id, frame } = self.next().await;
+            match frame.unwrap() {
+                client_frame::Frame::Ping(_) => {
+                    self.send(id, Frame::Pong(Pong { receiver_seq: at(seq) })).await
+                }
+                frame => return (id, frame),
+            }
+        }
+    }
+
+    async fn ask_send(&mut self) -> (u32, Send) {
+        match self.ask(0).await {
+            (id, client_frame::Frame::Send(send)) => (id, send),
+            other => panic!("not a send: {other:?}"),
+        }
+    }
+
+    async fn send(&mut self, id: u32, frame: Frame) {
+        let frame = ServerFrame { id, frame: Some(frame) };
+        self.socket.send(Raw::Binary(frame.encode_to_vec().into())).await.unwrap();
+    }
+
+    async fn ack(&mut self, id: u32, send: &Send) {
+        let ack = Ack { client_msg_id: send.client_msg_id.clone(), ..Ack::default() };
+        self.send(id, Frame::Ack(ack)).await;
+    }
+
+    async fn close(mut self, fault: Fault) {
+        let frame = CloseFrame { code: fault.code.close().into(), reason: fault.close_reason().into() };
+        let _ = self.socket.close(Some(frame)).await;
+        let _ = timeout(LONG, self.socket.next()).await;
+    }
+}
+
+/// Tokens `token-1`, `token-2`, ...: another one whenever one was rejected.
+#[derive(Default)]
+struct CountedTokens(AtomicU32);
+
+impl TokenSource for CountedTokens {
+    fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
+        let number = self.0.load(Ordering::Relaxed).max(1) + u32::from(rejected.is_some());
+        self.0.store(number, Ordering::Relaxed);
+        Box::pin(async move { Ok(format!("token-{number}")) })
+    }
+}
+
+fn at(seq: u64) -> Option<ReceiverSeq> {
+    Some(ReceiverSeq { epoch: 1, seq })
+}
+
+fn has(seq: u64, positions: &[(&str, u64)]) -> State {
+    State {
+        have: Some(Have { epoch: 1, seq }),
+        positions: positions.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
+    }
+}
+
+fn entry(number: u64) -> Entry {
+    Entry { conversation: "c".into(), conversation_seq: number, ..Entry::default() }
+}
+
+async fn connect(state: State) -> (FakeServer, Peer, Client, Events) {
+    let (fake, server) = FakeServer::new().await;
+    let seq = state.have.map_or(0, |have| have.seq);
+    let options = Options { events: 0, max_pause: Duration::from_millis(100), ..Options::default() };
+    let (connected, peer) =
+        tokio::join!(Client::connect(server, CountedTokens::default(), options, state), fake.welcome(seq));
+    let (client, events) = connected.unwrap();
+    (fake, peer, client, events)
+}
+
+/// The numbers of the next entries.
+async fn entries(events: &mut Events, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        match timeout(LONG, events.next()).await.unwrap().unwrap() {
+            Event::Entry(entry) => numbers.push(entry.conversation_seq),
+            Event::Ended(error) => panic!("ended: {error}"),
+            _ => {}
+        }
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn p2_a_lost_ack_makes_the_same_message_again() {
+    let (fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let sending = client.enqueue("c", text("hello"), None).await.unwrap();
+    let (_, first) = peer.ask_send().await;
+    drop(peer);
+    let mut peer = fake.welcome(0).await;
+    let (id, second) = peer.ask_send().await;
+    assert_eq!(first, second);
+    peer.ack(id, &second).await;
+    assert_eq!(sending.await.unwrap().client_msg_id, first.client_msg_id);
+}
+
+#[tokio::test]
+async fn p3_a_refused_message_goes_again_before_the_next_one() {
+    let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let first = client.enqueue("c", text("1"), None).await.unwrap();
+    let second = client.enqueue("c", text("2"), None).await.unwrap();
+    let (id, refused) = peer.ask_send().await;
+    let wait = Duration::from_millis(150);
+    let began = std::time::Instant::now();
+    peer.send(id, Frame::Error(Fault::rate_limited("wait", wait).into())).await;
+    let (id, again) = peer.ask_send().await;
+    assert!(began.elapsed() >= wait, "the server's pause was not kept");
+    assert_eq!(refused, again);
+    peer.ack(id, &again).await;
+    first.await.unwrap();
+    let (id, next) = peer.ask_send().await;
+    assert_ne!(next.client_msg_id, again.client_msg_id);
+    peer.ack(id, &next).await;
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_server_will_not_take_is_told_with_its_code() {
+    let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let sending = client.enqueue("c", text("1"), None).await.unwrap();
+    let (id, _) = peer.ask_send().await;
+    peer.send(id, Frame::Error(Fault::forbidden("blocked").into())).await;
+    assert_eq!(sending.await.unwrap_err().code(), Some(ErrorCode::Forbidden));
+}
+
+#[tokio::test]
+async fn p7_no_more_sends_are_unanswered_than_the_server_said() {
+    let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    for number in 0..20 {
+        client.enqueue(&format!("c{number}"), text("x"), None).await.unwrap();
+    }
+    let mut sends = Vec::new();
+    for _ in 0..8 {
+        sends.push(peer.ask_send().await);
+    }
+    // Heartbeats go on, so a ninth send would come before the third of them.
+    for _ in 0..3 {
+        let ClientFrame { id, frame } = peer.next().await;
+        assert!(matches!(frame, Some(client_frame::Frame::Ping(_))), "more than eight unanswered: {frame:?}");
+        peer.send(id, Frame::Pong(Pong { receiver_seq: at(0) })).await;
+    }
+    let (id, send) = &sends[0];
+    peer.ack(*id, send).await;
+    peer.ask_send().await;
+}
+
+#[tokio::test]
+async fn an_expired_token_is_replaced_and_the_device_comes_back() {
+    let (fake, peer, _client, _events) = connect(has(0, &[])).await;
+    assert_eq!(peer.hello.token, "token-1");
+    peer.close(Fault::new(ErrorCode::TokenExpired, "expired")).await;
+    assert_eq!(fake.welcome(0).await.hello.token, "token-2");
+}
+
+#[tokio::test]
+async fn a_device_that_was_replaced_stays_away_and_says_why() {
+    let (fake, peer, client, mut events) = connect(has(0, &[])).await;
+    let sending = client.enqueue("c", text("1"), None).await.unwrap();
+    peer.close(Fault::new(ErrorCode::Replaced, "another")).await;
+    let ended = async {
+        loop {
+            if let Some(Event::Ended(error)) = events.next().await {
+                return error;
+            }
+        }
+    };
+    assert_eq!(timeout(LONG, ended).await.unwrap().code(), Some(ErrorCode::Replaced));
+    assert!(events.next().await.is_none());
+    assert_eq!(sending.await.unwrap_err().code(), Some(ErrorCode::Replaced));
+    assert_eq!(client.send("c", text("2")).await.unwrap_err().code(), Some(ErrorCode::Replaced));
+    assert!(timeout(Duration::from_millis(300), fake.listener.accept()).await.is_err(), "it came back");
+}
+
+#[tokio::test]
+async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application() {
+    let (fake, mut peer, client, mut events) = connect(has(5, &[("c", 2)])).await;
+    assert_eq!(peer.hello.have, at(5));
+    let deliver = Deliver { receiver_seq: at(8), raised: 1, entries: vec![entry(5)] };
+    peer.send(0, Frame::Deliver(deliver)).await;
+    for _ in 0..2 {
+        match peer.ask(8).await {
+            (id, client_frame::Frame::Heads(_)) => {
+                let head = Head {
+                    conversation: "c".into(),
+                    conversation_seq: 5,
+                    visible_from: 1,
+                    ..Head::default()
+                };
+                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head], more: false })).await;
+            }
+            (id, client_frame::Frame::History(GetHistory { after: 2, .. })) => {
+                let entries = (3..=5).map(entry).collect();
+                peer.send(id, Frame::History(HistoryPage { entries, more: false })).await;
+            }
+            other => panic!("not what is missing: {other:?}"),
+        }
+    }
+    assert_eq!(entries(&mut events, 1).await, [3]);
+    assert_eq!(client.state(), has(5, &[("c", 3)]), "the application has taken one");
+    assert_eq!(entries(&mut events, 2).await, [4, 5]);
+    // The last of the answers may still be on its way.
+    while client.state() != has(8, &[("c", 5)]) {
+        timeout(LONG, async {
+            tokio::select! {
+                _ = events.next() => {}
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        })
+        .await
+        .unwrap();
+    }
+    drop(peer);
+    assert_eq!(fake.welcome(8).await.hello.have, at(8));
+}
+
+#[tokio::test]
+async fn p5_a_heartbeat_that_shows_another_seq_makes_the_device_catch_up() {
+    let (_fake, mut peer, _client, mut events) = connect(has(0, &[])).await;
+    let (id, frame) = peer.ask(1).await;
+    assert!(matches!(frame, client_frame::Frame::Heads(_)), "{frame:?}");
+    let head = Head { conversation: "c".into(), conversation_seq: 1, visible_from: 1, ..Head::default() };
+    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head], more: false })).await;
+    let (id, frame) = peer.ask(1).await;
+    assert!(matches!(frame, client_frame::Frame::History(_)), "{frame:?}");
+    peer.send(id, Frame::History(HistoryPage { entries: vec![entry(1)], more: false })).await;
+    assert_eq!(entries(&mut events, 1).await, [1]);
+}
+
+#[tokio::test]
+async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
+    let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
+    let many = 500;
+    for number in 1..=many {
+        let deliver = Deliver { receiver_seq: at(number), raised: 1, entries: vec![entry(number)] };
+        peer.send(0, Frame::Deliver(deliver)).await;
+    }
+    // It still answers: a queue that is full stops nothing but entries.
+    let sending = client.enqueue("c", text("still here"), None).await.unwrap();
+    let (id, send) = match peer.ask(many).await {
+        (id, client_frame::Frame::Send(send)) => (id, send),
+        other => panic!("asked for more than there is room for: {other:?}"),
+    };
+    peer.ack(id, &send).await;
+    sending.await.unwrap();
+    let mut seen = entries(&mut events, crate::sync::PAGE).await;
+    let serve = async {
+        loop {
+            match peer.ask(many).await {
+                (id, client_frame::Frame::History(request)) => {
+                    let last = many.min(request.after + request.limit as u64);
+                    let entries = (request.after + 1..=last).map(entry).collect();
+                    peer.send(id, Frame::History(HistoryPage { entries, more: last < many })).await;
+                }
+                other => panic!("not history: {other:?}"),
+            }
+        }
+    };
+    let rest = many as usize - seen.len();
+    tokio::select! {
+        rest = entries(&mut events, rest) => seen.extend(rest),
+        () = serve => {}
+    }
+    assert_eq!(seen, (1..=many).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_at_once() {
+    let (fake, server) = FakeServer::new().await;
+    drop(fake);
+    let error = Client::connect(server, CountedTokens::default(), Options::default(), State::default()).await;
+    assert!(matches!(error, Err(Error::Connect { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
+    let (fake, server) = FakeServer::new().await;
+    let serve = async {
+        fake.accept().await.close(Fault::rate_limited("busy", Duration::from_millis(20))).await;
+        fake.accept().await.close(Fault::new(ErrorCode::Unauthenticated, "who are you")).await;
+    };
+    let (connected, ()) = tokio::join!(
+        Client::connect(server, CountedTokens::default(), Options::default(), State::default()),
+        serve
+    );
+    assert_eq!(connected.unwrap_err().code(), Some(ErrorCode::Unauthenticated));
+}
+
+#[tokio::test]
+async fn queries_outlive_a_connection() {
+    let (fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let serve = async {
+        peer.ask(0).await;
+        drop(peer);
+        let mut peer = fake.welcome(0).await;
+        let (id, frame) = peer.ask(0).await;
+        assert!(matches!(frame, client_frame::Frame::Read(_)), "{frame:?}");
+        peer.send(id, Frame::Read(abi::v1::ReadMarked { read_seq: 7 })).await;
+        peer
+    };
+    let (read, _peer) = tokio::join!(client.mark_read("c", 7), serve);
+    assert_eq!(read.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn close_ends_what_waits() {
+    let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let sending = client.enqueue("c", text("1"), None).await.unwrap();
+    peer.ask_send().await;
+    let (_, gone) = tokio::join!(client.close(), async {
+        while let Some(Ok(frame)) = peer.socket.next().await {
+            if matches!(frame, Raw::Close(_)) {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(gone, "closed without a goodbye");
+    assert!(matches!(sending.await, Err(Error::Stopped)));
+}
