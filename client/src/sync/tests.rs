@@ -91,6 +91,19 @@ fn p3_a_gap_is_fetched_before_what_is_after_it() {
 }
 
 #[test]
+fn p5_a_page_that_was_read_before_an_entry_was_stored_is_not_the_last() {
+    let mut sync = device();
+    assert!(give(&mut sync, deliver(12, 2, &[("a", 7), ("a", 8)])).is_empty());
+    assert_eq!(sync.next_request(1_000), Some(history(5)));
+    assert!(give(&mut sync, deliver(13, 1, &[("a", 9)])).is_empty(), "it overtook the page");
+    assert_eq!(page(&mut sync, 6..=8, false), [6, 7, 8]);
+    assert_eq!(sync.settle(), None);
+    assert_eq!(sync.next_request(1_000), Some(history(8)));
+    assert_eq!(page(&mut sync, 9..=9, false), [9]);
+    assert_eq!(sync.settle(), Some(Have { epoch: 1, seq: 13 }));
+}
+
+#[test]
 fn p5_a_nudge_makes_the_device_look_at_the_heads() {
     let mut sync = device();
     assert!(give(&mut sync, deliver(11, 1, &[])).is_empty());
