@@ -1,6 +1,6 @@
 //! The one table of errors: what an [`ErrorCode`] is called in gRPC, HTTP and WebSocket, and whether to try again.
 //!
-//! A gRPC status carries the whole [`v1::Error`](crate::v1::Error) in its details, so that nothing is lost between
+//! A gRPC status carries the whole [`v1::Error`] in its details, so that nothing is lost between
 //! services; a status without details (a transport failure, a peer of another make) is mapped by its code.
 
 use crate::v1;

@@ -38,7 +38,7 @@ pub(crate) async fn p1_sigkill_of_each_service_under_load_loses_nothing() -> Res
     let world = world_over(&system);
     for program in DISTRIBUTED_PROGRAMS {
         let load = Load::start(&world).await?;
-        for round in 0..rounds() {
+        for round in 0..rounds() as usize {
             let instance = system.instances(program).nth(round % 2).context("there are two of each")?;
             instance.kill();
             load.goes_on().await.with_context(|| format!("without one {program}"))?;

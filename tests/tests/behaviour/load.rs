@@ -128,6 +128,6 @@ async fn device(world: &World, name: &str) -> Result<(String, Client, Events)> {
 }
 
 /// How often each program is killed: `GODWIT_TEST_KILLS`, or once.
-pub(crate) fn rounds() -> usize {
+pub(crate) fn rounds() -> u32 {
     std::env::var("GODWIT_TEST_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
 }
