@@ -148,7 +148,7 @@ impl KafkaSourceConfig {
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             session_timeout: Duration::from_secs(6),
             assignment: "range".into(),
-            queue: QueueLimits { records: 2_000, bytes: 2 << 20 },
+            queue: QueueLimits { records: 8_000, bytes: 4 << 20 },
             revoke_timeout: Duration::from_secs(15),
             fetch_wait: Duration::from_millis(500),
         }
