@@ -147,7 +147,7 @@ pub(crate) async fn p7_text_that_is_not_utf8_closes_the_connection(world: World)
 pub(crate) async fn p7_an_unknown_subprotocol_is_refused(world: World) -> Result<()> {
     let gateway = world.gateway();
     let handshake = format!(
-        "GET /v1/ws HTTP/1.1\r\nhost: {gateway}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        "GET /v1/ws HTTP/1.1\r\nhost: {gateway}\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
          sec-websocket-protocol: godwit.v999\r\n\r\n"
     );
