@@ -37,7 +37,8 @@ pub(crate) async fn p2_every_device_gets_a_message_once_the_senders_others_too(w
 
 pub(crate) async fn p5_a_new_connection_of_a_device_replaces_the_old_one(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
-    let connect = || Device::connect(world.first_gateway(), Wire::Proto, &alice.access_token, None);
+    // Also over another gateway, where there are two.
+    let connect = || Device::connect(world.gateway(), Wire::Proto, &alice.access_token, None);
     let (mut old, _) = connect().await?;
     let (mut new, _) = connect().await?;
     let (code, reason) = old.closed().await?;
