@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let program = Program {
         name: "godwit",
         version: env!("CARGO_PKG_VERSION"),
-        threads: Threads::Workers(1),
+        threads: Threads::Current,
         drain_limit: Duration::from_secs(30),
     };
     run_main(program, &options, |config, shutdown| async move {
