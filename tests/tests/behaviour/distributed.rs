@@ -1,6 +1,6 @@
 //! What only the services have: a topic that anybody can write to, instances that end, servers that are not there.
 
-use crate::load::{Load, rounds};
+use crate::load::{Load, report, rounds};
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -45,7 +45,8 @@ pub(crate) async fn p1_sigkill_of_each_service_under_load_loses_nothing() -> Res
             instance.start_again().await?;
             load.goes_on().await.with_context(|| format!("with {program} back"))?;
         }
-        load.finish(&world).await.with_context(|| format!("after {program} was killed"))?;
+        let counted = load.finish(&world).await.with_context(|| format!("after {program} was killed"))?;
+        report(&format!("{program} killed {} times", rounds()), counted);
     }
     Ok(())
 }
@@ -62,7 +63,8 @@ pub(crate) async fn p9_each_service_is_replaced_under_load_unseen() -> Result<()
         instance.start_again().await?;
         load.goes_on().await.with_context(|| format!("with another {program}"))?;
     }
-    load.finish(&world).await
+    report("each service replaced", load.finish(&world).await?);
+    Ok(())
 }
 
 /// Held by tests that start servers of their own, so that there is one such set at a time.
@@ -83,7 +85,8 @@ pub(crate) async fn p6_an_outage_of_any_server_loses_nothing() -> Result<()> {
         }
         servers.run(&["start", server])?;
         load.goes_on().await.with_context(|| format!("with {server} back"))?;
-        load.finish(&world).await.with_context(|| format!("after an outage of {server}"))?;
+        let counted = load.finish(&world).await.with_context(|| format!("after an outage of {server}"))?;
+        report(&format!("{server} killed"), counted);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What only the one-process program has: its data directory, and its end.
 
-use crate::load::{Load, rounds};
+use crate::load::{Load, report, rounds};
 use abi::error::ErrorCode;
 use anyhow::{Context as _, Result, ensure};
 use std::{process::Command, sync::Arc};
@@ -36,7 +36,8 @@ pub(crate) async fn p1_sigkill_under_load_loses_nothing() -> Result<()> {
         system.start_again().await?;
         load.goes_on().await?;
     }
-    load.finish(&world).await
+    report(&format!("godwit killed {} times", 3 * rounds()), load.finish(&world).await?);
+    Ok(())
 }
 
 pub(crate) async fn p9_a_stop_under_load_is_orderly_and_loses_nothing() -> Result<()> {
@@ -48,7 +49,8 @@ pub(crate) async fn p9_a_stop_under_load_is_orderly_and_loses_nothing() -> Resul
     ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().said().join("\n"));
     system.start_again().await?;
     load.goes_on().await?;
-    load.finish(&world).await
+    report("godwit stopped and started", load.finish(&world).await?);
+    Ok(())
 }
 
 pub(crate) async fn p1_a_full_disk_refuses_and_loses_nothing() -> Result<()> {
