@@ -19,15 +19,24 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     // A big cache and rare checkpoints: the index of ids is written at random, and every page that is in memory at the
-    // next checkpoint is written once instead of often.
+    // next checkpoint is written once instead of often. Checkpoints are made by a thread of their own; the writer makes one
+    // itself only when that thread does not keep up, so that the write-ahead log stays bounded. When the log begins anew
+    // its file is cut to less than what makes the next checkpoint due.
     conn.execute_batch(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA cache_size = -65536;
-         PRAGMA wal_autocheckpoint = 8000;
-         PRAGMA journal_size_limit = 67108864;",
+         PRAGMA wal_autocheckpoint = 32000;
+         PRAGMA journal_size_limit = 32000000;",
     )?;
     migrate(&mut conn)?;
+    Ok(conn)
+}
+
+/// A connection that makes checkpoints and nothing else.
+pub(super) fn open_checkpointer(path: &Path) -> Result<Connection> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY)?;
     Ok(conn)
 }
 

@@ -1,6 +1,8 @@
 //! The one writer: a thread that takes calls from a bounded queue and makes one transaction of all that wait.
 //!
 //! While a transaction is synced, others queue up and share the next one; at low rate a call is a transaction of its own.
+//! A short call that waits for no disk, when the thread has nothing to do, runs where it is made: waking two threads would
+//! cost several times what it does.
 
 use super::heads::Heads;
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
 use abi::Fault;
 use rusqlite::Connection;
 use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -34,6 +37,7 @@ pub(super) struct Tx<'a> {
 pub(super) struct Writer {
     /// `None` only while it is dropped.
     queue: Option<mpsc::Sender<Job>>,
+    state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -89,11 +93,41 @@ impl Writer {
     pub(super) fn start(conn: Connection) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let state = State { conn, heads: Heads::default(), is_full: true, unsynced: true };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
         let thread = Builder::new()
             .name("store-writer".into())
-            .spawn(move || state.run(jobs))
+            .spawn(move || run(&shared, jobs))
             .map_err(|_| Error::Stopped)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), state, thread: Some(thread) })
+    }
+
+    /// Like [`call`](Self::call), not durable, for work of microseconds.
+    pub(super) async fn short_call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self.run_here(work) {
+            Ok(output) => output,
+            Err(work) => self.call(false, work).await,
+        }
+    }
+
+    /// Runs `work` on this thread if the writer rests, or gives it back.
+    fn run_here<T, F: FnOnce(&mut Tx<'_>) -> Result<T>>(&self, work: F) -> Result<Result<T>, F> {
+        let rests = self.queue.as_ref().is_some_and(|queue| queue.capacity() == QUEUE);
+        let Some(mut state) = self.state.try_lock().ok().filter(|_| rests) else { return Err(work) };
+        let begun = Instant::now();
+        let mut output = None;
+        let committed = state.transact(false, |tx| match work(tx) {
+            Err(error) if !matches!(error, Error::Fault(_)) => Err(error),
+            refused_or_done => {
+                output = Some(refused_or_done);
+                Ok(())
+            }
+        });
+        metrics::committed(1, begun.elapsed());
+        Ok(committed.and_then(|()| output.unwrap_or(Err(Error::Stopped))))
     }
 
     /// Runs `work` in a transaction; with `durable` it has been synced when this returns, and all before it.
@@ -128,7 +162,7 @@ impl Drop for Writer {
     }
 }
 
-/// The thread's own.
+/// What one transaction at a time has.
 struct State {
     conn: Connection,
     heads: Heads,
@@ -138,30 +172,46 @@ struct State {
     unsynced: bool,
 }
 
-impl State {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(SHARED);
-        while let Some(job) = queue.blocking_recv() {
+fn run(state: &Mutex<State>, mut queue: mpsc::Receiver<Job>) {
+    let mut jobs: Vec<Job> = Vec::with_capacity(SHARED);
+    while let Some(job) = queue.blocking_recv() {
+        jobs.push(job);
+        while jobs.len() < SHARED
+            && let Ok(job) = queue.try_recv()
+        {
             jobs.push(job);
-            while jobs.len() < SHARED
-                && let Ok(job) = queue.try_recv()
-            {
-                jobs.push(job);
-            }
-            let begun = Instant::now();
-            let committed = self.transact(&mut jobs).map_err(|error| {
-                self.undo();
-                Fault::from(error)
-            });
-            metrics::committed(jobs.len(), begun.elapsed());
-            for job in jobs.drain(..) {
-                job.work.answer(committed.clone());
-            }
+        }
+        let begun = Instant::now();
+        let durable = jobs.iter().any(|job| job.durable);
+        let committed = lock(state)
+            .transact(durable, |tx| jobs.iter_mut().try_for_each(|job| job.work.run(tx)))
+            .map_err(Fault::from);
+        metrics::committed(jobs.len(), begun.elapsed());
+        for job in jobs.drain(..) {
+            job.work.answer(committed.clone());
         }
     }
+}
 
-    fn transact(&mut self, jobs: &mut [Job]) -> Result<()> {
-        let durable = jobs.iter().any(|job| job.durable);
+/// A panic in the midst of a transaction leaves it open, and the next one undoes it.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Runs `work` in a transaction, which is undone if that fails.
+    fn transact(&mut self, durable: bool, work: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
+        if !self.conn.is_autocommit() {
+            self.undo();
+        }
+        let committed = self.try_transact(durable, work);
+        if committed.is_err() {
+            self.undo();
+        }
+        committed
+    }
+
+    fn try_transact(&mut self, durable: bool, work: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
         // Can't be changed within a transaction.
         if durable != self.is_full {
             let level = if durable { "FULL" } else { "NORMAL" };
@@ -169,10 +219,7 @@ impl State {
             self.is_full = durable;
         }
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut tx = Tx { conn: &self.conn, heads: &mut self.heads };
-        for job in jobs {
-            job.work.run(&mut tx)?;
-        }
+        work(&mut Tx { conn: &self.conn, heads: &mut self.heads })?;
         if durable && self.unsynced {
             // SQLite syncs nothing if the transaction wrote nothing.
             self.conn.prepare_cached("UPDATE synced SET times = times + 1")?.execute([])?;
