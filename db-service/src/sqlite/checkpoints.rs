@@ -1,18 +1,22 @@
 //! Checkpoints: what the write-ahead log holds is copied into the file by a thread of its own, so that nobody who writes
 //! waits for the disk meanwhile.
+//!
+//! The same thread has the write-ahead log written to the disk all the time, in small portions. Left to themselves, a
+//! second's worth of pages goes out at the next sync, and the log of messages, whose fsync every ack waits for, queues up behind them.
 
 use super::schema;
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::mpsc::{self, RecvTimeoutError},
     thread::{Builder, JoinHandle},
     time::Duration,
 };
 
-/// The log's size is looked at this often.
-const LOOK: Duration = Duration::from_millis(250);
+/// The write-ahead log is looked at, and its new pages are written, this often.
+const LOOK: Duration = Duration::from_millis(50);
 /// A checkpoint is made when the log has this many bytes: 8,000 pages, the best of those measured.
 const DUE: u64 = 8_000 * 4_096;
 /// The log begins anew only after a checkpoint that nothing was written after. So much is tried for one.
@@ -34,8 +38,20 @@ impl Checkpoints {
         let log = PathBuf::from(log);
         let (stop, stopped) = mpsc::channel();
         let run = move || {
+            let mut seen = None;
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                if log.metadata().is_ok_and(|log| log.len() >= DUE)
+                let Ok((changed, bytes)) = log.metadata().and_then(|log| Ok((log.modified()?, log.len())))
+                else {
+                    continue;
+                };
+                if seen.replace(changed) == Some(changed) {
+                    continue;
+                }
+                // A failure shows at the next sync that somebody waits for.
+                if let Err(error) = File::open(&log).and_then(|log| log.sync_data()) {
+                    tracing::debug!(%error, "the write-ahead log was not written");
+                }
+                if bytes >= DUE
                     && let Err(error) = checkpoint(&conn)
                 {
                     tracing::warn!(%error, "no checkpoint of the store; trying again");
