@@ -194,7 +194,7 @@ section! {
         group: String = "godwit".into(),
         /// How long the producer waits for a batch to fill.
         #[serde(with = "humantime_serde")]
-        linger: Duration = Duration::ZERO,
+        linger: Duration = Duration::from_millis(5),
         /// A send that is not logged by then is answered "try again".
         #[serde(with = "humantime_serde")]
         produce_timeout: Duration = Duration::from_secs(5),
