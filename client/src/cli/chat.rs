@@ -15,7 +15,7 @@ use futures_util::{
     stream::FuturesOrdered,
 };
 use serde_json::json;
-use std::io;
+use std::{collections::HashMap, io};
 use tokio::sync::mpsc;
 
 /// Lines that may wait for their acknowledgement before more input is read.
@@ -34,6 +34,10 @@ struct Chat {
     /// and up to this one the server was told so, or is being told.
     marked: u64,
     marking: Option<BoxFuture<'static, Result<u64, crate::Error>>>,
+    /// The last entry that this user sent,
+    own: u64,
+    /// and for each of the others, the last of them that was shown as read.
+    read_by: HashMap<String, u64>,
     unacked: FuturesOrdered<Sending>,
     input_ended: bool,
 }
@@ -53,6 +57,8 @@ pub(super) async fn chat(context: Context, with: &str, history: u32) -> Result<(
         shown: 0,
         marked: 0,
         marking: None,
+        own: 0,
+        read_by: HashMap::new(),
         unacked: FuturesOrdered::new(),
         input_ended: false,
     };
@@ -141,6 +147,9 @@ impl Chat {
         match event {
             Some(Event::Entry(entry)) if entry.conversation == self.conversation => {
                 self.show_missed(entry.conversation_seq).await?;
+                if entry.sender == self.user {
+                    self.own = entry.conversation_seq;
+                }
                 let typed_here = entry.sender == self.user && entry.sender_device == self.device;
                 if typed_here {
                     self.shown = self.shown.max(entry.conversation_seq);
@@ -152,7 +161,7 @@ impl Chat {
             Some(Event::Receipt(receipt))
                 if receipt.conversation == self.conversation && receipt.user != self.user =>
             {
-                if self.terminal {
+                if self.terminal && self.is_news(&receipt.user, receipt.conversation_seq) {
                     self.context.out.text(&format!("  ✓✓ read by {}", receipt.user))?;
                 }
                 let object = json!({ "read_by": receipt.user, "conversation_seq": receipt.conversation_seq });
@@ -164,6 +173,16 @@ impl Chat {
             None => self.input_ended = true,
         }
         Ok(())
+    }
+
+    /// Whether somebody who has read up to an entry has read something of this user's that was not shown as read by them.
+    fn is_news(&mut self, reader: &str, read_seq: u64) -> bool {
+        let shown = self.read_by.entry(reader.to_owned()).or_default();
+        let news = read_seq >= self.own && self.own > *shown;
+        if news {
+            *shown = self.own;
+        }
+        news
     }
 
     /// What was sent between the history that was shown and the first live entry.
