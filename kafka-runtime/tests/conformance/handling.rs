@@ -191,7 +191,10 @@ pub(crate) async fn a_batch_is_what_queued_up_within_the_limit(backend: impl Bac
     }
     running.stop().await;
     assert!(rounds.iter().flatten().all(|size| *size <= 30), "{rounds:?}");
-    assert!(rounds.iter().any(|sizes| sizes.len() <= 6), "records that wait are handled together: {rounds:?}");
+    assert!(
+        rounds.iter().any(|sizes| sizes.len() <= 6),
+        "records that wait are handled together: {rounds:?}"
+    );
 }
 
 pub(crate) async fn a_partition_that_falls_behind_loses_nothing(backend: impl Backend) {
