@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """A whole Godwit client: sends the lines of its input, prints what is said, loses nothing and shows nothing twice.
 usage: chat.py USER PASSWORD WITH [URL]     needs: pip install websockets (or: apt install python3-websockets)"""
-import asyncio, json, sys, urllib.error, urllib.request, uuid, websockets
+import asyncio, json, sys, threading, urllib.error, urllib.request, uuid, websockets
 
 USER, PASSWORD, WITH, URL = (sys.argv[1:] + ["http://127.0.0.1:7450"])[:4]
 TALK = "d:" + ":".join(sorted([USER, WITH]))
-seen = 0  # every entry up to this conversationSeq was printed
-known = None  # the receiver's seq, as last heard
+seen, known = 0, None  # every entry up to this conversationSeq was printed; the receiver's seq, as last heard
 unsent = []  # (clientMsgId, text) until the ack, oldest first; one is on its way at a time, so their order is kept
 
 def log_in():
@@ -33,19 +32,19 @@ async def on_frame(socket, frame):
     if missed or "welcome" in frame or frame.get("history", {}).get("more"):
         await socket.send(json.dumps({"id": 2, "history": {"conversation": TALK, "after": seen}}))
 
-async def read_input():
-    while line := await asyncio.to_thread(sys.stdin.readline):
+def read_input():
+    for line in sys.stdin:
         unsent.append((str(uuid.uuid4()), line.strip()))
 
 async def main():
-    reader = asyncio.create_task(read_input())
-    while unsent or not reader.done():
+    (reader := threading.Thread(target=read_input, daemon=True)).start()
+    while True:
         try:
             where, token = URL.replace("http", "ws", 1) + "/v1/ws", await asyncio.to_thread(log_in)
             async with websockets.connect(where, subprotocols=["godwit.v1.json"]) as socket:
                 await socket.send(json.dumps({"id": 3, "hello": {"token": token}}))
                 on_its_way = None  # what has no ack is sent again
-                while unsent or not reader.done():
+                while unsent or reader.is_alive():
                     try:
                         await on_frame(socket, json.loads(await asyncio.wait_for(socket.recv(), 0.5)))
                     except asyncio.TimeoutError:
@@ -54,6 +53,7 @@ async def main():
                         on_its_way = unsent[0]
                         message = {"conversation": TALK, "clientMsgId": on_its_way[0], "message": {"text": on_its_way[1]}}
                         await socket.send(json.dumps({"id": 1, "send": message}))
+                return
         except (OSError, websockets.ConnectionClosed):
             await asyncio.sleep(1)
 

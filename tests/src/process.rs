@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 /// Lines that are kept of what a process says.
@@ -20,6 +20,8 @@ pub struct Process {
     name: String,
     child: Child,
     said: Arc<Mutex<VecDeque<String>>>,
+    /// They end once all that it said is in `said`.
+    listeners: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -52,7 +54,7 @@ impl Process {
             child.stdout.take().map(|pipe| Box::new(pipe) as _),
             child.stderr.take().map(|pipe| Box::new(pipe) as _),
         ];
-        for pipe in pipes.into_iter().flatten() {
+        let listen = |pipe: Box<dyn Read + Send>| {
             let said = Arc::clone(&said);
             thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -62,9 +64,10 @@ impl Process {
                     }
                     said.push_back(line);
                 }
-            });
-        }
-        Ok(Self { name: name.to_owned(), child, said })
+            })
+        };
+        let listeners = pipes.into_iter().flatten().map(listen).collect();
+        Ok(Self { name: name.to_owned(), child, said, listeners })
     }
 
     /// Process id.
@@ -88,9 +91,9 @@ impl Process {
     /// If it ends before, or says nothing of the kind for too long.
     pub async fn line(&mut self, prefix: &str) -> Result<String> {
         let said = Arc::clone(&self.said);
-        let child = Mutex::new(&mut self.child);
+        let process = Mutex::new(&mut *self);
         let found = eventually(&format!("a line '{prefix}...'"), async || {
-            let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+            let ended = process.lock().unwrap_or_else(PoisonError::into_inner).try_ended()?;
             let line = said
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -129,12 +132,18 @@ impl Process {
     /// # Errors
     /// If it does not end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        let (name, child) = (self.name.clone(), Mutex::new(&mut self.child));
+        let (name, process) = (self.name.clone(), Mutex::new(self));
         eventually(&format!("the end of {name}"), async || {
-            let ended = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?;
+            let ended = process.lock().unwrap_or_else(PoisonError::into_inner).try_ended()?;
             ended.ok_or_else(|| anyhow!("it is running"))
         })
         .await
+    }
+
+    /// How it ended, once it has, and once all that it said before was heard.
+    fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.child.try_wait()?;
+        Ok(ended.filter(|_| self.listeners.iter().all(JoinHandle::is_finished)))
     }
 }
 
