@@ -5,6 +5,7 @@ use crate::{
     delivery::Delivery,
     http,
     outbox::Outbox,
+    serve,
     token::Tokens,
 };
 use abi::{
@@ -16,11 +17,10 @@ use abi::{
         gateway_service_server::GatewayServiceServer,
     },
 };
-use axum::serve::ListenerExt as _;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use utils::{Error, Phase, Shutdown};
+use utils::{Phase, Shutdown};
 
 /// Largest delivery from a pusher.
 const MAX_DELIVERY: usize = 32 << 20;
@@ -77,17 +77,8 @@ impl App {
         let sockets = TaskTracker::new();
         let stop = shutdown.token(Phase::StopAccepting);
         let router = http::router(self.backend.clone(), sockets.clone(), self.max_connections);
-        let listener = self.listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps Nagle's algorithm");
-            }
-        });
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let address = self.address;
-        shutdown.tasks().spawn_critical("http", async move {
-            let server = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
-            server.await.map_err(|source| Error::Serve { address, source: source.into() })
-        });
+        let server = serve::serve(self.listener, router, self.max_connections, stop);
+        shutdown.tasks().spawn_critical("http", server);
         let (backend, drain) = (self.backend, self.drain);
         shutdown.on(Phase::TellClients, "sockets", async move {
             sockets.close();

@@ -10,7 +10,7 @@
 //! through the same outboxes.
 //!
 //! - [`app`]: bound, then run; the drain.
-//! - [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
+//! - [`serve`]: accepts connections, within bounds; [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
 //! - [`session`]: the state machine of the protocol, without a socket; [`codec`]: the two wire formats.
 //! - [`backend`]: the other services, permissions; [`limits`], [`token`], [`password`].
 
@@ -28,6 +28,7 @@ pub mod outbox;
 pub mod password;
 pub mod problem;
 pub mod send;
+pub mod serve;
 pub mod session;
 pub mod socket;
 pub mod token;
