@@ -27,7 +27,7 @@ struct Usage(String);
 
 /// Runs a command; says on stderr what went wrong.
 pub async fn run(args: Args) -> ExitCode {
-    let url = args.url.clone();
+    let url = args.url.join(", ");
     match dispatch(args).await {
         Ok(code) => code,
         // Whoever read our output has seen enough.
@@ -53,7 +53,7 @@ async fn dispatch(args: Args) -> Result<ExitCode> {
         Command::History { with, limit } => messages::history(&context, &with, limit).await?,
         Command::Conversations => messages::conversations(&context).await?,
         Command::Group { command } => group::run(&context, command).await?,
-        Command::Load { command } => return crate::load::run(context.server, context.out, command).await,
+        Command::Load { command } => return crate::load::run(context.servers, context.out, command).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@
 //! - `sender`, `receiver`: one connection each, through reconnects.
 //! - `ledger`: which messages were sent, acknowledged, received and stored.
 //! - `pacer`: wakes senders at fixed times.
-//! - `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
+//! - `servers`: whose turn it is. `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
 
 mod exchange;
 mod idle;
@@ -18,6 +18,7 @@ mod process;
 mod receiver;
 mod report;
 mod sender;
+mod servers;
 mod users;
 
 use crate::{
@@ -29,13 +30,14 @@ use anyhow::{Context as _, Result};
 use exchange::{Conversation, Load};
 use report::Outcome;
 use sender::Pace;
+use servers::Servers;
 use std::{process::ExitCode, rc::Rc};
 use tokio::task::LocalSet;
 use users::Users;
 
 /// Runs a load and reports; the exit code is 1 when the promise was broken.
-pub(crate) async fn run(server: Server, out: Output, command: LoadCommand) -> Result<ExitCode> {
-    let report = LocalSet::new().run_until(dispatch(server, command)).await?;
+pub(crate) async fn run(servers: Vec<Server>, out: Output, command: LoadCommand) -> Result<ExitCode> {
+    let report = LocalSet::new().run_until(dispatch(Servers::new(servers), command)).await?;
     for line in report.table() {
         out.text(&line)?;
     }
@@ -47,13 +49,13 @@ pub(crate) async fn run(server: Server, out: Output, command: LoadCommand) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-async fn dispatch(server: Server, command: LoadCommand) -> Result<Outcome> {
-    let users = Users::new(server);
+async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
+    let users = Users::new(servers);
     match command {
         LoadCommand::Pair { pairs, rate, options } => {
             let conversations = pairs_of(&users, pairs as usize).await?;
             exchange::run(
-                users.server(),
+                users.servers(),
                 Load { name: "pair", conversations, pace: Pace::Rate(rate), options },
             )
             .await
@@ -61,12 +63,12 @@ async fn dispatch(server: Server, command: LoadCommand) -> Result<Outcome> {
         LoadCommand::Flood { connections, in_flight, options } => {
             let conversations = pairs_of(&users, connections as usize / 2).await?;
             let pace = Pace::Window(in_flight as usize);
-            exchange::run(users.server(), Load { name: "flood", conversations, pace, options }).await
+            exchange::run(users.servers(), Load { name: "flood", conversations, pace, options }).await
         }
         LoadCommand::Fanout { members, rate, options } => {
             let conversations = vec![group_of(&users, members as usize).await?];
             exchange::run(
-                users.server(),
+                users.servers(),
                 Load { name: "fanout", conversations, pace: Pace::Rate(rate), options },
             )
             .await

@@ -6,9 +6,16 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "godwit-cli", version, propagate_version = true)]
 pub struct Args {
-    /// Address of the server.
-    #[arg(long, global = true, env = "GODWIT_URL", default_value = "http://127.0.0.1:7450")]
-    pub url: String,
+    /// Address of the server. `load` takes several, repeated or with commas between them: its connections are spread over them, and a
+    /// reconnect goes to the next.
+    #[arg(
+        long,
+        global = true,
+        env = "GODWIT_URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7450"
+    )]
+    pub url: Vec<String>,
     /// Write one JSON object per line.
     #[arg(long, global = true)]
     pub json: bool,
@@ -86,6 +93,11 @@ pub enum Command {
         command: GroupCommand,
     },
     /// Put load on a server, and check that nothing is lost, doubled or reordered.
+    ///
+    /// A send that is refused with "try again", or whose connection ends, is tried again until it is acknowledged. The report says
+    /// how many failed all the same, the longest pause that any sender saw (the longest time without an
+    /// acknowledgement while sends were due), and, as `max` of "send to ack", the longest that one message took from when it was
+    /// due. The exit code is 1 when something was lost, doubled or reordered.
     Load {
         /// Which load.
         #[command(subcommand)]
@@ -216,8 +228,8 @@ mod tests {
     fn global_flags_may_stand_anywhere() {
         let args = parse("--user alice chat bob --json --url http://host:1").unwrap();
         assert_eq!(
-            (args.user.as_deref(), args.json, args.url.as_str()),
-            (Some("alice"), true, "http://host:1")
+            (args.user.as_deref(), args.json, args.url.as_slice()),
+            (Some("alice"), true, ["http://host:1".to_owned()].as_slice())
         );
         let args = parse("send bob - --profile carol").unwrap();
         assert_eq!(args.user.as_deref(), Some("carol"));
@@ -240,8 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn a_load_takes_several_processes() {
-        let args = parse("load pair --pairs 2 --rate 10 --seconds 1 --server-pid 7 --server-pid 8").unwrap();
+    fn a_load_takes_several_servers_and_processes() {
+        let args = parse(
+            "load pair --pairs 2 --rate 10 --seconds 1 --server-pid 7 --server-pid 8 --url a:1 --url b:1,c:1",
+        );
+        let args = args.unwrap();
+        assert_eq!(args.url, ["a:1", "b:1", "c:1"]);
         let Command::Load { command: LoadCommand::Pair { pairs: 2, rate: 10, options } } = args.command
         else {
             panic!("another command")

@@ -1,7 +1,7 @@
 //! What every command needs: the server, who one is, and how to get connected.
 
 use super::{
-    Args, Output, Usage,
+    Args, Command, Output, Usage,
     store::{Role, Store, StoredTokens},
 };
 use crate::{Client, Events, Options, Server, State, http::Api, sync::Start};
@@ -11,6 +11,8 @@ use std::fs::File;
 
 pub(super) struct Context {
     pub(super) server: Server,
+    /// All that were named; the first is `server`.
+    pub(super) servers: Vec<Server>,
     pub(super) api: Api,
     pub(super) out: Output,
     pub(super) store: Store,
@@ -26,13 +28,23 @@ pub(super) struct Once {
 
 impl Context {
     pub(super) fn new(args: &Args) -> Result<Self> {
-        let server = Server::parse(&args.url).map_err(|error| Usage(error.to_string()))?;
+        let parse = |url: &String| Server::parse(url).map_err(|error| Usage(error.to_string()));
+        let servers = args.url.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let several = servers.len() > 1 && !matches!(args.command, Command::Load { .. });
+        let [server, ..] = servers.as_slice() else {
+            return Err(Usage("--url names no server".into()).into());
+        };
+        if several {
+            return Err(Usage("only `load` takes more than one --url".into()).into());
+        }
+        let server = server.clone();
         Ok(Self {
             api: Api::new(server.clone()),
             store: Store::open(server.url())?,
             out: Output::new(args.json),
             named: args.user.clone(),
             server,
+            servers,
         })
     }
 

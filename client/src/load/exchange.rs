@@ -8,9 +8,10 @@ use super::{
     receiver::{self, Receiver},
     report::{Latency, Outcome, Totals},
     sender::{Drive, Pace, Sender},
+    servers::Servers,
     users,
 };
-use crate::{Connection, Error, Server, cli::LoadOptions};
+use crate::{Connection, Error, cli::LoadOptions};
 use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
@@ -45,7 +46,7 @@ pub(super) struct Load {
 
 /// What all connections of a run share. One thread runs them all.
 pub(super) struct Run {
-    pub(super) server: Server,
+    pub(super) servers: Servers,
     /// Size of a body.
     pub(super) body: usize,
     /// When sending ends, in nanoseconds of the run.
@@ -56,16 +57,18 @@ pub(super) struct Run {
     pub(super) sent: Cell<u64>,
     pub(super) refused: Cell<u64>,
     reconnects: Cell<u64>,
+    /// The longest time that a sender was without an acknowledgement while it had something to send, in nanoseconds.
+    longest_pause: Cell<u64>,
     acks: RefCell<Latency>,
     receives: RefCell<Latency>,
     last_received: Cell<u64>,
 }
 
 impl Run {
-    fn new(server: &Server, options: &LoadOptions) -> Self {
+    fn new(servers: &Servers, options: &LoadOptions) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            server: server.clone(),
+            servers: servers.clone(),
             body: options.body as usize,
             until: u64::from(options.seconds) * 1_000_000_000,
             start: Instant::now(),
@@ -74,6 +77,7 @@ impl Run {
             sent: Cell::default(),
             refused: Cell::default(),
             reconnects: Cell::default(),
+            longest_pause: Cell::default(),
             acks: RefCell::default(),
             receives: RefCell::default(),
             last_received: Cell::default(),
@@ -95,14 +99,21 @@ impl Run {
             .into_uuid()
     }
 
-    pub(super) fn acked(&self, intended: u64) {
-        self.acks.borrow_mut().record(self.now().saturating_sub(intended));
+    /// Counts an acknowledgement; gives the time.
+    pub(super) fn acked(&self, intended: u64) -> u64 {
+        let now = self.now();
+        self.acks.borrow_mut().record(now.saturating_sub(intended));
+        now
     }
 
     pub(super) fn received(&self, intended: u64) {
         let now = self.now();
         self.last_received.set(now);
         self.receives.borrow_mut().record(now.saturating_sub(intended));
+    }
+
+    pub(super) fn paused(&self, nanos: u64) {
+        self.longest_pause.set(self.longest_pause.get().max(nanos));
     }
 
     pub(super) fn count_reconnect(&self) {
@@ -117,17 +128,17 @@ struct Account {
 }
 
 /// Runs a load.
-pub(super) async fn run(server: &Server, load: Load) -> Result<Outcome> {
+pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
     let Load { name, conversations, pace, options } = load;
     let processes = Processes::new(&options.server_pid)?;
     let sending =
-        users::connect_all(server, conversations.iter().map(|conversation| &conversation.sender)).await?;
+        users::connect_all(servers, conversations.iter().map(|conversation| &conversation.sender)).await?;
     let receiving =
-        users::connect_all(server, conversations.iter().flat_map(|conversation| &conversation.receivers))
+        users::connect_all(servers, conversations.iter().flat_map(|conversation| &conversation.receivers))
             .await?;
     let connections = sending.len() + receiving.len();
 
-    let run = Rc::new(Run::new(server, &options));
+    let run = Rc::new(Run::new(servers, &options));
     let stop = CancellationToken::new();
     let mut receivers = JoinSet::new();
     let accounts = receive(&run, &conversations, receiving, &stop, &mut receivers);
@@ -148,6 +159,11 @@ pub(super) async fn run(server: &Server, load: Load) -> Result<Outcome> {
     let stored = read_back(&run, &conversations, &accounts).await?;
     let mut totals = compare(&accounts, &stored);
     totals.sent = run.sent.get();
+    let due = match pace {
+        Pace::Window(_) => totals.sent,
+        Pace::Rate(rate) => u64::from(rate) * u64::from(options.seconds),
+    };
+    totals.failed = due.saturating_sub(totals.acked);
     totals.refused = run.refused.get();
     totals.reconnects = run.reconnects.get();
     let received_in = Duration::from_nanos(run.last_received.get()).as_secs_f64();
@@ -161,6 +177,7 @@ pub(super) async fn run(server: &Server, load: Load) -> Result<Outcome> {
         deliveries_per_second: if received_in > 0.0 { totals.received as f64 / received_in } else { 0.0 },
         ack: run.acks.take(),
         receive: run.receives.take(),
+        longest_pause: Duration::from_nanos(run.longest_pause.get()),
         server_cpu_seconds_per_million: before.0.zip(after.0).map(|(b, a)| per_million((a - b).max(0.0))),
         client_cpu_seconds_per_million: Some(per_million(after.1 - before.1)),
         totals: Some(totals),

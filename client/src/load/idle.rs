@@ -28,10 +28,10 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
     let logins_per_second = connections as f64 / began.elapsed().as_secs_f64();
 
     // One connection first: what the server makes once is not the price of a connection.
-    let first = users_here[0].connect(users.server(), None).await?;
+    let first = users_here[0].connect(users.servers(), None).await?;
     let before = processes.resident_bytes();
     let began = Instant::now();
-    let rest = users::connect_all(users.server(), users_here[1..].iter()).await?;
+    let rest = users::connect_all(users.servers(), users_here[1..].iter()).await?;
     let connects_per_second = rest.len() as f64 / began.elapsed().as_secs_f64();
 
     let stop = CancellationToken::new();
@@ -61,6 +61,7 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
         deliveries_per_second: 0.0,
         ack: Latency::default(),
         receive: Latency::default(),
+        longest_pause: Duration::ZERO,
         server_cpu_seconds_per_million: None,
         client_cpu_seconds_per_million: None,
         totals: None,

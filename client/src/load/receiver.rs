@@ -76,7 +76,7 @@ impl Receiver {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => tokio::select! {
-                    open = self.user.connect(&self.run.server, self.sync.have()) => open?,
+                    open = self.user.connect(&self.run.servers, self.sync.have()) => open?,
                     () = stop.cancelled() => return Ok(()),
                 },
             };
@@ -197,7 +197,7 @@ pub(super) async fn read_back(
     loop {
         let mut open = match connection.take() {
             Some(open) => open,
-            None => user.connect(&run.server, None).await?,
+            None => user.connect(&run.servers, None).await?,
         };
         match read_page(&mut open, conversation, after).await {
             Ok(page) => {

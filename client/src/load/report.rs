@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Longest latency that is told apart from longer ones.
 const MAX_MICROS: u64 = 600_000_000;
@@ -65,6 +66,8 @@ pub(super) struct Totals {
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) out_of_order: u64,
+    /// Due and never acknowledged, however often they were tried.
+    pub(super) failed: u64,
     /// Answers "try again".
     pub(super) refused: u64,
     pub(super) reconnects: u64,
@@ -90,6 +93,8 @@ pub(super) struct Outcome {
     pub(super) deliveries_per_second: f64,
     pub(super) ack: Latency,
     pub(super) receive: Latency,
+    /// The longest time that any sender was without an acknowledgement while sends were due.
+    pub(super) longest_pause: Duration,
     pub(super) server_cpu_seconds_per_million: Option<f64>,
     pub(super) client_cpu_seconds_per_million: Option<f64>,
     /// Of runs that send.
@@ -127,6 +132,7 @@ impl Outcome {
                 ("lost", totals.lost),
                 ("duplicated", totals.duplicated),
                 ("out of order", totals.out_of_order),
+                ("failed", totals.failed),
                 ("told to try again", totals.refused),
                 ("reconnects", totals.reconnects),
             ] {
@@ -134,6 +140,7 @@ impl Outcome {
             }
             row("acks per second", format!("{:.0}", self.acks_per_second));
             row("deliveries per second", format!("{:.0}", self.deliveries_per_second));
+            row("longest pause, ms", format!("{:.0}", millis(self.longest_pause)));
         }
         if let Some(idle) = &self.idle {
             row("dropped", idle.dropped.to_string());
@@ -179,6 +186,7 @@ impl Outcome {
                 ("lost", totals.lost),
                 ("duplicated", totals.duplicated),
                 ("out_of_order", totals.out_of_order),
+                ("failed", totals.failed),
                 ("refused", totals.refused),
                 ("reconnects", totals.reconnects),
             ] {
@@ -186,6 +194,7 @@ impl Outcome {
             }
             object["acks_per_second"] = json!(self.acks_per_second);
             object["deliveries_per_second"] = json!(self.deliveries_per_second);
+            object["longest_pause_ms"] = json!(millis(self.longest_pause));
             object["ack_ms"] = self.ack.object();
             object["receive_ms"] = self.receive.object();
         }
@@ -198,6 +207,10 @@ impl Outcome {
         }
         object
     }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
 }
 
 #[cfg(test)]
@@ -217,6 +230,7 @@ mod tests {
             deliveries_per_second: 1_000.0,
             ack,
             receive: Latency::default(),
+            longest_pause: Duration::from_millis(1_500),
             server_cpu_seconds_per_million: None,
             client_cpu_seconds_per_million: Some(3.0),
             totals: Some(totals),
@@ -249,6 +263,8 @@ mod tests {
             "lost",
             "duplicated",
             "out_of_order",
+            "failed",
+            "longest_pause_ms",
             "acks_per_second",
             "deliveries_per_second",
             "server_cpu_seconds_per_million",

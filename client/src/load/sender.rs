@@ -67,6 +67,8 @@ pub(super) struct Sender {
     /// Slots before this one need no look for something to send.
     scan: usize,
     on_wire: usize,
+    /// When the last acknowledgement came, in nanoseconds of the run.
+    last_ack: u64,
     /// After "try again" nothing goes out before this, nor before all on the wire was answered.
     hold: Option<Instant>,
     body: String,
@@ -93,6 +95,7 @@ impl Sender {
             base: 0,
             scan: 0,
             on_wire: 0,
+            last_ack: 0,
             hold: None,
             body: String::new(),
             buffer: BytesMut::with_capacity(16 * 1024),
@@ -108,7 +111,7 @@ impl Sender {
         loop {
             let mut open = match connection.take() {
                 Some(open) => open,
-                None => self.user.connect(&self.run.server, None).await?,
+                None => self.user.connect(&self.run.servers, None).await?,
             };
             match self.live(&mut open).await {
                 Ok(()) => {
@@ -266,13 +269,34 @@ impl Sender {
         let Some(slot) = self.slots.get_mut(offset).filter(|slot| slot.state != State::Done) else { return };
         self.on_wire -= usize::from(slot.state == State::OnWire);
         slot.state = State::Done;
-        self.run.acked(slot.intended);
+        let now = self.run.acked(slot.intended);
+        self.end_pause(now);
         self.sent.borrow_mut().acked.insert(self.base + offset as u64);
         while self.slots.front().is_some_and(|slot| slot.state == State::Done) {
             self.slots.pop_front();
             self.base += 1;
             self.scan = self.scan.saturating_sub(1);
         }
+    }
+
+    /// A pause lasts from the last acknowledgement, or from when the oldest unacknowledged message was due if that is later,
+    /// until now.
+    fn end_pause(&mut self, now: u64) {
+        let unsent = || match &self.drive {
+            Drive::Window(_) => None,
+            Drive::Schedule(schedule, _) => schedule.due_of(self.index, self.base),
+        };
+        if let Some(due) = self.slots.front().map(|slot| slot.intended).or_else(unsent) {
+            self.run.paused(now.saturating_sub(self.last_ack.max(due)));
+        }
+        self.last_ack = now;
+    }
+}
+
+impl Drop for Sender {
+    /// What is still unacknowledged when the run is given up was waited for until then.
+    fn drop(&mut self) {
+        self.end_pause(self.run.now());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accounts for a run, with names that no other run has.
 
-use super::LoadUser;
-use crate::{Connection, Error, Server, error::Recovery, http::Api, tokens::SessionTokens};
+use super::{LoadUser, servers::Servers};
+use crate::{Connection, Error, error::Recovery, http::Api, tokens::SessionTokens};
 use abi::{error::ErrorCode, v1::ReceiverSeq};
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,24 +20,25 @@ const PASSWORD_BYTES: usize = 24;
 
 /// Makes accounts.
 pub(super) struct Users {
-    api: Api,
+    servers: Servers,
     run: String,
     password: String,
 }
 
 impl Users {
-    pub(super) fn new(server: Server) -> Self {
+    pub(super) fn new(servers: Servers) -> Self {
         let secret: [u8; PASSWORD_BYTES] = rand::random();
         let run = format!("{:08x}", rand::random::<u32>());
-        Self { api: Api::new(server), run, password: abi::ids::hex(&secret) }
+        Self { servers, run, password: abi::ids::hex(&secret) }
     }
 
-    pub(super) fn server(&self) -> &Server {
-        self.api.server()
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
     }
 
-    pub(super) fn api(&self) -> &Api {
-        &self.api
+    /// The API of the server whose turn it is.
+    pub(super) fn api(&self) -> Api {
+        self.servers.next_api()
     }
 
     /// Registers so many users, several at a time, as fast as the server lets it.
@@ -46,20 +47,19 @@ impl Users {
         let users = stream::iter(0..count)
             .map(|index| async move {
                 let name = format!("load-{}-{index}", self.run);
-                let tokens = patiently(|| async {
-                    match self.api.register(&name, &self.password, "load").await {
+                let (api, tokens) = patiently(|| async {
+                    let api = self.api();
+                    let tokens = match api.register(&name, &self.password, "load").await {
                         // An earlier attempt got through, only its answer did not.
                         Err(Error::Fault(fault)) if fault.code == ErrorCode::AlreadyExists => {
-                            self.api.login(&name, &self.password, "load").await
+                            api.login(&name, &self.password, "load").await
                         }
                         result => result,
-                    }
+                    };
+                    Ok((api, tokens?))
                 })
                 .await?;
-                Ok::<_, Error>(LoadUser {
-                    name,
-                    tokens: Rc::new(SessionTokens::new(self.api.clone(), tokens)),
-                })
+                Ok::<_, Error>(LoadUser { name, tokens: Rc::new(SessionTokens::new(api, tokens)) })
             })
             .buffered(PARALLEL)
             .inspect(|_| bar.inc(1))
@@ -93,15 +93,15 @@ where
 }
 
 impl LoadUser {
-    /// Connects, waiting for a server that is away.
+    /// Connects to the server whose turn it is; while servers are away, to the next and the next.
     pub(super) async fn connect(
         &self,
-        server: &Server,
+        servers: &Servers,
         have: Option<ReceiverSeq>,
     ) -> Result<Connection, Error> {
         patiently(|| async {
             let token = crate::tokens::TokenSource::token(&*self.tokens, None).await?;
-            Connection::open(server, &token, have).await
+            Connection::open(servers.next(), &token, have).await
         })
         .await
     }
@@ -109,13 +109,13 @@ impl LoadUser {
 
 /// Opens a connection for each user, several at a time.
 pub(super) async fn connect_all(
-    server: &Server,
+    servers: &Servers,
     users: impl Iterator<Item = &LoadUser>,
 ) -> Result<Vec<Connection>> {
     let users: Vec<&LoadUser> = users.collect();
     let bar = bar("connections", users.len() as u64);
     let connections = stream::iter(users)
-        .map(|user| user.connect(server, None))
+        .map(|user| user.connect(servers, None))
         .buffered(PARALLEL)
         .inspect(|_| bar.inc(1))
         .try_collect()

@@ -10,6 +10,7 @@ use std::{path::PathBuf, process::Command};
 pub struct Embedded {
     process: Process,
     gateways: Vec<String>,
+    admin: String,
     settings: Vec<String>,
     data: Data,
 }
@@ -39,14 +40,15 @@ impl Embedded {
 
     async fn start_on(data: Data, settings: &[&str], listen: &str) -> Result<Self> {
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let (process, gateway) = Self::spawn(&data, &settings, listen).await?;
-        Ok(Self { process, gateways: vec![gateway], settings, data })
+        let (process, gateway, admin) = Self::spawn(&data, &settings, listen).await?;
+        Ok(Self { process, gateways: vec![gateway], admin, settings, data })
     }
 
-    async fn spawn(data: &Data, settings: &[String], listen: &str) -> Result<(Process, String)> {
+    async fn spawn(data: &Data, settings: &[String], listen: &str) -> Result<(Process, String, String)> {
         let mut process = Process::spawn("godwit", Self::command(&data.path(), settings, listen)?)?;
         let gateway = address(&process.line("listening on ").await?)?;
-        Ok((process, gateway))
+        let admin = address(&process.line("admin on ").await?)?;
+        Ok((process, gateway, admin))
     }
 
     /// The command that starts it. A write beyond a limit on the size of files is an error to it, not its end: tests set
@@ -73,6 +75,11 @@ impl Embedded {
         &mut self.process
     }
 
+    /// Address of `/readyz` and `/metrics`; another one after each start.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Where its data is.
     pub fn data(&self) -> PathBuf {
         self.data.path()
@@ -88,7 +95,7 @@ impl Embedded {
     /// # Errors
     /// If it does not start; with what it said.
     pub async fn start_again(&mut self) -> Result<()> {
-        (self.process, _) = Self::spawn(&self.data, &self.settings, &self.gateways[0]).await?;
+        (self.process, _, self.admin) = Self::spawn(&self.data, &self.settings, &self.gateways[0]).await?;
         Ok(())
     }
 }

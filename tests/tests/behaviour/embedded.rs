@@ -3,10 +3,11 @@
 use crate::load::{Load, report, rounds};
 use abi::error::ErrorCode;
 use anyhow::{Context as _, Result, ensure};
-use std::{process::Command, sync::Arc};
+use serde_json::{Value, json};
+use std::{process::Command, sync::Arc, time::Duration};
 use tests::{
     device::{new_id, refusal, texts},
-    eventually,
+    eventually, http,
     process::Process,
     system::{Embedded, System},
     world::World,
@@ -50,6 +51,33 @@ pub(crate) async fn p9_a_stop_under_load_is_orderly_and_loses_nothing() -> Resul
     system.start_again().await?;
     load.goes_on().await?;
     report("godwit stopped and started", load.finish(&world).await?);
+    Ok(())
+}
+
+pub(crate) async fn p9_the_load_generator_says_how_long_the_longest_pause_was() -> Result<()> {
+    const AWAY: Duration = Duration::from_secs(1);
+    let mut system = Embedded::start(&[]).await?;
+    let url = format!("http://{}", system.gateways()[0]);
+    // A server that is never there costs nothing but the way to the next one.
+    let load = "load pair --pairs 4 --rate 200 --seconds 4 --json --url http://127.0.0.1:1";
+    let mut load = Process::start("godwit-cli", load.split(' ').chain(["--url", &url]))?;
+    eventually("messages get through", async || {
+        let metrics = http::request(system.admin(), "GET", "/metrics", None, None).await?.body;
+        let acks = metrics.lines().find_map(|line| line.strip_prefix("godwit_ws_gateway_acks_total "));
+        ensure!(acks.is_some_and(|acks| acks != "0"), "none yet");
+        Ok(())
+    })
+    .await?;
+    system.kill();
+    tokio::time::sleep(AWAY).await;
+    system.start_again().await?;
+    ensure!(load.ended().await?.success(), "{}", load.said().join("\n"));
+    let report: Value = serde_json::from_str(load.said().last().context("it said nothing")?)?;
+    assert_eq!((&report["acked"], &report["failed"], &report["lost"]), (&json!(800), &json!(0), &json!(0)));
+    let (pause, longest) = (report["longest_pause_ms"].as_f64(), report["ack_ms"]["max"].as_f64());
+    let (pause, longest) = (pause.context("no pause")?, longest.context("no longest")?);
+    let (least, most) = (AWAY.as_secs_f64() * 1_000.0, 30_000.0);
+    ensure!((least..most).contains(&pause) && longest >= least, "pause {pause} ms, longest {longest} ms");
     Ok(())
 }
 

@@ -1,0 +1,49 @@
+//! The servers of a run, one after the other.
+
+use crate::{Server, http::Api};
+use std::{cell::Cell, rc::Rc};
+
+/// Gives each connection, and each attempt at one, the next server. Clones share the turn.
+#[derive(Clone, Debug)]
+pub(super) struct Servers {
+    list: Rc<[(Server, Api)]>,
+    turn: Rc<Cell<usize>>,
+}
+
+impl Servers {
+    /// At least one server.
+    pub(super) fn new(servers: Vec<Server>) -> Self {
+        let list = servers.into_iter().map(|server| (server.clone(), Api::new(server))).collect();
+        Self { list, turn: Rc::default() }
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn next(&self) -> &Server {
+        &self.take_turn().0
+    }
+
+    /// The HTTP API of the one whose turn it is.
+    pub(super) fn next_api(&self) -> Api {
+        self.take_turn().1.clone()
+    }
+
+    fn take_turn(&self) -> &(Server, Api) {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        &self.list[turn % self.list.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_share_the_turn() {
+        let servers = ["a:1", "b:1"].map(|url| Server::parse(url).unwrap());
+        let (one, other) = (Servers::new(servers.to_vec()), Servers::new(servers.to_vec()));
+        let clone = one.clone();
+        let turns = [one.next(), clone.next(), one.next(), other.next()].map(|server| server.host_port().0);
+        assert_eq!(turns, ["a", "b", "a", "a"]);
+    }
+}
