@@ -6,6 +6,7 @@ mod errors;
 mod poll;
 mod producer;
 mod source;
+mod start;
 
 pub use config::{KafkaConfig, KafkaProducerConfig, KafkaSourceConfig};
 pub use producer::KafkaProducer;

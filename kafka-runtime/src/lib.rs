@@ -42,7 +42,7 @@ pub use kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, Ka
 pub use log::{Log, LogConfig, LogSource, LogTopic};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{Batch, Headers, Position, ProducerRecord, Record, TopicPartition};
-pub use source::{Event, Source};
+pub use source::{Event, InitialOffset, Source};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

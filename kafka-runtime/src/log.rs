@@ -28,12 +28,13 @@ use crate::record::{ProducerRecord, Record, TopicPartition};
 use async_trait::async_trait;
 use db::Db;
 use engine::{Engine, Shared};
-use inbox::{Append, Inbox};
+use inbox::{Append, Command, Inbox};
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use topics::TopicNames;
 
 const FILE: &str = "log.db";
 const LOCK: &str = "log.lock";
@@ -45,8 +46,6 @@ pub struct Log(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
-    /// Number of partitions of each topic of the configuration.
-    partitions: Vec<usize>,
     path: PathBuf,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,12 +74,12 @@ impl Log {
         let path = config.directory.join(FILE);
         let db = Db::open(&path, config.max_file_bytes)?;
         let topics = topics::open(&db, &config)?;
-        let partitions = topics.iter().map(|topic| topic.partitions.len()).collect();
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.max_queued, config.max_queued_bytes),
             in_flight: InFlight::default(),
             health: HealthCell::new(Health::Ready),
             produced: Produced::new(),
+            topics: TopicNames::new(&topics),
             config,
         });
         let engine = Engine::new(Arc::clone(&shared), db, topics);
@@ -92,14 +91,21 @@ impl Log {
         let name = "godwit-log";
         let thread = thread::Builder::new().name(name.into()).spawn(run);
         let thread = thread.map_err(|source| Error::Thread { name, source })?;
-        Ok(Self(Arc::new(Handle { shared, partitions, path, thread: Mutex::new(Some(thread)) })))
+        Ok(Self(Arc::new(Handle { shared, path, thread: Mutex::new(Some(thread)) })))
     }
 
-    /// Reads `topics` as `group`, from what the group has committed, or from the first record that is kept. All partitions
-    /// go to this one consumer: a group and a topic can have only one.
+    /// Opens more topics, or makes them; those that are open stay as they are. Blocks for as long as the disk needs.
+    pub fn add_topics(&self, topics: Vec<LogTopic>) -> Result<(), Error> {
+        let (reply, added) = std::sync::mpsc::sync_channel(1);
+        self.0.shared.inbox.command(Command::AddTopics { topics, reply });
+        added.recv().map_err(|_| Error::Closed)?
+    }
+
+    /// Reads `topics` as `group`, from what the group has committed, or from the first record that is kept (see
+    /// [`LogSource::initial_offset`]). All partitions go to this one consumer: a group and a topic can have only one.
     pub fn source(&self, group: &str, topics: &[&str]) -> Result<LogSource, Error> {
         let find = |name: &&str| {
-            let topic = self.0.shared.config.topics.iter().position(|topic| *topic.name == **name);
+            let topic = self.0.shared.topics.find(name).map(|(index, _)| index);
             topic.ok_or_else(|| Error::Topic { topic: (*name).to_owned(), reason: "not in the log".into() })
         };
         let topics = topics.iter().map(find).collect::<Result<_, _>>()?;
@@ -121,8 +127,7 @@ impl Log {
 
     /// The number of partitions of a topic, if the log has it.
     pub fn partitions(&self, topic: &str) -> Option<usize> {
-        let index = self.0.shared.config.topics.iter().position(|known| *known.name == *topic)?;
-        Some(self.0.partitions[index])
+        self.0.shared.topics.find(topic).map(|(_, partitions)| partitions)
     }
 
     fn look_up(&self, topic: &str, partition: i32) -> Result<(Db, i64), Error> {
@@ -170,10 +175,10 @@ impl Log {
         if size > config.max_record_bytes {
             return Err(ProduceError::TooLarge);
         }
-        let Some(topic) = config.topics.iter().position(|topic| topic.name == record.topic) else {
+        let Some((topic, partitions)) = self.0.shared.topics.find(&record.topic) else {
             return Err(ProduceError::Refused { reason: format!("no topic {}", record.topic) });
         };
-        let partition = partition_of(&record.key, self.0.partitions[topic]);
+        let partition = partition_of(&record.key, partitions);
         let delivery = Delivery::new(on_delivery);
         Ok(Append { record, delivery, size, topic, partition, enqueued: Instant::now() })
     }

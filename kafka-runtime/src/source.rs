@@ -49,6 +49,22 @@ impl Release {
     }
 }
 
+/// Where a group begins in a partition that it has committed no offset of. It is committed as soon as it is known, so that a
+/// restart before the first record does not choose again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InitialOffset {
+    /// With the first record that is kept.
+    #[default]
+    Earliest,
+    /// With the first record that comes after now.
+    Latest,
+    /// With the first record that is not older than this.
+    Time {
+        /// Milliseconds since 1970, UTC.
+        ms: i64,
+    },
+}
+
 /// The next offset to be read of each partition: one past the last record that is done.
 pub type Offsets = Vec<(TopicPartition, i64)>;
 

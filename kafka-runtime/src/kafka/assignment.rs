@@ -6,12 +6,13 @@
 //! are delivered again to the next owner, which is harmless. Partitions that are *lost* belong to somebody else by now, so
 //! nothing is waited for and nothing committed.
 
-use super::errors;
+use super::config::KafkaSourceConfig;
+use super::{errors, start};
 use crate::error::Error;
 use crate::health::HealthCell;
 use crate::metrics;
 use crate::record::{Record, TopicPartition};
-use crate::source::{AssignedPartition, Event, Queue, QueueLimits, Release};
+use crate::source::{AssignedPartition, Event, InitialOffset, Queue, QueueLimits, Release};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -41,6 +42,7 @@ pub(super) struct Assignment {
     events: Sender<Result<Event, Error>>,
     limits: QueueLimits,
     revoke_timeout: Duration,
+    initial_offset: InitialOffset,
     health: Arc<HealthCell>,
     /// The consumer has finished, or is gone: nobody listens to events.
     closing: Arc<AtomicBool>,
@@ -56,11 +58,19 @@ pub(super) enum Taken {
 impl Assignment {
     pub(super) fn new(
         events: Sender<Result<Event, Error>>,
-        (limits, revoke_timeout): (QueueLimits, Duration),
+        config: &KafkaSourceConfig,
         health: Arc<HealthCell>,
         closing: Arc<AtomicBool>,
     ) -> Self {
-        Self { topics: Mutex::default(), events, limits, revoke_timeout, health, closing }
+        Self {
+            topics: Mutex::default(),
+            events,
+            limits: config.queue,
+            revoke_timeout: config.revoke_timeout,
+            initial_offset: config.initial_offset,
+            health,
+            closing,
+        }
     }
 
     /// Queues a record for the worker of its partition.
@@ -193,7 +203,12 @@ impl ClientContext for Assignment {
 impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Assign(list) => self.assign(list),
+            Rebalance::Assign(list) => {
+                if let Err(source) = start::place(consumer, list, self.initial_offset) {
+                    self.tell(Err(Error::Kafka { action: "look up where to begin", source }));
+                }
+                self.assign(list);
+            }
             Rebalance::Revoke(list) => self.revoke(list, consumer.assignment_lost()),
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
         }

@@ -1,6 +1,6 @@
 //! Settings of Kafka clients.
 
-use crate::source::QueueLimits;
+use crate::source::{InitialOffset, QueueLimits};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use std::fmt;
@@ -121,10 +121,21 @@ pub struct KafkaSourceConfig {
     pub kafka: KafkaConfig,
     /// The consumer group.
     pub group: String,
-    /// The topics to read. A group that is new to one begins with its first record.
+    /// The topics to read.
     pub topics: Vec<String>,
+    /// Where the group begins in partitions that are new to it. Its first record by default.
+    pub initial_offset: InitialOffset,
+    /// The name of this member, the same after a restart and different for each member (static membership): one that is back
+    /// within `session_timeout` gets its partitions without a rebalance. Without one, the default, leaving is noticed at once.
+    pub instance_id: Option<String>,
     /// The group gives the partitions of a member away that has been silent for so long. 6 s by default.
     pub session_timeout: Duration,
+    /// The group gives the partitions of a member away that does not poll for so long, though it sends heartbeats. A
+    /// thread polls all the time, so this only has to exceed `revoke_timeout`. 75 s by default.
+    pub poll_interval: Duration,
+    /// `read_committed` (default): records of transactions that were aborted or are open are not seen. `read_uncommitted`:
+    /// they are.
+    pub isolation: String,
     /// How partitions are shared out: `range` (default), `roundrobin` or `cooperative-sticky`. With the first two a rebalance
     /// stops all members for a moment, and offsets are committed while nobody else can own them. The last one keeps what
     /// need not move going, at the price of commits that are refused in the middle of a rebalance.
@@ -137,6 +148,10 @@ pub struct KafkaSourceConfig {
     pub revoke_timeout: Duration,
     /// Brokers wait so long for something to arrive before they answer that there is nothing. No latency comes from it.
     pub fetch_wait: Duration,
+    /// Most bytes of one partition that are fetched in one request; one larger record gets through. 1 MiB by default.
+    pub fetch_bytes: u32,
+    /// Most bytes that are fetched ahead of the queues, over all partitions. 8 MiB by default.
+    pub fetch_ahead_bytes: u64,
 }
 
 impl KafkaSourceConfig {
@@ -146,11 +161,17 @@ impl KafkaSourceConfig {
             kafka,
             group: group.to_owned(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            initial_offset: InitialOffset::Earliest,
+            instance_id: None,
             session_timeout: Duration::from_secs(6),
+            poll_interval: Duration::from_secs(75),
+            isolation: "read_committed".into(),
             assignment: "range".into(),
             queue: QueueLimits { records: 8_000, bytes: 4 << 20 },
             revoke_timeout: Duration::from_secs(15),
             fetch_wait: Duration::from_millis(500),
+            fetch_bytes: 1 << 20,
+            fetch_ahead_bytes: 8 << 20,
         }
     }
 
@@ -162,10 +183,12 @@ impl KafkaSourceConfig {
             .set("partition.assignment.strategy", &self.assignment)
             .set("session.timeout.ms", session_ms.to_string())
             .set("heartbeat.interval.ms", (session_ms / 3).max(1).to_string())
-            // The thread polls all the time; this only has to exceed a slow revocation.
-            .set("max.poll.interval.ms", (60_000 + self.revoke_timeout.as_millis()).to_string())
+            .set("max.poll.interval.ms", self.poll_interval.as_millis().to_string())
+            .set("isolation.level", &self.isolation)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // Other beginnings are committed before the first fetch. A committed offset that is no longer kept must not lead
+            // to the end.
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
             .set("fetch.min.bytes", "1")
@@ -173,11 +196,14 @@ impl KafkaSourceConfig {
             .set("fetch.queue.backoff.ms", "10")
             // What librdkafka holds beside our own queues; the defaults hold 64 MiB.
             .set("queued.min.messages", "2000")
-            .set("queued.max.messages.kbytes", "8192")
-            .set("fetch.message.max.bytes", "1048576")
+            .set("queued.max.messages.kbytes", (self.fetch_ahead_bytes / 1024).max(1).to_string())
+            .set("fetch.message.max.bytes", self.fetch_bytes.to_string())
             .set("topic.metadata.refresh.interval.ms", "30000")
             // Lag, and whether brokers are up.
             .set("statistics.interval.ms", "5000");
+        if let Some(instance_id) = &self.instance_id {
+            client.set("group.instance.id", instance_id);
+        }
         self.kafka.with_properties(client)
     }
 }

@@ -62,8 +62,8 @@ impl KafkaSource {
     fn join(&self) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
         let (sender, events) = mpsc::channel(EVENTS);
         let closing = Arc::clone(&self.closing);
-        let limits = (self.config.queue, self.config.revoke_timeout);
-        let assignment = Assignment::new(sender, limits, Arc::clone(&self.health), Arc::clone(&closing));
+        let assignment =
+            Assignment::new(sender, &self.config, Arc::clone(&self.health), Arc::clone(&closing));
         let consumer = BaseConsumer::from_config_and_context(&self.config.client(), assignment)
             .map_err(Error::Client)?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();

@@ -207,6 +207,14 @@ impl Db {
         read().map_err(sqlite("read records"))
     }
 
+    /// The first offset of a partition whose record is not older than `ms`. Reads from the first record on.
+    pub(super) fn first_at(&self, partition: i64, ms: i64) -> Result<Option<i64>, Error> {
+        let (from, to) = ids(partition, 0, i64::MAX);
+        let sql = "SELECT id FROM record WHERE id >= ? AND id < ? AND at >= ? ORDER BY id LIMIT 1";
+        let id = self.connection.query_row(sql, [from, to, ms], |row| row.get(0)).optional();
+        Ok(id.map_err(sqlite("look up a time"))?.map(offset))
+    }
+
     /// Writes as much as a few records need and takes it back: whether the disk works.
     pub(super) fn probe(&self) -> Result<(), Error> {
         self.begin()?;

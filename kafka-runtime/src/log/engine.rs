@@ -9,7 +9,7 @@ mod readers;
 use super::config::LogConfig;
 use super::db::Db;
 use super::inbox::{Append, Command, Inbox};
-use super::topics::{Reader, Topic};
+use super::topics::{Reader, Topic, TopicNames};
 use crate::error::Error;
 use crate::health::HealthCell;
 use crate::metrics::{Produced, Writes};
@@ -27,6 +27,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// What the thread shares with the handles.
 pub(super) struct Shared {
     pub(super) config: LogConfig,
+    pub(super) topics: TopicNames,
     pub(super) inbox: Inbox,
     pub(super) in_flight: InFlight,
     pub(super) health: HealthCell,

@@ -1,9 +1,11 @@
 //! The way into the log's thread: bounded, and the thread is woken at most once however much comes in.
 
+use super::config::LogTopic;
 use crate::error::Error;
 use crate::producer::{Delivery, ProduceError};
 use crate::record::ProducerRecord;
-use crate::source::{AssignedPartition, Offsets};
+use crate::source::{AssignedPartition, InitialOffset, Offsets};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -30,10 +32,17 @@ pub(super) struct Attached {
     pub(super) gone: CancellationToken,
 }
 
-/// What a consumer asks of the thread. Each consumer has at most one of each waiting.
+/// What is asked of the thread. Whoever asks waits for the answer, so there are few.
 pub(super) enum Command {
-    /// Begin to feed a group from where it has committed to.
-    Attach { group: Arc<str>, topics: Vec<usize>, reply: oneshot::Sender<Result<Attached, Error>> },
+    /// Begin to feed a group from where it has committed to, or else from its beginning.
+    Attach {
+        group: Arc<str>,
+        topics: Vec<usize>,
+        initial: InitialOffset,
+        reply: oneshot::Sender<Result<Attached, Error>>,
+    },
+    /// Open topics, in this order.
+    AddTopics { topics: Vec<LogTopic>, reply: SyncSender<Result<(), Error>> },
     /// Stop feeding.
     Detach(u64),
     /// Store offsets.

@@ -4,7 +4,7 @@ use super::Log;
 use super::inbox::{Attached, Command};
 use crate::error::Error;
 use crate::health::Health;
-use crate::source::{AssignedPartition, Event, Offsets, Source};
+use crate::source::{AssignedPartition, Event, InitialOffset, Offsets, Source};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ pub struct LogSource {
     log: Log,
     group: Arc<str>,
     topics: Vec<usize>,
+    initial: InitialOffset,
     state: Mutex<State>,
 }
 
@@ -28,7 +29,14 @@ struct State {
 
 impl LogSource {
     pub(super) fn new(log: Log, group: Arc<str>, topics: Vec<usize>) -> Self {
-        Self { log, group, topics, state: Mutex::default() }
+        Self { log, group, topics, initial: InitialOffset::Earliest, state: Mutex::default() }
+    }
+
+    /// Sets where the group begins in partitions that it has committed no offset of.
+    #[must_use]
+    pub fn initial_offset(mut self, initial: InitialOffset) -> Self {
+        self.initial = initial;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -46,7 +54,8 @@ impl LogSource {
 impl Source for LogSource {
     async fn start(&self) -> Result<(), Error> {
         let (reply, attached) = oneshot::channel();
-        let attach = Command::Attach { group: Arc::clone(&self.group), topics: self.topics.clone(), reply };
+        let (group, topics) = (Arc::clone(&self.group), self.topics.clone());
+        let attach = Command::Attach { group, topics, initial: self.initial, reply };
         self.log.0.shared.inbox.command(attach);
         let Attached { token, assigned, gone } = attached.await.map_err(|_| Error::Closed)??;
         *self.state() = State { token: Some(token), assigned: Some(assigned), gone };

@@ -8,7 +8,7 @@ use crate::metrics::Backlog;
 use crate::record::{Record, TopicPartition};
 use crate::source::Queue;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::DropGuard;
 
 pub(super) struct Partition {
@@ -74,6 +74,7 @@ pub(super) struct Reader {
 }
 
 pub(super) struct Topic {
+    pub(super) name: Arc<str>,
     pub(super) trim: bool,
     pub(super) partitions: Vec<Partition>,
     pub(super) readers: Vec<Reader>,
@@ -83,7 +84,7 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    fn open(db: &Db, config: &LogTopic) -> Result<Self, Error> {
+    pub(super) fn open(db: &Db, config: &LogTopic) -> Result<Self, Error> {
         let ids = db.topic(&config.name, config.partitions)?;
         if ids.len() != config.partitions.max(1) as usize {
             tracing::warn!(
@@ -100,7 +101,8 @@ impl Topic {
         };
         let partitions = ids.into_iter().enumerate().map(open).collect::<Result<_, _>>()?;
         let metrics = Backlog::new(&config.name);
-        Ok(Self { trim: config.trim, partitions, readers: Vec::new(), held: VecDeque::new(), metrics })
+        let (name, trim) = (Arc::clone(&config.name), config.trim);
+        Ok(Self { name, trim, partitions, readers: Vec::new(), held: VecDeque::new(), metrics })
     }
 
     /// Records that the slowest consumer has not done. Without a consumer there is no backlog.
@@ -115,6 +117,27 @@ impl Topic {
     /// How many records may be written now.
     pub(super) fn room(&self, max_backlog: usize) -> usize {
         if self.readers.is_empty() { usize::MAX } else { max_backlog.saturating_sub(self.backlog()) }
+    }
+}
+
+/// The open topics by index, with their numbers of partitions. Only the log's thread adds some, behind the others.
+#[derive(Debug, Default)]
+pub(super) struct TopicNames(RwLock<Vec<(Arc<str>, usize)>>);
+
+impl TopicNames {
+    pub(super) fn new(topics: &[Topic]) -> Self {
+        Self(RwLock::new(topics.iter().map(|t| (Arc::clone(&t.name), t.partitions.len())).collect()))
+    }
+
+    pub(super) fn add(&self, name: &Arc<str>, partitions: usize) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(name), partitions));
+    }
+
+    /// A topic's index and its number of partitions.
+    pub(super) fn find(&self, name: &str) -> Option<(usize, usize)> {
+        let topics = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let index = topics.iter().position(|(known, _)| **known == *name)?;
+        Some((index, topics[index].1))
     }
 }
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use kafka_runtime::topics::{self, TopicSpec};
 use kafka_runtime::{
-    KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig, Log, LogConfig,
-    LogTopic, Producer, Record, Source,
+    InitialOffset, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig, Log,
+    LogConfig, LogTopic, Producer, Record, Source,
 };
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -25,7 +25,10 @@ pub(crate) trait Backend: Send + Sync {
     fn producer(&self) -> Arc<dyn Producer>;
     /// A producer that is dropped by the test.
     fn own_producer(self) -> Arc<dyn Producer>;
-    fn source(&self) -> Arc<dyn Source>;
+    fn source(&self) -> Arc<dyn Source> {
+        self.source_from(InitialOffset::Earliest)
+    }
+    fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source>;
     /// The group's committed offsets.
     async fn committed(&self) -> BTreeMap<i32, i64>;
     async fn dead_letters(&self) -> Vec<Record>;
@@ -82,8 +85,8 @@ impl Backend for Embedded {
         Arc::new(self.log)
     }
 
-    fn source(&self) -> Arc<dyn Source> {
-        Arc::new(self.log.source("group", &["events"]).unwrap())
+    fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source> {
+        Arc::new(self.log.source("group", &["events"]).unwrap().initial_offset(initial))
     }
 
     async fn committed(&self) -> BTreeMap<i32, i64> {
@@ -142,8 +145,9 @@ impl Backend for Kafka {
         self.producer
     }
 
-    fn source(&self) -> Arc<dyn Source> {
-        Arc::new(KafkaSource::new(self.source_config.clone()))
+    fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source> {
+        let config = KafkaSourceConfig { initial_offset: initial, ..self.source_config.clone() };
+        Arc::new(KafkaSource::new(config))
     }
 
     async fn committed(&self) -> BTreeMap<i32, i64> {

@@ -198,6 +198,37 @@ async fn kept_topics_and_unknown_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_are_added_while_the_log_is_open() {
+    let backend = Embedded::new();
+    let handled = Handled::default();
+    let running = Running::of(consumer(&backend, handled.handler()));
+    let topics = || vec![kafka_runtime::LogTopic::new("events", 9), kafka_runtime::LogTopic::new("more", 2)];
+    backend.log().add_topics(topics()).unwrap();
+    backend.log().add_topics(topics()).expect("they are there already");
+    assert_eq!(backend.log().partitions("events"), Some(crate::backend::PARTITIONS));
+    assert_eq!(backend.log().partitions("more"), Some(2));
+
+    for n in 0..10 {
+        let record = ProducerRecord::new("more".into(), n.to_string(), "more");
+        backend.log().send(record).await.expect("the new topic takes records");
+    }
+    let source = backend.log().source("group", &["more"]).unwrap();
+    source.start().await.unwrap();
+    let Ok(Event::Assigned(assigned)) = source.next().await else { panic!("it is assigned") };
+    let mut read = 0;
+    while read < 10 {
+        for partition in &assigned {
+            let next =
+                tokio::time::timeout(Duration::from_millis(50), partition.queue.next_batch(100, 1 << 20));
+            read += next.await.map_or(0, |batch| batch.expect("the log is open").len());
+        }
+    }
+    produce(&backend, &["a"], 10).await;
+    handled.reach(10).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_groups_read_the_same_records() {
     let backend = Embedded::new();
     produce(&backend, &["a"], 100).await;

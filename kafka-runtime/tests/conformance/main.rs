@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
 
 mod backend;
+mod beginning;
 mod committing;
 mod embedded;
 mod handling;
@@ -43,6 +44,9 @@ conformance! {
     committing::nothing_is_committed_while_the_hook_fails,
     committing::a_drain_finishes_and_commits_the_batch_in_flight,
     committing::a_drain_does_not_wait_for_ever,
+    beginning::a_new_group_can_begin_with_what_comes_after_it,
+    beginning::a_new_group_can_begin_at_a_time,
+    beginning::a_group_that_has_committed_goes_on_from_there,
     producing::callbacks_are_called_exactly_once_in_order,
     producing::a_dropped_producer_answers_everything,
     producing::flush_waits_for_every_answer,

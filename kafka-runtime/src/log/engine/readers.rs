@@ -1,13 +1,15 @@
 //! Consumers of the log: who is fed, from where, and catching up by SQL.
 
+use super::super::config::LogTopic;
 use super::super::inbox::{Attached, Command};
-use super::super::topics::{Feed, Reader};
+use super::super::topics::{Feed, Reader, Topic};
 use super::{CHUNK, Commit, Engine, PROBE_EVERY};
 use crate::error::Error;
 use crate::record::{Record, TopicPartition};
-use crate::source::{AssignedPartition, Offsets, Queue, QueueLimits};
+use crate::source::{AssignedPartition, InitialOffset, Offsets, Queue, QueueLimits};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for the worker of one partition.
@@ -17,12 +19,14 @@ impl Engine {
     pub(super) fn obey(&mut self) {
         for command in std::mem::take(&mut self.commands) {
             match command {
-                Command::Attach { group, topics, reply } => {
+                Command::Attach { group, topics, initial, reply } => {
                     // The consumer may be gone already; then nobody would ever detach.
-                    if let Err(Ok(Attached { token, .. })) = reply.send(self.attach(&group, &topics)) {
+                    if let Err(Ok(Attached { token, .. })) = reply.send(self.attach(&group, &topics, initial))
+                    {
                         self.detach(token);
                     }
                 }
+                Command::AddTopics { topics, reply } => drop(reply.send(self.add_topics(&topics))),
                 Command::Detach(token) => self.detach(token),
                 Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
                     Ok(offsets) => self.commits.push(Commit { group, offsets, reply }),
@@ -32,12 +36,64 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, group: &Arc<str>, topics: &[usize]) -> Result<Attached, Error> {
+    fn add_topics(&mut self, topics: &[LogTopic]) -> Result<(), Error> {
+        for topic in topics {
+            if !self.topics.iter().any(|known| known.name == topic.name) {
+                let topic = Topic::open(&self.db, topic)?;
+                self.shared.topics.add(&topic.name, topic.partitions.len());
+                self.topics.push(topic);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the group begins in each partition of the topics that it has committed no offset of, if that is not the first
+    /// record.
+    fn beginnings(
+        &self,
+        group: &str,
+        topics: &[usize],
+        initial: InitialOffset,
+    ) -> Result<Vec<(usize, usize, i64)>, Error> {
+        let mut beginnings = Vec::new();
+        for &topic in topics {
+            for (number, partition) in self.topics[topic].partitions.iter().enumerate() {
+                if partition.committed_by(group).is_some() {
+                    continue;
+                }
+                let next = match initial {
+                    InitialOffset::Earliest => continue,
+                    InitialOffset::Latest => partition.end,
+                    InitialOffset::Time { ms } => {
+                        self.db.first_at(partition.id, ms)?.unwrap_or(partition.end)
+                    }
+                };
+                beginnings.push((topic, number, next));
+            }
+        }
+        Ok(beginnings)
+    }
+
+    fn attach(
+        &mut self,
+        group: &Arc<str>,
+        topics: &[usize],
+        initial: InitialOffset,
+    ) -> Result<Attached, Error> {
         if let Some(&topic) =
             topics.iter().find(|&&t| self.topics[t].readers.iter().any(|r| r.group == *group))
         {
-            let topic = self.shared.config.topics[topic].name.to_string();
+            let topic = self.topics[topic].name.to_string();
             return Err(Error::Attached { topic, group: group.to_string() });
+        }
+        let beginnings = self.beginnings(group, topics, initial)?;
+        for &(topic, number, next) in &beginnings {
+            self.topics[topic].partitions[number].set_committed(group, next);
+        }
+        if !beginnings.is_empty() {
+            // Nobody waits for it: it is as good as the first commit.
+            let (reply, _) = oneshot::channel();
+            self.commits.push(Commit { group: Arc::clone(group), offsets: beginnings, reply });
         }
         self.next_token += 1;
         let token = self.next_token;
@@ -76,7 +132,7 @@ impl Engine {
     fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
         let one = |(name, next): &(TopicPartition, i64)| {
             let number = usize::try_from(name.partition).unwrap_or(usize::MAX);
-            let topic = self.shared.config.topics.iter().position(|topic| topic.name == name.topic);
+            let topic = self.topics.iter().position(|topic| topic.name == name.topic);
             let partition = topic.and_then(|topic| Some((topic, self.topics[topic].partitions.get(number)?)));
             match partition {
                 Some((topic, partition)) if *next <= partition.end => Ok((topic, number, *next)),
