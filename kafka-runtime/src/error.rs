@@ -1,5 +1,7 @@
 //! What can go wrong outside of producing (see [`ProduceError`](crate::ProduceError) for that).
 
+use crate::dead_letters::LetterId;
+use crate::producer::ProduceError;
 use crate::record::TopicPartition;
 use rdkafka::error::KafkaError;
 use std::path::PathBuf;
@@ -99,4 +101,35 @@ pub enum Error {
     /// The hook that runs before offsets are committed failed; nothing was committed.
     #[error("the hook before the commit failed")]
     Hook(#[source] crate::BoxError),
+    /// A text that is no id of a dead letter.
+    #[error("'{text}' is no id of a dead letter: that is PARTITION-OFFSET, such as 0-17")]
+    LetterId {
+        /// The text.
+        text: String,
+    },
+    /// No open dead letter has this id.
+    #[error("there is no dead letter {id}: it never was one, or it was replayed or dropped")]
+    NoLetter {
+        /// The id.
+        id: LetterId,
+    },
+    /// A dead letter that can only be dropped.
+    #[error("dead letter {id} can't be replayed: {reason}")]
+    NotReplayable {
+        /// The id.
+        id: LetterId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The log did not confirm what replaying or dropping a dead letter writes. The letter stays; trying again is harmless.
+    #[error("dead letter {id} stays: its {what} was not written")]
+    NotWritten {
+        /// The id.
+        id: LetterId,
+        /// `record` or `ending`.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: ProduceError,
+    },
 }

@@ -1,5 +1,6 @@
 //! Apache Kafka through rdkafka: a producer with callbacks, and a source that polls by a thread of its own.
 
+mod archive;
 mod assignment;
 mod config;
 mod errors;
@@ -8,6 +9,7 @@ mod producer;
 mod source;
 mod start;
 
+pub use archive::KafkaArchive;
 pub use config::{KafkaConfig, KafkaProducerConfig, KafkaSourceConfig};
 pub use producer::KafkaProducer;
 pub use source::KafkaSource;

@@ -15,14 +15,17 @@
 //! - [`producer`]: the seam for writing, its errors and callbacks
 //! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
 //! - [`consumer`]: workers, retries, dead letters, commits
+//! - [`dead_letters`]: listing, replaying and dropping what could not be handled; [`archive`]: reading a topic as a whole
 //! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod archive;
 pub mod backoff;
 pub mod consumer;
+pub mod dead_letters;
 pub mod kafka;
 pub mod log;
 pub mod producer;
@@ -34,12 +37,16 @@ mod health;
 mod metrics;
 mod record;
 
+pub use archive::Archive;
 pub use backoff::Backoff;
 pub use consumer::{Consumer, ConsumerConfig, DeadLetters, Handler, HandlerError, Outcome, Rejected};
+pub use dead_letters::{Letter, LetterId, Letters};
 pub use error::Error;
 pub use health::Health;
-pub use kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig};
-pub use log::{Log, LogConfig, LogSource, LogTopic};
+pub use kafka::{
+    KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig,
+};
+pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{Batch, Headers, Position, ProducerRecord, Record, TopicPartition};
 pub use source::{Event, InitialOffset, Source};

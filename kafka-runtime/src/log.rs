@@ -9,6 +9,7 @@
 //! - A full or failing disk: appends are answered `Unavailable`, nothing of them is written, and the log goes on by itself
 //!   when the disk works again.
 
+mod archive;
 mod config;
 mod db;
 mod engine;
@@ -17,6 +18,7 @@ mod inbox;
 mod source;
 mod topics;
 
+pub use archive::LogArchive;
 pub use config::{LogConfig, LogTopic};
 pub use source::LogSource;
 
@@ -110,6 +112,17 @@ impl Log {
         };
         let topics = topics.iter().map(find).collect::<Result<_, _>>()?;
         Ok(LogSource::new(self.clone(), group.into(), topics))
+    }
+
+    /// A topic as a whole, for tools.
+    ///
+    /// # Errors
+    /// The log has no such topic.
+    pub fn archive(&self, topic: &str) -> Result<LogArchive, Error> {
+        match self.partitions(topic) {
+            Some(_) => Ok(LogArchive::new(self.clone(), topic.into())),
+            None => Err(Error::Topic { topic: topic.to_owned(), reason: "not in the log".into() }),
+        }
     }
 
     /// Up to `limit` records of a partition from offset `from` on, for tools and tests. Blocks: reads the file through a

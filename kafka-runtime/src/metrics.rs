@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `godwit_kafka_runtime_produced_total` | `outcome`: `ok` or the name of a [`ProduceError`](crate::ProduceError) |
 //! | `godwit_kafka_runtime_records_total`, `_batches_total`, `_retries_total`, `_dead_letters_total` | `topic` |
+//! | `godwit_kafka_runtime_dead_letters_ended_total` | `topic` (that of the letters), `ending`: `replayed`, `dropped` |
 //! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total`, `_rebalances_total` | |
 //! | `godwit_kafka_runtime_lag_records` | `topic`, `partition` (Kafka) |
 //! | `godwit_kafka_runtime_log_backlog_records`, `_log_held_records` | `topic` (embedded log) |
@@ -118,6 +119,12 @@ impl Backlog {
             held: gauge!("godwit_kafka_runtime_log_held_records", "topic" => topic),
         }
     }
+}
+
+/// A dead letter was replayed or dropped.
+pub(crate) fn letter_ended(topic: &str, ending: &'static str) {
+    let name = "godwit_kafka_runtime_dead_letters_ended_total";
+    counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(1);
 }
 
 /// Records of a Kafka partition that the group has not read yet.

@@ -27,6 +27,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Where it lies in its topic.
+    pub fn position(&self) -> Position {
+        Position { partition: self.partition, offset: self.offset }
+    }
+
     /// Bytes that count against limits: key, payload and headers.
     pub fn size(&self) -> usize {
         size(&self.key, &self.payload, &self.headers)

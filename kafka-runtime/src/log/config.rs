@@ -13,7 +13,7 @@ pub struct LogTopic {
     /// break the order per key.
     pub partitions: u32,
     /// Whether records that every group has committed are removed. Off for topics that people look at, such as dead
-    /// letters.
+    /// letters: there only an [`Archive`](crate::Archive) removes.
     pub trim: bool,
 }
 

@@ -108,7 +108,7 @@ impl Engine {
                     feed.queue.room() > 0
                 })
             };
-            let trim = topic.trim && topic.partitions.iter().any(|p| p.trim_limit(keep) > p.low);
+            let trim = topic.partitions.iter().any(|p| p.trim_limit(topic.trim, keep) > p.low);
             if may_write && trim || may_read && topic.readers.iter().any(behind) {
                 return Some(Instant::now());
             }
@@ -180,9 +180,10 @@ impl Engine {
     fn trims(&self) -> Vec<(usize, usize, i64, i64)> {
         let chunk = i64::try_from(CHUNK.max(2 * self.batch.len())).unwrap_or(i64::MAX);
         let mut trims = Vec::new();
-        for (t, topic) in self.topics.iter().enumerate().filter(|(_, topic)| topic.trim) {
+        for (t, topic) in self.topics.iter().enumerate() {
             for (p, partition) in topic.partitions.iter().enumerate() {
-                let limit = partition.trim_limit(self.shared.config.keep).min(partition.low + chunk);
+                let limit = partition.trim_limit(topic.trim, self.shared.config.keep);
+                let limit = limit.min(partition.low + chunk);
                 if limit > partition.low {
                     trims.push((t, p, partition.low, limit));
                 }

@@ -1,5 +1,6 @@
 //! What the log's thread knows of each topic: where partitions end, who reads them, what is held back.
 
+use super::archive;
 use super::config::{LogConfig, LogTopic};
 use super::db::Db;
 use super::inbox::Append;
@@ -47,10 +48,15 @@ impl Partition {
         }
     }
 
-    /// Up to where records may be removed: what every group has committed, but never the last record, from which the end
-    /// is known after a restart.
-    pub(super) fn trim_limit(&self, keep: u64) -> i64 {
-        let committed = self.committed.iter().map(|(_, next)| *next).min().unwrap_or(0);
+    /// Up to where records may be removed: what every group has committed, or, where records are kept, what an archive has
+    /// removed. Never the last record, from which the end is known after a restart.
+    pub(super) fn trim_limit(&self, trim: bool, keep: u64) -> i64 {
+        let committed = if trim {
+            self.committed.iter().map(|(_, next)| *next).min()
+        } else {
+            self.committed_by(archive::GROUP)
+        };
+        let committed = committed.unwrap_or(0);
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
         committed.saturating_sub(keep).min(self.end - 1)
     }

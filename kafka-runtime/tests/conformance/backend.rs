@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use kafka_runtime::topics::{self, TopicSpec};
 use kafka_runtime::{
-    InitialOffset, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig, Log,
-    LogConfig, LogTopic, Producer, Record, Source,
+    Archive, InitialOffset, KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource,
+    KafkaSourceConfig, Log, LogConfig, LogTopic, Producer, Record, Source,
 };
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -32,6 +32,8 @@ pub(crate) trait Backend: Send + Sync {
     /// The group's committed offsets.
     async fn committed(&self) -> BTreeMap<i32, i64>;
     async fn dead_letters(&self) -> Vec<Record>;
+    /// The dead-letter topic as a whole.
+    fn archive(&self) -> Arc<dyn Archive>;
 }
 
 pub(crate) struct Embedded {
@@ -97,6 +99,10 @@ impl Backend for Embedded {
 
     async fn dead_letters(&self) -> Vec<Record> {
         self.log.read("events.dead", 0, 0, usize::MAX).unwrap()
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::new(self.log.archive("events.dead").unwrap())
     }
 }
 
@@ -173,6 +179,10 @@ impl Backend for Kafka {
     async fn dead_letters(&self) -> Vec<Record> {
         let topic = self.dead_topic();
         tokio::task::spawn_blocking(move || read_all(&topic)).await.unwrap()
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::new(KafkaArchive::new(self.source_config.kafka.clone(), self.dead_topic()))
     }
 }
 

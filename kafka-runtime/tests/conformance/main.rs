@@ -8,6 +8,7 @@ mod committing;
 mod embedded;
 mod handling;
 mod kafka;
+mod letters;
 mod producing;
 mod support;
 
@@ -47,6 +48,14 @@ conformance! {
     beginning::a_new_group_can_begin_with_what_comes_after_it,
     beginning::a_new_group_can_begin_at_a_time,
     beginning::a_group_that_has_committed_goes_on_from_there,
+    letters::a_letter_is_listed_replayed_through_the_handler_and_gone,
+    letters::a_letter_that_fails_again_is_a_new_letter_and_a_replay_of_all_ends,
+    letters::a_replay_keeps_the_order_of_each_key,
+    letters::letters_come_in_pages_and_can_be_selected,
+    letters::a_replay_that_is_cut_off_leaves_the_letter,
+    letters::what_is_closed_at_the_beginning_is_removed,
+    letters::processes_see_what_others_have_done,
+    letters::what_is_no_letter_is_shown_and_can_be_dropped,
     producing::callbacks_are_called_exactly_once_in_order,
     producing::a_dropped_producer_answers_everything,
     producing::flush_waits_for_every_answer,

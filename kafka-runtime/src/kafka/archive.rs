@@ -1,0 +1,158 @@
+//! A topic of Kafka as an [`Archive`].
+
+use super::config::KafkaConfig;
+use super::errors::QuietContext;
+use crate::archive::{Archive, READ_BYTES};
+use crate::error::Error;
+use crate::record::Record;
+use async_trait::async_trait;
+use bytes::Bytes;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Brokers have so long to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ConsumerContext for QuietContext {}
+
+/// A topic of Kafka as a whole. Connects when it is first asked; joins no group and commits nothing.
+pub struct KafkaArchive {
+    kafka: KafkaConfig,
+    topic: Arc<str>,
+    /// Used by one caller at a time, on a thread that may block.
+    reader: Arc<Mutex<Option<BaseConsumer<QuietContext>>>>,
+}
+
+impl std::fmt::Debug for KafkaArchive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaArchive").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl KafkaArchive {
+    /// The topic of this name.
+    pub fn new(kafka: KafkaConfig, topic: impl Into<Arc<str>>) -> Self {
+        Self { kafka, topic: topic.into(), reader: Arc::default() }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        read: impl FnOnce(&BaseConsumer<QuietContext>, &Arc<str>) -> KafkaResult<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reader, kafka, topic) = (Arc::clone(&self.reader), self.kafka.clone(), Arc::clone(&self.topic));
+        let run = move || {
+            let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = match reader.take() {
+                Some(open) => open,
+                None => connect(&kafka).map_err(Error::Client)?,
+            };
+            let result = read(&open, &topic).map_err(|source| Error::Kafka { action, source })?;
+            // One that failed is not used again.
+            *reader = Some(open);
+            Ok(result)
+        };
+        tokio::task::spawn_blocking(run).await.map_err(|_| Error::Closed)?
+    }
+}
+
+fn connect(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
+    let mut client = kafka.client();
+    client
+        // The client can't read without a name for a group; there is never a member of it.
+        .set("group.id", format!("{}-archive", kafka.client_id))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        // An offset that is gone means the first one that is kept.
+        .set("auto.offset.reset", "earliest")
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.wait.max.ms", "100");
+    BaseConsumer::from_config_and_context(&kafka.with_properties(client), QuietContext)
+}
+
+fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
+    let bytes = |bytes: Option<&[u8]>| Bytes::copy_from_slice(bytes.unwrap_or_default());
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        topic: Arc::clone(topic),
+        partition: message.partition(),
+        offset: message.offset(),
+        key: bytes(message.key()),
+        payload: bytes(message.payload()),
+        headers: headers.map(|header| (header.key.to_owned(), bytes(header.value))).collect(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+    }
+}
+
+#[async_trait]
+impl Archive for KafkaArchive {
+    fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    async fn bounds(&self) -> Result<Vec<Range<i64>>, Error> {
+        let bounds = |reader: &BaseConsumer<QuietContext>, topic: &Arc<str>| {
+            let metadata = reader.fetch_metadata(Some(topic), TIMEOUT)?;
+            let mut partitions: Vec<i32> =
+                metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect();
+            partitions.sort_unstable();
+            let of = |partition| reader.fetch_watermarks(topic, partition, TIMEOUT);
+            partitions.into_iter().map(|partition| of(partition).map(|(low, end)| low..end)).collect()
+        };
+        self.blocking("look at a topic", bounds).await
+    }
+
+    async fn read(&self, partition: i32, from: i64, limit: usize) -> Result<Vec<Record>, Error> {
+        let read = move |reader: &BaseConsumer<QuietContext>, topic: &Arc<str>| {
+            let mut place = TopicPartitionList::new();
+            place.add_partition_offset(topic, partition, Offset::Offset(from))?;
+            reader.assign(&place)?;
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            let until = Instant::now() + TIMEOUT;
+            let outcome = loop {
+                if records.len() >= limit || bytes >= READ_BYTES {
+                    break Ok(());
+                }
+                match reader.poll(until.saturating_duration_since(Instant::now())) {
+                    Some(Ok(message)) => {
+                        let record = record(topic, &message);
+                        bytes += record.size();
+                        records.push(record);
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
+                    // Also reports of brokers that are away for a moment come here: the client goes on by itself.
+                    Some(Err(error)) if Instant::now() >= until => break Err(error),
+                    Some(Err(_)) => {}
+                    None if Instant::now() >= until => break Err(KafkaError::NoMessageReceived),
+                    None => {}
+                }
+            };
+            // It fetches ahead for as long as it is assigned.
+            reader.assign(&TopicPartitionList::new())?;
+            outcome.map(|()| records)
+        };
+        self.blocking("read a topic", read).await
+    }
+
+    async fn remove_before(&self, partition: i32, offset: i64) -> Result<(), Error> {
+        let failed = |source| Error::Kafka { action: "remove records", source };
+        let config = self.kafka.with_properties(self.kafka.client());
+        let admin = AdminClient::from_config_and_context(&config, QuietContext).map_err(Error::Client)?;
+        let mut places = TopicPartitionList::new();
+        places.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(failed)?;
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        let removed = admin.delete_records(&places, &options).await;
+        // The client waits for its threads as it is dropped.
+        tokio::task::spawn_blocking(move || drop(admin)).await.map_err(|_| Error::Closed)?;
+        let removed = removed.map_err(failed)?;
+        removed.elements().iter().try_for_each(|place| place.error()).map_err(failed)
+    }
+}
