@@ -82,7 +82,9 @@ impl App {
 
         let handler = crate::handler(db.clone(), push, cache);
         let dead_letters = DeadLetters::new(Arc::clone(&producer), dead_letter_topic(&kafka));
-        let consumer = Consumer::new(source, handler, dead_letters)
+        let consumer = Consumer::batches(source, handler)
+            .named(NAME)
+            .dead_letters(dead_letters)
             .config(ConsumerConfig {
                 max_records: usize::try_from(max_batch).unwrap_or(usize::MAX).max(1),
                 ..ConsumerConfig::default()

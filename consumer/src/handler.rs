@@ -89,7 +89,7 @@ impl Service<Batch> for MessageHandler {
 
     fn call(&mut self, batch: Batch) -> Self::Future {
         let handler = self.clone();
-        async move { handler.handle(batch).await.map_err(HandlerError::new) }.boxed()
+        async move { handler.handle(batch).await.map_err(HandlerError::retry) }.boxed()
     }
 }
 

@@ -30,7 +30,8 @@ async fn main() -> Result<(), Failure> {
         async { Ok::<_, HandlerError>(Outcome::default()) }
     });
     let dead_letters = DeadLetters::new(Arc::new(log.clone()), "dead");
-    let consumer = Consumer::new(Arc::new(log.source("bench", &["read"])?), handler, dead_letters);
+    let consumer =
+        Consumer::batches(Arc::new(log.source("bench", &["read"])?), handler).dead_letters(dead_letters);
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(consumer.run(stop.clone()));
 

@@ -1,95 +1,88 @@
-//! Reads a [`Source`] and hands batches to a tower service: one worker per partition, failures retried for ever, rejected
-//! records to the dead-letter topic, offsets committed in order and only when done.
+//! Reads a [`Source`] and hands batches or single records to a tower service: one worker per partition, failures tried again,
+//! rejected records to the dead-letter topic, offsets committed in order and only when done.
 //!
 //! ```text
 //! Source ── assigned ──▶ one task per partition: batch ▶ handler ▶ (retry) ▶ dead letters ▶ done
 //!        ◀── commit ──── about every second, on revoke, on drain: before_commit, then the offsets
 //! ```
 
+mod attempt;
+mod batches;
 mod commits;
+mod config;
 mod dead_letter;
 mod handler;
+mod lane;
+mod records;
+mod run;
 mod worker;
 
+pub use config::{ConsumerConfig, Ordering, RetryPolicy};
 pub use dead_letter::{DeadLetters, header};
-pub use handler::{Handler, HandlerError, Outcome, Rejected};
+pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected};
 
-use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::metrics::Group;
-use crate::record::TopicPartition;
-use crate::source::{AssignedPartition, Event, Offsets, Source};
-use commits::{BeforeCommit, Commits};
-use futures_util::future::join_all;
-use std::collections::HashMap;
+use crate::source::Source;
+use commits::BeforeCommit;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use worker::{Worker, WorkerContext};
-
-/// Limits and times of a [`Consumer`].
-#[derive(Clone, Copy, Debug)]
-pub struct ConsumerConfig {
-    /// Most records of a batch. 1,000 by default.
-    pub max_records: usize,
-    /// Most bytes of a batch; one larger record makes a batch of its own. 1 MiB by default.
-    pub max_bytes: usize,
-    /// Waits between attempts: 100 ms doubling to 5 s by default.
-    pub backoff: Backoff,
-    /// Offsets are committed about this often. 1 s by default.
-    pub commit_interval: Duration,
-    /// A commit with its hook may take so long. 5 s by default.
-    pub commit_timeout: Duration,
-    /// On revoke and on drain, batches in flight may take so long to finish; then they are abandoned and will be delivered
-    /// again. 5 s by default.
-    pub finish_timeout: Duration,
-}
-
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            max_records: 1_000,
-            max_bytes: 1 << 20,
-            backoff: Backoff::default(),
-            commit_interval: Duration::from_secs(1),
-            commit_timeout: Duration::from_secs(5),
-            finish_timeout: Duration::from_secs(5),
-        }
-    }
-}
+use worker::Work;
 
 /// A consumer that is ready to [run](Self::run).
-pub struct Consumer<H> {
+pub struct Consumer {
     source: Arc<dyn Source>,
+    work: Work,
+    name: Arc<str>,
     config: ConsumerConfig,
-    commits: Commits,
-    metrics: Group,
-    workers: HashMap<TopicPartition, Worker>,
-    context: WorkerContext<H>,
+    dead_letters: Option<DeadLetters>,
+    before_commit: Option<BeforeCommit>,
 }
 
-impl<H> std::fmt::Debug for Consumer<H> {
+impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Consumer")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .field("dead_letters", &self.dead_letters)
+            .finish_non_exhaustive()
     }
 }
 
-impl<H: Handler> Consumer<H> {
-    /// A consumer with the default configuration and no hook. The handler is cloned for each partition.
-    pub fn new(source: Arc<dyn Source>, handler: H, dead_letters: DeadLetters) -> Self {
-        let config = ConsumerConfig::default();
-        let context = WorkerContext { handler, dead_letters, config, progress: Arc::default() };
-        let commits = Commits::new(Arc::clone(&source), config.commit_timeout);
-        Self { source, config, commits, metrics: Group::new(), workers: HashMap::new(), context }
+impl Consumer {
+    /// A consumer whose handler takes batches: what has queued up in a partition while the last batch was in flight. The
+    /// handler is cloned for each partition.
+    pub fn batches(source: Arc<dyn Source>, handler: impl BatchHandler) -> Self {
+        Self::new(source, Arc::new(move |lane| Box::pin(batches::work(lane, handler.clone()))))
     }
 
-    /// Sets limits and times.
+    /// A consumer whose handler takes one record at a time. The handler is cloned for each partition.
+    pub fn records(source: Arc<dyn Source>, handler: impl RecordHandler) -> Self {
+        Self::new(source, Arc::new(move |lane| Box::pin(records::work(lane, handler.clone()))))
+    }
+
+    fn new(source: Arc<dyn Source>, work: Work) -> Self {
+        let (config, name) = (ConsumerConfig::default(), "consumer".into());
+        Self { source, work, name, config, dead_letters: None, before_commit: None }
+    }
+
+    /// Names it in logs, spans and metrics. `consumer` by default.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets limits, times and policies.
     #[must_use]
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
-        self.context.config = config;
-        self.commits.set_timeout(config.commit_timeout);
+        self
+    }
+
+    /// Sets where rejected records go. Without it none is ever given up: its partition waits, with an error in the log.
+    #[must_use]
+    pub fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
+        self.dead_letters = Some(dead_letters);
         self
     }
 
@@ -102,141 +95,20 @@ impl<H: Handler> Consumer<H> {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<crate::BoxError>,
     {
-        let hook: BeforeCommit = Arc::new(move || {
+        self.before_commit = Some(Arc::new(move || {
             let running = hook();
             Box::pin(async move { running.await.map_err(Into::into) })
-        });
-        self.commits.set_hook(hook);
+        }));
         self
     }
 
-    /// Consumes until `shutdown` is cancelled; then finishes what is in flight, commits and leaves the group. An error
-    /// means that the source is finished; what was not committed will be delivered again. Dropping the future abandons
-    /// everything at once.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        self.source.start().await?;
-        let source = Arc::clone(&self.source);
-        let progress = Arc::clone(&self.context.progress);
-        let mut commit_at = None;
-        let result = loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                event = source.next() => match event {
-                    Ok(event) => self.on_event(event).await,
-                    Err(error) => break Err(error),
-                },
-                result = self.commits.finished() => {
-                    self.on_committed(result);
-                    commit_at = self.has_uncommitted().then(|| Instant::now() + self.config.commit_interval);
-                }
-                () = progress.notified(), if commit_at.is_none() && !self.commits.is_running() => {
-                    commit_at = Some(Instant::now() + self.config.commit_interval);
-                }
-                () = sleep_until(commit_at) => {
-                    commit_at = None;
-                    let offsets = self.uncommitted(self.workers.keys());
-                    self.commits.begin(offsets);
-                }
-            }
-        };
-        let partitions: Vec<_> = self.workers.keys().cloned().collect();
-        tracing::debug!(partitions = partitions.len(), "finishing what is in flight");
-        self.finish(partitions).await;
-        self.source.close().await;
-        result
-    }
-
-    async fn on_event(&mut self, event: Event) {
-        self.metrics.rebalances.increment(1);
-        match event {
-            Event::Assigned(partitions) => {
-                for AssignedPartition { partition, queue } in partitions {
-                    tracing::info!(%partition, "partition assigned");
-                    let worker = Worker::start(partition.clone(), queue, &self.context);
-                    self.workers.insert(partition, worker);
-                }
-            }
-            Event::Revoked { partitions, release } => {
-                tracing::info!(count = partitions.len(), "partitions revoked");
-                self.finish(partitions).await;
-                drop(release);
-            }
-            Event::Lost(partitions) => {
-                tracing::warn!(count = partitions.len(), "partitions lost");
-                self.abort(&partitions).await;
-            }
-        }
-    }
-
-    /// Ends workers after their current batch, or without it when it takes too long, and commits what they have done.
-    async fn finish(&mut self, partitions: Vec<TopicPartition>) {
-        let deadline = Instant::now() + self.config.finish_timeout;
-        for partition in &partitions {
-            if let Some(worker) = self.workers.get(partition) {
-                worker.finish();
-            }
-        }
-        for partition in &partitions {
-            if let Some(worker) = self.workers.get_mut(partition)
-                && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
-            {
-                tracing::warn!(%partition, "abandoned the batch in flight: it will be delivered again");
-            }
-        }
-        if self.commits.is_running() {
-            let result = self.commits.finished().await;
-            self.on_committed(result);
-        }
-        let offsets = self.uncommitted(partitions.iter());
-        self.commits.begin(offsets);
-        if self.commits.is_running() {
-            let result = self.commits.finished().await;
-            self.on_committed(result);
-        }
-        self.abort(&partitions).await;
-    }
-
-    /// Ends workers at once. None of their offsets is committed after this.
-    async fn abort(&mut self, partitions: &[TopicPartition]) {
-        let workers = partitions.iter().filter_map(|partition| self.workers.remove(partition));
-        join_all(workers.map(Worker::abort)).await;
-    }
-
-    fn uncommitted<'a>(&'a self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Offsets {
-        let workers = partitions.filter_map(|partition| self.workers.get_key_value(partition));
-        workers.filter_map(|(partition, worker)| Some((partition.clone(), worker.uncommitted()?))).collect()
-    }
-
-    fn has_uncommitted(&self) -> bool {
-        self.workers.values().any(|worker| worker.uncommitted().is_some())
-    }
-
-    fn on_committed(&mut self, result: Result<Offsets, Error>) {
-        match result {
-            Ok(offsets) => {
-                self.metrics.commits.increment(1);
-                for (partition, next) in offsets {
-                    if let Some(worker) = self.workers.get_mut(&partition) {
-                        worker.committed(next);
-                    }
-                }
-            }
-            Err(error) => {
-                self.metrics.commit_failures.increment(1);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "offsets not committed, trying again later"
-                );
-            }
-        }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+    /// Consumes until `shutdown` is cancelled; then finishes what is in flight, commits and leaves the group.
+    ///
+    /// # Errors
+    /// The source is finished; what was not committed will be delivered again. Dropping the future abandons everything at
+    /// once.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        run::Run::new(self).run(shutdown).await
     }
 }
 

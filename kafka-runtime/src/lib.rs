@@ -39,7 +39,10 @@ mod record;
 
 pub use archive::Archive;
 pub use backoff::Backoff;
-pub use consumer::{Consumer, ConsumerConfig, DeadLetters, Handler, HandlerError, Outcome, Rejected};
+pub use consumer::{
+    BatchHandler, Consumer, ConsumerConfig, DeadLetters, HandlerError, Ordering, Outcome, RecordHandler,
+    Rejected, RetryPolicy,
+};
 pub use dead_letters::{Letter, LetterId, Letters};
 pub use error::Error;
 pub use health::Health;
@@ -48,7 +51,7 @@ pub use kafka::{
 };
 pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
 pub use producer::{OnDelivery, ProduceError, Producer};
-pub use record::{Batch, Headers, Position, ProducerRecord, Record, TopicPartition};
+pub use record::{Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, TopicPartition};
 pub use source::{Event, InitialOffset, Source};
 
 /// Any error, as a cause.

@@ -3,9 +3,11 @@
 //! | metric | labels |
 //! |---|---|
 //! | `godwit_kafka_runtime_produced_total` | `outcome`: `ok` or the name of a [`ProduceError`](crate::ProduceError) |
-//! | `godwit_kafka_runtime_records_total`, `_batches_total`, `_retries_total`, `_dead_letters_total` | `topic` |
+//! | `godwit_kafka_runtime_records_total`, `_batches_total`, `_dead_letters_total` | `consumer`, `topic` |
 //! | `godwit_kafka_runtime_dead_letters_ended_total` | `topic` (that of the letters), `ending`: `replayed`, `dropped` |
-//! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total`, `_rebalances_total` | |
+//! | `godwit_kafka_runtime_pauses_total`, `_retries_total`: waits after a failure, and attempts after such a wait | `consumer`, `topic` |
+//! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total` | `consumer` |
+//! | `godwit_kafka_runtime_rebalances_total` | `consumer`, `kind`: `assigned`, `revoked` or `lost` |
 //! | `godwit_kafka_runtime_lag_records` | `topic`, `partition` (Kafka) |
 //! | `godwit_kafka_runtime_log_backlog_records`, `_log_held_records` | `topic` (embedded log) |
 //! | `godwit_kafka_runtime_log_writes_total`, `_log_write_failures_total` | (embedded log) |
@@ -57,18 +59,20 @@ impl Produced {
 pub(crate) struct Consumed {
     pub(crate) records: Counter,
     pub(crate) batches: Counter,
+    pub(crate) pauses: Counter,
     pub(crate) retries: Counter,
     pub(crate) dead_letters: Counter,
 }
 
 impl Consumed {
-    pub(crate) fn new(topic: &Arc<str>) -> Self {
-        let topic = topic.to_string();
+    pub(crate) fn new(consumer: &Arc<str>, topic: &Arc<str>) -> Self {
+        let labels = [("consumer", consumer.to_string()), ("topic", topic.to_string())];
         Self {
-            records: counter!("godwit_kafka_runtime_records_total", "topic" => topic.clone()),
-            batches: counter!("godwit_kafka_runtime_batches_total", "topic" => topic.clone()),
-            retries: counter!("godwit_kafka_runtime_retries_total", "topic" => topic.clone()),
-            dead_letters: counter!("godwit_kafka_runtime_dead_letters_total", "topic" => topic),
+            records: counter!("godwit_kafka_runtime_records_total", &labels),
+            batches: counter!("godwit_kafka_runtime_batches_total", &labels),
+            pauses: counter!("godwit_kafka_runtime_pauses_total", &labels),
+            retries: counter!("godwit_kafka_runtime_retries_total", &labels),
+            dead_letters: counter!("godwit_kafka_runtime_dead_letters_total", &labels),
         }
     }
 }
@@ -77,15 +81,21 @@ impl Consumed {
 pub(crate) struct Group {
     pub(crate) commits: Counter,
     pub(crate) commit_failures: Counter,
-    pub(crate) rebalances: Counter,
+    pub(crate) assigned: Counter,
+    pub(crate) revoked: Counter,
+    pub(crate) lost: Counter,
 }
 
 impl Group {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(consumer: &Arc<str>) -> Self {
+        let labels = [("consumer", consumer.to_string())];
+        let rebalances = |kind: &'static str| counter!("godwit_kafka_runtime_rebalances_total", "consumer" => consumer.to_string(), "kind" => kind);
         Self {
-            commits: counter!("godwit_kafka_runtime_commits_total"),
-            commit_failures: counter!("godwit_kafka_runtime_commit_failures_total"),
-            rebalances: counter!("godwit_kafka_runtime_rebalances_total"),
+            commits: counter!("godwit_kafka_runtime_commits_total", &labels),
+            commit_failures: counter!("godwit_kafka_runtime_commit_failures_total", &labels),
+            assigned: rebalances("assigned"),
+            revoked: rebalances("revoked"),
+            lost: rebalances("lost"),
         }
     }
 }

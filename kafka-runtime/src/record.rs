@@ -104,3 +104,80 @@ pub struct Batch {
     /// 1 at first, one more each time that the same records are handed over after a failure.
     pub attempt: u32,
 }
+
+/// One record as it is handed to a handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The record, with where it lies, its key, headers and time.
+    pub record: Record,
+    /// 1 at first, one more each time that the record is handed over after a failure.
+    pub attempt: u32,
+}
+
+/// What is handed to a handler, be it a [`Message`] or a [`Batch`]: layers are written against this, once.
+pub trait Delivered {
+    /// The topic that it was read from.
+    fn topic(&self) -> &str;
+    /// The partition that it was read from.
+    fn partition(&self) -> i32;
+    /// The offset of its first record.
+    fn first_offset(&self) -> i64;
+    /// How many records it has.
+    fn count(&self) -> usize;
+    /// How often it has been handed over, counted from 1.
+    fn attempt(&self) -> u32;
+    /// The headers of its first record.
+    fn headers(&self) -> &[(String, Bytes)];
+}
+
+impl Delivered for Message {
+    fn topic(&self) -> &str {
+        &self.record.topic
+    }
+
+    fn partition(&self) -> i32 {
+        self.record.partition
+    }
+
+    fn first_offset(&self) -> i64 {
+        self.record.offset
+    }
+
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    fn headers(&self) -> &[(String, Bytes)] {
+        &self.record.headers
+    }
+}
+
+impl Delivered for Batch {
+    fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    fn first_offset(&self) -> i64 {
+        self.records.first().map_or(-1, |record| record.offset)
+    }
+
+    fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    fn headers(&self) -> &[(String, Bytes)] {
+        self.records.first().map_or(&[], |record| &record.headers)
+    }
+}

@@ -69,7 +69,8 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
 
     let handler = consumer::handler(db.clone(), push, cache);
     let dead_letters = DeadLetters::new(producer.clone(), dead_letter_topic());
-    let consumer = Consumer::new(Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?), handler, dead_letters)
+    let consumer = Consumer::batches(Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?), handler)
+        .dead_letters(dead_letters)
         .config(ConsumerConfig {
             max_records: config.consumer.max_batch as usize,
             ..ConsumerConfig::default()

@@ -10,24 +10,22 @@ use std::time::Duration;
 /// Runs before offsets are committed.
 pub(super) type BeforeCommit = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
+/// A commit that has ended.
+pub(super) struct Committed {
+    pub(super) offsets: Offsets,
+    pub(super) result: Result<(), Error>,
+}
+
 pub(super) struct Commits {
     source: Arc<dyn Source>,
     hook: Option<BeforeCommit>,
     timeout: Duration,
-    running: Option<BoxFuture<'static, Result<Offsets, Error>>>,
+    running: Option<BoxFuture<'static, Committed>>,
 }
 
 impl Commits {
-    pub(super) fn new(source: Arc<dyn Source>, timeout: Duration) -> Self {
-        Self { source, hook: None, timeout, running: None }
-    }
-
-    pub(super) fn set_hook(&mut self, hook: BeforeCommit) {
-        self.hook = Some(hook);
-    }
-
-    pub(super) fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
+    pub(super) fn new(source: Arc<dyn Source>, hook: Option<BeforeCommit>, timeout: Duration) -> Self {
+        Self { source, hook, timeout, running: None }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -48,16 +46,21 @@ impl Commits {
                 }
                 source.commit(offsets.clone()).await
             };
-            tokio::time::timeout(timeout, work).await.unwrap_or(Err(Error::TimedOut("commit")))?;
-            Ok(offsets)
+            let result = tokio::time::timeout(timeout, work).await;
+            Committed { offsets, result: result.unwrap_or(Err(Error::TimedOut("commit"))) }
         }));
     }
 
-    /// The outcome of the commit that is running; waits for ever if there is none. May be dropped while waiting.
-    pub(super) async fn finished(&mut self) -> Result<Offsets, Error> {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
-        let result = running.await;
+    /// Forgets the commit that is running. It is not sent any more if its hook still runs.
+    pub(super) fn abandon(&mut self) {
         self.running = None;
-        result
+    }
+
+    /// The commit that was running; waits for ever if there is none. May be dropped while waiting.
+    pub(super) async fn finished(&mut self) -> Committed {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let committed = running.await;
+        self.running = None;
+        committed
     }
 }

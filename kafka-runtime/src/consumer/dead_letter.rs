@@ -3,7 +3,7 @@
 use super::handler::Rejected;
 use crate::backoff::Backoff;
 use crate::producer::{ProduceError, Producer};
-use crate::record::{Batch, ProducerRecord, Record};
+use crate::record::{ProducerRecord, Record};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -43,15 +43,21 @@ impl DeadLetters {
         Self { producer, topic: topic.into() }
     }
 
-    /// Writes all rejected records of a batch and returns when the log has every one. Retries for ever.
-    pub(super) async fn bury(&self, batch: &Batch, rejected: &[Rejected], backoff: Backoff) {
+    /// Writes all rejected ones of `records` and returns when the log has every one. Retries for ever.
+    pub(super) async fn bury(
+        &self,
+        records: &[Record],
+        rejected: &[Rejected],
+        attempts: u32,
+        backoff: Backoff,
+    ) {
         join_all(rejected.iter().filter_map(|rejected| {
-            let record = batch.records.get(rejected.index)?;
+            let record = records.get(rejected.index)?;
             tracing::warn!(
                 topic = %record.topic, partition = record.partition, offset = record.offset,
-                reason = %rejected.reason, "record rejected"
+                attempts, reason = %rejected.reason, "record rejected"
             );
-            Some(self.bury_one(self.letter(record, &rejected.reason, batch.attempt), backoff))
+            Some(self.bury_one(self.letter(record, &rejected.reason, attempts), backoff))
         }))
         .await;
     }

@@ -1,10 +1,11 @@
-//! What handles batches, and what it may answer.
+//! What handles records, and what it may answer.
 
 use crate::BoxError;
-use crate::record::Batch;
+use crate::record::{Batch, Message};
+use std::fmt::Write as _;
 use tower::Service;
 
-/// A record that can't be handled, however often it is tried.
+/// A record of a batch that can't be handled, however often it is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// Its index in the batch's records.
@@ -20,26 +21,97 @@ pub struct Outcome {
     pub rejected: Vec<Rejected>,
 }
 
-/// A batch was not handled, or not wholly: all of it is handed over again, later, for as long as it takes. What is wrong
-/// with one record belongs into [`Outcome::rejected`].
+/// A record or a batch was not handled, or not wholly. Whether that is worth [another attempt](Self::retry) decides what
+/// happens to it.
 #[derive(Debug, thiserror::Error)]
-#[error("the handler failed: {0}")]
-pub struct HandlerError(#[source] BoxError);
+#[error(transparent)]
+pub struct HandlerError(Kind);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error(transparent)]
+    Retry(BoxError),
+    #[error(transparent)]
+    Reject(BoxError),
+}
 
 impl HandlerError {
-    /// Wraps the cause.
-    pub fn new(cause: impl Into<BoxError>) -> Self {
-        Self(cause.into())
+    /// Trying again can help: something that the handler needs is away. All of it is handed over again after a wait, as often
+    /// as the [`RetryPolicy`](super::RetryPolicy) says.
+    pub fn retry(cause: impl Into<BoxError>) -> Self {
+        Self(Kind::Retry(cause.into()))
+    }
+
+    /// It will never be handled. A record goes to the dead letters with this reason (no secrets). Of a batch each
+    /// record is handed over once more, alone, so that only the bad ones go; to name them, answer
+    /// [`Outcome::rejected`] instead.
+    pub fn reject(reason: impl Into<BoxError>) -> Self {
+        Self(Kind::Reject(reason.into()))
+    }
+
+    /// Whether it was made by [`retry`](Self::retry).
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0, Kind::Retry(_))
+    }
+
+    /// The error and what caused it, in one line.
+    pub(super) fn reason(&self) -> String {
+        let mut reason = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            // Writing to a string does not fail.
+            let _ = write!(reason, ": {error}");
+            cause = error.source();
+        }
+        reason
     }
 }
 
-/// A tower service that handles batches. It may see a batch more than once.
-pub trait Handler:
+/// Worth another attempt, unless it is a [`HandlerError`] that went through a layer which boxes errors.
+impl From<BoxError> for HandlerError {
+    fn from(cause: BoxError) -> Self {
+        cause.downcast::<Self>().map_or_else(Self::retry, |error| *error)
+    }
+}
+
+/// A tower service that handles batches. It may see a record more than once.
+pub trait BatchHandler:
     Service<Batch, Response = Outcome, Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
-impl<S> Handler for S where
+impl<S> BatchHandler for S where
     S: Service<Batch, Response = Outcome, Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
 {
+}
+
+/// A tower service that handles one record at a time; `Ok` acknowledges it. It may see a record more than once.
+pub trait RecordHandler:
+    Service<Message, Response = (), Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> RecordHandler for S where
+    S: Service<Message, Response = (), Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_stays_one_when_a_layer_boxes_it() {
+        let boxed: BoxError = HandlerError::reject("no such user").into();
+        assert!(!HandlerError::from(boxed).is_retryable());
+        let other: BoxError = "the store is away".into();
+        assert!(HandlerError::from(other).is_retryable());
+    }
+
+    #[test]
+    fn the_reason_names_the_cause() {
+        let cause = crate::Error::Hook("the disk is full".into());
+        let error = HandlerError::retry(cause);
+        assert_eq!(error.reason(), "the hook before the commit failed: the disk is full");
+    }
 }

@@ -3,13 +3,15 @@
 use super::*;
 use crate::Health;
 use crate::producer::{OnDelivery, ProduceError, Producer};
-use crate::record::{Batch, ProducerRecord, Record};
-use crate::source::{Queue, QueueLimits, Release};
+use crate::record::{Batch, ProducerRecord, Record, TopicPartition};
+use crate::source::{AssignedPartition, Event, Offsets, Queue, QueueLimits, Release};
 use async_trait::async_trait;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Tells events when the test says so, and notes commits.
 struct Scripted {
@@ -79,7 +81,7 @@ async fn script(time: Duration) -> Script {
         let done = done.clone();
         async move {
             tokio::time::sleep(time).await;
-            done.send(batch.records[0].offset).await.map_err(HandlerError::new)?;
+            done.send(batch.records[0].offset).await.map_err(HandlerError::retry)?;
             Ok::<_, HandlerError>(Outcome::default())
         }
     });
@@ -90,7 +92,7 @@ async fn script(time: Duration) -> Script {
         ..ConsumerConfig::default()
     };
     let dead_letters = DeadLetters::new(Arc::new(NoProducer), "dead");
-    let consumer = Consumer::new(Arc::new(source), handler, dead_letters).config(config);
+    let consumer = Consumer::batches(Arc::new(source), handler).dead_letters(dead_letters).config(config);
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(consumer.run(stop.clone()));
     let queue = Arc::new(Queue::new(QueueLimits { records: 10, bytes: 1000 }, -1, None));

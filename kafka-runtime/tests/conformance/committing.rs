@@ -36,7 +36,7 @@ pub(crate) async fn what_was_not_committed_is_delivered_again(backend: impl Back
     let handler = first.deciding(move |batch| {
         if batch.records.iter().any(|record| record.offset >= 20) {
             fails.store(true, Ordering::SeqCst);
-            return Err(HandlerError::new("from here on it fails"));
+            return Err(HandlerError::retry("from here on it fails"));
         }
         Ok(Outcome::default())
     });
@@ -62,7 +62,7 @@ pub(crate) async fn commits_never_pass_an_unhandled_record(backend: impl Backend
     let handled = Handled::default();
     let config = ConsumerConfig { max_records: 3, commit_interval: Duration::from_millis(1), ..config() };
     let handler = handled.deciding(|batch| match batch.attempt <= (batch.records[0].offset % 4) as u32 {
-        true => Err(HandlerError::new("now and then")),
+        true => Err(HandlerError::retry("now and then")),
         false => Ok(Outcome::default()),
     });
     let running = Running::of(consumer(&backend, handler).config(config));
@@ -109,7 +109,7 @@ pub(crate) async fn nothing_is_committed_while_the_hook_fails(backend: impl Back
     running.stop().await;
 }
 
-fn slow(handled: &Handled, started: &Arc<Notify>, time: Duration) -> impl kafka_runtime::Handler {
+fn slow(handled: &Handled, started: &Arc<Notify>, time: Duration) -> impl kafka_runtime::BatchHandler {
     let (handled, started) = (handled.clone(), Arc::clone(started));
     tower::service_fn(move |batch: Batch| {
         let (handled, started) = (handled.clone(), Arc::clone(&started));

@@ -24,7 +24,7 @@ async fn blocked_by_the_first_record(
     let handler = handled.deciding(move |_| {
         trying.store(true, Ordering::SeqCst);
         match still.load(Ordering::SeqCst) {
-            true => Err(HandlerError::new("blocked")),
+            true => Err(HandlerError::retry("blocked")),
             false => Ok(Outcome::default()),
         }
     });
@@ -189,7 +189,7 @@ async fn kept_topics_and_unknown_ones() {
     let handled = Handled::default();
     let source = Arc::new(backend.log().source("tool", &["events.dead"]).unwrap());
     let dead_letters = kafka_runtime::DeadLetters::new(backend.producer(), backend.dead_topic());
-    let tool = kafka_runtime::Consumer::new(source, handled.handler(), dead_letters);
+    let tool = kafka_runtime::Consumer::batches(source, handled.handler()).dead_letters(dead_letters);
     let running = Running::of(tool);
     handled.reach(3).await;
     running.stop().await;
@@ -236,7 +236,8 @@ async fn two_groups_read_the_same_records() {
     let first = Running::of(consumer(&backend, one.handler()));
     let source = Arc::new(backend.log().source("other", &["events"]).unwrap());
     let dead_letters = kafka_runtime::DeadLetters::new(backend.producer(), backend.dead_topic());
-    let second = Running::of(kafka_runtime::Consumer::new(source, two.handler(), dead_letters));
+    let second =
+        Running::of(kafka_runtime::Consumer::batches(source, two.handler()).dead_letters(dead_letters));
     one.reach(100).await;
     two.reach(100).await;
     backend.log().send(record("a", "more")).await.unwrap();

@@ -65,7 +65,7 @@ pub(crate) async fn a_failing_batch_is_retried_and_nothing_overtakes_it(backend:
             if contains(batch, "a:50") {
                 seen.lock().unwrap().push((batch.attempt, batch.records.len()));
                 if batch.attempt < 5 {
-                    return Err(HandlerError::new("the store is away"));
+                    return Err(HandlerError::retry("the store is away"));
                 }
             }
             Ok(Outcome::default())
@@ -96,7 +96,7 @@ pub(crate) async fn other_partitions_go_on_while_one_fails(backend: impl Backend
     let running = Running::start(
         &backend,
         handled.deciding(move |batch| match batch.partition == victim && still.load(Ordering::SeqCst) {
-            true => Err(HandlerError::new("this partition fails")),
+            true => Err(HandlerError::retry("this partition fails")),
             false => Ok(Outcome::default()),
         }),
     );
@@ -168,7 +168,7 @@ pub(crate) async fn a_batch_is_what_queued_up_within_the_limit(backend: impl Bac
     let (seen, open) = (Arc::clone(&sizes), Arc::clone(&gate));
     let handler = handled.deciding(move |batch| {
         if open.load(Ordering::SeqCst) == 0 {
-            return Err(HandlerError::new("not yet"));
+            return Err(HandlerError::retry("not yet"));
         }
         seen.lock().unwrap().push(batch.records.len());
         Ok(Outcome::default())
@@ -220,7 +220,7 @@ pub(crate) async fn a_partition_that_falls_behind_loses_nothing(backend: impl Ba
             // Every batch fails a few times, long enough for the queue behind it to fill.
             if batch.attempt < 6 {
                 count.fetch_add(1, Ordering::SeqCst);
-                return Err(HandlerError::new("slow"));
+                return Err(HandlerError::retry("slow"));
             }
             Ok(Outcome::default())
         }),

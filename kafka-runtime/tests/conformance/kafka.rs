@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const KEYS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
-fn slowly(handled: &Handled) -> impl kafka_runtime::Handler {
+fn slowly(handled: &Handled) -> impl kafka_runtime::BatchHandler {
     let handled = handled.clone();
     tower::service_fn(move |batch: Batch| {
         let handled = handled.clone();
@@ -153,7 +153,8 @@ async fn a_member_to_be_killed() {
     });
     let config = kafka_runtime::ConsumerConfig { max_records: 5, ..config() };
     let dead_letters = DeadLetters::new(producer, format!("{topic}.dead"));
-    let consumer = kafka_runtime::Consumer::new(source, handler, dead_letters).config(config);
+    let consumer =
+        kafka_runtime::Consumer::batches(source, handler).dead_letters(dead_letters).config(config);
     consumer.run(Default::default()).await.unwrap();
 }
 

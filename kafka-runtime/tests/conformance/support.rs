@@ -2,8 +2,8 @@
 
 use crate::backend::Backend;
 use kafka_runtime::{
-    Backoff, Batch, Consumer, ConsumerConfig, DeadLetters, Error, Handler, HandlerError, Outcome, Position,
-    ProducerRecord, Record,
+    Backoff, Batch, BatchHandler, Consumer, ConsumerConfig, DeadLetters, Error, HandlerError, Outcome,
+    Position, ProducerRecord, Record, RetryPolicy,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,8 +23,10 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 
 /// Quick retries and frequent commits.
 pub(crate) fn config() -> ConsumerConfig {
+    let backoff =
+        Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20), ..Backoff::default() };
     ConsumerConfig {
-        backoff: Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20) },
+        retry: RetryPolicy { backoff, ..RetryPolicy::default() },
         commit_interval: Duration::from_millis(50),
         ..ConsumerConfig::default()
     }
@@ -37,11 +39,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(backend: &impl Backend, handler: impl Handler) -> Self {
+    pub(crate) fn start(backend: &impl Backend, handler: impl BatchHandler) -> Self {
         Self::of(consumer(backend, handler).config(config()))
     }
 
-    pub(crate) fn of(consumer: Consumer<impl Handler>) -> Self {
+    pub(crate) fn of(consumer: Consumer) -> Self {
         let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
         task.spawn(consumer.run(stop.clone()));
         Self { stop, task }
@@ -61,9 +63,9 @@ impl Running {
     }
 }
 
-pub(crate) fn consumer<H: Handler>(backend: &impl Backend, handler: H) -> Consumer<H> {
+pub(crate) fn consumer(backend: &impl Backend, handler: impl BatchHandler) -> Consumer {
     let dead_letters = DeadLetters::new(backend.producer(), backend.dead_topic());
-    Consumer::new(backend.source(), handler, dead_letters)
+    Consumer::batches(backend.source(), handler).dead_letters(dead_letters)
 }
 
 /// What was handled, in the order in which it was.
@@ -97,7 +99,7 @@ impl Handled {
     }
 
     /// A handler that succeeds.
-    pub(crate) fn handler(&self) -> impl Handler {
+    pub(crate) fn handler(&self) -> impl BatchHandler {
         self.deciding(|_| Ok(Outcome::default()))
     }
 
@@ -105,7 +107,7 @@ impl Handled {
     pub(crate) fn deciding(
         &self,
         decide: impl Fn(&Batch) -> Result<Outcome, HandlerError> + Clone + Send + Sync + 'static,
-    ) -> impl Handler {
+    ) -> impl BatchHandler {
         let handled = self.clone();
         tower::service_fn(move |batch: Batch| {
             let (handled, decide) = (handled.clone(), decide.clone());

@@ -1,0 +1,171 @@
+//! The loop of a consumer: partitions come and go, what is done is committed.
+
+use super::Consumer;
+use super::commits::{Commits, Committed};
+use super::lane::Shared;
+use super::worker::{Work, Worker};
+use crate::error::Error;
+use crate::metrics::Group;
+use crate::record::TopicPartition;
+use crate::source::{AssignedPartition, Event, Offsets, Source};
+use futures_util::future::join_all;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(super) struct Run {
+    source: Arc<dyn Source>,
+    work: Work,
+    shared: Arc<Shared>,
+    commits: Commits,
+    metrics: Group,
+    workers: HashMap<TopicPartition, Worker>,
+}
+
+impl Run {
+    pub(super) fn new(consumer: Consumer) -> Self {
+        let Consumer { source, work, name, config, dead_letters, before_commit } = consumer;
+        Self {
+            commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
+            metrics: Group::new(&name),
+            shared: Arc::new(Shared { name, config, dead_letters, progress: Default::default() }),
+            workers: HashMap::new(),
+            source,
+            work,
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        self.source.start().await?;
+        let (source, shared) = (Arc::clone(&self.source), Arc::clone(&self.shared));
+        let interval = shared.config.commit_interval;
+        let mut commit_at = None;
+        let result = loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Ok(()),
+                event = source.next() => match event {
+                    Ok(event) => self.on_event(event).await,
+                    Err(error) => break Err(error),
+                },
+                committed = self.commits.finished() => {
+                    self.on_committed(committed);
+                    commit_at = self.has_uncommitted().then(|| Instant::now() + interval);
+                }
+                () = shared.progress.notified(), if commit_at.is_none() && !self.commits.is_running() => {
+                    commit_at = Some(Instant::now() + interval);
+                }
+                () = sleep_until(commit_at) => {
+                    commit_at = None;
+                    let offsets = self.uncommitted(self.workers.keys());
+                    self.commits.begin(offsets);
+                }
+            }
+        };
+        let partitions: Vec<_> = self.workers.keys().cloned().collect();
+        tracing::debug!(partitions = partitions.len(), "finishing what is in flight");
+        self.finish(partitions).await;
+        self.source.close().await;
+        result
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        let consumer = &*self.shared.name;
+        match event {
+            Event::Assigned(partitions) => {
+                self.metrics.assigned.increment(1);
+                for AssignedPartition { partition, queue } in partitions {
+                    tracing::info!(consumer, %partition, "partition assigned");
+                    let worker = Worker::start(partition.clone(), queue, &self.shared, &self.work);
+                    self.workers.insert(partition, worker);
+                }
+            }
+            Event::Revoked { partitions, release } => {
+                self.metrics.revoked.increment(1);
+                tracing::info!(consumer, count = partitions.len(), "partitions revoked");
+                self.finish(partitions).await;
+                drop(release);
+            }
+            Event::Lost(partitions) => {
+                self.metrics.lost.increment(1);
+                tracing::warn!(consumer, count = partitions.len(), "partitions lost");
+                // A commit that waits for its hook would cover them; what it covers of others is committed later.
+                self.commits.abandon();
+                self.abort(&partitions).await;
+                self.shared.progress.notify_one();
+            }
+        }
+    }
+
+    /// Ends workers after what is in flight, or without it when it takes too long, and commits what they have done.
+    async fn finish(&mut self, partitions: Vec<TopicPartition>) {
+        let deadline = Instant::now() + self.shared.config.finish_timeout;
+        for partition in &partitions {
+            if let Some(worker) = self.workers.get(partition) {
+                worker.finish();
+            }
+        }
+        for partition in &partitions {
+            if let Some(worker) = self.workers.get_mut(partition)
+                && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
+            {
+                tracing::warn!(%partition, "abandoned what is in flight: it will be delivered again");
+            }
+        }
+        if self.commits.is_running() {
+            let committed = self.commits.finished().await;
+            self.on_committed(committed);
+        }
+        let offsets = self.uncommitted(partitions.iter());
+        self.commits.begin(offsets);
+        if self.commits.is_running() {
+            let committed = self.commits.finished().await;
+            self.on_committed(committed);
+        }
+        self.abort(&partitions).await;
+    }
+
+    /// Ends workers at once. None of their offsets is committed after this.
+    async fn abort(&mut self, partitions: &[TopicPartition]) {
+        let workers = partitions.iter().filter_map(|partition| self.workers.remove(partition));
+        join_all(workers.map(Worker::abort)).await;
+    }
+
+    fn uncommitted<'a>(&'a self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Offsets {
+        let workers = partitions.filter_map(|partition| self.workers.get_key_value(partition));
+        workers.filter_map(|(partition, worker)| Some((partition.clone(), worker.uncommitted()?))).collect()
+    }
+
+    fn has_uncommitted(&self) -> bool {
+        self.workers.values().any(|worker| worker.uncommitted().is_some())
+    }
+
+    fn on_committed(&mut self, Committed { offsets, result }: Committed) {
+        match result {
+            Ok(()) => {
+                self.metrics.commits.increment(1);
+                for (partition, next) in offsets {
+                    if let Some(worker) = self.workers.get_mut(&partition) {
+                        worker.committed(next);
+                    }
+                }
+            }
+            Err(error) => {
+                self.metrics.commit_failures.increment(1);
+                tracing::warn!(
+                    consumer = &*self.shared.name,
+                    error = &error as &dyn std::error::Error,
+                    "offsets not committed, trying again later"
+                );
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
