@@ -9,6 +9,12 @@ use std::path::PathBuf;
 /// A failure of a source, of the embedded log or of Kafka's administration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// An address can't be used as it is.
+    #[error("{}", faults.join("; "))]
+    Address {
+        /// Everything that is wrong with it, each a sentence without its full stop.
+        faults: Vec<String>,
+    },
     /// A Kafka client could not be made: a setting is wrong.
     #[error("cannot make a kafka client")]
     Client(#[source] KafkaError),

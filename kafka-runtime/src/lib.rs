@@ -12,6 +12,7 @@
 //! - Every queue is bounded.
 //!
 //! # Modules
+//! - [`address`]: where records are read and written, and how, in one line or one section
 //! - [`producer`]: the seam for writing, its errors and callbacks
 //! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
 //! - [`consumer`]: workers, retries, dead letters, commits
@@ -22,6 +23,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod address;
 pub mod archive;
 pub mod backoff;
 pub mod consumer;
@@ -37,6 +39,7 @@ mod health;
 mod metrics;
 mod record;
 
+pub use address::Address;
 pub use archive::Archive;
 pub use backoff::Backoff;
 pub use consumer::{
