@@ -31,6 +31,9 @@ use std::{
 use tonic::Request;
 use tower::Service;
 
+#[cfg(feature = "defects")]
+mod defects;
+
 /// A save that takes longer is tried again: it is idempotent.
 const SAVE: Duration = Duration::from_secs(10);
 /// A push that takes longer is given up: devices learn by heartbeat.
@@ -50,6 +53,8 @@ pub struct MessageHandler {
 
 /// The handler over db-service, pusher and cache, wherever they are.
 pub fn handler(db: Channel, push: Channel, cache: Arc<dyn Cache>) -> MessageHandler {
+    #[cfg(feature = "defects")]
+    defects::warn();
     MessageHandler {
         db: DbServiceClient::new(Caller::new(db)).max_decoding_message_size(MAX_MESSAGE),
         push: PushServiceClient::new(Caller::new(push)),
@@ -89,6 +94,10 @@ impl Service<Batch> for MessageHandler {
 
     fn call(&mut self, batch: Batch) -> Self::Future {
         let handler = self.clone();
+        #[cfg(feature = "defects")]
+        if defects::commits_before_save() {
+            return defects::save_later(handler, batch);
+        }
         async move { handler.handle(batch).await.map_err(HandlerError::retry) }.boxed()
     }
 }
@@ -115,6 +124,8 @@ impl MessageHandler {
             entries.push(logged.entry);
         }
         let Some(app) = entries.first().map(|entry| entry.app.clone()) else { return Ok(()) };
+        #[cfg(feature = "defects")]
+        self.push_before_save(&app, &entries).await?;
         let mut results = self.save(&entries).await?;
         let groups = self.groups(&app, &entries, &mut results).await?;
         let oldest = entries.first().map_or(0, |entry| entry.sent_at_ms);

@@ -158,7 +158,8 @@ macro_rules! own {
 fn own() -> Vec<Own> {
     own! {
         documents:
-            the_table_of_closes_is_the_table_of_errors;
+            the_table_of_closes_is_the_table_of_errors
+            no_program_has_a_deliberate_defect;
         embedded:
             p1_sigkill_under_load_loses_nothing
             p1_a_full_disk_refuses_and_loses_nothing

@@ -49,6 +49,8 @@ impl App {
         keys: &[SigningKey],
         dependencies: Dependencies,
     ) -> anyhow::Result<Self> {
+        #[cfg(feature = "defects")]
+        crate::defects::warn();
         let tokens = Tokens::new(config.app.clone(), config.auth.access_token_life, keys)
             .ok_or_else(|| anyhow::anyhow!("there is no key to sign access tokens with; set auth.keys"))?;
         let backend = Backend::new(config, tokens, grpc_address, dependencies)

@@ -275,9 +275,12 @@ impl Backend {
         client_msg_id: String,
         content: Content,
     ) -> Entry {
+        let message_id = abi::ids::message(&self.app, &conversation, &sender.user, &client_msg_id);
+        #[cfg(feature = "defects")]
+        let message_id = crate::defects::message_id(message_id);
         Entry {
             app: self.app.clone(),
-            message_id: abi::ids::message(&self.app, &conversation, &sender.user, &client_msg_id),
+            message_id,
             conversation,
             sender: sender.user.clone(),
             sender_device: sender.device.clone(),

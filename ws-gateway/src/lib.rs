@@ -18,6 +18,8 @@ pub mod accounts;
 pub mod app;
 pub mod backend;
 pub mod codec;
+#[cfg(feature = "defects")]
+mod defects;
 pub mod delivery;
 pub mod groups;
 pub mod http;

@@ -173,6 +173,17 @@ pub(crate) async fn the_table_of_closes_is_the_table_of_errors() -> Result<()> {
     Ok(())
 }
 
+/// The feature `defects` is for the fault suite alone; a program that has it can be told so by its environment.
+pub(crate) async fn no_program_has_a_deliberate_defect() -> Result<()> {
+    for program in ["godwit", "consumer", "ws-gateway"] {
+        let bytes = std::fs::read(tests::process::path(program)?)?;
+        let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        ensure!(holds("GODWIT_CONFIG"), "{program} does not hold the variables that it reads in plain text");
+        ensure!(!holds("GODWIT_DEFECT"), "{program} was built with deliberate defects");
+    }
+    Ok(())
+}
+
 /// A Python that can run the example.
 fn python() -> Result<String> {
     let named = std::env::var("GODWIT_TEST_PYTHON").ok();
