@@ -60,9 +60,9 @@ impl OwnServers {
         // Kafka takes three ports in a row, so the ports are taken from a block, outside of what the system gives away.
         let base = (0..50)
             .map(|_| 12_000 + rand::random_range(0..800) * 10)
-            .find(|base| (0..8).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
+            .find(|base| (0..9).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
             .context("no free ports")?;
-        let servers = Self { data, ports: [base, base + 3, base + 4, base + 5, base + 6, base + 7] };
+        let servers = Self { data, ports: [base, base + 4, base + 5, base + 6, base + 7, base + 8] };
         servers.run(&["up"])?;
         Ok(servers)
     }
