@@ -12,6 +12,7 @@ mod commits;
 mod config;
 mod dead_letter;
 mod handler;
+mod keys;
 mod lane;
 mod records;
 mod run;
@@ -22,6 +23,7 @@ pub use dead_letter::{DeadLetters, header};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected};
 
 use crate::error::Error;
+use crate::observer::Observer;
 use crate::source::Source;
 use commits::BeforeCommit;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub struct Consumer {
     config: ConsumerConfig,
     dead_letters: Option<DeadLetters>,
     before_commit: Option<BeforeCommit>,
+    observer: Arc<dyn Observer>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -62,7 +65,7 @@ impl Consumer {
 
     fn new(source: Arc<dyn Source>, work: Work) -> Self {
         let (config, name) = (ConsumerConfig::default(), "consumer".into());
-        Self { source, work, name, config, dead_letters: None, before_commit: None }
+        Self { source, work, name, config, dead_letters: None, before_commit: None, observer: Arc::new(()) }
     }
 
     /// Names it in logs, spans and metrics. `consumer` by default.
@@ -99,6 +102,13 @@ impl Consumer {
             let running = hook();
             Box::pin(async move { running.await.map_err(Into::into) })
         }));
+        self
+    }
+
+    /// Sets who hears of partitions and commits.
+    #[must_use]
+    pub fn observe(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
         self
     }
 

@@ -29,7 +29,9 @@ pub mod backoff;
 pub mod consumer;
 pub mod dead_letters;
 pub mod kafka;
+pub mod layers;
 pub mod log;
+pub mod observer;
 pub mod producer;
 pub mod source;
 pub mod topics;
@@ -53,6 +55,7 @@ pub use kafka::{
     KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig,
 };
 pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
+pub use observer::{LogObserver, Observer, observed};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, TopicPartition};
 pub use source::{Event, InitialOffset, Source};

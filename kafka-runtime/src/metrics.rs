@@ -8,6 +8,8 @@
 //! | `godwit_kafka_runtime_pauses_total`, `_retries_total`: waits after a failure, and attempts after such a wait | `consumer`, `topic` |
 //! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total` | `consumer` |
 //! | `godwit_kafka_runtime_rebalances_total` | `consumer`, `kind`: `assigned`, `revoked` or `lost` |
+//! | `godwit_kafka_runtime_handled_total` (of [`MetricsLayer`](crate::layers::MetricsLayer)) | `handler`, `outcome`: `ok`, `retry` or `reject` |
+//! | `godwit_kafka_runtime_handler_seconds` (histogram, the same) | `handler` |
 //! | `godwit_kafka_runtime_lag_records` | `topic`, `partition` (Kafka) |
 //! | `godwit_kafka_runtime_log_backlog_records`, `_log_held_records` | `topic` (embedded log) |
 //! | `godwit_kafka_runtime_log_writes_total`, `_log_write_failures_total` | (embedded log) |

@@ -8,7 +8,7 @@ use std::slice;
 
 pub(super) async fn work<H: BatchHandler>(lane: Lane, handler: H) {
     let mut handling = Handling::new(handler);
-    while let Some(records) = lane.next_batch().await {
+    while let Some(records) = lane.next_full_batch().await {
         let Some(last) = records.last() else { continue };
         let next = last.offset + 1;
         match settle(&lane, &mut handling, batch(&lane, records, 1)).await {

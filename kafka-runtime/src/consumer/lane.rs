@@ -42,14 +42,30 @@ pub(super) enum Next {
 }
 
 impl Lane {
-    /// What to handle next; `None` when the task is to end.
-    pub(super) async fn next_batch(&self) -> Option<Vec<Record>> {
-        let ConsumerConfig { max_records, max_bytes, .. } = self.shared.config;
+    /// What to handle next, at most so much; `None` when the task is to end. May be dropped while waiting.
+    pub(super) async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {
         tokio::select! {
             biased;
             () = self.finish.cancelled() => None,
             records = self.queue.next_batch(max_records, max_bytes) => records,
         }
+    }
+
+    /// The same, but waits for a full batch for as long as is configured.
+    pub(super) async fn next_full_batch(&self) -> Option<Vec<Record>> {
+        let ConsumerConfig { max_records, max_bytes, batch_wait, .. } = self.shared.config;
+        if !batch_wait.is_zero() {
+            tokio::select! {
+                biased;
+                () = self.finish.cancelled() => return None,
+                () = async {
+                    self.queue.filled(1, 1).await;
+                    // Past the wait it is handed over as it is.
+                    let _ = tokio::time::timeout(batch_wait, self.queue.filled(max_records, max_bytes)).await;
+                } => {}
+            }
+        }
+        self.next_batch(max_records, max_bytes).await
     }
 
     /// Everything before `next` is done.

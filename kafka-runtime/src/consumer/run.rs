@@ -6,6 +6,7 @@ use super::lane::Shared;
 use super::worker::{Work, Worker};
 use crate::error::Error;
 use crate::metrics::Group;
+use crate::observer::Observer;
 use crate::record::TopicPartition;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
 use futures_util::future::join_all;
@@ -21,16 +22,18 @@ pub(super) struct Run {
     commits: Commits,
     metrics: Group,
     workers: HashMap<TopicPartition, Worker>,
+    observer: Arc<dyn Observer>,
 }
 
 impl Run {
     pub(super) fn new(consumer: Consumer) -> Self {
-        let Consumer { source, work, name, config, dead_letters, before_commit } = consumer;
+        let Consumer { source, work, name, config, dead_letters, before_commit, observer } = consumer;
         Self {
             commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
             metrics: Group::new(&name),
             shared: Arc::new(Shared { name, config, dead_letters, progress: Default::default() }),
             workers: HashMap::new(),
+            observer,
             source,
             work,
         }
@@ -65,7 +68,7 @@ impl Run {
         };
         let partitions: Vec<_> = self.workers.keys().cloned().collect();
         tracing::debug!(partitions = partitions.len(), "finishing what is in flight");
-        self.finish(partitions).await;
+        self.finish(&partitions).await;
         self.source.close().await;
         result
     }
@@ -75,6 +78,8 @@ impl Run {
         match event {
             Event::Assigned(partitions) => {
                 self.metrics.assigned.increment(1);
+                let assigned: Vec<_> = partitions.iter().map(|assigned| assigned.partition.clone()).collect();
+                self.observer.assigned(consumer, &assigned);
                 for AssignedPartition { partition, queue } in partitions {
                     tracing::info!(consumer, %partition, "partition assigned");
                     let worker = Worker::start(partition.clone(), queue, &self.shared, &self.work);
@@ -84,7 +89,8 @@ impl Run {
             Event::Revoked { partitions, release } => {
                 self.metrics.revoked.increment(1);
                 tracing::info!(consumer, count = partitions.len(), "partitions revoked");
-                self.finish(partitions).await;
+                self.finish(&partitions).await;
+                self.observer.revoked(&self.shared.name, &partitions);
                 drop(release);
             }
             Event::Lost(partitions) => {
@@ -93,20 +99,21 @@ impl Run {
                 // A commit that waits for its hook would cover them; what it covers of others is committed later.
                 self.commits.abandon();
                 self.abort(&partitions).await;
+                self.observer.lost(&self.shared.name, &partitions);
                 self.shared.progress.notify_one();
             }
         }
     }
 
     /// Ends workers after what is in flight, or without it when it takes too long, and commits what they have done.
-    async fn finish(&mut self, partitions: Vec<TopicPartition>) {
+    async fn finish(&mut self, partitions: &[TopicPartition]) {
         let deadline = Instant::now() + self.shared.config.finish_timeout;
-        for partition in &partitions {
+        for partition in partitions {
             if let Some(worker) = self.workers.get(partition) {
                 worker.finish();
             }
         }
-        for partition in &partitions {
+        for partition in partitions {
             if let Some(worker) = self.workers.get_mut(partition)
                 && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
             {
@@ -123,7 +130,7 @@ impl Run {
             let committed = self.commits.finished().await;
             self.on_committed(committed);
         }
-        self.abort(&partitions).await;
+        self.abort(partitions).await;
     }
 
     /// Ends workers at once. None of their offsets is committed after this.
@@ -142,6 +149,7 @@ impl Run {
     }
 
     fn on_committed(&mut self, Committed { offsets, result }: Committed) {
+        self.observer.committed(&self.shared.name, &offsets, result.as_ref().map(drop));
         match result {
             Ok(()) => {
                 self.metrics.commits.increment(1);

@@ -138,6 +138,21 @@ impl Queue {
         }
     }
 
+    /// Waits until so many records or bytes are there, or the queue is full or closed. Has one reader; may be dropped while
+    /// waiting.
+    pub(crate) async fn filled(&self, records: usize, bytes: usize) {
+        std::future::poll_fn(|context| {
+            let mut inner = self.lock();
+            let is_filled = inner.records.len() >= records || inner.bytes >= bytes;
+            if is_filled || inner.is_full(self.limits) || inner.closed {
+                return Poll::Ready(());
+            }
+            inner.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits for a record and takes what has queued up, at most `max_records` and, beyond the first record, `max_bytes`.
     /// `None` when the queue is closed. Has one reader; may be dropped while waiting.
     pub async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {

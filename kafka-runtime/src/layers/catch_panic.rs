@@ -1,0 +1,51 @@
+//! Panics as errors.
+
+use crate::consumer::HandlerError;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+use tower::{Layer, Service};
+
+/// A panic of what lies inside is a failure that is worth another attempt, so that the layers outside see an error. Without
+/// it the consumer itself catches the panic, beyond all layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CatchPanicLayer;
+
+impl<S: Clone> Layer<S> for CatchPanicLayer {
+    type Service = CatchPanic<S>;
+
+    fn layer(&self, inner: S) -> CatchPanic<S> {
+        CatchPanic { inner }
+    }
+}
+
+/// Made by [`CatchPanicLayer`].
+#[derive(Clone, Debug)]
+pub struct CatchPanic<S> {
+    inner: S,
+}
+
+impl<S, R> Service<R> for CatchPanic<S>
+where
+    S: Service<R, Error = HandlerError, Response: Send + 'static, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = HandlerError;
+    type Future = BoxFuture<'static, Result<S::Response, HandlerError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), HandlerError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let panicked = || HandlerError::retry("the handler panicked");
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
+            Ok(call) => {
+                let call = AssertUnwindSafe(call).catch_unwind();
+                call.map(move |result| result.unwrap_or_else(|_| Err(panicked()))).boxed()
+            }
+            Err(_) => ready(Err(panicked())).boxed(),
+        }
+    }
+}
