@@ -10,9 +10,11 @@
 //! - [`device`]: a WebSocket connection, frame by frame, in either wire format.
 //! - [`world`]: what a test is given: a system, new users, connected devices.
 //! - [`eventually()`]: waiting for something to become true.
+//! - [`faults`]: the fault suite.
 
 pub mod device;
 pub mod eventually;
+pub mod faults;
 pub mod http;
 pub mod process;
 pub mod system;
