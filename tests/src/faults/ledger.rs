@@ -4,8 +4,15 @@
 //! Users, devices and conversations are numbers into the ledger's lists, and times are milliseconds of the run: an hour
 //! of a run has millions of receipts.
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fmt,
+    fs::File,
+    io::{BufReader, BufWriter, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// Number of a user in [`Ledger::users`].
 pub type User = u32;
@@ -40,7 +47,7 @@ impl From<Id> for String {
 impl TryFrom<String> for Id {
     type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
         Self::parse(&text).ok_or("not 32 hexadecimal digits")
     }
 }
@@ -131,6 +138,15 @@ pub enum Seen {
         epoch: u32,
         /// The receiver's seq that counts it.
         seq: u64,
+    },
+    /// An entry had been delivered, and history asked for it afterwards had nothing there.
+    Unreadable {
+        /// Where.
+        conversation: Conversation,
+        /// Which.
+        conversation_seq: u32,
+        /// When.
+        at: Millis,
     },
 }
 
@@ -239,4 +255,44 @@ impl Ledger {
     pub fn acked(&self) -> u64 {
         self.sends.iter().filter(|send| matches!(send.outcome, Outcome::Acked { .. })).count() as u64
     }
+
+    /// Writes it to a file, as JSON that `gzip` has compressed.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write(path, self)
+    }
+
+    /// Reads what [`Ledger::write`] wrote.
+    ///
+    /// # Errors
+    /// If it is not such a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        read(path)
+    }
+}
+
+/// Writes something as compressed JSON.
+pub(super) fn write(path: &Path, what: &impl Serialize) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
+    let mut gzip =
+        Command::new("gzip").arg("-1").stdin(Stdio::piped()).stdout(file).spawn().context("run gzip")?;
+    let mut out = BufWriter::new(gzip.stdin.take().context("gzip takes no input")?);
+    serde_json::to_writer(&mut out, what)?;
+    out.flush()?;
+    drop(out);
+    ensure!(gzip.wait()?.success(), "gzip failed to write {}", path.display());
+    Ok(())
+}
+
+/// Reads what [`write`] wrote.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let file = File::open(path).with_context(|| format!("read {}", path.display()))?;
+    let mut gzip =
+        Command::new("gzip").arg("-dc").stdin(file).stdout(Stdio::piped()).spawn().context("run gzip")?;
+    let out = gzip.stdout.take().context("gzip gives no output")?;
+    let read = serde_json::from_reader(BufReader::new(out))?;
+    gzip.wait()?;
+    Ok(read)
 }

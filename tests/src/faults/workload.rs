@@ -1,15 +1,49 @@
 //! Users with several devices who talk while everything around them dies, and write down what they see.
+//!
+//! Half of the devices are run by the SDK, the others speak the protocol by hand. They are cut off and come back, their
+//! programs are started again with what they had kept, members of groups are removed and added, and some try what they
+//! may not do. All of it follows from a seed, as far as the timing of the machine allows.
+//!
+//! - `cast`: who takes part; `stage`: how they are brought to their places.
+//! - `talk`, `comings`: what they do; `sdk`, `raw`: how their devices do it, over a `line` each.
+//! - `probe`: whether everything works; `ending`: catching up and reading at the end.
+//! - `book`: where all is written down.
+//!
+//! For a run of minutes the system should have a short `gateway.heartbeat` (about 3 s): it is how long a device takes to
+//! see that its connection is dead.
+
+mod book;
+mod cast;
+mod comings;
+mod device;
+mod ending;
+mod line;
+mod partition;
+mod probe;
+mod raw;
+mod sdk;
+mod stage;
+mod talk;
 
 use super::ledger::Ledger;
-use anyhow::Result;
-use std::time::{Duration, Instant};
+use anyhow::{Context as _, Result};
+use book::Job;
+use stage::Stage;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How much is going on. The default is for the distributed system.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Messages per second that are begun in all.
     pub rate: f64,
-    /// Users beside those that probe.
+    /// Devices per second that go away, sleep, or are started again.
+    pub absences: f64,
+    /// Users beside those that probe, at least 8.
     pub users: usize,
     /// Groups with a stable membership, and as many again whose members come and go.
     pub groups: usize,
@@ -25,6 +59,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rate: 250.0,
+            absences: 1.0,
             users: 24,
             groups: 6,
             partitions: 4,
@@ -34,45 +69,90 @@ impl Default for Options {
     }
 }
 
+/// What a device is told to do.
+#[derive(Debug)]
+enum Order {
+    /// Send a message.
+    Send(Job),
+    /// Send what another device of the user is sending.
+    Copy(Job),
+    /// Start the program again, with the state that was kept last or some time ago.
+    Restart,
+    /// Take nothing out of the events for so long.
+    Doze(Duration),
+}
+
 /// A running workload.
 #[derive(Debug)]
-pub struct Workload {}
+pub struct Workload {
+    stage: Arc<Stage>,
+    finish_patience: Duration,
+    probe_patience: Duration,
+    /// One probe at a time.
+    probing: Mutex<()>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
 
 impl Workload {
-    /// Makes users, devices and groups, and begins to send.
+    /// Makes users, devices and groups at gateways (`host:port`), and begins to send.
     ///
     /// # Errors
     /// If the system, which should be well at that time, refuses one of them.
-    pub async fn start(_seed: u64, _gateways: Vec<String>, _options: Options) -> Result<Self> {
-        Ok(Self {})
+    pub async fn start(seed: u64, gateways: Vec<String>, options: Options) -> Result<Self> {
+        let stage = Arc::new(Stage::set(seed, gateways, &options).await?);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(talk::run(Arc::clone(&stage), seed, options.rate, stop.clone()));
+        tasks.spawn(comings::absences(Arc::clone(&stage), !seed, options.absences, stop.clone()));
+        for group in 0..stage.cast.groups.len() {
+            tasks.spawn(comings::members(Arc::clone(&stage), group, seed, stop.clone()));
+        }
+        Ok(Self {
+            stage,
+            finish_patience: options.finish_patience,
+            probe_patience: options.probe_patience,
+            probing: Mutex::default(),
+            stop,
+            tasks,
+        })
     }
 
-    /// Sends a message through every gateway to every partition, and waits until all have arrived at devices at every
-    /// gateway. Tries again until it works, so it measures how long the system needs to be well again.
+    /// Sends a message from a device at every gateway to every partition, and waits until all have arrived at devices of
+    /// all gateways. Devices try again until it works, so this measures how long the system needs to be well again.
     ///
     /// # Errors
     /// If it does not within [`Options::probe_patience`].
     pub async fn probe(&self) -> Result<Duration> {
-        Ok(Duration::ZERO)
+        let _one = self.probing.lock().await;
+        probe::run(&self.stage, self.probe_patience).await
     }
 
     /// Messages acknowledged so far.
     pub fn acked(&self) -> u64 {
-        0
+        self.stage.book.count_acked()
     }
 
     /// The longest time since then that a device, which was meant to be online, waited for an acknowledgement, or is
     /// waiting now.
-    pub fn longest_pause_since(&self, _begin: Instant) -> Duration {
-        Duration::ZERO
+    pub fn longest_pause_since(&self, begin: Instant) -> Duration {
+        self.stage.book.longest_pause_since(begin)
     }
 
-    /// Ends: no more is sent, every device comes online, everything that waits gets its outcome, everybody catches up
-    /// and reads the histories. What does not within [`Options::finish_patience`] is in [`Ledger::unfinished`].
+    /// Ends: no more is sent, every device comes online, everything that waits gets its outcome, everybody catches up,
+    /// and members read the histories. What does not within [`Options::finish_patience`] is in [`Ledger::unfinished`].
     ///
     /// # Errors
     /// If the suite itself fails.
     pub async fn finish(self) -> Result<Ledger> {
-        Ok(Ledger::default())
+        let Self { stage, stop, tasks, finish_patience, .. } = self;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        ending::settle(&stage, finish_patience).await;
+        if let Err(error) = ending::read(&stage).await {
+            stage.book.unfinished(format!("the histories could not be read: {error:#}"));
+        }
+        let stage = Arc::into_inner(stage).context("all that used the stage has ended")?;
+        Ok(stage.strike().await.close())
     }
 }

@@ -1,0 +1,169 @@
+//! What a device has to send, in order per conversation.
+
+use crate::faults::workload::book::Job;
+use std::collections::{BTreeMap, VecDeque};
+use tokio::time::Instant;
+
+/// A message on its way.
+#[derive(Debug)]
+struct Outgoing {
+    job: Job,
+    on_wire: bool,
+    tries: u32,
+    /// Another device sends it as well.
+    copied: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    outgoing: VecDeque<Outgoing>,
+    held: Option<Instant>,
+}
+
+/// The messages of all conversations.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: BTreeMap<String, Lane>,
+    /// Messages of a conversation that may be on the wire.
+    depth: usize,
+}
+
+impl Lanes {
+    pub(super) fn new(depth: usize) -> Self {
+        Self { lanes: BTreeMap::new(), depth }
+    }
+
+    pub(super) fn push(&mut self, job: Job) {
+        let lane = self.lanes.entry(job.conversation.clone()).or_default();
+        lane.outgoing.push_back(Outgoing { job, on_wire: false, tries: 0, copied: false });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// The next message to write.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
+        self.lanes.values_mut().find_map(|lane| lane.next(now, self.depth))
+    }
+
+    /// A message was answered for good. Gives whether that was the only attempt there ever was.
+    pub(super) fn done(&mut self, job: &Job) -> bool {
+        let Some(lane) = self.lanes.get_mut(&job.conversation) else { return false };
+        let Some(at) = lane.outgoing.iter().position(|outgoing| outgoing.job.send == job.send) else {
+            return false;
+        };
+        let removed = lane.outgoing.remove(at);
+        if lane.outgoing.is_empty() {
+            self.lanes.remove(&job.conversation);
+        }
+        removed.is_some_and(|outgoing| outgoing.tries == 1 && !outgoing.copied)
+    }
+
+    /// Another device sends it as well.
+    pub(super) fn copied(&mut self, job: &Job) {
+        let lane = self.lanes.get_mut(&job.conversation).into_iter();
+        for outgoing in
+            lane.flat_map(|lane| &mut lane.outgoing).filter(|outgoing| outgoing.job.send == job.send)
+        {
+            outgoing.copied = true;
+        }
+    }
+
+    /// A message was refused for now: its conversation waits. Gives the messages whose order is lost by that.
+    pub(super) fn retry(&mut self, job: &Job, until: Instant) -> Vec<u32> {
+        let Some(lane) = self.lanes.get_mut(&job.conversation) else { return Vec::new() };
+        let lost = lane.on_wire();
+        lane.held = Some(until);
+        for outgoing in lane.outgoing.iter_mut().filter(|outgoing| outgoing.job.send == job.send) {
+            outgoing.on_wire = false;
+        }
+        lost
+    }
+
+    /// The connection is gone: all is to be sent again. Gives the messages whose order is lost by that.
+    pub(super) fn reset(&mut self) -> Vec<u32> {
+        let mut lost = Vec::new();
+        for lane in self.lanes.values_mut() {
+            lost.extend(lane.on_wire());
+            lane.held = None;
+            lane.outgoing.iter_mut().for_each(|outgoing| outgoing.on_wire = false);
+        }
+        lost
+    }
+
+    /// All that was not answered for good.
+    pub(super) fn unsent(&self) -> impl Iterator<Item = u32> {
+        self.lanes.values().flat_map(|lane| lane.outgoing.iter().map(|outgoing| outgoing.job.send))
+    }
+}
+
+impl Lane {
+    /// The messages on the wire, if there are several: what becomes of one may put it behind the others.
+    fn on_wire(&self) -> Vec<u32> {
+        let on_wire: Vec<_> = self
+            .outgoing
+            .iter()
+            .filter(|outgoing| outgoing.on_wire)
+            .map(|outgoing| outgoing.job.send)
+            .collect();
+        if on_wire.len() > 1 { on_wire } else { Vec::new() }
+    }
+
+    fn next(&mut self, now: Instant, depth: usize) -> Option<Job> {
+        if self.held.is_some_and(|until| until > now) {
+            return None;
+        }
+        let on_wire = self.outgoing.iter().filter(|outgoing| outgoing.on_wire).count();
+        let next = self.outgoing.iter_mut().find(|outgoing| !outgoing.on_wire)?;
+        // What is sent again goes alone, so that it is not overtaken once more.
+        if on_wire >= depth || (next.tries > 0 && on_wire > 0) {
+            return None;
+        }
+        next.on_wire = true;
+        next.tries += 1;
+        Some(next.job.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn job(send: u32) -> Job {
+        Job { send, conversation: "c".into(), client_msg_id: send.to_string(), text: String::new() }
+    }
+
+    #[test]
+    fn one_at_a_time_keeps_its_order_through_refusals() {
+        let (now, mut lanes) = (Instant::now(), Lanes::new(1));
+        (0..3).for_each(|send| lanes.push(job(send)));
+        assert_eq!(lanes.next(now).unwrap().send, 0);
+        assert!(lanes.next(now).is_none());
+        assert!(lanes.retry(&job(0), now + Duration::from_secs(1)).is_empty());
+        assert!(lanes.next(now).is_none(), "it waits");
+        let later = now + Duration::from_secs(2);
+        assert_eq!(lanes.next(later).unwrap().send, 0);
+        assert!(!lanes.done(&job(0)), "that was the second attempt");
+        assert_eq!(lanes.next(later).unwrap().send, 1);
+        assert!(lanes.reset().is_empty());
+        assert_eq!(lanes.next(later).unwrap().send, 1);
+    }
+
+    #[test]
+    fn several_on_the_wire_lose_their_order_with_a_refusal_or_the_connection() {
+        let (now, mut lanes) = (Instant::now(), Lanes::new(2));
+        (0..3).for_each(|send| lanes.push(job(send)));
+        lanes.next(now).unwrap();
+        lanes.next(now).unwrap();
+        assert!(lanes.next(now).is_none());
+        assert_eq!(lanes.retry(&job(0), now), [0, 1]);
+        assert!(lanes.next(now).is_none(), "the refused one goes alone");
+        assert!(lanes.done(&job(1)));
+        assert_eq!(lanes.next(now).unwrap().send, 0);
+        assert_eq!(lanes.next(now).unwrap().send, 2);
+        assert_eq!(lanes.reset(), [0, 2]);
+        assert_eq!(lanes.unsent().collect::<Vec<_>>(), [0, 2]);
+    }
+}
