@@ -1,0 +1,96 @@
+//! The receiver's seq against what devices had.
+//!
+//! When an entry was delivered with a receiver's seq of (epoch, k), then whoever has (epoch, n) with n at least k has
+//! that entry. Each device of a user tells which entries were counted up to which number, so that what any of them
+//! believes to have can be held against it. That is exact: no time is compared.
+
+use super::{Kind, Verdict, case::Case};
+use crate::faults::ledger::{Conversation, DeviceId, Seen, User};
+use std::collections::HashMap;
+
+/// Per conversation, pairs of a receiver's seq and the highest `conversation_seq` that it counts, both rising.
+type Counted = HashMap<Conversation, Vec<(u64, u64)>>;
+
+/// P4, P5: a device that was told that it has everything has it; what was delivered can be read.
+pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
+    let counted = counted(case);
+    for (number, device) in case.ledger.devices.iter().enumerate() {
+        let number = number as DeviceId;
+        for life in &device.lives {
+            let mut positions: HashMap<Conversation, u64> =
+                life.positions.iter().map(|(conversation, seq)| (*conversation, u64::from(*seq))).collect();
+            for seen in &life.seen {
+                match *seen {
+                    Seen::Entry(receipt) => {
+                        let position = positions.entry(receipt.conversation).or_insert(0);
+                        *position = u64::from(receipt.conversation_seq).max(*position);
+                    }
+                    Seen::Complete { epoch, seq, at } => {
+                        let Some(counted) = counted.get(&(device.user, epoch)) else { continue };
+                        let claim = format_args!("({epoch}, {seq}) at {at} ms").to_string();
+                        claimed(case, number, &claim, seq, counted, &positions, verdict);
+                    }
+                    Seen::Counted { .. } => {}
+                    Seen::Unreadable { conversation, conversation_seq, at } => {
+                        verdict.find(Kind::Lied, || {
+                            format!(
+                                "{} was delivered {conversation_seq} of {} at {at} ms, and could not read it then",
+                                case.device(number),
+                                case.id(conversation)
+                            )
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn claimed(
+    case: &Case<'_>,
+    device: DeviceId,
+    claim: &str,
+    seq: u64,
+    counted: &Counted,
+    positions: &HashMap<Conversation, u64>,
+    verdict: &mut Verdict,
+) {
+    let user = case.ledger.devices[device as usize].user;
+    for (&conversation, counted) in counted {
+        let Some(at) = counted.partition_point(|(count, _)| *count <= seq).checked_sub(1) else { continue };
+        let needed = counted[at].1;
+        let has = positions.get(&conversation).copied().unwrap_or(0);
+        // Who was removed meanwhile can't fetch what they lack.
+        let visible = case.open_stay(conversation, user).is_some_and(|stay| stay.from <= needed);
+        if has < needed && visible {
+            verdict.find(Kind::Lied, || {
+                format!(
+                    "{} has everything up to {claim}, which counts {needed} of {}, and has only {has}",
+                    case.device(device),
+                    case.id(conversation)
+                )
+            });
+        }
+    }
+}
+
+fn counted(case: &Case<'_>) -> HashMap<(User, u32), Counted> {
+    let mut all: HashMap<(User, u32), Counted> = HashMap::new();
+    for device in &case.ledger.devices {
+        for seen in device.lives.iter().flat_map(|life| &life.seen) {
+            if let Seen::Counted { conversation, conversation_seq, epoch, seq } = *seen {
+                let counted = all.entry((device.user, epoch)).or_default();
+                counted.entry(conversation).or_default().push((seq, u64::from(conversation_seq)));
+            }
+        }
+    }
+    for counted in all.values_mut().flat_map(HashMap::values_mut) {
+        counted.sort_unstable();
+        let mut highest = 0;
+        for (_, conversation_seq) in &mut *counted {
+            highest = highest.max(*conversation_seq);
+            *conversation_seq = highest;
+        }
+    }
+    all
+}

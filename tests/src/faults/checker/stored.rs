@@ -1,0 +1,225 @@
+//! Sends and changes against the store.
+
+use super::{Kind, Verdict, case::Case};
+use crate::faults::{
+    ledger::{Conversation, DeviceId, Id, Millis, Outcome, Send, User},
+    store::{Content, Stored},
+    workload::NOT_TAKEN,
+};
+use std::collections::HashMap;
+
+/// P4: the numbers of every conversation are 1, 2, 3, ...; P2: each message is in it once.
+pub(super) fn numbers(case: &Case<'_>, verdict: &mut Verdict) {
+    for (id, conversation) in &case.store.conversations {
+        let (mut expected, mut seen) = (1, HashMap::new());
+        for entry in &conversation.entries {
+            let seq = entry.conversation_seq;
+            if seq != expected {
+                verdict.find(Kind::Gap, || format!("{id} has {expected} missing before {seq}"));
+            }
+            expected = seq + 1;
+            if let Some(first) = seen.insert((&entry.sender, &entry.client_msg_id), seq) {
+                let Stored { sender, client_msg_id, .. } = entry;
+                verdict.find(Kind::Duplicated, || {
+                    format!("{client_msg_id} of {sender} is in {id} as {first} and as {seq}")
+                });
+            }
+        }
+        if conversation.head != expected - 1 {
+            let head = conversation.head;
+            verdict.find(Kind::Gap, || {
+                format!("{id} says that its head is {head}, and ends with {}", expected - 1)
+            });
+        }
+    }
+}
+
+/// P1: what was acknowledged is stored, and says what it said. P2: under one id. P8: what was refused is not.
+pub(super) fn sends(case: &Case<'_>, verdict: &mut Verdict) {
+    let stored: HashMap<(Conversation, Id), &Stored> = (0..case.ledger.conversations.len() as Conversation)
+        .flat_map(|number| case.entries(number).iter().map(move |entry| (number, entry)))
+        .filter_map(|(number, entry)| Some(((number, Id::parse(&entry.client_msg_id)?), entry)))
+        .collect();
+    for send in &case.ledger.sends {
+        let found = stored
+            .get(&(send.conversation, send.client_msg_id))
+            .filter(|entry| entry.sender == case.user(case.sender(send)));
+        match &send.outcome {
+            Outcome::Acked { message_id, .. } => match found {
+                None => verdict
+                    .find(Kind::Lost, || format!("{} was acknowledged and is not stored", case.send(send))),
+                Some(entry) if entry.message_id != *message_id => verdict.find(Kind::Duplicated, || {
+                    format!(
+                        "{} was acknowledged as {message_id} and stored as {}",
+                        case.send(send),
+                        entry.message_id
+                    )
+                }),
+                Some(_) => {}
+            },
+            Outcome::Refused { code, at_once: true, .. } if code != NOT_TAKEN && found.is_some() => {
+                verdict.find(Kind::Unauthorised, || {
+                    format!("{} was refused ({code}) and stored", case.send(send))
+                });
+            }
+            _ => {}
+        }
+        if let Some(entry) = found
+            && !says(entry, send)
+        {
+            verdict.find(Kind::Untrue, || format!("{} is stored as {:?}", case.send(send), entry.content));
+        }
+        if send.forbidden && (found.is_some() || matches!(send.outcome, Outcome::Acked { .. })) {
+            verdict
+                .find(Kind::Unauthorised, || format!("{} was taken from somebody outside", case.send(send)));
+        }
+        refusal(case, send, verdict);
+    }
+    for later in &case.ledger.later_acks {
+        let send = &case.ledger.sends[later.send as usize];
+        if !matches!(send.outcome, Outcome::Acked { message_id, .. } if message_id == later.message_id) {
+            verdict.find(Kind::Duplicated, || {
+                format!(
+                    "{}: {:?}, and a retry was acknowledged as {}",
+                    case.send(send),
+                    send.outcome,
+                    later.message_id
+                )
+            });
+        }
+    }
+}
+
+fn says(entry: &Stored, send: &Send) -> bool {
+    matches!(&entry.content, Content::Message { begins } if Id::parse(begins) == Some(send.client_msg_id))
+}
+
+/// P9: who may send is not refused for good.
+fn refusal(case: &Case<'_>, send: &Send, verdict: &mut Verdict) {
+    let Outcome::Refused { code, .. } = &send.outcome else { return };
+    if code == NOT_TAKEN {
+        return;
+    }
+    let stays = case.stays(send.conversation, case.sender(send));
+    let always = stays.len() == 1 && stays[0].to.is_none();
+    if code != "forbidden" || (always && !send.forbidden && stays[0].from == 1) {
+        verdict.find(Kind::Stuck, || format!("{} was refused for good: {code}", case.send(send)));
+    }
+}
+
+/// P3: a sender's messages are in the order in which they were sent.
+pub(super) fn order(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut by_device: HashMap<(DeviceId, Conversation), (u64, &Send)> = HashMap::new();
+    let mut by_user: HashMap<(User, Conversation), Vec<(u64, Millis, Millis, &Send)>> = HashMap::new();
+    for send in &case.ledger.sends {
+        let Outcome::Acked { message_id, at } = send.outcome else { continue };
+        let Some(seq) = case.place(send.conversation, message_id) else { continue };
+        by_user.entry((case.sender(send), send.conversation)).or_default().push((seq, send.began, at, send));
+        if !send.ordered {
+            continue;
+        }
+        let last = by_device.entry((send.device, send.conversation)).or_insert((seq, send));
+        if seq < last.0 {
+            verdict.find(Kind::OutOfOrder, || {
+                format!(
+                    "{} is stored as {seq}, and {}, sent before it, as {}",
+                    case.send(send),
+                    case.send(last.1),
+                    last.0
+                )
+            });
+        } else {
+            *last = (seq, send);
+        }
+    }
+    // Whichever of the user's devices: what was begun after the acknowledgement of another comes after it.
+    for sends in by_user.values_mut() {
+        sends.sort_unstable_by_key(|(seq, ..)| *seq);
+        let mut latest: Option<(Millis, u64, &Send)> = None;
+        for &(seq, began, at, send) in &*sends {
+            if let Some((other_began, other_seq, other)) = latest
+                && at < other_began
+            {
+                verdict.find(Kind::OutOfOrder, || {
+                    format!(
+                        "{}, acknowledged at {at} ms, is stored as {seq}, after {}, which is {other_seq}",
+                        case.send(send),
+                        case.send(other)
+                    )
+                });
+            }
+            if latest.is_none_or(|(latest, ..)| began > latest) {
+                latest = Some((began, seq, send));
+            }
+        }
+    }
+}
+
+/// P1: an answered change of a group is stored as answered. P8: who was removed sends no more.
+pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut by_member: HashMap<(Conversation, User), Vec<(Millis, Millis, bool)>> = HashMap::new();
+    for change in &case.ledger.changes {
+        let stored = case.place(change.conversation, change.message_id);
+        if stored != Some(u64::from(change.conversation_seq)) {
+            let what = if change.joined { "joined" } else { "was removed" };
+            let kind = if stored.is_none() { Kind::Lost } else { Kind::Untrue };
+            verdict.find(kind, || {
+                format!(
+                    "{} {what}, answered as {} of {}, and stored as {stored:?}",
+                    case.user(change.user),
+                    change.conversation_seq,
+                    case.id(change.conversation)
+                )
+            });
+        }
+        let changes = by_member.entry((change.conversation, change.user)).or_default();
+        changes.push((change.began, change.at, change.joined));
+    }
+    for send in &case.ledger.sends {
+        let Outcome::Acked { at, .. } = send.outcome else { continue };
+        let Some(changes) = by_member.get(&(send.conversation, case.sender(send))) else { continue };
+        // Changes are one after the other, so the last one before the send says where the user was.
+        let next = changes.partition_point(|(_, answered, _)| *answered < send.began);
+        let was_out = next.checked_sub(1).is_some_and(|last| !changes[last].2);
+        if was_out && changes.get(next).is_none_or(|(began, ..)| at < *began) {
+            verdict.find(Kind::Unauthorised, || {
+                format!(
+                    "{} was taken from a member who had been removed at {} ms",
+                    case.send(send),
+                    changes[next - 1].1
+                )
+            });
+        }
+    }
+}
+
+/// P4, P5: history shows what is stored, to who may see it.
+pub(super) fn histories(case: &Case<'_>, verdict: &mut Verdict) {
+    for history in &case.ledger.histories {
+        let stay = case.open_stay(history.conversation, history.user);
+        let visible = |entry: &&Stored| stay.is_some_and(|stay| stay.from <= entry.conversation_seq);
+        let mut stored = case.entries(history.conversation).iter().filter(visible);
+        let mut read = history.entries.iter();
+        loop {
+            let (stored, read) = (stored.next(), read.next());
+            let same = match (stored, read) {
+                (None, None) => break,
+                (Some(stored), Some((seq, id))) => {
+                    stored.conversation_seq == u64::from(*seq) && stored.message_id == *id
+                }
+                _ => false,
+            };
+            if !same {
+                let stored = stored.map(|entry| (entry.conversation_seq, entry.message_id));
+                verdict.find(Kind::Untrue, || {
+                    format!(
+                        "{} reads {read:?} in the history of {}, where {stored:?} is stored",
+                        case.user(history.user),
+                        case.id(history.conversation)
+                    )
+                });
+                break;
+            }
+        }
+    }
+}
