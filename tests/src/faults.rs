@@ -7,6 +7,7 @@
 //! - [`proxy`]: connections between their parts that can be cut, delayed, reset or left half open.
 //! - [`fault`]: the catalogue of what can happen. [`nemesis`]: makes it happen, heals it, measures how long that took.
 //! - [`checker`]: holds the ledger against the [`store`], line by line of the promise.
+//! - [`run`](run()): all of that in order, and the table at the end. [`rolling`]: a rolling restart under load.
 
 pub mod checker;
 pub mod cluster;
@@ -14,6 +15,11 @@ pub mod fault;
 pub mod ledger;
 pub mod nemesis;
 pub mod proxy;
+pub mod rolling;
+mod run;
 pub mod single;
 pub mod store;
+mod table;
 pub mod workload;
+
+pub use run::{Mode, Settings, run};

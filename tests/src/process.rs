@@ -4,8 +4,9 @@ use crate::eventually;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::{
     collections::VecDeque,
-    io::{BufRead as _, BufReader, Read},
-    path::PathBuf,
+    fs::File,
+    io::{BufRead as _, BufReader, Read, Write as _},
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -19,9 +20,31 @@ const KEPT_LINES: usize = 2_000;
 pub struct Process {
     name: String,
     child: Child,
-    said: Arc<Mutex<VecDeque<String>>>,
+    said: Arc<Mutex<Said>>,
     /// They end once all that it said is in `said`.
     listeners: Vec<JoinHandle<()>>,
+}
+
+/// What a process has said.
+#[derive(Debug, Default)]
+struct Said {
+    /// The last ones.
+    lines: VecDeque<String>,
+    /// All of them, if somebody asked for that.
+    file: Option<File>,
+}
+
+impl Said {
+    fn hear(&mut self, line: String) {
+        if let Some(file) = &mut self.file {
+            // A log that can't be kept is no reason to stop what it tells of.
+            let _ = writeln!(file, "{line}");
+        }
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
 }
 
 impl Process {
@@ -49,7 +72,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        let said = Arc::new(Mutex::new(VecDeque::new()));
+        let said = Arc::new(Mutex::new(Said::default()));
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|pipe| Box::new(pipe) as _),
             child.stderr.take().map(|pipe| Box::new(pipe) as _),
@@ -58,11 +81,7 @@ impl Process {
             let said = Arc::clone(&said);
             thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                    if said.len() == KEPT_LINES {
-                        said.pop_front();
-                    }
-                    said.push_back(line);
+                    said.lock().unwrap_or_else(PoisonError::into_inner).hear(line);
                 }
             })
         };
@@ -82,7 +101,21 @@ impl Process {
 
     /// What it has said on its standard output and its standard error, line by line.
     pub fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
+    }
+
+    /// Appends all that it says to a file, from the first line on that is still known.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub fn keep(&self, file: &Path) -> Result<()> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = File::options().create(true).append(true).open(file)?;
+        for line in &said.lines {
+            writeln!(opened, "{line}")?;
+        }
+        said.file = Some(opened);
+        Ok(())
     }
 
     /// The rest of the first line that begins with `prefix`, as soon as it is said.
@@ -97,6 +130,7 @@ impl Process {
             let line = said
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
+                .lines
                 .iter()
                 .find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
             // An end is no error of this attempt: it is the answer to all the following ones.
@@ -141,7 +175,10 @@ impl Process {
     }
 
     /// How it ended, once it has, and once all that it said before was heard.
-    fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
+    ///
+    /// # Errors
+    /// If the system can't say.
+    pub fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
         let ended = self.child.try_wait()?;
         Ok(ended.filter(|_| self.listeners.iter().all(JoinHandle::is_finished)))
     }
@@ -153,13 +190,15 @@ impl Drop for Process {
     }
 }
 
-/// Where a program of this workspace is: beside the folder of the running test.
+/// Where a program of this workspace is: beside the running program, or the folder of the running test.
 ///
 /// # Errors
 /// A sentence with what to do, if it was not built.
 pub fn path(program: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the running test")?;
-    let folder = test.parent().and_then(|deps| deps.parent()).context("the test is in no target folder")?;
+    let folder = test.parent().context("the test is in no target folder")?;
+    // Tests are one folder deeper than programs.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = folder.join(program);
     if !path.exists() {
         bail!("{} was not built: run `cargo build --workspace --bins`, or `tests/run`", path.display());

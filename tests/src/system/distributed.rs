@@ -121,7 +121,7 @@ impl Instance {
             format!("{section}.admin_listen=127.0.0.1:0"),
             format!("gateway.listen={listen}"),
         ];
-        let all = settings.iter().chain(&own).map(String::as_str);
+        let all = own.iter().chain(&settings).map(String::as_str);
         let mut process = Process::start(program, set_arguments(all))?;
         let admin = address(&process.line("admin on ").await?)?;
         Ok(Self { program, settings, process, admin, gateway: None })
@@ -141,7 +141,11 @@ impl Instance {
         Ok((answer.status, answer.body))
     }
 
-    async fn ready(&self) -> Result<()> {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready; with what it said.
+    pub async fn ready(&self) -> Result<()> {
         let ready = eventually("it is ready", async || {
             let (status, body) = self.readiness().await?;
             ensure!(status == 200, "{status} {body}");

@@ -13,6 +13,8 @@ pub struct Embedded {
     admin: String,
     settings: Vec<String>,
     data: Data,
+    /// A command that runs it, such as one that enters a namespace; often empty.
+    within: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ impl Embedded {
     /// # Errors
     /// If it does not start; with what it said.
     pub async fn start(settings: &[&str]) -> Result<Self> {
-        Self::start_on(Data::Own(tempfile::tempdir()?), settings, "127.0.0.1:0").await
+        Self::start_on(Data::Own(tempfile::tempdir()?), settings, "127.0.0.1:0", vec![]).await
     }
 
     /// Starts it on a directory that may hold data, and stays when it ends.
@@ -35,17 +37,41 @@ impl Embedded {
     /// # Errors
     /// If it does not start; with what it said.
     pub async fn start_in(data: PathBuf, settings: &[&str]) -> Result<Self> {
-        Self::start_on(Data::Given(data), settings, "127.0.0.1:0").await
+        Self::start_on(Data::Given(data), settings, "127.0.0.1:0", vec![]).await
     }
 
-    async fn start_on(data: Data, settings: &[&str], listen: &str) -> Result<Self> {
+    /// The same at an address of one's choice, by another command: `within` is what comes before the program.
+    ///
+    /// # Errors
+    /// If it does not start; with what it said.
+    pub async fn start_within(
+        within: Vec<String>,
+        data: PathBuf,
+        settings: &[&str],
+        listen: &str,
+    ) -> Result<Self> {
+        Self::start_on(Data::Given(data), settings, listen, within).await
+    }
+
+    async fn start_on(data: Data, settings: &[&str], listen: &str, within: Vec<String>) -> Result<Self> {
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let (process, gateway, admin) = Self::spawn(&data, &settings, listen).await?;
-        Ok(Self { process, gateways: vec![gateway], admin, settings, data })
+        let (process, gateway, admin) = Self::spawn(&data, &settings, listen, &within).await?;
+        Ok(Self { process, gateways: vec![gateway], admin, settings, data, within })
     }
 
-    async fn spawn(data: &Data, settings: &[String], listen: &str) -> Result<(Process, String, String)> {
-        let mut process = Process::spawn("godwit", Self::command(&data.path(), settings, listen)?)?;
+    async fn spawn(
+        data: &Data,
+        settings: &[String],
+        listen: &str,
+        within: &[String],
+    ) -> Result<(Process, String, String)> {
+        let mut command = Self::command(&data.path(), settings, listen)?;
+        if let [before, arguments @ ..] = within {
+            let mut whole = Command::new(before);
+            whole.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = whole;
+        }
+        let mut process = Process::spawn("godwit", command)?;
         let gateway = address(&process.line("listening on ").await?)?;
         let admin = address(&process.line("admin on ").await?)?;
         Ok((process, gateway, admin))
@@ -95,7 +121,8 @@ impl Embedded {
     /// # Errors
     /// If it does not start; with what it said.
     pub async fn start_again(&mut self) -> Result<()> {
-        (self.process, _, self.admin) = Self::spawn(&self.data, &self.settings, &self.gateways[0]).await?;
+        (self.process, _, self.admin) =
+            Self::spawn(&self.data, &self.settings, &self.gateways[0], &self.within).await?;
         Ok(())
     }
 }

@@ -45,37 +45,73 @@ impl Servers {
 #[derive(Debug)]
 pub struct OwnServers {
     data: PathBuf,
-    ports: [u16; 6],
+    base: u16,
+    brokers: u16,
 }
 
 impl OwnServers {
-    /// Starts all four and waits until each answers.
+    /// How far above a broker's own port the one is under which services are told to find it, where there are three.
+    pub const PROXY_OFFSET: u16 = 40;
+    /// Ports that a set with three brokers leaves free for its owner, counted from its first one.
+    pub const FREE_PORTS: std::ops::Range<u16> = 50..100;
+
+    /// Starts all four, with one broker, and waits until each answers.
     ///
     /// # Errors
     /// With what the script said.
     pub fn start() -> Result<Self> {
         // `tests/run` names a folder that it clears, should this test be ended before it can do so itself.
         let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
-        let data = folder.join(format!("godwit-own-servers-{}", unique()));
-        // Kafka takes three ports in a row, so the ports are taken from a block, outside of what the system gives away.
-        let base = (0..50)
-            .map(|_| 12_000 + rand::random_range(0..800) * 10)
-            .find(|base| (0..9).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
-            .context("no free ports")?;
-        let servers = Self { data, ports: [base, base + 4, base + 5, base + 6, base + 7, base + 8] };
+        Self::start_in(folder.join(format!("godwit-own-servers-{}", unique())), free_ports(20)?, 1)
+    }
+
+    /// Starts all four with three brokers on a block of ports, their data in a folder. Clients find the brokers only where
+    /// a proxy has to be, see [`OwnServers::broker`].
+    ///
+    /// # Errors
+    /// With what the script said.
+    pub fn start_proxied(data: PathBuf) -> Result<Self> {
+        Self::start_in(data, free_ports(300)?, 3)
+    }
+
+    fn start_in(data: PathBuf, base: u16, brokers: u16) -> Result<Self> {
+        let servers = Self { data, base, brokers };
         servers.run(&["up"])?;
         Ok(servers)
     }
 
+    /// The first port of the block.
+    pub fn base(&self) -> u16 {
+        self.base
+    }
+
+    /// Where its data and its logs are.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where a proxied broker, 0 to 2, listens for the proxy, and where it tells clients to come.
+    pub fn broker(&self, number: u16) -> (u16, u16) {
+        let port = self.base + number * 100;
+        (port + 9, port + Self::PROXY_OFFSET)
+    }
+
     /// Where they are.
     pub fn addresses(&self) -> Servers {
-        let [kafka, postgres, redis, consul, ..] = self.ports;
+        let [kafka, postgres, redis, consul, ..] = self.ports();
+        let brokers: Vec<_> =
+            (0..self.brokers).map(|number| format!("127.0.0.1:{}", kafka + number * 100)).collect();
         Servers {
-            kafka: format!("127.0.0.1:{kafka}"),
+            kafka: brokers.join(","),
             postgres: format!("postgres://godwit:godwit@127.0.0.1:{postgres}/godwit"),
             redis: format!("redis://127.0.0.1:{redis}"),
             consul: format!("http://127.0.0.1:{consul}"),
         }
+    }
+
+    /// Kafka takes ten ports in a row; with several brokers there are blocks of a hundred.
+    fn ports(&self) -> [u16; 6] {
+        [0, 10, 11, 12, 13, 14].map(|offset| self.base + offset)
     }
 
     /// A command of `tests/servers`, such as `kill redis`.
@@ -88,18 +124,29 @@ impl OwnServers {
         let ports = names
             .map(|name| format!("GODWIT_{name}_PORT"))
             .into_iter()
-            .zip(self.ports.map(|p| p.to_string()));
-        let output = Command::new(script)
+            .zip(self.ports().map(|port| port.to_string()));
+        let mut command = Command::new(script);
+        command
             .args(arguments)
             .envs(ports)
             .env("GODWIT_SERVERS_DATA", &self.data)
-            .env("KAFKA_NODES", "1")
-            .output()
-            .context("run tests/servers")?;
+            .env("KAFKA_NODES", self.brokers.to_string());
+        if self.brokers > 1 {
+            command.env("GODWIT_KAFKA_ADVERTISED_OFFSET", Self::PROXY_OFFSET.to_string());
+        }
+        let output = command.output().context("run tests/servers")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "tests/servers {arguments:?} ended with {}: {said}", output.status);
         Ok(())
     }
+}
+
+/// The first of so many free ports in a row, outside of what the system gives away.
+pub(crate) fn free_ports(count: u16) -> Result<u16> {
+    (0..50)
+        .map(|_| 12_000 + rand::random_range(0..800) * 10)
+        .find(|base| (0..count).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok()))
+        .context("no free ports")
 }
 
 impl Drop for OwnServers {

@@ -1,0 +1,83 @@
+//! The program behind `tests/faults`.
+
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use tests::{
+    faults::{self, Mode, Settings, rolling},
+    system::unique,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Breaks a whole system while users talk, and counts what was lost.
+#[derive(Debug, Parser)]
+#[command(name = "tests/faults")]
+struct Arguments {
+    /// Decides what users do and what is broken when; a new one if left out.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How long faults go on.
+    #[arg(long, value_name = "M", default_value_t = 5.0)]
+    minutes: f64,
+    /// Which system.
+    #[arg(long, value_enum, default_value_t = System::Distributed)]
+    mode: System,
+    /// Messages per second.
+    #[arg(long, default_value_t = 250.0)]
+    rate: f64,
+    /// Only a rolling restart of every service under the load generator.
+    #[arg(long)]
+    rolling: bool,
+    /// A setting of every program, `section.key=value`.
+    #[arg(long, value_name = "SETTING")]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum System {
+    /// The services as processes on real servers.
+    Distributed,
+    /// The one-process program.
+    Embedded,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = folder.join(format!("godwit-faults-{}", unique()));
+    let runtime = tokio::runtime::Runtime::new()?;
+    let run = async {
+        if arguments.rolling {
+            let kept = rolling::run(&folder, &arguments.set, say).await?;
+            std::fs::remove_dir_all(&folder)?;
+            return Ok(kept);
+        }
+        let settings = Settings {
+            seed: arguments.seed.unwrap_or_else(rand::random),
+            duration: Duration::from_secs_f64(arguments.minutes * 60.0),
+            mode: match arguments.mode {
+                System::Distributed => Mode::Distributed,
+                System::Embedded => Mode::Embedded,
+            },
+            rate: arguments.rate,
+            set: arguments.set,
+            folder: folder.clone(),
+        };
+        faults::run(&settings, say).await
+    };
+    // What was started ends with what is dropped, so an interrupt must not end this process at once.
+    let kept = runtime.block_on(async {
+        let mut stop = signal(SignalKind::terminate())?;
+        tokio::select! {
+            kept = run => kept,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = stop.recv() => bail!("told to stop"),
+        }
+    })?;
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn say(line: &str) {
+    // Whoever closed the output does not want to know.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,230 @@
+//! Breaks a system by chance, heals it, and measures how long it took to be well again.
+
+use super::{
+    fault::{Breakable, Fault, Kind},
+    workload::Workload,
+};
+use anyhow::Result;
+use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+use tokio::time::{sleep, sleep_until, timeout};
+
+/// A system that is not well again by then is a finding.
+pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// So often a second fault comes while the first one lasts.
+const OVERLAP: f64 = 0.3;
+/// Seconds between the recovery from one fault and the next one.
+const GAP: std::ops::Range<f64> = 0.2..2.5;
+
+/// A fault that happened.
+#[derive(Clone, Debug)]
+pub struct FaultRecord {
+    /// What was done.
+    pub kind: Kind,
+    /// To whom.
+    pub target: String,
+    /// When, counted from the beginning of the workload.
+    pub at: Duration,
+    /// From its beginning until healing began.
+    pub held: Duration,
+    /// From there, with the start of what was killed, until messages went through every gateway and every partition
+    /// again. `None` while another fault lasted longer; then that one has the recovery from both.
+    pub recovered_in: Option<Duration>,
+    /// The longest that a device waited for an acknowledgement meanwhile.
+    pub pause: Duration,
+}
+
+/// All that happened.
+#[derive(Debug, Default)]
+pub struct Story {
+    /// The faults.
+    pub faults: Vec<FaultRecord>,
+    /// What may not happen: a process that ended by itself, a system that did not recover.
+    pub findings: Vec<String>,
+}
+
+/// Lets faults happen until a time is over, and tells of each as it ends.
+///
+/// # Errors
+/// If the suite itself fails.
+pub async fn torment(
+    system: &mut impl Breakable,
+    workload: &Workload,
+    seed: u64,
+    until: Instant,
+    mut tell: impl FnMut(&str),
+) -> Result<Story> {
+    let begin = Instant::now();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut bag = Bag::new(system.kinds());
+    let mut story = Story::default();
+    while Instant::now() < until {
+        let faults = draw(&mut bag, system, &mut rng);
+        let round = round(system, &faults, &mut rng).await?;
+        let healing = round.iter().map(|happened| happened.healed).max().unwrap_or(begin);
+        let recovered =
+            match timeout(RECOVERY_LIMIT.saturating_sub(healing.elapsed()), workload.probe()).await {
+                Ok(Ok(_)) => Some(healing.elapsed()),
+                failed => {
+                    let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
+                    let why = match failed {
+                        Ok(Err(error)) => format!(": {error:#}"),
+                        _ => String::new(),
+                    };
+                    story.findings.push(format!(
+                        "{:.0?} after the beginning: not recovered {RECOVERY_LIMIT:?} after {}{why}",
+                        begin.elapsed(),
+                        names.join(" and ")
+                    ));
+                    None
+                }
+            };
+        for happened in &round {
+            let record = FaultRecord {
+                kind: happened.fault.kind,
+                target: system.target(&happened.fault),
+                at: happened.begun - begin,
+                held: happened.healed - happened.begun,
+                recovered_in: recovered.filter(|_| happened.healed == healing),
+                pause: workload.longest_pause_since(happened.begun),
+            };
+            let number = story.faults.len() + 1;
+            tell(&line(number, &record, workload.acked()));
+            story.faults.push(record);
+        }
+        if recovered.is_none() {
+            story.findings.iter().last().into_iter().for_each(|finding| tell(finding));
+            // It may take longer than it should, and still come back.
+            let _ = timeout(2 * RECOVERY_LIMIT, workload.probe()).await;
+        }
+        for ended in system.revive().await? {
+            tell(&ended);
+            story.findings.push(ended);
+        }
+        sleep(Duration::from_secs_f64(rng.random_range(GAP))).await;
+    }
+    Ok(story)
+}
+
+fn line(number: usize, record: &FaultRecord, acked: u64) -> String {
+    let recovered = record.recovered_in.map_or("-".into(), |time| format!("{:.1} s", time.as_secs_f64()));
+    format!(
+        "{:>6.0} s  #{number:<3} {:<28} {:<16} held {:>4.1} s, recovered in {recovered:>6}, longest pause {:>4.1} s, \
+         {acked} acknowledged",
+        record.at.as_secs_f64(),
+        record.kind.to_string(),
+        record.target,
+        record.held.as_secs_f64(),
+        record.pause.as_secs_f64(),
+    )
+}
+
+/// One fault, or two that last at the same time.
+fn draw(bag: &mut Bag, system: &impl Breakable, rng: &mut StdRng) -> Vec<Fault> {
+    let first = bag.next(rng, |_| true);
+    let second =
+        rng.random_bool(OVERLAP).then(|| bag.next(rng, |kind| first.is_some_and(|f| f.allows(kind))));
+    let kinds = [first, second.flatten()].into_iter().flatten();
+    kinds.map(|kind| Fault::draw(kind, system.instances(kind.part), rng)).collect()
+}
+
+/// A fault, from its beginning to the beginning of its healing.
+struct Happened {
+    fault: Fault,
+    begun: Instant,
+    healed: Instant,
+}
+
+/// Makes faults happen, the second while the first lasts, and heals each when its time is over.
+async fn round(system: &mut impl Breakable, faults: &[Fault], rng: &mut StdRng) -> Result<Vec<Happened>> {
+    let mut lasting: Vec<(Fault, Instant)> = Vec::new();
+    for fault in faults {
+        if let Some((first, _)) = lasting.first() {
+            sleep(first.hold.mul_f64(rng.random_range(0.0..0.8))).await;
+        }
+        let begun = Instant::now();
+        system.inject(fault).await?;
+        lasting.push((fault.clone(), begun));
+    }
+    lasting.sort_by_key(|(fault, begun)| *begun + fault.hold);
+    let mut happened = Vec::new();
+    for (fault, begun) in lasting {
+        sleep_until((begun + fault.hold).into()).await;
+        let healed = Instant::now();
+        system.heal(&fault).await?;
+        happened.push(Happened { fault, begun, healed });
+    }
+    Ok(happened)
+}
+
+/// Every kind once, in random order, before any comes again.
+struct Bag {
+    all: Vec<Kind>,
+    left: VecDeque<Kind>,
+}
+
+impl Bag {
+    fn new(all: Vec<Kind>) -> Self {
+        Self { all, left: VecDeque::new() }
+    }
+
+    /// The next one that is allowed.
+    fn next(&mut self, rng: &mut impl Rng, allowed: impl Fn(Kind) -> bool) -> Option<Kind> {
+        if self.left.is_empty() {
+            self.all.shuffle(rng);
+            self.left = self.all.iter().copied().collect();
+        }
+        let position = self.left.iter().position(|&kind| allowed(kind))?;
+        self.left.remove(position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::fault::{Action, Part};
+
+    #[test]
+    fn every_kind_comes_once_before_any_comes_again() {
+        let kinds = Kind::of(Part::Server("redis"), &[Action::Kill, Action::Pause, Action::Empty]);
+        let (mut bag, mut rng) = (Bag::new(kinds.clone()), StdRng::seed_from_u64(7));
+        for _ in 0..3 {
+            let mut round: Vec<_> = kinds.iter().filter_map(|_| bag.next(&mut rng, |_| true)).collect();
+            round.sort();
+            assert_eq!(
+                round,
+                kinds
+                    .iter()
+                    .copied()
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(bag.next(&mut rng, |_| false), None);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_faults() {
+        let drawn = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let kind = Kind { action: Action::Delay, part: Part::Link("grpc") };
+            (0..5).map(|_| format!("{:?}", Fault::draw(kind, 6, &mut rng))).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+    }
+
+    #[test]
+    fn never_two_brokers_at_once() {
+        let kind = |action, part| Kind { action, part };
+        let broker = kind(Action::Kill, Part::Server("kafka"));
+        assert!(!broker.allows(kind(Action::Pause, Part::Server("kafka"))));
+        assert!(!broker.allows(kind(Action::Cut, Part::Link("kafka"))));
+        assert!(!broker.allows(kind(Action::Roll, Part::Services)));
+        assert!(broker.allows(kind(Action::Kill, Part::Server("redis"))));
+    }
+}

@@ -1,0 +1,152 @@
+//! A run of the suite, from the start of a system to the table.
+
+use super::{
+    checker::{self, Verdict},
+    cluster::Cluster,
+    fault::Breakable,
+    ledger::Ledger,
+    nemesis::{self, Story},
+    single::Single,
+    store::StoreView,
+    table,
+    workload::{Options, Workload},
+};
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Which system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The services on real servers.
+    Distributed,
+    /// The one-process program.
+    Embedded,
+}
+
+impl Mode {
+    /// `distributed` or `embedded`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Distributed => "distributed",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
+/// What a run is asked for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Decides what users do and what is broken when.
+    pub seed: u64,
+    /// How long faults go on.
+    pub duration: Duration,
+    /// Which system.
+    pub mode: Mode,
+    /// Messages per second.
+    pub rate: f64,
+    /// Further settings of every program, `section.key=value`.
+    pub set: Vec<String>,
+    /// A folder for data, logs and ledger of this run, which is made.
+    pub folder: PathBuf,
+}
+
+/// So often a connection says that it is alive: what died half open is found in two and a half of them.
+const HEARTBEAT: &str = "gateway.heartbeat=2s";
+
+/// What a run gave.
+struct Outcome {
+    story: Story,
+    ledger: Ledger,
+    store: StoreView,
+    verdict: Verdict,
+}
+
+/// Starts a system, lets users talk and things break, and prints what came of it. Gives whether the promise was kept; the
+/// folder is gone then, and else it holds the ledger, the log of every process and the list of faults.
+///
+/// # Errors
+/// If the suite itself fails. The folder stays.
+pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<bool> {
+    std::fs::create_dir_all(&settings.folder).context("make the folder of the run")?;
+    let Settings { seed, mode, .. } = settings;
+    say(&format!("seed {seed}, {}, {:.0?} of faults", mode.name(), settings.duration));
+    let done = match mode {
+        Mode::Distributed => distributed(settings, &mut say).await,
+        Mode::Embedded => embedded(settings, &mut say).await,
+    };
+    let kept = settings.folder.display();
+    let outcome = done.with_context(|| format!("what the processes said is in {kept}"))?;
+    for line in table::lines(mode.name(), *seed, &outcome.story, &outcome.verdict) {
+        say(&line);
+    }
+    let clean = outcome.story.findings.is_empty() && outcome.verdict.is_clean();
+    if clean {
+        std::fs::remove_dir_all(&settings.folder)?;
+    } else {
+        save(&settings.folder.join("ledger.json"), &outcome.ledger)?;
+        save(&settings.folder.join("store.json"), &outcome.store)?;
+        say(&format!("FAILED: the ledger and the logs are in {kept}; seed {seed}"));
+    }
+    Ok(clean)
+}
+
+async fn distributed(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
+    let mut programs = vec![HEARTBEAT.to_owned()];
+    programs.extend(settings.set.iter().cloned());
+    let mut cluster = Cluster::start(&settings.folder, &programs).await?;
+    say("2 ws-gateway, 2 consumer, 2 db-service, 2 pusher; 3 kafka brokers, postgres, redis, consul");
+    let options = Options { rate: settings.rate, partitions: Cluster::PARTITIONS, ..Options::default() };
+    let gateways = cluster.gateways();
+    let outcome = torment(settings, &mut cluster, gateways, options, say).await;
+    // Also, and above all, if the suite gave up.
+    cluster.keep_logs()?;
+    Ok(judge(outcome?, cluster.stored().await?))
+}
+
+async fn embedded(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
+    let mut programs = vec![HEARTBEAT.to_owned()];
+    programs.extend(settings.set.iter().cloned());
+    let mut single = Single::start(&settings.folder, &programs).await?;
+    say(if single.disk_is_real() {
+        "godwit, with its data on a small filesystem of its own"
+    } else {
+        "godwit; no user namespaces here, so a limit on the size of files stands in for a full disk"
+    });
+    let options = Options { rate: settings.rate, partitions: 1, ..Options::default() };
+    let gateways = single.gateways();
+    let seen = torment(settings, &mut single, gateways, options, say).await?;
+    Ok(judge(seen, single.stored().await?))
+}
+
+/// Users talk while faults happen; then all is well, and everybody catches up.
+async fn torment(
+    settings: &Settings,
+    system: &mut impl Breakable,
+    gateways: Vec<String>,
+    options: Options,
+    say: &mut impl FnMut(&str),
+) -> Result<(Story, Ledger)> {
+    let workload = Workload::start(settings.seed, gateways, options).await.context("start the workload")?;
+    workload.probe().await.context("before any fault")?;
+    let until = Instant::now() + settings.duration;
+    let story = nemesis::torment(system, &workload, settings.seed, until, &mut *say).await?;
+    say(&format!("{} faults, {} acknowledged; everybody catches up", story.faults.len(), workload.acked()));
+    let ledger = workload.finish().await.context("catch up")?;
+    Ok((story, ledger))
+}
+
+fn judge((story, ledger): (Story, Ledger), store: StoreView) -> Outcome {
+    let verdict = checker::check(&ledger, &store);
+    Outcome { story, ledger, store, verdict }
+}
+
+fn save(file: &Path, value: &impl Serialize) -> Result<()> {
+    serde_json::to_writer(BufWriter::new(File::create(file)?), value)?;
+    Ok(())
+}
