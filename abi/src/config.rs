@@ -52,6 +52,8 @@ section! {
         discovery: Discovery = Discovery::default(),
         /// The one-process program.
         embedded: Embedded = Embedded::default(),
+        /// Who may ask on the admin ports for more than whether a program is well.
+        operator: Operator = Operator::default(),
         /// Logs.
         log: Log = Log::default(),
     }
@@ -258,6 +260,15 @@ section! {
 }
 
 section! {
+    /// Who may ask on the admin ports for more than whether a program is well.
+    Operator {
+        /// The token of operators, of at least 32 bytes, the same for all programs: it opens the dead letters. Empty: nobody is
+        /// let in, except that the one-process program makes one and keeps it in its folder of data, as `operator-token`.
+        token: Secret = Secret::default(),
+    }
+}
+
+section! {
     /// Logs.
     Log {
         /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,ws_gateway=debug`.
@@ -333,6 +344,12 @@ impl Config {
         check(self.kafka.partitions > 0, "kafka.partitions: must be more than 0");
         check(self.kafka.replication > 0, "kafka.replication: must be more than 0");
         check(self.embedded.max_backlog > 0, "embedded.max_backlog: must be more than 0");
+        let token = self.operator.token.expose();
+        check(token.is_empty() || token.len() >= 32, "operator.token: must have at least 32 bytes");
+        check(
+            token.bytes().all(|byte| byte.is_ascii_graphic()),
+            "operator.token: must be of visible ASCII characters",
+        );
         check(matches!(self.log.format.as_str(), "text" | "json"), "log.format: must be text or json");
         faults
     }
@@ -353,8 +370,11 @@ mod tests {
         config.gateway.max_in_flight = 0;
         config.auth.keys = vec![Secret::new("short=secret")];
         config.limits.send_burst = 0;
+        config.operator.token = Secret::new("short");
         let faults = config.faults().join("\n");
-        for key in ["app:", "gateway.max_in_flight:", "auth.keys[0]:", "limits.send_burst:"] {
+        for key in
+            ["app:", "gateway.max_in_flight:", "auth.keys[0]:", "limits.send_burst:", "operator.token:"]
+        {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
     }

@@ -9,6 +9,11 @@ pub fn key(app: &str, conversation: &str) -> Bytes {
     Bytes::from(format!("{app}/{conversation}"))
 }
 
+/// The application and the conversation of a key; `None` for what is no key of ours.
+pub fn split_key(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.split_once('/')
+}
+
 /// Payload of a record.
 pub fn encode(entry: &Entry) -> Bytes {
     Bytes::from(entry.encode_to_vec())
@@ -71,6 +76,13 @@ mod tests {
             spoil(&mut entry);
             decode(&encode(&entry)).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        assert_eq!(split_key(&key("default", "d:alice:bob")), Some(("default", "d:alice:bob")));
+        assert_eq!(split_key(b"key"), None);
+        assert_eq!(split_key(b"\xff/x"), None);
     }
 
     proptest! {

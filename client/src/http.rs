@@ -197,7 +197,8 @@ impl Api {
         Ok(())
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// A request whose answer is JSON.
+    pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -208,7 +209,8 @@ impl Api {
         serde_json::from_slice(&answer).map_err(|error| Error::Protocol(format!("{path}: {error}")))
     }
 
-    async fn send(
+    /// A request; gives the body of a good answer.
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,

@@ -2,14 +2,14 @@
 
 use abi::{
     Caller, Channel,
-    config::{self, Config},
+    config::{self, Config, Secret},
     v1::{SyncRequest, db_service_client::DbServiceClient},
 };
 use anyhow::Context as _;
 use cache::{Cache, RedisCache};
 use kafka_runtime::{
-    Consumer, ConsumerConfig, DeadLetters, Health, Producer, Source,
-    kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig},
+    Consumer, ConsumerConfig, DeadLetters, Health, Letters, Producer, Source,
+    kafka::{KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig},
     topics::{TopicSpec, ensure},
 };
 use std::{sync::Arc, time::Duration};
@@ -39,6 +39,8 @@ pub struct App {
     addresses: config::Discovery,
     kafka: config::Kafka,
     max_batch: u32,
+    app: String,
+    operator: Secret,
 }
 
 /// Binds the addresses of a consumer. Needs none of its dependencies yet.
@@ -54,6 +56,8 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
         host: Host::bind(&consumer.grpc_listen, "", &consumer.admin_listen).await?,
         kafka: config.kafka.clone(),
         max_batch: consumer.max_batch,
+        app: config.app.clone(),
+        operator: config.operator.token.clone(),
     })
 }
 
@@ -64,7 +68,7 @@ impl App {
     /// # Errors
     /// An address in the configuration is not `host:port`, or a setting of Kafka or a topic can't be used.
     pub async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { host, cache, discovery, addresses, kafka, max_batch } = self;
+        let Self { host, cache, discovery, addresses, kafka, max_batch, app, operator } = self;
         let options = grpc::Options::default();
         let db = balanced("db-service", discovery.watch("db-service", &addresses.db)?, options);
         let push = balanced("pusher", discovery.watch("pusher", &addresses.pusher)?, options);
@@ -76,7 +80,9 @@ impl App {
             ..KafkaSourceConfig::new(brokers.clone(), &kafka.group, &[&kafka.topic])
         }));
         probes(shutdown, Arc::clone(&source), db.clone(), Arc::clone(&cache));
-        let grpc = host.serve_admin(shutdown);
+        let archive = Arc::new(KafkaArchive::new(brokers.clone(), dead_letter_topic(&kafka)));
+        let letters = Letters::new(archive, Arc::clone(&producer));
+        let grpc = host.operators(crate::letters::routes(letters, &app, operator)).serve_admin(shutdown);
         // Nobody calls a consumer; its health is for whoever watches it.
         grpc.serve(NAME, env!("CARGO_PKG_VERSION"), Routes::default(), &discovery, shutdown)?;
 

@@ -13,12 +13,14 @@
 //!
 //! - [`app`]: the program, bound and run.
 //! - [`handler`](mod@handler): the steps, as a handler for `kafka-runtime`'s consumer; the standalone program uses it too.
+//! - [`letters`]: dead letters over HTTP, for operators.
 //! - `segment`: where a batch is cut so that changes of groups keep their place.
 //! - `shares`: who receives what, in portions of bounded size.
 
 pub mod app;
 mod error;
 pub mod handler;
+pub mod letters;
 mod metrics;
 mod segment;
 mod shares;

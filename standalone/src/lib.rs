@@ -4,10 +4,12 @@
 //! the same services together that run as programs of their own elsewhere; they call each other in process. It
 //! promises that one folder is used by one process only, and that what stands in it survives any end of that process.
 
+mod operator;
+
 use abi::{MESSAGES_TOPIC, config::Config};
 use anyhow::Context as _;
 use cache::{Cache, MemoryCache};
-use kafka_runtime::{Consumer, ConsumerConfig, DeadLetters, Log, LogConfig, LogTopic, Producer};
+use kafka_runtime::{Consumer, ConsumerConfig, DeadLetters, Letters, Log, LogConfig, LogTopic, Producer};
 use std::{path::Path, sync::Arc, time::Duration};
 use tonic::service::Routes;
 use utils::{Phase, Shutdown, grpc};
@@ -27,7 +29,7 @@ const GROUP: &str = "godwit";
 pub struct Started {
     /// HTTP and WebSocket.
     pub address: std::net::SocketAddr,
-    /// `/livez`, `/readyz` and `/metrics`.
+    /// `/livez`, `/readyz`, `/metrics`, and dead letters for who has the operator's token.
     pub admin: std::net::SocketAddr,
 }
 
@@ -78,6 +80,9 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
         .before_commit(consumer::before_commit(db));
     let stop = shutdown.token(Phase::FinishWork);
     shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
+    let letters = Letters::new(Arc::new(log.archive(&dead_letter_topic())?), producer.clone());
+    let operator = operator::token(data, &config.operator.token)?;
+    let letters = consumer::letters::routes(letters, &config.app, operator);
     shutdown.on(Phase::Flush, "log", async move {
         if let Err(error) = producer.flush(FLUSH).await {
             tracing::warn!(%error, "the log was not flushed in time; what was not acknowledged may be missing");
@@ -87,7 +92,7 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
     let readiness = shutdown.readiness().clone();
     readiness.latch("log").ready();
     let stop = shutdown.token(Phase::Telemetry);
-    shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, stop));
+    shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, letters, stop));
     Ok(Started { address, admin: admin_address })
 }
 

@@ -1,17 +1,52 @@
-//! The server for operators: `/livez`, `/readyz`, `/metrics`.
+//! The server for operators: `/livez`, `/readyz`, `/metrics`, and what a program adds for those with the operator's token.
 
-use crate::{Error, Readiness, telemetry};
-use axum::{Json, Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
+use crate::{Error, Readiness, problem::Problem, telemetry};
+use abi::{Fault, config::Secret, error::ErrorCode};
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    },
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Histograms are folded into their buckets this often, scraped or not: what is recorded waits in memory until then.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Serves on a bound listener until `stop`.
+/// Lets only those to `routes` who send the operator's token. Without a token nobody is.
+pub fn guarded(token: Secret, routes: Router) -> Router {
+    routes.route_layer(middleware::from_fn_with_state(Arc::new(token), guard))
+}
+
+async fn guard(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Result<Response, Problem> {
+    if token.is_empty() {
+        return Err(Fault::forbidden(
+            "this is for operators, and no token is set for them: set operator.token, and start again",
+        )
+        .into());
+    }
+    let unauthenticated = |sentence| Problem(Fault::new(ErrorCode::Unauthenticated, sentence));
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = header
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| unauthenticated("send the operator's token as `Authorization: Bearer TOKEN`"))?;
+    if !bool::from(given.as_bytes().ct_eq(token.expose().as_bytes())) {
+        return Err(unauthenticated("the operator's token is wrong"));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Serves on a bound listener until `stop`, with `more` beside what every program has.
 ///
 /// It should be stopped last: while a process drains, `/readyz` is how others see that.
 ///
@@ -20,11 +55,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
+    more: Router,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let recorder = telemetry::metrics_recorder()?;
     let address = listener.local_addr().map_err(|source| Error::Bind { address: "admin".into(), source })?;
-    let server = axum::serve(listener, router(readiness, recorder.clone()));
+    let server = axum::serve(listener, router(readiness, recorder.clone()).merge(more));
     let upkeep = async {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
@@ -93,10 +129,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn p8_only_an_operator_gets_past_the_guard() {
+        let secret = || Router::new().route("/secret", get(|| async { "secret" }));
+        let ask = async |token: &str, sent: Option<&str>| {
+            let mut request = http::Request::get("/secret");
+            if let Some(sent) = sent {
+                request = request.header(AUTHORIZATION, sent);
+            }
+            let router = guarded(Secret::new(token), secret());
+            let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        assert_eq!(ask("right", Some("Bearer right")).await, (200, "secret".to_owned()));
+        for sent in [None, Some("Bearer"), Some("Bearer "), Some("Bearer wrong"), Some("Basic right")] {
+            let (status, body) = ask("right", sent).await;
+            assert!(status == 401 && body.contains("operator's token"), "{sent:?}: {body}");
+        }
+        for sent in [None, Some("Bearer "), Some("Bearer right")] {
+            let (status, body) = ask("", sent).await;
+            assert!(status == 403 && body.contains("set operator.token"), "{sent:?}: {body}");
+        }
+    }
+
+    #[tokio::test]
     async fn metrics_are_rendered_and_the_server_stops() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stop = CancellationToken::new();
-        let server = serve(listener, Readiness::new(), stop.clone());
+        let server = serve(listener, Readiness::new(), Router::new(), stop.clone());
         stop.cancel();
         server.await.unwrap();
         metrics::counter!("godwit_utils_admin_test_total").increment(1);

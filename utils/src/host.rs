@@ -6,6 +6,7 @@ use crate::{
     discovery::{Discovery, Instance, Registrar},
     grpc::{self, Server},
 };
+use axum::Router;
 use std::{
     io::{self, Write as _},
     net::SocketAddr,
@@ -21,6 +22,7 @@ pub struct Host {
     grpc_address: SocketAddr,
     admin_address: SocketAddr,
     advertised: String,
+    operators: Router,
 }
 
 impl Host {
@@ -35,14 +37,22 @@ impl Host {
         };
         let (grpc_address, admin_address) = (address(&grpc, grpc_listen)?, address(&admin, admin_listen)?);
         let advertised = if advertise.is_empty() { grpc_address.to_string() } else { advertise.into() };
-        Ok(Self { grpc, admin, grpc_address, admin_address, advertised })
+        Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new() })
+    }
+
+    /// Adds something for operators to the admin port; see [`admin::guarded`].
+    #[must_use]
+    pub fn operators(mut self, routes: Router) -> Self {
+        self.operators = routes;
+        self
     }
 
     /// Serves the admin port from now on, so that a program that waits for a dependency can say for which. It is stopped last.
     /// Gives what is left to serve.
     pub fn serve_admin(self, shutdown: &Shutdown) -> GrpcHost {
         let stop = shutdown.token(Phase::Telemetry);
-        shutdown.tasks().spawn("admin", admin::serve(self.admin, shutdown.readiness().clone(), stop));
+        let readiness = shutdown.readiness().clone();
+        shutdown.tasks().spawn("admin", admin::serve(self.admin, readiness, self.operators, stop));
         say(format_args!("admin on http://{}", self.admin_address));
         GrpcHost { listener: self.grpc, address: self.grpc_address, advertised: self.advertised }
     }

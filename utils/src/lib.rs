@@ -12,7 +12,7 @@
 //! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the phases of a stop.
 //! - [`host`]: listeners, discovery and admin of a program of the distributed mode.
 //! - [`readiness`]: one latch per dependency.
-//! - [`admin`]: `/livez`, `/readyz`, `/metrics`.
+//! - [`admin`]: `/livez`, `/readyz`, `/metrics`, and what only an operator may ask for.
 //! - [`telemetry`]: logs and the metrics recorder.
 //!
 //! Calls:
@@ -21,7 +21,7 @@
 //!
 //! Pieces:
 //! - [`backoff`]: how long to wait before another try, and whether to try.
-//! - [`rate`]: token buckets.
+//! - [`rate`]: token buckets. [`problem`]: errors over HTTP.
 
 pub mod admin;
 pub mod backoff;
@@ -32,6 +32,7 @@ pub mod error;
 pub mod grpc;
 pub mod host;
 pub mod lifecycle;
+pub mod problem;
 pub mod rate;
 pub mod readiness;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
 
 /// Talk to a Godwit server from the terminal.
 #[derive(Clone, Debug, Parser)]
@@ -92,6 +93,17 @@ pub enum Command {
         #[command(subcommand)]
         command: GroupCommand,
     },
+    /// Dead letters, for operators: messages that were acknowledged and could not be stored, and what is no message at all.
+    ///
+    /// The program that handles messages answers, on its admin port: `consumer`, or `godwit`.
+    DeadLetters {
+        /// Where to ask, and with which right.
+        #[command(flatten)]
+        operator: OperatorArgs,
+        /// What to do with dead letters.
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
     /// Put load on a server, and check that nothing is lost, doubled or reordered.
     ///
     /// A send that is refused with "try again", or whose connection ends, is tried again until it is acknowledged. The report says
@@ -103,6 +115,80 @@ pub enum Command {
         #[command(subcommand)]
         command: LoadCommand,
     },
+}
+
+/// Where an operator asks, and with which right.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct OperatorArgs {
+    /// Admin address of a `consumer` (7469 by default), or of `godwit`.
+    #[arg(
+        long,
+        global = true,
+        env = "GODWIT_ADMIN_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7459"
+    )]
+    pub admin: String,
+    /// The operator's token, or `file:PATH`; otherwise that of the folder of data.
+    #[arg(long, global = true, env = "GODWIT_OPERATOR_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Folder of data of `godwit`, which keeps its token there.
+    #[arg(long, global = true, value_name = "FOLDER", default_value = "godwit-data")]
+    pub data: PathBuf,
+}
+
+/// What to do with dead letters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// List them, oldest first, without what people wrote.
+    List {
+        /// At most so many.
+        #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Only those behind this one.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Show all that is known of one.
+    Show {
+        /// Its id, such as 0-17.
+        id: String,
+        /// Also what it says.
+        #[arg(long)]
+        body: bool,
+    },
+    /// Hand them to the handler again, behind what came after them; those that fail again are new dead letters.
+    Replay {
+        /// Their ids.
+        #[arg(required_unless_present_any = ["all", "reason", "conversation"], conflicts_with_all = ["all", "reason", "conversation"])]
+        ids: Vec<String>,
+        /// All of them.
+        #[arg(long, conflicts_with_all = ["reason", "conversation"])]
+        all: bool,
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Drop them for good.
+    Drop {
+        /// Their ids.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct Which {
+    /// Those whose reason contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Those of this conversation, `g:...` or `d:...`.
+    #[arg(long, value_name = "ID")]
+    pub conversation: Option<String>,
 }
 
 /// What to do with a group.
@@ -245,6 +331,10 @@ mod tests {
             "load flood --connections 1",
             "group add g:x",
             "load pair --body 1",
+            "dead-letters replay",
+            "dead-letters replay 0-1 --all",
+            "dead-letters replay --all --reason x",
+            "dead-letters drop",
             "fly",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

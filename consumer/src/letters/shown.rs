@@ -1,0 +1,139 @@
+//! What is shown of a letter.
+
+use abi::{
+    record,
+    v1::{Entry, entry::Content, message::Body},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use kafka_runtime::Letter;
+use serde_json::{Map, Value, json};
+
+/// A line of a list: where it comes from and why it is here.
+pub(super) fn line(letter: &Letter) -> Value {
+    let record = &letter.record;
+    let key = String::from_utf8_lossy(&record.key);
+    json!({
+        "id": letter.id.to_string(),
+        "at_ms": record.timestamp_ms,
+        "topic": letter.origin.as_ref().map(|origin| &*origin.topic),
+        "partition": letter.origin.as_ref().map(|origin| origin.partition),
+        "offset": letter.offset,
+        "key": key,
+        "conversation": record::split_key(&record.key).map(|(_, conversation)| conversation),
+        "bytes": record.payload.len(),
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "replayed_from": letter.replayed_from.map(|id| id.to_string()),
+        "omitted_bytes": letter.omitted_bytes,
+    })
+}
+
+/// All of a letter; what people wrote only `with_body`.
+pub(super) fn whole(letter: &Letter, with_body: bool) -> Value {
+    let mut shown = line(letter);
+    let headers: Map<String, Value> = letter
+        .record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into()))
+        .collect();
+    shown["headers"] = headers.into();
+    let entry = record::decode(&letter.record.payload);
+    match &entry {
+        Ok(entry) => shown["entry"] = envelope(entry),
+        Err(fault) => shown["unreadable"] = json!(fault.message),
+    }
+    if with_body {
+        shown["payload_base64"] = json!(BASE64_STANDARD.encode(&letter.record.payload));
+        if let Ok(Entry { content: Some(Content::Message(message)), .. }) = &entry
+            && let Some(Body::Text(text)) = &message.body
+        {
+            shown["text"] = json!(text);
+        }
+    }
+    shown
+}
+
+/// Who sent what kind of entry to whom and when.
+fn envelope(entry: &Entry) -> Value {
+    let (kind, content_type) = match &entry.content {
+        Some(Content::Message(message)) => ("message", Some(&message.content_type)),
+        Some(Content::GroupChange(_)) => ("group_change", None),
+        None => ("nothing", None),
+    };
+    json!({
+        "app": entry.app,
+        "conversation": entry.conversation,
+        "message_id": entry.message_id,
+        "client_msg_id": entry.client_msg_id,
+        "sender": entry.sender,
+        "sender_device": entry.sender_device,
+        "sent_at_ms": entry.sent_at_ms,
+        "kind": kind,
+        "content_type": content_type,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::{ids, v1::Message};
+    use kafka_runtime::{LetterId, Position, Record};
+
+    fn letter(payload: bytes::Bytes) -> Letter {
+        let record = Record {
+            topic: "t.dead".into(),
+            partition: 0,
+            offset: 3,
+            key: record::key("default", "d:alice:bob"),
+            payload,
+            headers: Vec::new(),
+            timestamp_ms: 1,
+        };
+        Letter {
+            id: LetterId(Position { partition: 0, offset: 3 }),
+            origin: None,
+            offset: None,
+            reason: "why".into(),
+            attempts: 1,
+            replayed_from: None,
+            omitted_bytes: None,
+            record,
+        }
+    }
+
+    #[test]
+    fn p8_what_people_wrote_is_shown_only_on_request() {
+        let message =
+            Message { content_type: "text/plain".into(), body: Some(Body::Text("our secret".into())) };
+        let entry = Entry {
+            app: "default".into(),
+            conversation: "d:alice:bob".into(),
+            message_id: ids::message("default", "d:alice:bob", "alice", "1"),
+            sender: "alice".into(),
+            content: Some(Content::Message(message)),
+            ..Entry::default()
+        };
+        let letter = letter(record::encode(&entry));
+        let coded = BASE64_STANDARD.encode(&letter.record.payload);
+        for shown in [line(&letter), whole(&letter, false)] {
+            let text = shown.to_string();
+            assert!(!text.contains("our secret") && !text.contains(&coded), "{text}");
+            assert_eq!(shown["conversation"], "d:alice:bob");
+        }
+        let shown = whole(&letter, true);
+        assert_eq!((&shown["text"], &shown["payload_base64"]), (&json!("our secret"), &json!(coded)));
+        assert_eq!(
+            (&shown["entry"]["sender"], &shown["entry"]["kind"]),
+            (&json!("alice"), &json!("message"))
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_decoded_says_why() {
+        let shown = whole(&letter("no entry".into()), false);
+        assert!(
+            shown["unreadable"].as_str().is_some_and(|why| !why.is_empty()) && shown.get("entry").is_none()
+        );
+    }
+}
