@@ -26,6 +26,8 @@ mod embedded;
 mod groups;
 #[path = "behaviour/http.rs"]
 mod http;
+#[path = "behaviour/letters.rs"]
+mod letters;
 #[path = "behaviour/limits.rs"]
 mod limits;
 #[path = "behaviour/load.rs"]
@@ -160,6 +162,11 @@ fn own() -> Vec<Own> {
         documents:
             the_table_of_closes_is_the_table_of_errors
             no_program_has_a_deliberate_defect;
+        letters:
+            embedded_p6_dead_letters_are_listed_shown_replayed_and_dropped
+            embedded_p8_dead_letters_are_for_operators
+            distributed_p6_dead_letters_are_listed_shown_replayed_and_dropped
+            distributed_p8_dead_letters_are_for_operators;
         embedded:
             p1_sigkill_under_load_loses_nothing
             p1_a_full_disk_refuses_and_loses_nothing

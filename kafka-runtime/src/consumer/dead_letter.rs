@@ -51,7 +51,10 @@ impl DeadLetters {
         attempts: u32,
         backoff: Backoff,
     ) {
-        join_all(rejected.iter().filter_map(|rejected| {
+        // Whatever the order in which the handler found them: they are replayed in that of the letters.
+        let mut rejected: Vec<&Rejected> = rejected.iter().collect();
+        rejected.sort_by_key(|rejected| rejected.index);
+        join_all(rejected.into_iter().filter_map(|rejected| {
             let record = records.get(rejected.index)?;
             tracing::warn!(
                 topic = %record.topic, partition = record.partition, offset = record.offset,

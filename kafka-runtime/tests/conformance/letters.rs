@@ -51,7 +51,8 @@ impl Ward {
                 let indexes = (0..batch.records.len()).filter(|index| bad(&batch.records[*index]));
                 let reject =
                     |index| Rejected { index, reason: format!("ill: {}", payload(&batch.records[index])) };
-                let rejected: Vec<_> = indexes.map(reject).collect();
+                // The last one first: letters are in the order of their records all the same.
+                let rejected: Vec<_> = indexes.rev().map(reject).collect();
                 batch.records.retain(|record| !bad(record));
                 take.add(&batch);
                 Ok::<_, kafka_runtime::HandlerError>(Outcome { rejected })

@@ -127,6 +127,11 @@ impl Instance {
         Ok(Self { program, settings, process, admin, gateway: None })
     }
 
+    /// Address of `/readyz` and `/metrics`; another one after each start.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
