@@ -58,7 +58,7 @@ pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
 pub use observer::{LogObserver, Observer, observed};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, TopicPartition};
-pub use source::{Event, InitialOffset, Source};
+pub use source::{Event, InitialOffset, QueueLimits, Source};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

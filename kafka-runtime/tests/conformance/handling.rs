@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::support::{
-    Handled, Running, config, consumer, eventually, expected, payload, produce, without_repeats,
+    self, Handled, Running, config, consumer, eventually, expected, payload, produce, without_repeats,
 };
 use bytes::Bytes;
 use kafka_runtime::consumer::header;
@@ -147,11 +147,7 @@ pub(crate) async fn rejected_records_reach_the_dead_letters_and_the_partition_go
     let payloads: BTreeSet<String> = letters.iter().map(payload).collect();
     assert_eq!(payloads, ["a:13".to_owned(), "a:3".to_owned()].into());
     let letter = letters.iter().find(|letter| payload(letter) == "a:13").unwrap();
-    let value = |name: &str| {
-        let (_, value) =
-            letter.headers.iter().find(|(header, _)| header == name).expect("the header is there");
-        String::from_utf8(value.to_vec()).unwrap()
-    };
+    let value = |name: &str| support::header(letter, name);
     assert_eq!(letter.key, "a");
     assert_eq!(value(header::TOPIC), *backend.topic());
     assert_eq!(value(header::PARTITION), positions[13].partition.to_string());

@@ -6,8 +6,11 @@ mod backend;
 mod beginning;
 mod committing;
 mod embedded;
+mod failing;
+mod giving_up;
 mod handling;
 mod kafka;
+mod keyed;
 mod letters;
 mod producing;
 mod support;
@@ -39,6 +42,15 @@ conformance! {
     handling::rejected_records_reach_the_dead_letters_and_the_partition_goes_on,
     handling::a_batch_is_what_queued_up_within_the_limit,
     handling::a_partition_that_falls_behind_loses_nothing,
+    keyed::keys_are_handled_at_the_same_time_and_each_in_order,
+    keyed::a_key_that_fails_holds_back_only_itself_and_the_commit,
+    keyed::the_commit_never_passes_a_record_that_is_not_done,
+    giving_up::a_record_whose_attempts_are_used_up_is_a_dead_letter_and_the_order_goes_on,
+    giving_up::the_same_with_order_per_key,
+    giving_up::of_a_rejected_batch_only_the_bad_records_go,
+    giving_up::of_a_batch_whose_attempts_are_used_up_only_the_bad_records_go,
+    giving_up::without_dead_letters_a_rejected_record_waits_and_is_never_skipped,
+    giving_up::a_batch_waits_to_fill_as_long_as_it_may,
     committing::a_restart_goes_on_from_what_was_committed,
     committing::what_was_not_committed_is_delivered_again,
     committing::commits_never_pass_an_unhandled_record,

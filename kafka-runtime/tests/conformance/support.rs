@@ -2,8 +2,8 @@
 
 use crate::backend::Backend;
 use kafka_runtime::{
-    Backoff, Batch, BatchHandler, Consumer, ConsumerConfig, DeadLetters, Error, HandlerError, Outcome,
-    Position, ProducerRecord, Record, RetryPolicy,
+    Backoff, Batch, BatchHandler, Consumer, ConsumerConfig, DeadLetters, Error, HandlerError, Message,
+    Outcome, Position, ProducerRecord, Record, RecordHandler, RetryPolicy,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -68,6 +68,12 @@ pub(crate) fn consumer(backend: &impl Backend, handler: impl BatchHandler) -> Co
     Consumer::batches(backend.source(), handler).dead_letters(dead_letters)
 }
 
+/// The same with a handler of single records.
+pub(crate) fn records(backend: &impl Backend, handler: impl RecordHandler) -> Consumer {
+    let dead_letters = DeadLetters::new(backend.producer(), backend.dead_topic());
+    Consumer::records(backend.source(), handler).dead_letters(dead_letters)
+}
+
 /// What was handled, in the order in which it was.
 #[derive(Clone, Default)]
 pub(crate) struct Handled(Arc<Mutex<Vec<Record>>>);
@@ -75,6 +81,10 @@ pub(crate) struct Handled(Arc<Mutex<Vec<Record>>>);
 impl Handled {
     pub(crate) fn add(&self, batch: &Batch) {
         self.0.lock().unwrap().extend(batch.records.iter().cloned());
+    }
+
+    pub(crate) fn add_one(&self, record: Record) {
+        self.0.lock().unwrap().push(record);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -119,6 +129,18 @@ impl Handled {
         })
     }
 
+    /// The same for single records.
+    pub(crate) fn deciding_each(
+        &self,
+        decide: impl Fn(&Message) -> Result<(), HandlerError> + Clone + Send + Sync + 'static,
+    ) -> impl RecordHandler {
+        let handled = self.clone();
+        tower::service_fn(move |message: Message| {
+            let result = decide(&message).map(|()| handled.add_one(message.record));
+            async { result }
+        })
+    }
+
     pub(crate) async fn reach(&self, count: usize) {
         eventually(&format!("{count} records handled"), async || self.len() >= count).await;
     }
@@ -156,6 +178,12 @@ pub(crate) fn enqueue(producer: &dyn kafka_runtime::Producer, record: ProducerRe
 /// `KEY:0` … `KEY:count-1`.
 pub(crate) fn expected(key: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{key}:{n}")).collect()
+}
+
+/// The value of a header that must be there, as text.
+pub(crate) fn header(record: &Record, name: &str) -> String {
+    let (_, value) = record.headers.iter().find(|(header, _)| header == name).expect("the header is there");
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 /// Drops what was delivered twice, keeping the first.
