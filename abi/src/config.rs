@@ -192,6 +192,8 @@ section! {
         partitions: u32 = 12,
         /// Replicas of the topic when it is made. Three, with two in sync, is what the promise needs in production.
         replication: u32 = 1,
+        /// Whether a topic that has fewer replicas than that, or fewer of them in sync than the promise needs, is only warned of.
+        allow_fewer_replicas: bool = false,
         /// Consumer group.
         group: String = "godwit".into(),
         /// How long the producer waits for a batch to fill.

@@ -114,17 +114,20 @@ fn dead_letter_topic(kafka: &config::Kafka) -> String {
 
 /// Makes the topics, for as long as it takes.
 async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(), kafka_runtime::Error> {
-    let messages = TopicSpec::new(&kafka.topic, kafka.partitions, kafka.replication);
-    let mut dead = TopicSpec::new(&dead_letter_topic(kafka), 1, kafka.replication);
+    let spec = |name: &str, partitions| TopicSpec {
+        allow_fewer_replicas: kafka.allow_fewer_replicas,
+        ..TopicSpec::new(name, partitions, kafka.replication)
+    };
+    let mut dead = spec(&dead_letter_topic(kafka), 1);
     // They are for people, who may be on holiday.
     dead.settings.push(("retention.ms".into(), "-1".into()));
-    let specs = [messages, dead];
+    let specs = [spec(&kafka.topic, kafka.partitions), dead];
     loop {
         match ensure(brokers, &specs, TOPICS).await {
-            Err(error @ kafka_runtime::Error::Kafka { .. }) => {
+            Err(error @ (kafka_runtime::Error::Kafka { .. } | kafka_runtime::Error::NotReady { .. })) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "kafka does not answer; waiting for it"
+                    "kafka is not ready; waiting for it"
                 );
             }
             result => return result,

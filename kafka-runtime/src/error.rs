@@ -27,12 +27,26 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
+    /// Brokers answer, and refuse this client, or it refuses them: the credentials or a certificate are wrong.
+    #[error("kafka: {reason}")]
+    Refused {
+        /// Why, in words for an operator; holds no secrets.
+        reason: String,
+    },
     /// The topic is not as it was asked for, and that cannot be mended here.
     #[error("topic {topic}: {reason}")]
     Topic {
         /// The topic.
         topic: String,
         /// What is wrong.
+        reason: String,
+    },
+    /// The topic can't be used yet: replicas of it are away.
+    #[error("topic {topic}: {reason}")]
+    NotReady {
+        /// The topic.
+        topic: String,
+        /// What is missing.
         reason: String,
     },
     /// A thread could not be started.

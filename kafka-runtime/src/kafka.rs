@@ -6,6 +6,7 @@ mod config;
 mod errors;
 mod poll;
 mod producer;
+mod reach;
 mod source;
 mod start;
 
@@ -15,3 +16,4 @@ pub use producer::KafkaProducer;
 pub use source::KafkaSource;
 
 pub(crate) use errors::QuietContext;
+pub(crate) use reach::reach;

@@ -1,10 +1,13 @@
-//! Kafka's topics: making them, and saying when they can't keep the promise.
+//! Kafka's topics: making them, and refusing those that can't keep the promise.
+
+mod check;
 
 use crate::error::Error;
-use crate::kafka::{KafkaConfig, QuietContext};
+use crate::kafka::{KafkaConfig, QuietContext, reach};
+use check::{Found, Verdict, check};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,60 +20,89 @@ const RETRY_EVERY: Duration = Duration::from_millis(300);
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// Partitions when it is made. An existing topic keeps its own number: more would move keys to other partitions.
-    pub partitions: u32,
-    /// Replicas when it is made. With three or more, two of them must be in sync for a record to be acknowledged.
-    pub replication: u32,
+    /// Partitions when it is made; `None`: it must be there. An existing topic keeps its own number: more would move keys to
+    /// other partitions.
+    pub partitions: Option<u32>,
+    /// Replicas when it is made, and at least so many when it is there. With three or more, two of them must be in sync for a
+    /// record to be acknowledged. `None`: what the brokers choose.
+    pub replication: Option<u32>,
+    /// Fewer replicas, or fewer in sync, than asked for are a loud warning instead of an error.
+    pub allow_fewer_replicas: bool,
     /// More settings when it is made, for example `retention.ms`.
     pub settings: Vec<(String, String)>,
 }
 
 impl TopicSpec {
-    /// Without further settings.
+    /// A topic that is made if it is missing, without further settings.
     pub fn new(name: &str, partitions: u32, replication: u32) -> Self {
-        Self { name: name.to_owned(), partitions, replication, settings: Vec::new() }
+        Self { partitions: Some(partitions), replication: Some(replication), ..Self::existing(name) }
     }
 
-    fn min_in_sync(&self) -> Option<&'static str> {
-        (self.replication >= 3).then_some("2")
+    /// A topic that must be there.
+    pub fn existing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            partitions: None,
+            replication: None,
+            allow_fewer_replicas: false,
+            settings: Vec::new(),
+        }
+    }
+
+    /// How many replicas must have a record before it is acknowledged: with three, one may be away and another lost.
+    fn min_in_sync(&self) -> usize {
+        if self.replication >= Some(3) { 2 } else { 1 }
     }
 }
 
-/// What a topic is like.
-struct Found {
-    partitions: usize,
-    replication: usize,
-    min_in_sync: Option<usize>,
-}
-
-/// Makes the topics that are missing and checks all of them; warns of what is weaker than it should be, and fails if records
-/// could never be acknowledged. Asks again until the brokers answer, at most until `deadline`.
+/// Makes the topics that are missing and checks all of them. Waits until the brokers answer and enough replicas are in sync, at
+/// most until `deadline`.
+///
+/// # Errors
+/// - [`Error::Refused`], at once: the credentials or a certificate are wrong.
+/// - [`Error::Topic`]: a topic is missing and says no partitions, or has fewer replicas or a weaker `min.insync.replicas` than was
+///   asked for.
+/// - [`Error::Kafka`], [`Error::NotReady`]: the brokers did not answer in time, or too few replicas came back.
 pub async fn ensure(kafka: &KafkaConfig, specs: &[TopicSpec], deadline: Duration) -> Result<(), Error> {
     let until = Instant::now() + deadline;
+    reach(kafka, until).await?;
     let config = kafka.with_properties(kafka.client());
     let admin = AdminClient::from_config_and_context(&config, QuietContext).map_err(Error::Client)?;
     let admin = Arc::new(admin);
+    let mut result = Ok(());
     for spec in specs {
-        retry(until, || create(&admin, spec)).await?;
-        let found = retry(until, || look(&admin, &spec.name)).await?;
-        check(spec, &found)?;
+        result = ensure_one(&admin, spec, until).await;
+        if result.is_err() {
+            break;
+        }
     }
     // The client waits for its threads as it is dropped.
-    tokio::task::spawn_blocking(move || drop(admin)).await.map_err(|_| Error::Closed)
+    tokio::task::spawn_blocking(move || drop(admin)).await.map_err(|_| Error::Closed)?;
+    result
 }
 
-async fn retry<T, F: Future<Output = Result<T, Error>>>(
-    until: Instant,
-    attempt: impl Fn() -> F,
-) -> Result<T, Error> {
+type Admin = Arc<AdminClient<QuietContext>>;
+
+async fn ensure_one(admin: &Admin, spec: &TopicSpec, until: Instant) -> Result<(), Error> {
     loop {
-        match attempt().await {
-            Err(error @ Error::Kafka { .. }) if Instant::now() + RETRY_EVERY < until => {
-                tracing::info!(error = &error as &dyn std::error::Error, "kafka is not ready, asking again");
-                tokio::time::sleep(RETRY_EVERY).await;
+        let attempt = async {
+            if let Some(partitions) = spec.partitions {
+                create(admin, spec, partitions).await?;
             }
-            result => return result,
+            Ok(check(spec, look(admin, spec).await?.as_ref()))
+        };
+        let later = match attempt.await {
+            Ok(Verdict::Good) => return Ok(()),
+            Ok(Verdict::Refused(reason)) => return Err(Error::Topic { topic: spec.name.clone(), reason }),
+            Ok(Verdict::NotYet(reason)) => Error::NotReady { topic: spec.name.clone(), reason },
+            Err(error @ Error::Kafka { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        if Instant::now() + RETRY_EVERY >= until {
+            return Err(later);
         }
+        tracing::info!(error = &later as &dyn std::error::Error, "a topic is not ready, looking again");
+        tokio::time::sleep(RETRY_EVERY).await;
     }
 }
 
@@ -82,12 +114,14 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
-async fn create(admin: &AdminClient<QuietContext>, spec: &TopicSpec) -> Result<(), Error> {
+async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), Error> {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    let mut topic =
-        NewTopic::new(&spec.name, number(spec.partitions), TopicReplication::Fixed(number(spec.replication)));
-    if let Some(replicas) = spec.min_in_sync() {
-        topic = topic.set("min.insync.replicas", replicas);
+    // -1 is how the protocol says that the brokers choose.
+    let replication = TopicReplication::Fixed(spec.replication.map_or(-1, number));
+    let min_in_sync = spec.min_in_sync().to_string();
+    let mut topic = NewTopic::new(&spec.name, number(partitions), replication);
+    if spec.min_in_sync() > 1 {
+        topic = topic.set("min.insync.replicas", &min_in_sync);
     }
     for (name, value) in &spec.settings {
         topic = topic.set(name, value);
@@ -95,118 +129,48 @@ async fn create(admin: &AdminClient<QuietContext>, spec: &TopicSpec) -> Result<(
     let results = admin.create_topics([&topic], &options()).await.map_err(failed("create a topic"))?;
     match results.into_iter().next() {
         None | Some(Ok(_)) => {
-            tracing::info!(
-                topic = spec.name,
-                partitions = spec.partitions,
-                replication = spec.replication,
-                "topic made"
-            );
+            tracing::info!(topic = spec.name, partitions, replication = spec.replication, "topic made");
             Ok(())
         }
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
         Some(Err((
             _,
-            code @ (RDKafkaErrorCode::InvalidReplicationFactor
-            | RDKafkaErrorCode::InvalidTopic
-            | RDKafkaErrorCode::InvalidPartitions
-            | RDKafkaErrorCode::InvalidConfig
-            | RDKafkaErrorCode::PolicyViolation
-            | RDKafkaErrorCode::TopicAuthorizationFailed),
+            code @ (Code::InvalidReplicationFactor
+            | Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidConfig
+            | Code::PolicyViolation
+            | Code::TopicAuthorizationFailed),
         ))) => Err(Error::Topic { topic: spec.name.clone(), reason: format!("cannot be made: {code}") }),
         Some(Err((_, code))) => Err(failed("create a topic")(KafkaError::AdminOp(code))),
     }
 }
 
-async fn look(admin: &Arc<AdminClient<QuietContext>>, name: &str) -> Result<Found, Error> {
-    let (client, topic) = (Arc::clone(admin), name.to_owned());
-    let metadata = move || client.inner().fetch_metadata(Some(&topic), REQUEST_TIMEOUT);
+/// What the topic is like; `None` if it is not there.
+async fn look(admin: &Admin, spec: &TopicSpec) -> Result<Option<Found>, Error> {
+    let client = Arc::clone(admin);
+    // Of all topics: asking for one that is not there would make it where brokers allow that.
+    let metadata = move || client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
     let metadata = tokio::task::spawn_blocking(metadata).await.map_err(|_| Error::Closed)?;
-    let metadata = metadata.map_err(failed("look at a topic"))?;
-    let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+    let metadata = metadata.map_err(failed("look at the topics"))?;
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == spec.name) else {
+        return Ok(None);
+    };
+    let partitions = topic.partitions();
     if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
-        // Made a moment ago, and not known everywhere.
-        return Err(failed("look at a topic")(KafkaError::MetadataFetch(
-            RDKafkaErrorCode::LeaderNotAvailable,
-        )));
+        // Made a moment ago and not known everywhere, or its brokers are away.
+        return Err(failed("look at a topic")(KafkaError::MetadataFetch(Code::LeaderNotAvailable)));
     }
-    let resource = [ResourceSpecifier::Topic(name)];
-    let configs =
-        admin.describe_configs(&resource, &options()).await.map_err(failed("look at a topic's settings"))?;
+    let resource = [ResourceSpecifier::Topic(&spec.name)];
+    let configs = admin.describe_configs(&resource, &options()).await;
+    let configs = configs.map_err(failed("look at a topic's settings"))?;
     // Whoever may write to a topic need not be allowed to see its settings.
     let settings = configs.into_iter().next().and_then(Result::ok);
     let min_in_sync = settings.as_ref().and_then(|resource| resource.get("min.insync.replicas"));
-    Ok(Found {
+    Ok(Some(Found {
         partitions: partitions.len(),
         replication: partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
+        in_sync: partitions.iter().map(|partition| partition.isr().len()).min().unwrap_or(0),
         min_in_sync: min_in_sync.and_then(|entry| entry.value.as_ref()?.parse().ok()),
-    })
-}
-
-fn check(spec: &TopicSpec, found: &Found) -> Result<(), Error> {
-    let topic = &spec.name;
-    let Found { partitions, replication, min_in_sync } = *found;
-    if partitions != spec.partitions as usize {
-        tracing::warn!(
-            topic,
-            configured = spec.partitions,
-            partitions,
-            "the topic keeps the partitions that it has"
-        );
-    }
-    if replication < 2 {
-        tracing::warn!(
-            topic,
-            replication,
-            "ONE REPLICA: acknowledged records are lost with their broker's disk, and a power cut can take the last ones. \
-             Production needs three replicas, two of them in sync"
-        );
-    }
-    match min_in_sync {
-        Some(min) if min > replication => Err(Error::Topic {
-            topic: topic.clone(),
-            reason: format!(
-                "min.insync.replicas is {min}, but there are {replication} replicas: nothing can be acknowledged"
-            ),
-        }),
-        Some(min) if replication > 1 && min < 2 => {
-            tracing::warn!(
-                topic,
-                replication,
-                min_in_sync = min,
-                "one replica alone may acknowledge: set min.insync.replicas to 2"
-            );
-            Ok(())
-        }
-        Some(min) if replication > 1 && min == replication => {
-            tracing::warn!(
-                topic,
-                replication,
-                min_in_sync = min,
-                "one broker away stops all writing: add a replica"
-            );
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_topic_that_can_acknowledge_nothing_is_an_error() {
-        let spec = TopicSpec::new("t", 1, 1);
-        let found = |replication, min| Found { partitions: 1, replication, min_in_sync: Some(min) };
-        assert!(matches!(check(&spec, &found(1, 2)), Err(Error::Topic { .. })));
-        for (replication, min) in [(1, 1), (3, 2), (3, 1), (3, 3)] {
-            assert!(check(&spec, &found(replication, min)).is_ok(), "{replication} replicas, {min} in sync");
-        }
-    }
-
-    #[test]
-    fn two_of_three_replicas_must_be_in_sync() {
-        assert_eq!(TopicSpec::new("t", 1, 3).min_in_sync(), Some("2"));
-        assert_eq!(TopicSpec::new("t", 1, 1).min_in_sync(), None);
-    }
+    }))
 }

@@ -23,14 +23,25 @@ pub(super) fn produce_error(error: &KafkaError) -> ProduceError {
     }
 }
 
+/// Says why brokers and this client will not come together as they are configured, if that is what the error means.
+pub(super) fn refusal(error: &KafkaError, reason: &str) -> Option<String> {
+    match error.rdkafka_error_code()? {
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => {
+            Some(format!("authentication failed: {reason}"))
+        }
+        Code::SSL if reason.contains("verif") => Some(format!("the certificate was refused: {reason}")),
+        _ => None,
+    }
+}
+
 /// Notes what a client-wide error says about the brokers. A refused password never fails a call: it comes here, among
 /// reports of lost connections, and is tried again for ever, so its reason is kept until something works.
 pub(super) fn note(health: &HealthCell, error: &KafkaError, reason: &str) {
+    if let Some(refusal) = refusal(error, reason) {
+        tracing::error!(reason, "kafka refused this client");
+        return health.failing(refusal);
+    }
     match error.rdkafka_error_code() {
-        Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism) => {
-            tracing::error!(reason, "kafka refused the credentials");
-            health.failing(format!("authentication failed: {reason}"));
-        }
         Some(Code::AllBrokersDown) => {
             tracing::warn!(reason, "no kafka broker answers");
             health.failing_unless_known("no broker answers");

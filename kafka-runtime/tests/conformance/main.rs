@@ -14,6 +14,7 @@ mod keyed;
 mod letters;
 mod producing;
 mod support;
+mod topics;
 
 /// Every test of the suite, once for each backend.
 macro_rules! conformance {
