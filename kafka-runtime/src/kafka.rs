@@ -7,6 +7,7 @@ mod errors;
 mod poll;
 mod producer;
 mod reach;
+mod run;
 mod source;
 mod start;
 

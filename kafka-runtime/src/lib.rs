@@ -57,7 +57,9 @@ pub use kafka::{
 pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
 pub use observer::{LogObserver, Observer, observed};
 pub use producer::{OnDelivery, ProduceError, Producer};
-pub use record::{Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, TopicPartition};
+pub use record::{
+    Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, Records, TopicPartition,
+};
 pub use source::{Event, InitialOffset, QueueLimits, Source};
 
 /// Any error, as a cause.

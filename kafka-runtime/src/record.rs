@@ -1,5 +1,9 @@
 //! Records: what goes in, what comes out, and where it lies.
 
+mod records;
+
+pub use records::Records;
+
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -100,7 +104,7 @@ pub struct Batch {
     /// The partition of all the records.
     pub partition: i32,
     /// At least one record, by ascending offset.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// 1 at first, one more each time that the same records are handed over after a failure.
     pub attempt: u32,
 }

@@ -3,7 +3,7 @@
 use super::attempt::Handling;
 use super::handler::{BatchHandler, HandlerError, Outcome, Rejected};
 use super::lane::{Lane, Next};
-use crate::record::{Batch, Record};
+use crate::record::{Batch, Record, Records};
 use std::slice;
 
 pub(super) async fn work<H: BatchHandler>(lane: Lane, handler: H) {
@@ -31,7 +31,7 @@ pub(super) async fn work<H: BatchHandler>(lane: Lane, handler: H) {
 async fn one_by_one<H: BatchHandler>(
     lane: &Lane,
     handling: &mut Handling<H>,
-    records: Vec<Record>,
+    records: Records,
     attempt: u32,
 ) -> bool {
     for record in records {
@@ -49,7 +49,12 @@ async fn one_by_one<H: BatchHandler>(
 }
 
 fn batch(lane: &Lane, records: Vec<Record>, attempt: u32) -> Batch {
-    Batch { topic: lane.partition.topic.clone(), partition: lane.partition.partition, records, attempt }
+    Batch {
+        topic: lane.partition.topic.clone(),
+        partition: lane.partition.partition,
+        records: records.into(),
+        attempt,
+    }
 }
 
 enum Settled {

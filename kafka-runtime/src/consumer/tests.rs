@@ -105,7 +105,8 @@ impl Script {
     fn feed(&self, offset: i64) {
         let TopicPartition { topic, partition } = partition();
         let (key, payload) = (Default::default(), Default::default());
-        self.queue.push(Record { topic, partition, offset, key, payload, headers: vec![], timestamp_ms: 0 });
+        let record = Record { topic, partition, offset, key, payload, headers: vec![], timestamp_ms: 0 };
+        self.queue.push(vec![record]);
     }
 
     async fn revoke(&self) -> Receiver<()> {

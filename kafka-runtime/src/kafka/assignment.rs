@@ -11,30 +11,61 @@ use super::{errors, start};
 use crate::error::Error;
 use crate::health::HealthCell;
 use crate::metrics;
-use crate::record::{Record, TopicPartition};
+use crate::record::TopicPartition;
 use crate::source::{AssignedPartition, Event, InitialOffset, Queue, QueueLimits, Release};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
-struct Slot {
-    queue: Arc<Queue>,
-    paused: bool,
-    /// The offset after the last record that was queued: one that comes again is dropped.
-    next: i64,
+/// A partition that this member owns. Only the thread that polls uses it; the atomics are there because the context of a
+/// client has to be `Sync`.
+pub(super) struct Slot {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) queue: Arc<Queue>,
+    paused: AtomicBool,
+    /// The offset after the last record that was taken: one that comes again is dropped.
+    next: AtomicI64,
+    /// Given away: its queue is closed.
+    gone: AtomicBool,
 }
 
-type Topics = HashMap<Arc<str>, HashMap<i32, Slot>>;
+impl Slot {
+    /// Whether it was given away.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether the record at `offset` is to be queued; if so, no other up to it is any more.
+    pub(super) fn advance(&self, offset: i64) -> bool {
+        let new = offset >= self.next.load(Ordering::Relaxed);
+        if new {
+            self.next.store(offset + 1, Ordering::Relaxed);
+        }
+        new
+    }
+
+    /// Notes that it is to be paused; `false` if it was noted before.
+    pub(super) fn pause(&self) -> bool {
+        !self.paused.swap(true, Ordering::Relaxed)
+    }
+
+    fn close(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.queue.close();
+    }
+}
+
+type Topics = HashMap<Arc<str>, HashMap<i32, Arc<Slot>>>;
 
 /// The context of the Kafka client: the partitions that it owns.
 pub(super) struct Assignment {
@@ -46,13 +77,6 @@ pub(super) struct Assignment {
     health: Arc<HealthCell>,
     /// The consumer has finished, or is gone: nobody listens to events.
     closing: Arc<AtomicBool>,
-}
-
-/// What became of a record.
-pub(super) enum Taken {
-    Queued,
-    /// It was queued, and its partition should be paused.
-    Full(TopicPartition),
 }
 
 impl Assignment {
@@ -73,35 +97,23 @@ impl Assignment {
         }
     }
 
-    /// Queues a record for the worker of its partition.
-    pub(super) fn take(&self, message: &BorrowedMessage<'_>) -> Taken {
+    /// The partition, if this member owns it. A record of another came out of librdkafka's queue too late.
+    pub(super) fn slot(&self, topic: &str, partition: i32) -> Option<Arc<Slot>> {
+        self.lock().get(topic)?.get(&partition).cloned()
+    }
+
+    /// A record came: the brokers answer.
+    pub(super) fn ready(&self) {
         self.health.ready();
-        let mut topics = self.lock();
-        // Not owned any more: it came out of librdkafka's queue too late.
-        let Some((topic, partitions)) = topics.iter_mut().find(|(topic, _)| ***topic == *message.topic())
-        else {
-            return Taken::Queued;
-        };
-        let Some(slot) = partitions.get_mut(&message.partition()) else { return Taken::Queued };
-        if message.offset() < slot.next {
-            return Taken::Queued;
-        }
-        slot.next = message.offset() + 1;
-        if slot.queue.push(record(topic, message)) && !slot.paused {
-            slot.paused = true;
-            return Taken::Full(TopicPartition { topic: Arc::clone(topic), partition: message.partition() });
-        }
-        Taken::Queued
     }
 
     /// Takes out the partitions that are paused and have room again.
     pub(super) fn resumable(&self) -> Vec<TopicPartition> {
         let mut resumable = Vec::new();
-        for (topic, partitions) in self.lock().iter_mut() {
-            for (&partition, slot) in
-                partitions.iter_mut().filter(|(_, slot)| slot.paused && slot.queue.room() > 0)
-            {
-                slot.paused = false;
+        for (topic, partitions) in self.lock().iter() {
+            let has_room = |slot: &Slot| slot.paused.load(Ordering::Relaxed) && slot.queue.room() > 0;
+            for (&partition, slot) in partitions.iter().filter(|(_, slot)| has_room(slot)) {
+                slot.paused.store(false, Ordering::Relaxed);
                 resumable.push(TopicPartition { topic: Arc::clone(topic), partition });
             }
         }
@@ -109,7 +121,7 @@ impl Assignment {
     }
 
     pub(super) fn any_paused(&self) -> bool {
-        self.lock().values().flat_map(HashMap::values).any(|slot| slot.paused)
+        self.lock().values().flat_map(HashMap::values).any(|slot| slot.paused.load(Ordering::Relaxed))
     }
 
     /// Tells the consumer, unless nobody listens any more.
@@ -126,8 +138,16 @@ impl Assignment {
             for partition in partitions(list) {
                 // Where the group goes on is not known here, so nothing counts as done until something is.
                 let queue = Arc::new(Queue::new(self.limits, -1, None));
-                let slot = Slot { queue: Arc::clone(&queue), paused: false, next: 0 };
-                topics.entry(Arc::clone(&partition.topic)).or_default().insert(partition.partition, slot);
+                let slot = Slot {
+                    topic: Arc::clone(&partition.topic),
+                    partition: partition.partition,
+                    queue: Arc::clone(&queue),
+                    paused: AtomicBool::new(false),
+                    next: AtomicI64::new(0),
+                    gone: AtomicBool::new(false),
+                };
+                let slots = topics.entry(Arc::clone(&partition.topic)).or_default();
+                slots.insert(partition.partition, Arc::new(slot));
                 assigned.push(AssignedPartition { partition, queue });
             }
         }
@@ -155,7 +175,7 @@ impl Assignment {
         for partition in gone {
             let slot = topics.get_mut(&partition.topic).and_then(|slots| slots.remove(&partition.partition));
             if let Some(slot) = slot {
-                slot.queue.close();
+                slot.close();
             }
             metrics::lag(&partition.topic, partition.partition).set(0);
         }
@@ -165,7 +185,7 @@ impl Assignment {
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         let mut topics = self.lock();
-        topics.values().flat_map(HashMap::values).for_each(|slot| slot.queue.close());
+        topics.values().flat_map(HashMap::values).for_each(|slot| slot.close());
         topics.clear();
     }
 
@@ -236,20 +256,4 @@ pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>)
         list.add_partition(topic, *partition);
     }
     list
-}
-
-fn record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
-    let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec().into();
-    let headers = message
-        .headers()
-        .map(|headers| headers.iter().map(|header| (header.key.to_owned(), bytes(header.value))).collect());
-    Record {
-        topic: Arc::clone(topic),
-        partition: message.partition(),
-        offset: message.offset(),
-        key: bytes(message.key()),
-        payload: bytes(message.payload()),
-        headers: headers.unwrap_or_default(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-    }
 }

@@ -152,6 +152,9 @@ pub struct KafkaSourceConfig {
     pub fetch_bytes: u32,
     /// Most bytes that are fetched ahead of the queues, over all partitions. 8 MiB by default.
     pub fetch_ahead_bytes: u64,
+    /// Whether headers of records are read, as is the default. Where nobody looks at them it can be turned off: librdkafka
+    /// parses them one record at a time, also where there are none, which is a fifth of the cost of a small record.
+    pub headers: bool,
 }
 
 impl KafkaSourceConfig {
@@ -172,6 +175,7 @@ impl KafkaSourceConfig {
             fetch_wait: Duration::from_millis(500),
             fetch_bytes: 1 << 20,
             fetch_ahead_bytes: 8 << 20,
+            headers: true,
         }
     }
 

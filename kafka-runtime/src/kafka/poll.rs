@@ -3,9 +3,11 @@
 //! One thread calls [`BaseConsumer::poll`] all the time, also when every partition is paused: that is what keeps the member
 //! in its group and runs the rebalance callback. It never waits for a worker: a partition whose queue is full is paused,
 //! and resumed when half of the queue is free. Pausing throws away what librdkafka has fetched ahead, and resuming fetches
-//! on after the last record that was handed over, so nothing is skipped.
+//! on after the last record that was handed over, so nothing is skipped. Records that are there already are gathered into
+//! [runs](super::run).
 
-use super::assignment::{Assignment, Taken, list};
+use super::assignment::{Assignment, list};
+use super::run::Run;
 use crate::error::Error;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -18,43 +20,73 @@ const WAIT: Duration = Duration::from_millis(100);
 /// How often paused partitions are looked at; their workers still have half a queue then.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-pub(super) fn run(consumer: Arc<BaseConsumer<Assignment>>, closing: &AtomicBool) {
+pub(super) fn run(consumer: Arc<BaseConsumer<Assignment>>, closing: &AtomicBool, with_headers: bool) {
     let assignment = Arc::clone(consumer.context());
-    let mut paused = false;
-    let mut looked = Instant::now();
+    let mut poller = Poller { consumer: &consumer, run: Run::new(with_headers), paused: None };
     while !closing.load(Ordering::SeqCst) {
-        match consumer.poll(if paused { LOOK_EVERY } else { WAIT }) {
-            None => {}
+        match consumer.poll(poller.wait()) {
+            None => poller.hand_over(),
             Some(Ok(message)) => {
-                if let Taken::Full(partition) = assignment.take(&message) {
-                    paused = true;
-                    if let Err(error) = consumer.pause(&list([&partition])) {
-                        // It goes on being fetched; the queue takes more than it should until it is resumed.
-                        tracing::warn!(%error, %partition, "cannot pause");
-                    }
+                if !poller.run.takes(&message) {
+                    poller.hand_over();
+                    poller.run.begin(&assignment, &message);
                 }
+                poller.run.add(&message);
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
-                let error = Error::Kafka { action: "consume", source: error };
-                assignment.tell(Err(error));
+                assignment.tell(Err(Error::Kafka { action: "consume", source: error }));
                 break;
             }
             // Reported to the context as well; librdkafka goes on by itself.
             Some(Err(error)) => tracing::debug!(%error, "poll"),
         }
-        if paused && looked.elapsed() >= LOOK_EVERY {
-            looked = Instant::now();
-            let resumable = assignment.resumable();
-            if !resumable.is_empty()
-                && let Err(error) = consumer.resume(&list(&resumable))
-            {
-                tracing::error!(%error, "cannot resume");
-            }
-            paused = assignment.any_paused();
-        }
     }
     assignment.close();
     leave(consumer);
+}
+
+struct Poller<'a> {
+    consumer: &'a BaseConsumer<Assignment>,
+    run: Run,
+    /// While partitions are paused: when they were looked at.
+    paused: Option<Instant>,
+}
+
+impl Poller<'_> {
+    /// How long to wait for the next record. What is gathered does not wait for what is not there yet.
+    fn wait(&self) -> Duration {
+        match (self.run.is_empty(), self.paused) {
+            (false, _) => Duration::ZERO,
+            (true, Some(_)) => LOOK_EVERY,
+            (true, None) => WAIT,
+        }
+    }
+
+    /// Gives what is gathered to its worker, pauses its partition if there is no room for more, and resumes those that have
+    /// room again.
+    fn hand_over(&mut self) {
+        if let Some(partition) = self.run.hand_over() {
+            self.paused.get_or_insert_with(Instant::now);
+            if let Err(error) = self.consumer.pause(&list([&partition])) {
+                // It goes on being fetched; the queue takes more than it should until it is resumed.
+                tracing::warn!(%error, %partition, "cannot pause");
+            }
+        }
+        if self.paused.is_some_and(|looked| looked.elapsed() >= LOOK_EVERY) {
+            self.resume();
+        }
+    }
+
+    fn resume(&mut self) {
+        let assignment = self.consumer.context();
+        let resumable = assignment.resumable();
+        if !resumable.is_empty()
+            && let Err(error) = self.consumer.resume(&list(&resumable))
+        {
+            tracing::error!(%error, "cannot resume");
+        }
+        self.paused = assignment.any_paused().then(Instant::now);
+    }
 }
 
 /// Closes the consumer on this thread: that leaves the group and takes a moment. A commit may still hold it.

@@ -72,8 +72,9 @@ impl KafkaSource {
         let weak = Arc::downgrade(&consumer);
         let (end, ended) = oneshot::channel();
         let name = "kafka-source";
+        let with_headers = self.config.headers;
         let run = move || {
-            poll::run(consumer, &closing);
+            poll::run(consumer, &closing, with_headers);
             // Nobody may be waiting.
             let _ = end.send(());
         };

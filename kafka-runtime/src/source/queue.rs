@@ -3,9 +3,11 @@
 use crate::record::Record;
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::vec;
 
 /// How much a [`Queue`] holds. Either limit makes it full; one record more than `bytes` allows gets in, so that a large
 /// record can pass.
@@ -33,7 +35,9 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Inner {
-    records: VecDeque<Record>,
+    /// Records as they came, in runs, so that a run that is a batch by itself is never copied.
+    runs: VecDeque<vec::IntoIter<Record>>,
+    records: usize,
     bytes: usize,
     waker: Option<Waker>,
     closed: bool,
@@ -41,12 +45,45 @@ struct Inner {
 
 impl Inner {
     fn is_full(&self, limits: QueueLimits) -> bool {
-        self.records.len() >= limits.records || self.bytes >= limits.bytes
+        self.records >= limits.records || self.bytes >= limits.bytes
     }
 
-    fn push(&mut self, record: Record) {
-        self.bytes += record.size();
-        self.records.push_back(record);
+    fn push(&mut self, run: Vec<Record>) {
+        if !run.is_empty() {
+            self.records += run.len();
+            self.bytes += run.iter().map(Record::size).sum::<usize>();
+            self.runs.push_back(run.into_iter());
+        }
+    }
+
+    /// Records from the front within both limits, but at least one if there is one.
+    fn take(&mut self, max_records: usize, max_bytes: usize) -> Vec<Record> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(run) = self.runs.front_mut() {
+            let mut count = 0;
+            for record in run.as_slice() {
+                let (records, size) = (batch.len() + count, record.size());
+                if records > 0 && (records >= max_records || bytes + size > max_bytes) {
+                    break;
+                }
+                bytes += size;
+                count += 1;
+            }
+            let whole = count == run.len();
+            // A whole run keeps its allocation.
+            let records = if whole { mem::take(run).collect() } else { run.take(count).collect::<Vec<_>>() };
+            match batch.is_empty() {
+                true => batch = records,
+                false => batch.extend(records),
+            }
+            if !whole {
+                break;
+            }
+            self.runs.pop_front();
+        }
+        self.records -= batch.len();
+        self.bytes -= bytes;
+        batch
     }
 }
 
@@ -72,13 +109,13 @@ impl Queue {
         }
     }
 
-    /// Adds a record whether there is room or not; says whether the queue is full now.
-    pub(crate) fn push(&self, record: Record) -> bool {
+    /// Takes all of `run`, whether there is room or not; says whether the queue is full now.
+    pub(crate) fn push(&self, run: Vec<Record>) -> bool {
         let mut inner = self.lock();
         if inner.closed {
             return false;
         }
-        inner.push(record);
+        inner.push(run);
         let full = inner.is_full(self.limits);
         Self::wake(inner);
         full
@@ -90,20 +127,22 @@ impl Queue {
         if inner.closed {
             return 0;
         }
-        let before = inner.records.len();
-        for record in records {
-            if inner.is_full(self.limits) {
-                break;
-            }
-            inner.push(record);
-        }
-        let added = inner.records.len() - before;
+        let (mut room, mut bytes) = (self.limits.records.saturating_sub(inner.records), inner.bytes);
+        let fits = |record: &Record| {
+            let fits = room > 0 && bytes < self.limits.bytes;
+            room = room.saturating_sub(1);
+            bytes += record.size();
+            fits
+        };
+        let run: Vec<Record> = records.take_while(fits).collect();
+        let added = run.len();
+        inner.push(run);
         Self::wake(inner);
         added
     }
 
     fn wake(mut inner: MutexGuard<'_, Inner>) {
-        let waker = if inner.records.is_empty() { None } else { inner.waker.take() };
+        let waker = if inner.records == 0 { None } else { inner.waker.take() };
         drop(inner);
         if let Some(waker) = waker {
             waker.wake();
@@ -113,7 +152,7 @@ impl Queue {
     /// How many records may be added; 0 until at least half of the queue is free, so that it is refilled in large steps.
     pub(crate) fn room(&self) -> usize {
         let inner = self.lock();
-        let free = self.limits.records.saturating_sub(inner.records.len());
+        let free = self.limits.records.saturating_sub(inner.records);
         if inner.closed || free * 2 < self.limits.records || inner.bytes * 2 > self.limits.bytes {
             0
         } else {
@@ -130,8 +169,8 @@ impl Queue {
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        inner.records.clear();
-        inner.bytes = 0;
+        (inner.records, inner.bytes) = (0, 0);
+        inner.runs.clear();
         if let Some(waker) = inner.waker.take() {
             drop(inner);
             waker.wake();
@@ -161,24 +200,13 @@ impl Queue {
             if inner.closed {
                 return Poll::Ready(None);
             }
-            if inner.records.is_empty() {
+            if inner.records == 0 {
                 if !inner.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                     inner.waker = Some(context.waker().clone());
                 }
                 return Poll::Pending;
             }
-            let mut bytes = 0;
-            let mut count = 0;
-            for record in inner.records.iter().take(max_records.max(1)) {
-                let size = record.size();
-                if count > 0 && bytes + size > max_bytes {
-                    break;
-                }
-                bytes += size;
-                count += 1;
-            }
-            inner.bytes -= bytes;
-            Poll::Ready(Some(inner.records.drain(..count).collect()))
+            Poll::Ready(Some(inner.take(max_records, max_bytes)))
         })
         .await;
         self.progressed();
@@ -245,6 +273,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn batches_need_not_be_cut_where_runs_end() {
+        let queue = Queue::new(LIMITS, 0, None);
+        for run in [0..2, 2..3, 3..7, 7..8] {
+            queue.push(run.map(|offset| record(offset, 10)).collect());
+        }
+        assert_eq!(offsets(queue.next_batch(4, 1000).await), [0, 1, 2, 3]);
+        assert_eq!(offsets(queue.next_batch(10, 20).await), [4, 5]);
+        assert_eq!(offsets(queue.next_batch(10, 1000).await), [6, 7]);
+        assert_eq!(queue.room(), 10);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_takes_no_more_and_a_large_record_passes() {
         let queue = Queue::new(LIMITS, 0, None);
         assert_eq!(queue.extend((0..20).map(|offset| record(offset, 1))), 10);
@@ -273,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_queue_gives_nothing_and_takes_nothing() {
         let queue = Queue::new(LIMITS, 0, None);
-        queue.push(record(0, 1));
+        queue.push(vec![record(0, 1)]);
         queue.close();
         assert!(queue.next_batch(1, 1).await.is_none());
         assert_eq!(queue.extend(std::iter::once(record(1, 1))), 0);

@@ -53,7 +53,7 @@ impl Ward {
                     |index| Rejected { index, reason: format!("ill: {}", payload(&batch.records[index])) };
                 // The last one first: letters are in the order of their records all the same.
                 let rejected: Vec<_> = indexes.rev().map(reject).collect();
-                batch.records.retain(|record| !bad(record));
+                batch.records = batch.records.into_iter().filter(|record| !bad(record)).collect();
                 take.add(&batch);
                 Ok::<_, kafka_runtime::HandlerError>(Outcome { rejected })
             }
