@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) fetch_bytes: u64,
     pub(super) fetch_ahead: u64,
     pub(super) fetch_wait: Duration,
+    pub(super) fetch_headers: bool,
     pub(super) queue_records: usize,
     pub(super) queue_bytes: u64,
     pub(super) batch_records: usize,

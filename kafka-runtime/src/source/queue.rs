@@ -182,7 +182,7 @@ impl Queue {
     pub(crate) async fn filled(&self, records: usize, bytes: usize) {
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
-            let is_filled = inner.records.len() >= records || inner.bytes >= bytes;
+            let is_filled = inner.records >= records || inner.bytes >= bytes;
             if is_filled || inner.is_full(self.limits) || inner.closed {
                 return Poll::Ready(());
             }
