@@ -37,7 +37,7 @@ mod messages;
 #[path = "behaviour/sync.rs"]
 mod sync;
 
-/// A test that takes longer has failed; with more rounds of kills it may take longer.
+/// A test that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Tests wait most of their time, so more of them run at once than there are cores.
 const THREADS: usize = 6;
@@ -235,10 +235,10 @@ fn trial<F: Future<Output = Result<()>>>(
     name: String,
     body: impl FnOnce() -> F + Send + 'static,
 ) -> Trial {
-    let (runtime, limit) = (Arc::clone(runtime), LIMIT * load::rounds());
+    let runtime = Arc::clone(runtime);
     Trial::test(name, move || {
         let ended =
-            runtime.block_on(async { timeout(limit, body()).await.context("it did not end in time")? });
+            runtime.block_on(async { timeout(LIMIT, body()).await.context("it did not end in time")? });
         ended.map_err(|error| Failed::from(format!("{error:#}")))
     })
 }

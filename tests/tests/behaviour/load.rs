@@ -136,8 +136,3 @@ pub(crate) fn report(what: &str, acknowledged: usize) {
     // Whoever closed the output does not want to know.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
-
-/// How often each program is killed: `GODWIT_TEST_KILLS`, or once.
-pub(crate) fn rounds() -> u32 {
-    std::env::var("GODWIT_TEST_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
-}
