@@ -1,6 +1,16 @@
 //! Compares what was seen with what is stored, line by line of the promise.
 
-use super::{ledger::Ledger, store::StoreView};
+mod case;
+mod claims;
+mod devices;
+mod stored;
+
+use super::{
+    ledger::{Ledger, Outcome, Seen},
+    store::StoreView,
+    workload::NOT_TAKEN,
+};
+use case::Case;
 use std::{collections::BTreeMap, fmt};
 
 /// Examples that are kept of each kind of finding.
@@ -144,10 +154,59 @@ impl fmt::Display for Verdict {
 }
 
 /// Compares a ledger with the store.
-pub fn check(ledger: &Ledger, _store: &StoreView) -> Verdict {
-    let mut verdict = Verdict::default();
+pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
+    let case = Case::new(ledger, store);
+    let mut verdict = Verdict { figures: figures(ledger, store), ..Verdict::default() };
+    stored::numbers(&case, &mut verdict);
+    stored::sends(&case, &mut verdict);
+    stored::order(&case, &mut verdict);
+    stored::changes(&case, &mut verdict);
+    stored::histories(&case, &mut verdict);
+    devices::receipts(&case, &mut verdict);
+    claims::check(&case, &mut verdict);
+    for (device, at, reason) in &ledger.ended {
+        verdict.find(Kind::Stuck, || format!("{} ended at {at} ms: {reason}", case.device(*device)));
+    }
     for unfinished in &ledger.unfinished {
         verdict.find(Kind::Stuck, || unfinished.clone());
     }
     verdict
 }
+
+fn figures(ledger: &Ledger, store: &StoreView) -> Figures {
+    let mut figures = Figures {
+        later_acks: ledger.later_acks.len() as u64,
+        stored: store.conversations.values().map(|conversation| conversation.entries.len() as u64).sum(),
+        read: ledger.histories.iter().map(|history| history.entries.len() as u64).sum(),
+        changes: ledger.changes.len() as u64,
+        conversations: store.conversations.len() as u64,
+        devices: ledger.devices.len() as u64,
+        ..Figures::default()
+    };
+    for send in &ledger.sends {
+        match &send.outcome {
+            Outcome::Refused { code, .. } if code == NOT_TAKEN => continue,
+            Outcome::Refused { .. } => figures.refused += 1,
+            Outcome::Acked { .. } => figures.acked += 1,
+            Outcome::Unknown => figures.unknown += 1,
+        }
+        figures.sent += 1;
+    }
+    for life in ledger.devices.iter().flat_map(|device| &device.lives) {
+        figures.lives += 1;
+        for seen in &life.seen {
+            match seen {
+                Seen::Entry(receipt) => {
+                    figures.receipts += 1;
+                    figures.live += u64::from(receipt.live);
+                }
+                Seen::Complete { .. } => figures.claims += 1,
+                Seen::Counted { .. } | Seen::Unreadable { .. } => {}
+            }
+        }
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests;

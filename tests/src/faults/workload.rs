@@ -82,6 +82,9 @@ enum Order {
     Doze(Duration),
 }
 
+/// Code of a send that its device did not even take: nobody has ever tried it.
+pub(super) const NOT_TAKEN: &str = "not_taken";
+
 /// A running workload.
 #[derive(Debug)]
 pub struct Workload {

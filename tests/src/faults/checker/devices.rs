@@ -74,7 +74,8 @@ fn shown(case: &Case<'_>, device: DeviceId, receipt: &Receipt, course: &mut Cour
         return;
     }
     let expected = stay.map_or(seq, |stay| stay.from.max(course.last + 1));
-    if seq > expected {
+    // A number that nobody has is a gap of the store.
+    if (expected..seq).any(|missing| case.at(conversation, missing).is_some()) {
         verdict.find(Kind::Incomplete, || format!("{} without {expected} to {}", what(), seq - 1));
         lost(case, device, conversation, expected..seq, verdict);
     }

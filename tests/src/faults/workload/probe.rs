@@ -1,9 +1,6 @@
 //! Whether everything works, from end to end.
 
-use super::{
-    Order,
-    stage::{NOT_TAKEN, Stage},
-};
+use super::{NOT_TAKEN, Order, stage::Stage};
 use crate::faults::ledger::Id;
 use anyhow::{Result, bail};
 use std::{collections::HashSet, time::Duration};

@@ -247,7 +247,9 @@ impl Session<'_> {
                 && self.device.random.random_bool(COPY)
                 && sibling.try_send(Order::Copy(job.clone())).is_ok()
             {
-                self.device.lanes.copied(&job);
+                if self.device.lanes.copied(&job) {
+                    self.device.seat.book.unordered(job.send);
+                }
             }
             self.feed(send(&job), Asked::Send(job)).await?;
         }

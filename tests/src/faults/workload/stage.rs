@@ -1,7 +1,7 @@
 //! Everybody at their places: accounts, tokens, lines, running devices, groups.
 
 use super::{
-    Options, Order,
+    NOT_TAKEN, Options, Order,
     book::{Book, Job},
     cast::{Cast, Group},
     device::{Seat, Tokens},
@@ -247,9 +247,6 @@ impl Stage {
         book
     }
 }
-
-/// Code of a message that its device did not even take: it was never sent.
-pub(super) const NOT_TAKEN: &str = "not_taken";
 
 /// The devices of a user: registered, logged in, each with its line.
 async fn accounts(

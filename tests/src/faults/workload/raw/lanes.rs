@@ -60,14 +60,15 @@ impl Lanes {
         removed.is_some_and(|outgoing| outgoing.tries == 1 && !outgoing.copied)
     }
 
-    /// Another device sends it as well.
-    pub(super) fn copied(&mut self, job: &Job) {
+    /// Another device sends it as well. Gives whether that may put it before one that is on the wire.
+    pub(super) fn copied(&mut self, job: &Job) -> bool {
         let lane = self.lanes.get_mut(&job.conversation).into_iter();
         for outgoing in
             lane.flat_map(|lane| &mut lane.outgoing).filter(|outgoing| outgoing.job.send == job.send)
         {
             outgoing.copied = true;
         }
+        self.depth > 1
     }
 
     /// A message was refused for now: its conversation waits. Gives the messages whose order is lost by that.
