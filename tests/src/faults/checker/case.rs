@@ -9,8 +9,10 @@ use std::collections::{HashMap, HashSet};
 /// A stretch of a conversation that a user may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stay {
-    /// The first number.
+    /// The first number that they see.
     pub(super) from: u64,
+    /// The number with which they came.
+    pub(super) joined: u64,
     /// The last number, once the user is out.
     pub(super) to: Option<u64>,
 }
@@ -56,7 +58,7 @@ impl<'a> Case<'a> {
             for user in
                 direct.flat_map(abi::ids::Conversation::direct_members).filter_map(|name| users.get(name))
             {
-                case.stays.insert((number, *user), vec![Stay { from: 1, to: None }]);
+                case.stays.insert((number, *user), vec![Stay { from: 1, joined: 1, to: None }]);
             }
             case.follow(number, entries, &users);
         }
@@ -86,7 +88,7 @@ impl<'a> Case<'a> {
             for user in joined.into_iter().filter_map(|name| users.get(name)) {
                 let stays = self.stays.entry((conversation, *user)).or_default();
                 if stays.last().is_none_or(|stay| stay.to.is_some()) {
-                    stays.push(Stay { from: if sees_all { 1 } else { seq }, to: None });
+                    stays.push(Stay { from: if sees_all { 1 } else { seq }, joined: seq, to: None });
                 }
             }
             for user in left.into_iter().filter_map(|name| users.get(name)) {

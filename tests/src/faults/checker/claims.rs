@@ -60,8 +60,8 @@ fn claimed(
         let Some(at) = counted.partition_point(|(count, _)| *count <= seq).checked_sub(1) else { continue };
         let needed = counted[at].1;
         let has = positions.get(&conversation).copied().unwrap_or(0);
-        // Who was removed meanwhile can't fetch what they lack.
-        let visible = case.open_stay(conversation, user).is_some_and(|stay| stay.from <= needed);
+        // Who was removed meanwhile could not fetch what they lacked.
+        let visible = case.open_stay(conversation, user).is_some_and(|stay| stay.joined <= needed);
         if has < needed && visible {
             verdict.find(Kind::Lied, || {
                 format!(

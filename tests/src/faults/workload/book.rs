@@ -265,12 +265,16 @@ impl Book {
         }
     }
 
-    /// Waits until each of these devices was shown each of these messages. One at a time.
-    pub(super) async fn wait_for(&self, expected: HashSet<(DeviceId, Id)>) {
-        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = expected;
+    /// From now on each of these devices is to be shown each of these messages. One such set at a time.
+    pub(super) fn expect(&self, receipts: HashSet<(DeviceId, Id)>) {
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = receipts;
+    }
+
+    /// Waits for all that is expected.
+    pub(super) async fn expected(&self) {
         loop {
             let probed = self.probed.notified();
-            if self.probe.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            if self.waits_for() == 0 {
                 return;
             }
             probed.await;

@@ -21,6 +21,7 @@ pub(super) async fn run(stage: &Stage, patience: Duration) -> Result<Duration> {
         .filter_map(|(_, job)| Id::parse(&job.client_msg_id))
         .flat_map(|id| stage.cast.probes.iter().map(move |(device, _)| (*device, id)))
         .collect();
+    stage.book.expect(expected);
     for (device, job) in jobs {
         let send = job.send;
         if !stage.hands[device as usize].order(Order::Send(job)) {
@@ -28,8 +29,7 @@ pub(super) async fn run(stage: &Stage, patience: Duration) -> Result<Duration> {
             bail!("a device that probes has not sent what it was given earlier");
         }
     }
-    let arrived = stage.book.wait_for(expected);
-    match timeout(patience, arrived).await {
+    match timeout(patience, stage.book.expected()).await {
         Ok(()) => Ok(begun.elapsed()),
         Err(_) => bail!("{} receipts of a probe are missing after {patience:?}", stage.book.waits_for()),
     }
