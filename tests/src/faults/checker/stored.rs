@@ -2,11 +2,11 @@
 
 use super::{Kind, Verdict, case::Case};
 use crate::faults::{
-    ledger::{Conversation, DeviceId, Id, Millis, Outcome, Send, User},
+    ledger::{Change, Conversation, DeviceId, Id, Millis, Outcome, Send, User},
     store::{Content, Stored},
     workload::NOT_TAKEN,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// P4: the numbers of every conversation are 1, 2, 3, ...; P2: each message is in it once.
 pub(super) fn numbers(case: &Case<'_>, verdict: &mut Verdict) {
@@ -107,57 +107,56 @@ fn refusal(case: &Case<'_>, send: &Send, verdict: &mut Verdict) {
     }
 }
 
-/// P3: a sender's messages are in the order in which they were sent.
+/// P3: a device's messages are in the order in which they were sent.
 pub(super) fn order(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut by_device: HashMap<(DeviceId, Conversation), (u64, &Send)> = HashMap::new();
-    let mut by_user: HashMap<(User, Conversation), Vec<(u64, Millis, Millis, &Send)>> = HashMap::new();
-    for send in &case.ledger.sends {
-        let Outcome::Acked { message_id, at } = send.outcome else { continue };
-        let Some(seq) = case.place(send.conversation, message_id) else { continue };
-        by_user.entry((case.sender(send), send.conversation)).or_default().push((seq, send.began, at, send));
-        if !send.ordered {
-            continue;
-        }
-        let last = by_device.entry((send.device, send.conversation)).or_insert((seq, send));
+    let mut last: HashMap<(DeviceId, Conversation), (u64, &Send)> = HashMap::new();
+    for (seq, _, send) in acked(case).filter(|(.., send)| send.ordered) {
+        let last = last.entry((send.device, send.conversation)).or_insert((seq, send));
         if seq < last.0 {
             verdict.find(Kind::OutOfOrder, || {
-                format!(
-                    "{} is stored as {seq}, and {}, sent before it, as {}",
-                    case.send(send),
-                    case.send(last.1),
-                    last.0
-                )
+                let (before, send) = (case.send(last.1), case.send(send));
+                format!("{send} is stored as {seq}, and {before}, sent before it, as {}", last.0)
             });
         } else {
             *last = (seq, send);
         }
     }
-    // Whichever of the user's devices: what was begun after the acknowledgement of another comes after it.
-    for sends in by_user.values_mut() {
-        sends.sort_unstable_by_key(|(seq, ..)| *seq);
-        let mut latest: Option<(Millis, u64, &Send)> = None;
-        for &(seq, began, at, send) in &*sends {
-            if let Some((other_began, other_seq, other)) = latest
-                && at < other_began
-            {
+}
+
+/// P3: what a user sent from whichever device after the acknowledgement of another message comes after that.
+pub(super) fn order_of_users(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut by_user: HashMap<(User, Conversation), BTreeMap<u64, (Millis, &Send)>> = HashMap::new();
+    for (seq, at, send) in acked(case) {
+        by_user.entry((case.sender(send), send.conversation)).or_default().insert(seq, (at, send));
+    }
+    for sends in by_user.values() {
+        // Of those that are stored before, the one that was begun last.
+        let mut latest: Option<(u64, &Send)> = None;
+        for (&seq, &(at, send)) in sends {
+            if let Some((before, other)) = latest.filter(|(_, other)| at < other.began) {
                 verdict.find(Kind::OutOfOrder, || {
-                    format!(
-                        "{}, acknowledged at {at} ms, is stored as {seq}, after {}, which is {other_seq}",
-                        case.send(send),
-                        case.send(other)
-                    )
+                    let (send, other) = (case.send(send), case.send(other));
+                    format!("{send}, acknowledged at {at} ms, is stored as {seq}, after {other}, which is {before}")
                 });
             }
-            if latest.is_none_or(|(latest, ..)| began > latest) {
-                latest = Some((began, seq, send));
+            if latest.is_none_or(|(_, latest)| send.began > latest.began) {
+                latest = Some((seq, send));
             }
         }
     }
 }
 
+/// The acknowledged sends that are stored, in the order in which they were begun: number, time of the acknowledgement.
+fn acked<'a>(case: &'a Case<'_>) -> impl Iterator<Item = (u64, Millis, &'a Send)> {
+    case.ledger.sends.iter().filter_map(|send| match send.outcome {
+        Outcome::Acked { message_id, at } => Some((case.place(send.conversation, message_id)?, at, send)),
+        _ => None,
+    })
+}
+
 /// P1: an answered change of a group is stored as answered. P8: who was removed sends no more.
 pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut by_member: HashMap<(Conversation, User), Vec<(Millis, Millis, bool)>> = HashMap::new();
+    let mut by_member: HashMap<(Conversation, User), Vec<&Change>> = HashMap::new();
     for change in &case.ledger.changes {
         let stored = case.place(change.conversation, change.message_id);
         if stored != Some(u64::from(change.conversation_seq)) {
@@ -172,21 +171,20 @@ pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
                 )
             });
         }
-        let changes = by_member.entry((change.conversation, change.user)).or_default();
-        changes.push((change.began, change.at, change.joined));
+        by_member.entry((change.conversation, change.user)).or_default().push(change);
     }
     for send in &case.ledger.sends {
         let Outcome::Acked { at, .. } = send.outcome else { continue };
         let Some(changes) = by_member.get(&(send.conversation, case.sender(send))) else { continue };
         // Changes are one after the other, so the last one before the send says where the user was.
-        let next = changes.partition_point(|(_, answered, _)| *answered < send.began);
-        let was_out = next.checked_sub(1).is_some_and(|last| !changes[last].2);
-        if was_out && changes.get(next).is_none_or(|(began, ..)| at < *began) {
+        let next = changes.partition_point(|change| change.at < send.began);
+        let was_out = next.checked_sub(1).is_some_and(|last| !changes[last].joined);
+        if was_out && changes.get(next).is_none_or(|change| at < change.began) {
             verdict.find(Kind::Unauthorised, || {
                 format!(
                     "{} was taken from a member who had been removed at {} ms",
                     case.send(send),
-                    changes[next - 1].1
+                    changes[next - 1].at
                 )
             });
         }

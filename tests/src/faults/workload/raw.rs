@@ -75,7 +75,7 @@ struct Device {
 
 /// Runs the device until the run is over.
 pub(super) async fn run(seat: Seat) {
-    let depth = if seat.id % PIPELINES == 0 && !seat.probes { DEPTH } else { 1 };
+    let depth = if seat.id.is_multiple_of(PIPELINES) && !seat.probes { DEPTH } else { 1 };
     let mut device = Device {
         random: StdRng::seed_from_u64(seat.id.into()),
         lanes: Lanes::new(depth),
@@ -246,10 +246,9 @@ impl Session<'_> {
             if let Some(sibling) = &self.device.seat.sibling
                 && self.device.random.random_bool(COPY)
                 && sibling.try_send(Order::Copy(job.clone())).is_ok()
+                && self.device.lanes.copied(&job)
             {
-                if self.device.lanes.copied(&job) {
-                    self.device.seat.book.unordered(job.send);
-                }
+                self.device.seat.book.unordered(job.send);
             }
             self.feed(send(&job), Asked::Send(job)).await?;
         }
@@ -308,15 +307,13 @@ impl Session<'_> {
                     seat.book.shown(seat.id, &entry, false);
                 }
             }
-            (Some(Frame::History(page)), Some(Asked::LookUp(conversation, seq))) => {
-                if page.entries.is_empty() {
-                    let conversation = seat.book.conversation(&conversation);
-                    let conversation_seq = super::book::number(seq);
-                    seat.book.saw(
-                        seat.id,
-                        Seen::Unreadable { conversation, conversation_seq, at: seat.book.now() },
-                    );
-                }
+            (Some(Frame::History(page)), Some(Asked::LookUp(conversation, seq)))
+                if page.entries.is_empty() =>
+            {
+                let conversation = seat.book.conversation(&conversation);
+                let conversation_seq = super::book::number(seq);
+                let at = seat.book.now();
+                seat.book.saw(seat.id, Seen::Unreadable { conversation, conversation_seq, at });
             }
             (Some(Frame::Pong(pong)), Some(Asked::Ping { closing, at })) => {
                 let equal = catch_up.told(pong.receiver_seq.unwrap_or_default());
