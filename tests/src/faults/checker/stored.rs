@@ -125,7 +125,7 @@ pub(super) fn order(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// P3: what a user sent from whichever device after the acknowledgement of another message comes after that.
 pub(super) fn order_of_users(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut by_user: HashMap<(User, Conversation), BTreeMap<u64, (Millis, &Send)>> = HashMap::new();
+    let mut by_user: HashMap<_, BTreeMap<u64, (Millis, &Send)>> = HashMap::new();
     for (seq, at, send) in acked(case) {
         by_user.entry((case.sender(send), send.conversation)).or_default().insert(seq, (at, send));
     }
