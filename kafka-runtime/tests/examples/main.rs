@@ -1,0 +1,5 @@
+//! Runs the examples as programs of their own, as a reader of their pages does. `cargo test -p kafka-runtime` builds them.
+#![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
+
+mod callbacks;
+mod support;
