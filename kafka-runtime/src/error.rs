@@ -33,6 +33,18 @@ pub enum Error {
         /// Why, in words for an operator; holds no secrets.
         reason: String,
     },
+    /// A consumer of a [`Runtime`](crate::Runtime) can't be made, or ended.
+    #[error("consumer {name}")]
+    Consumer {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A task panicked: a mistake in this crate.
+    #[error("panicked")]
+    Panicked,
     /// The topic is not as it was asked for, and that cannot be mended here.
     #[error("topic {topic}: {reason}")]
     Topic {

@@ -13,6 +13,7 @@
 //!
 //! # Modules
 //! - [`address`]: where records are read and written, and how, in one line or one section
+//! - [`runtime`]: several consumers and producers in one process, checked, started and stopped together
 //! - [`producer`]: the seam for writing, its errors and callbacks
 //! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
 //! - [`consumer`]: workers, retries, dead letters, commits
@@ -33,6 +34,7 @@ pub mod layers;
 pub mod log;
 pub mod observer;
 pub mod producer;
+pub mod runtime;
 pub mod source;
 pub mod topics;
 
@@ -60,6 +62,7 @@ pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{
     Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, Records, TopicPartition,
 };
+pub use runtime::Runtime;
 pub use source::{Event, InitialOffset, QueueLimits, Source};
 
 /// Any error, as a cause.

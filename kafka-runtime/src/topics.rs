@@ -148,29 +148,34 @@ async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), 
 
 /// What the topic is like; `None` if it is not there.
 async fn look(admin: &Admin, spec: &TopicSpec) -> Result<Option<Found>, Error> {
-    let client = Arc::clone(admin);
-    // Of all topics: asking for one that is not there would make it where brokers allow that.
-    let metadata = move || client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
-    let metadata = tokio::task::spawn_blocking(metadata).await.map_err(|_| Error::Closed)?;
-    let metadata = metadata.map_err(failed("look at the topics"))?;
-    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == spec.name) else {
-        return Ok(None);
-    };
-    let partitions = topic.partitions();
-    if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
-        // Made a moment ago and not known everywhere, or its brokers are away.
-        return Err(failed("look at a topic")(KafkaError::MetadataFetch(Code::LeaderNotAvailable)));
-    }
+    let (client, topic) = (Arc::clone(admin), spec.name.clone());
+    let found = tokio::task::spawn_blocking(move || replicas(&client, &topic));
+    let Some(mut found) = found.await.map_err(|_| Error::Closed)?? else { return Ok(None) };
     let resource = [ResourceSpecifier::Topic(&spec.name)];
     let configs = admin.describe_configs(&resource, &options()).await;
     let configs = configs.map_err(failed("look at a topic's settings"))?;
     // Whoever may write to a topic need not be allowed to see its settings.
     let settings = configs.into_iter().next().and_then(Result::ok);
     let min_in_sync = settings.as_ref().and_then(|resource| resource.get("min.insync.replicas"));
+    found.min_in_sync = min_in_sync.and_then(|entry| entry.value.as_ref()?.parse().ok());
+    Ok(Some(found))
+}
+
+/// The partitions of a topic and their replicas; `None` if it is not there. Blocks.
+fn replicas(admin: &Admin, topic: &str) -> Result<Option<Found>, Error> {
+    // Of all topics: asking for one that is not there would make it where brokers allow that.
+    let metadata =
+        admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed("look at the topics"))?;
+    let Some(topic) = metadata.topics().iter().find(|known| known.name() == topic) else { return Ok(None) };
+    let partitions = topic.partitions();
+    if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
+        // Made a moment ago and not known everywhere, or its brokers are away.
+        return Err(failed("look at a topic")(KafkaError::MetadataFetch(Code::LeaderNotAvailable)));
+    }
     Ok(Some(Found {
         partitions: partitions.len(),
         replication: partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
         in_sync: partitions.iter().map(|partition| partition.isr().len()).min().unwrap_or(0),
-        min_in_sync: min_in_sync.and_then(|entry| entry.value.as_ref()?.parse().ok()),
+        min_in_sync: None,
     }))
 }

@@ -4,9 +4,11 @@
 
 use kafka_runtime::topics::{TopicSpec, ensure};
 use kafka_runtime::{
-    Address, Error, Event, Health, KafkaProducer, KafkaSource, Producer, ProducerRecord, Source,
+    Address, Error, Event, HandlerError, Health, KafkaProducer, KafkaSource, Message, Producer,
+    ProducerRecord, Runtime, Source,
 };
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -57,6 +59,11 @@ async fn is_refused(address: &Address, why: &str) {
     assert!(matches!(refused, Error::Refused { .. }), "{refused:?}");
     let text = refused.to_string();
     assert!(text.contains(why) && !text.contains("sesame"), "{text}");
+
+    let handler = tower::service_fn(|_: Message| async { Ok::<_, HandlerError>(()) });
+    let runtime = Runtime::new().records("refused", address, handler).unwrap();
+    let refused = runtime.run(CancellationToken::new()).await.expect_err("it does not start");
+    assert!(refused.to_string().contains(why), "{refused}");
 
     let producer = KafkaProducer::new(&kafka, address.producer_config()).unwrap();
     let source = KafkaSource::new(address.source_config().unwrap().unwrap());

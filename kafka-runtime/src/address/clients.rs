@@ -7,7 +7,8 @@ use crate::consumer::{ConsumerConfig, Ordering, RetryPolicy};
 use crate::error::Error;
 use crate::kafka::{KafkaConfig, KafkaProducerConfig, KafkaSourceConfig};
 use crate::log::{LogConfig, LogTopic};
-use crate::source::QueueLimits;
+use crate::source::{InitialOffset, QueueLimits};
+use crate::topics::TopicSpec;
 use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
@@ -134,6 +135,27 @@ impl Address {
             commit_timeout: settings.commit_timeout,
             finish_timeout: settings.finish_timeout,
         }
+    }
+
+    /// Where the group begins in partitions that are new to it.
+    pub fn initial_offset(&self) -> InitialOffset {
+        self.settings.offset
+    }
+
+    /// What the topics must be like in Kafka. Dead letters are one partition, and stay until somebody has looked at them.
+    pub fn topic_specs(&self) -> Vec<TopicSpec> {
+        let settings = &self.settings;
+        let spec = |name: &String, partitions| TopicSpec {
+            partitions,
+            replication: settings.replication,
+            allow_fewer_replicas: settings.allow_fewer_replicas,
+            ..TopicSpec::existing(name)
+        };
+        let dead_letters = settings.dead_letters.iter().map(|topic| TopicSpec {
+            settings: vec![("retention.ms".into(), "-1".into())],
+            ..spec(topic, Some(1))
+        });
+        settings.topics.iter().map(|topic| spec(topic, settings.partitions)).chain(dead_letters).collect()
     }
 
     /// How long the checks before the start may take.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// How to reach the brokers.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// Brokers to ask first, `host:port`.
     pub brokers: Vec<String>,
@@ -60,7 +60,7 @@ impl KafkaConfig {
 }
 
 /// Settings of a [`KafkaProducer`](super::KafkaProducer).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaProducerConfig {
     /// Milliseconds that a record may wait for others to share its request. 0, the default, confirms a
     /// lone record soonest; at a thousand records a second 5 takes a third off the CPU of client and brokers together.

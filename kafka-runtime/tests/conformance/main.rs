@@ -13,6 +13,7 @@ mod kafka;
 mod keyed;
 mod letters;
 mod producing;
+mod runtime;
 mod support;
 mod topics;
 

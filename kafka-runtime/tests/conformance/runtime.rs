@@ -1,0 +1,195 @@
+//! Several consumers and producers on addresses, in one process.
+
+use crate::backend::brokers;
+use crate::support::{Handled, eventually};
+use kafka_runtime::{
+    Address, Error, HandlerError, Health, Message, Outcome, Producer, ProducerRecord, RecordHandler, Runtime,
+};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Where a test's topics are.
+struct Place {
+    text: String,
+    unique: String,
+    _folder: TempDir,
+}
+
+impl Place {
+    fn kafka() -> Self {
+        let text = format!("kafka://{}?replication=1", brokers().join(","));
+        Self { text, unique: unique(), _folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn log() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("log://{}?log.backlog=5000", folder.path().display());
+        Self { text, unique: unique(), _folder: folder }
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("{}-{name}", self.unique)
+    }
+
+    fn address(&self, topics: &[&str], group: &str, more: &str) -> Address {
+        let topics: Vec<String> = topics.iter().map(|topic| self.topic(topic)).collect();
+        let group = format!("{}-{group}", self.unique);
+        let text = format!("{}&partitions=3&topics={}&group={group}{more}", self.text, topics.join(","));
+        text.parse().unwrap()
+    }
+
+    async fn produce(&self, producer: &Arc<dyn Producer>, topic: &str, count: usize) {
+        for n in 0..count {
+            let record = ProducerRecord::new(self.topic(topic).into(), n.to_string(), format!("{topic}:{n}"));
+            producer.send(record).await.expect("acknowledged");
+        }
+    }
+}
+
+fn unique() -> String {
+    format!("test-{}", uuid::Uuid::new_v4().simple())
+}
+
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn handler(&self) -> impl RecordHandler {
+        let seen = self.clone();
+        tower::service_fn(move |message: Message| {
+            let seen = seen.clone();
+            async move {
+                let payload = String::from_utf8(message.record.payload.to_vec()).unwrap();
+                if payload.ends_with(":3") {
+                    return Err(HandlerError::reject("a three"));
+                }
+                seen.0.lock().unwrap().push(payload);
+                Ok(())
+            }
+        })
+    }
+
+    async fn reach(&self, count: usize) {
+        eventually(&format!("{count} records"), async || self.0.lock().unwrap().len() >= count).await;
+    }
+
+    fn of(&self, topic: &str) -> usize {
+        let seen = self.0.lock().unwrap();
+        seen.iter().filter(|payload| payload.starts_with(&format!("{topic}:"))).count()
+    }
+}
+
+async fn several_consumers_run_and_stop_together(place: Place) {
+    let both = place.address(&["a", "b"], "both", &format!("&dead_letters={}", place.topic("dead")));
+    let one = place.address(&["b"], "one", "&batch.records=2");
+    let dead = place.address(&["dead"], "people", "");
+    let (records, batches, letters) = (Seen::default(), Handled::default(), Handled::default());
+
+    let mut runtime = Runtime::new();
+    let producer = runtime.producer(&both).unwrap();
+    let most = Arc::new(Mutex::new(0));
+    let largest = Arc::clone(&most);
+    let counting = batches.deciding(move |batch| {
+        let mut largest = largest.lock().unwrap();
+        *largest = batch.records.len().max(*largest);
+        Ok(Outcome::default())
+    });
+    let runtime = runtime.records("both", &both, records.handler()).unwrap();
+    let runtime = runtime.batches("one", &one, counting).unwrap();
+    let runtime = runtime.batches("letters", &dead, letters.handler()).unwrap();
+    let health = runtime.health();
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    running.spawn(runtime.run(stop.clone()));
+
+    eventually("everything answers", async || health() == Health::Ready).await;
+    place.produce(&producer, "a", 10).await;
+    place.produce(&producer, "b", 20).await;
+    records.reach(28).await;
+    batches.reach(20).await;
+    letters.reach(2).await;
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.join_next()).await;
+    ended.expect("it stops").unwrap().unwrap().expect("it ends well");
+    assert_eq!((records.of("a"), records.of("b")), (9, 19));
+    assert!(*most.lock().unwrap() <= 2, "batch.records");
+    drop((producer, health));
+
+    // Each group goes on from where it was.
+    let again = Seen::default();
+    let mut runtime = Runtime::new();
+    let producer = runtime.producer(&both).unwrap();
+    let runtime = runtime.records("both", &both, again.handler()).unwrap();
+    let stop = CancellationToken::new();
+    running.spawn(runtime.run(stop.clone()));
+    place.produce(&producer, "new", 0).await;
+    let record = ProducerRecord::new(place.topic("a").into(), "k", "new:1");
+    producer.send(record).await.unwrap();
+    again.reach(1).await;
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(*again.0.lock().unwrap(), ["new:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_consumers_run_and_stop_together_on_the_embedded_log() {
+    several_consumers_run_and_stop_together(Place::log()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_consumers_run_and_stop_together_on_kafka() {
+    several_consumers_run_and_stop_together(Place::kafka()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_ends_with_an_error_stops_the_others_and_is_named() {
+    let place = Place::log();
+    let address = place.address(&["a"], "same", "");
+    let other = place.address(&["b"], "other", "");
+    let seen = Seen::default();
+    let runtime = Runtime::new().records("first", &address, seen.handler()).unwrap();
+    // One group can read a topic of the embedded log only once.
+    let runtime = runtime.records("second", &address, seen.handler()).unwrap();
+    let runtime = runtime.records("other", &other, seen.handler()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), runtime.run(CancellationToken::new())).await;
+    match ended.expect("all are stopped") {
+        Err(Error::Consumer { name, source }) => {
+            assert!(["first", "second"].contains(&&*name), "{name}");
+            assert!(matches!(*source, Error::Attached { .. }), "{source}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_run_is_refused_when_it_is_added() {
+    let place = Place::log();
+    let seen = Seen::default();
+    let fault = |result: Result<Runtime, Error>| match result {
+        Err(Error::Consumer { source, .. }) => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let address = place.address(&["a"], "g", "");
+    let runtime = || Runtime::new().records("a", &address, seen.handler()).unwrap();
+    assert_eq!(fault(runtime().records("a", &address, seen.handler())), "another consumer has this name");
+    let without: Address = "log:data".parse().unwrap();
+    assert!(fault(runtime().records("b", &without, seen.handler())).contains("needs a `group`"));
+    let by_key = place.address(&["a"], "g", "&ordering=key");
+    let handled = Handled::default();
+    assert!(fault(runtime().batches("b", &by_key, handled.handler())).contains("`ordering=key`"));
+    let other = place.address(&["a"], "g", "&log.keep=7");
+    assert!(fault(runtime().records("b", &other, seen.handler())).contains("is open with other options"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_runs_when_a_topic_is_missing() {
+    let place = Place::kafka();
+    let text = format!("{}&topics={}&group=g", place.text, place.topic("missing"));
+    let address: Address = text.parse().unwrap();
+    let seen = Seen::default();
+    let runtime = Runtime::new().records("missing", &address, seen.handler()).unwrap();
+    let error = runtime.run(CancellationToken::new()).await.expect_err("the topic is missing");
+    assert!(matches!(&error, Error::Topic { reason, .. } if reason.contains("does not exist")), "{error}");
+}
