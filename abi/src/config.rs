@@ -296,7 +296,8 @@ impl Config {
         let gateway = &self.gateway;
         check(gateway.max_body.bytes() > 0, "gateway.max_body: must be more than 0");
         check(
-            gateway.max_frame.bytes() >= gateway.max_body.bytes() / 3 * 4 + 4096,
+            gateway.max_frame.bytes()
+                >= (gateway.max_body.bytes() / 3).saturating_mul(4).saturating_add(4096),
             "gateway.max_frame: must be at least four thirds of gateway.max_body and 4KiB",
         );
         check(
@@ -306,6 +307,20 @@ impl Config {
         check(gateway.max_in_flight > 0, "gateway.max_in_flight: must be more than 0");
         check(gateway.heartbeat >= Duration::from_secs(1), "gateway.heartbeat: must be at least 1s");
         check(!gateway.hello_timeout.is_zero(), "gateway.hello_timeout: must be more than 0s");
+        let (day, year) = (Duration::from_secs(86_400), Duration::from_secs(366 * 86_400));
+        for (name, value, most, written) in [
+            ("gateway.hello_timeout", gateway.hello_timeout, day, "1day"),
+            ("gateway.heartbeat", gateway.heartbeat, day, "1day"),
+            ("gateway.drain", gateway.drain, day, "1day"),
+            ("pusher.deliver_timeout", self.pusher.deliver_timeout, day, "1day"),
+            ("auth.access_token_life", self.auth.access_token_life, year, "1year"),
+            ("kafka.linger", self.kafka.linger, day, "1day"),
+            ("kafka.produce_timeout", self.kafka.produce_timeout, day, "1day"),
+            ("kafka.session_timeout", self.kafka.session_timeout, day, "1day"),
+        ] {
+            // Beyond that, adding a time to now would overflow somewhere.
+            check(value <= most, &format!("{name}: must be at most {written}"));
+        }
         check(self.consumer.max_batch > 0, "consumer.max_batch: must be more than 0");
         check(self.db.max_connections > 0, "db.max_connections: must be more than 0");
         check(self.db.max_group_members > 1, "db.max_group_members: must be more than 1");
@@ -364,6 +379,18 @@ mod tests {
     #[test]
     fn the_defaults_are_without_fault() {
         assert_eq!(Config::default().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn p7_values_without_bound_are_refused() {
+        let mut config = Config::default();
+        config.gateway.heartbeat = Duration::MAX;
+        config.auth.access_token_life = Duration::from_secs(u64::MAX / 2);
+        config.gateway.max_body = ByteSize::new(u64::MAX);
+        let faults = config.faults().join("\n");
+        for key in ["gateway.heartbeat:", "auth.access_token_life:", "gateway.max_frame:"] {
+            assert!(faults.contains(key), "{key} is not in {faults}");
+        }
     }
 
     #[test]

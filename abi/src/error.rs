@@ -164,6 +164,26 @@ impl Fault {
     }
 }
 
+/// Where an [`excerpt`] is cut, in bytes.
+const EXCERPT: usize = 300;
+
+/// What somebody else wrote, for use in a sentence of ours: control characters are escaped, and what is long is cut.
+pub fn excerpt(text: impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    let mut excerpt = String::with_capacity(text.len().min(EXCERPT + 8));
+    for character in text.chars() {
+        if excerpt.len() >= EXCERPT {
+            excerpt.push('…');
+            break;
+        }
+        match character.is_control() {
+            true => excerpt.extend(character.escape_default()),
+            false => excerpt.push(character),
+        }
+    }
+    excerpt
+}
+
 /// A time to wait as the contract writes it: whole milliseconds, rounded up, 0 where not known.
 pub fn retry_after(wait: Option<Duration>) -> u32 {
     wait.map_or(0, |wait| u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX))
@@ -258,5 +278,11 @@ mod tests {
         assert_eq!(Fault::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
         let wait = Duration::from_micros(1_200_100);
         assert_eq!(Fault::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
+    }
+    #[test]
+    fn p7_an_excerpt_is_bounded_and_can_be_shown() {
+        assert_eq!(excerpt("unknown field `shout`"), "unknown field `shout`");
+        assert_eq!(excerpt("two\nlines \u{1b}[31m"), "two\\nlines \\u{1b}[31m");
+        assert!(excerpt("é".repeat(70_000)).len() < EXCERPT + 8);
     }
 }

@@ -1,6 +1,10 @@
 //! How an [`Entry`] travels in the log: the key that keeps a conversation in one partition, and the payload.
 
-use crate::{error::Fault, ids, v1::Entry};
+use crate::{
+    error::Fault,
+    ids,
+    v1::{Entry, GroupChange, HistoryVisibility, entry::Content, group_change::Change},
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -35,16 +39,21 @@ pub fn decode(payload: &Bytes) -> Result<Entry, Fault> {
     if ids::message_bytes(&entry.message_id).is_none() {
         return Err(Fault::invalid("message_id must be 32 hexadecimal digits"));
     }
-    if entry.content.is_none() {
-        return Err(Fault::invalid("the entry has no content"));
+    match &entry.content {
+        None => Err(Fault::invalid("the entry has no content")),
+        Some(Content::GroupChange(GroupChange { change: Some(Change::Created(created)) }))
+            if HistoryVisibility::try_from(created.history).is_err() =>
+        {
+            Err(Fault::invalid("history is a value that this version does not know"))
+        }
+        Some(_) => Ok(entry),
     }
-    Ok(entry)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Message, entry::Content, message::Body};
+    use crate::v1::{GroupCreated, Message, message::Body};
     use proptest::prelude::*;
 
     fn entry(text: &str) -> Entry {
@@ -63,13 +72,17 @@ mod tests {
 
     #[test]
     fn what_the_store_relies_on_is_checked() {
-        let spoil: [fn(&mut Entry); 6] = [
+        let spoil: [fn(&mut Entry); 7] = [
             |entry| entry.app.clear(),
             |entry| entry.conversation = "d:bob:alice".into(),
             |entry| entry.conversation = "nowhere".into(),
             |entry| entry.message_id = "x".into(),
             |entry| entry.sender = "a b".into(),
             |entry| entry.content = None,
+            |entry| {
+                let created = Change::Created(GroupCreated { history: 99, ..GroupCreated::default() });
+                entry.content = Some(Content::GroupChange(GroupChange { change: Some(created) }));
+            },
         ];
         for spoil in spoil {
             let mut entry = entry("hello");

@@ -22,7 +22,7 @@ const DELIVER_ENTRIES: u32 = 3;
 pub struct EncodedEntry {
     entry: Entry,
     proto: std::sync::OnceLock<Bytes>,
-    json: std::sync::OnceLock<Box<str>>,
+    json: std::sync::OnceLock<Option<Box<str>>>,
 }
 
 impl EncodedEntry {
@@ -43,18 +43,16 @@ impl EncodedEntry {
         })
     }
 
-    fn json(&self) -> &str {
-        self.json.get_or_init(|| json(&self.entry).into_boxed_str())
+    /// `None` if it says something that JSON has no name for, such as a value of a later version of the contract.
+    fn json(&self) -> Option<&str> {
+        let json = || serde_json::to_string(&self.entry).ok().map(String::into_boxed_str);
+        self.json.get_or_init(json).as_deref()
     }
 
     /// About how many bytes it takes in a frame.
     pub fn size(&self) -> usize {
         self.proto().len()
     }
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("generated messages always have a JSON form")
 }
 
 /// A binary `ServerFrame` with a `Deliver`.
@@ -82,18 +80,19 @@ pub fn deliver_proto(receiver_seq: ReceiverSeq, raised: u32, entries: &[&Encoded
     frame.freeze()
 }
 
-/// A text `ServerFrame` with a `Deliver`.
+/// A text `ServerFrame` with a `Deliver`. An entry that JSON can't say is left out: the device sees that one is missing.
 pub fn deliver_json(receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> String {
     let mut frame = String::from(r#"{"deliver":{"receiverSeq":"#);
-    frame.push_str(&json(&receiver_seq));
+    frame.push_str(&serde_json::to_string(&receiver_seq).expect("numbers always have a JSON form"));
     if raised > 0 {
         write!(frame, r#","raised":{raised}"#).expect("writing to a String never fails");
     }
-    for (index, entry) in entries.iter().enumerate() {
-        frame.push_str(if index == 0 { r#","entries":["# } else { "," });
-        frame.push_str(entry.json());
+    let mut separator = r#","entries":["#;
+    for json in entries.iter().filter_map(|entry| entry.json()) {
+        frame.push_str(std::mem::replace(&mut separator, ","));
+        frame.push_str(json);
     }
-    frame.push_str(if entries.is_empty() { "}}" } else { "]}}" });
+    frame.push_str(if separator == "," { "]}}" } else { "}}" });
     frame
 }
 
@@ -128,7 +127,25 @@ mod tests {
             let encoded: Vec<_> = entries.into_iter().map(EncodedEntry::new).collect();
             let parts: Vec<_> = encoded.iter().collect();
             prop_assert_eq!(&deliver_proto(receiver_seq, raised, &parts), &whole.encode_to_vec());
-            prop_assert_eq!(deliver_json(receiver_seq, raised, &parts), json(&whole));
+            prop_assert_eq!(deliver_json(receiver_seq, raised, &parts), serde_json::to_string(&whole).unwrap());
         }
+    }
+    #[test]
+    fn p6_an_entry_of_a_later_version_is_left_out_of_json_and_hurts_nobody() {
+        use crate::v1::{GroupChange, GroupCreated, group_change::Change};
+        let created = Change::Created(GroupCreated { history: 99, ..GroupCreated::default() });
+        let content = Some(Content::GroupChange(GroupChange { change: Some(created) }));
+        let later = EncodedEntry::new(Entry { content, ..Entry::default() });
+        let known = EncodedEntry::new(Entry { conversation_seq: 7, ..Entry::default() });
+        let read = |entries: &[&EncodedEntry]| {
+            let json = deliver_json(ReceiverSeq { epoch: 1, seq: 2 }, 2, entries);
+            match serde_json::from_str::<ServerFrame>(&json).unwrap().frame {
+                Some(Frame::Deliver(deliver)) => deliver.entries.iter().map(|e| e.conversation_seq).collect(),
+                other => panic!("no delivery: {other:?}"),
+            }
+        };
+        let none: Vec<u64> = read(&[&later]);
+        assert!(none.is_empty());
+        assert_eq!(read(&[&later, &known, &known]), [7, 7]);
     }
 }

@@ -168,7 +168,7 @@ impl Sync {
             if number <= *position {
                 continue;
             }
-            if number == *position + 1 && out.len() < limit {
+            if number - *position == 1 && out.len() < limit {
                 *position = number;
                 out.push(entry);
             } else {
@@ -271,14 +271,17 @@ impl Sync {
         let Some(asked) = fetch.asked.take() else { return };
         self.asked -= 1;
         let position = self.positions.entry(conversation.to_owned()).or_insert(0);
-        let more = page.more && !page.entries.is_empty();
+        let before = *position;
         for entry in page.entries {
-            // The page is the truth about what the user can see: a jump is an invisible part, not a gap.
-            if entry.conversation_seq > *position {
+            // The page is the truth about what the user can see: a jump is an invisible part, not a gap. What is not of
+            // this conversation was not asked for.
+            if entry.conversation == conversation && entry.conversation_seq > *position {
                 *position = entry.conversation_seq;
                 out.push(entry);
             }
         }
+        // A server that says "more" and gives nothing new is not asked for ever.
+        let more = page.more && *position > before;
         // A page that was asked for before an entry was known may lack it.
         if *position < fetch.want && (more || asked < fetch.want) {
             self.queue.push_back(conversation.to_owned());

@@ -46,7 +46,7 @@ pub struct SessionTokens {
 impl SessionTokens {
     /// Tokens that were just given.
     pub fn new(api: Api, tokens: Tokens) -> Self {
-        let good_until = Instant::now() + Duration::from_secs(tokens.expires_in_seconds);
+        let good_until = good_until(&tokens);
         Self { api, current: Mutex::new((tokens, good_until)) }
     }
 
@@ -56,6 +56,12 @@ impl SessionTokens {
     }
 }
 
+/// When the access token has to be replaced: never later than in a day, whatever the server says.
+fn good_until(tokens: &Tokens) -> Instant {
+    const LONGEST: u64 = 24 * 60 * 60;
+    Instant::now() + Duration::from_secs(tokens.expires_in_seconds.min(LONGEST))
+}
+
 impl TokenSource for SessionTokens {
     fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
         Box::pin(async move {
@@ -63,10 +69,23 @@ impl TokenSource for SessionTokens {
             let soon = Instant::now() + Duration::from_secs(10);
             if current.1 < soon || rejected == Some(current.0.access_token.as_str()) {
                 let tokens = self.api.refresh(&current.0.refresh_token).await?;
-                let good_until = Instant::now() + Duration::from_secs(tokens.expires_in_seconds);
+                let good_until = good_until(&tokens);
                 *current = (tokens, good_until);
             }
             Ok(current.0.access_token.clone())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_promises_eternity_is_asked_again_after_a_day() {
+        let answer = r#"{"app":"a","user":"u","device":"d","session":"s","access_token":"t",
+            "expires_in_seconds":18446744073709551615,"refresh_token":"r"}"#;
+        let until = good_until(&serde_json::from_str(answer).unwrap());
+        assert!(until < Instant::now() + Duration::from_secs(25 * 60 * 60));
     }
 }

@@ -4,11 +4,17 @@
 
 mod shown;
 
-use abi::{Fault, config::Secret, error::ErrorCode, ids::Conversation, record};
+use abi::{
+    Fault,
+    config::Secret,
+    error::{ErrorCode, excerpt},
+    ids::Conversation,
+    record,
+};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::State,
     http::StatusCode,
     routing::{get, post},
 };
@@ -19,7 +25,7 @@ use kafka_runtime::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use utils::problem::Problem;
+use utils::problem::{Path, Problem, Query};
 
 /// Letters on a page, unless another number is asked for.
 const PAGE: usize = 50;
@@ -76,16 +82,9 @@ struct Show {
 
 impl Desk {
     fn selection(&self, reason: Option<String>, conversation: Option<String>) -> Result<Selection, Fault> {
-        if let Some(conversation) = &conversation {
-            Conversation::parse(conversation)?;
-        }
-        let key = conversation.map(|conversation| record::key(&self.app, &conversation));
-        Ok(Selection { reason, key })
+        let key = |id: String| Conversation::parse(&id).map(|id| record::key(&self.app, &id.to_string()));
+        Ok(Selection { reason, key: conversation.map(key).transpose()? })
     }
-}
-
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Fault> {
-    query.map(|Query(query)| query).map_err(|error| Fault::invalid(error.body_text()))
 }
 
 fn id(text: &str) -> Result<LetterId, Fault> {
@@ -100,12 +99,12 @@ fn fault(error: Error) -> Fault {
         _ => ErrorCode::Unavailable,
     };
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-    Fault::new(code, format!("{error}{}", cause.unwrap_or_default()))
+    Fault::new(code, excerpt(format!("{error}{}", cause.unwrap_or_default())))
 }
 
 /// `GET /dead-letters?reason=&conversation=&after=&limit=`
-async fn list(State(desk): State<Arc<Desk>>, which: Result<Query<Which>, QueryRejection>) -> Answer {
-    let Which { reason, conversation, after, limit } = query(which)?;
+async fn list(State(desk): State<Arc<Desk>>, Query(which): Query<Which>) -> Answer {
+    let Which { reason, conversation, after, limit } = which;
     let selection = desk.selection(reason, conversation)?;
     let after = after.as_deref().map(id).transpose()?;
     let limit = limit.unwrap_or(PAGE);
@@ -122,9 +121,8 @@ async fn list(State(desk): State<Arc<Desk>>, which: Result<Query<Which>, QueryRe
 async fn show(
     State(desk): State<Arc<Desk>>,
     Path(letter): Path<String>,
-    show: Result<Query<Show>, QueryRejection>,
+    Query(Show { body }): Query<Show>,
 ) -> Answer {
-    let Show { body } = query(show)?;
     let letter = desk.letters.get(id(&letter)?).await.map_err(fault)?;
     Ok(Json(shown::whole(&letter, body)))
 }
@@ -139,8 +137,9 @@ async fn replay(State(desk): State<Arc<Desk>>, Path(letter): Path<String>) -> An
 
 /// `POST /dead-letters/replay`
 async fn replay_all(State(desk): State<Arc<Desk>>, body: Bytes) -> Answer {
-    let replay: Replay = serde_json::from_slice(&body)
-        .map_err(|error| Fault::invalid(format!("the body is not what this path takes: {error}")))?;
+    let replay: Replay = serde_json::from_slice(&body).map_err(|error| {
+        Fault::invalid(format!("the body is not what this path takes: {}", excerpt(error)))
+    })?;
     let Replay { all, reason, conversation, after, until } = replay;
     if all == (reason.is_some() || conversation.is_some()) {
         return Err(Fault::invalid(

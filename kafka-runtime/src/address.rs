@@ -111,8 +111,27 @@ impl FromStr for Address {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse::address(text).map_err(|faults| Error::Address { faults })
+        parse::address(text).map_err(error)
     }
+}
+
+/// Longest sentence of a fault, in bytes.
+const LONGEST: usize = 500;
+
+/// The error of all faults. They quote what was given, which may be long or hold control characters.
+fn error(faults: Vec<String>) -> Error {
+    let show = |fault: String| {
+        let mut shown = String::new();
+        for character in fault.chars() {
+            match character {
+                _ if shown.len() >= LONGEST => return shown + "…",
+                character if character.is_control() => shown.extend(character.escape_default()),
+                character => shown.push(character),
+            }
+        }
+        shown
+    };
+    Error::Address { faults: faults.into_iter().map(show).collect() }
 }
 
 impl PartialEq for Address {

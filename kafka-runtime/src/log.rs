@@ -13,7 +13,7 @@ mod archive;
 mod config;
 mod db;
 mod engine;
-mod headers;
+pub mod headers;
 mod inbox;
 mod source;
 mod topics;

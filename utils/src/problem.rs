@@ -1,11 +1,12 @@
-//! Errors over HTTP: RFC 9457 problem documents.
+//! Errors over HTTP: RFC 9457 problem documents, and extractors that make them.
 
-use abi::{Fault, retry_after};
+use abi::{Fault, error::excerpt, retry_after};
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    extract::{self, FromRequestParts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// An error that goes out as a problem document.
 #[derive(Debug)]
@@ -61,4 +62,64 @@ pub fn respond(status: u16, fault: &Fault) -> Response {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// The parts of a path.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match extract::Path::from_request_parts(parts, state).await {
+            Ok(extract::Path(path)) => Ok(Self(path)),
+            Err(error) => {
+                Err(Fault::invalid(format!("the path can't be read: {}", excerpt(error.body_text()))).into())
+            }
+        }
+    }
+}
+
+/// What follows the `?` of a path.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match extract::Query::from_request_parts(parts, state).await {
+            Ok(extract::Query(query)) => Ok(Self(query)),
+            Err(error) => {
+                let sentence = format!("what follows the '?' can't be read: {}", excerpt(error.body_text()));
+                Err(Fault::invalid(sentence).into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::error::ErrorCode;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    #[tokio::test]
+    async fn p7_a_path_that_cannot_be_read_gets_a_problem_document() {
+        let uri = format!("/v1/groups/g:1/members/bob?{}=1", "x".repeat(5_000));
+        let (mut parts, ()) = http::Request::builder().uri(uri).body(()).unwrap().into_parts();
+        let Err(Problem(query)) = Query::<Nothing>::from_request_parts(&mut parts, &()).await else {
+            panic!("an unknown name was taken");
+        };
+        let Err(Problem(path)) = Path::<String>::from_request_parts(&mut parts, &()).await else {
+            panic!("a path without a route was taken");
+        };
+        for fault in [query, path] {
+            assert_eq!(fault.code, ErrorCode::InvalidRequest);
+            assert!(fault.message.len() < 500, "{fault}");
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use abi::{
     Fault, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
+    error::{ErrorCode, excerpt},
     splice::{EncodedEntry, deliver_json, deliver_proto},
-    v1::{ClientFrame, ReceiverSeq, ServerFrame},
+    v1::{ClientFrame, ReceiverSeq, ServerFrame, server_frame::Frame},
 };
 use axum::extract::ws::Message;
 use prost::Message as _;
@@ -37,8 +38,9 @@ impl Format {
         match (self, message) {
             (Self::Proto, Message::Binary(bytes)) => ClientFrame::decode(bytes.clone())
                 .map_err(|error| Fault::invalid(format!("the frame is not a ClientFrame: {error}"))),
-            (Self::Json, Message::Text(text)) => serde_json::from_str(text)
-                .map_err(|error| Fault::invalid(format!("the frame is not a ClientFrame in JSON: {error}"))),
+            (Self::Json, Message::Text(text)) => serde_json::from_str(text).map_err(|error| {
+                Fault::invalid(format!("the frame is not a ClientFrame in JSON: {}", excerpt(error)))
+            }),
             (Self::Proto, _) => {
                 Err(Fault::invalid("this connection speaks godwit.v1.proto: send binary frames"))
             }
@@ -50,9 +52,7 @@ impl Format {
     pub fn encode(self, frame: &ServerFrame) -> Message {
         match self {
             Self::Proto => Message::Binary(frame.encode_to_vec().into()),
-            Self::Json => Message::Text(
-                serde_json::to_string(frame).expect("generated messages always have a JSON form").into(),
-            ),
+            Self::Json => Message::Text(json(frame).into()),
         }
     }
 
@@ -65,10 +65,22 @@ impl Format {
     }
 }
 
+/// A frame in JSON; an error in the place of one that says something that JSON has no name for, such as a value of a later
+/// version of the contract.
+fn json(frame: &ServerFrame) -> String {
+    serde_json::to_string(frame).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a frame can't be written in JSON");
+        let fault =
+            Fault::new(ErrorCode::Internal, "the answer can't be written in JSON; try godwit.v1.proto");
+        let error = ServerFrame { id: frame.id, frame: Some(Frame::Error(fault.into())) };
+        serde_json::to_string(&error).expect("an error of our own has a JSON form")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Ping, client_frame::Frame};
+    use abi::v1::{Head, HeadsPage, Ping, client_frame::Frame};
 
     #[test]
     fn a_frame_of_the_other_format_is_an_error_that_says_so() {
@@ -82,6 +94,23 @@ mod tests {
     fn unknown_fields_in_json_are_an_error() {
         let text = Message::Text(r#"{"id":1,"shout":{}}"#.into());
         assert!(Format::Json.decode(&text).unwrap_err().message.contains("shout"));
+    }
+
+    #[test]
+    fn p7_an_error_does_not_repeat_all_that_it_is_about() {
+        let text = Message::Text(format!(r#"{{"{}\n":{{}}}}"#, "x".repeat(60_000)).into());
+        let fault = Format::Json.decode(&text).unwrap_err();
+        assert!(fault.message.len() < 500, "{} bytes", fault.message.len());
+    }
+
+    #[test]
+    fn p6_a_value_of_a_later_version_is_an_error_in_json() {
+        let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
+        let frame = ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)) };
+        let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };
+        let error: ServerFrame = serde_json::from_str(&text).unwrap();
+        assert_eq!(error.id, 7);
+        assert!(matches!(error.frame, Some(abi::v1::server_frame::Frame::Error(_))), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::{
     backend::Backend,
     hub::Identity,
-    problem::{Authorized, Json, Problem},
+    problem::{Authorized, Json, Path, Problem, Query},
 };
 use abi::{
     Fault,
@@ -19,10 +19,7 @@ use abi::{
         MembersAdded, MembersRemoved, SaveOutcome, SaveRequest, entry::Content, group_change::Change,
     },
 };
-use axum::{
-    extract::{Path, Query, State},
-    http::StatusCode,
-};
+use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;

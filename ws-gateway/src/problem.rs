@@ -1,9 +1,12 @@
 //! Errors over HTTP: RFC 9457 problem documents, and the extractors that make them.
 
-pub use utils::problem::Problem;
+pub use utils::problem::{Path, Problem, Query};
 
 use crate::{backend::Backend, hub::Identity};
-use abi::{Fault, error::ErrorCode};
+use abi::{
+    Fault,
+    error::{ErrorCode, excerpt},
+};
 use axum::{
     extract::{ConnectInfo, FromRequest, FromRequestParts, Request},
     http::{header, request::Parts},
@@ -37,9 +40,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
         let bytes = axum::body::to_bytes(request.into_body(), most).await.map_err(|_| {
             Fault::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
         })?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Fault::invalid(format!("the body is not what this path takes: {error}")).into())
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            Fault::invalid(format!("the body is not what this path takes: {}", excerpt(error))).into()
+        })
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(tokens: Tokens) -> Self {
-        Self { good_until: unix_now() + tokens.expires_in_seconds, tokens }
+        Self { good_until: unix_now().saturating_add(tokens.expires_in_seconds), tokens }
     }
 }
 

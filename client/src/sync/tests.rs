@@ -70,6 +70,32 @@ fn p5_what_comes_in_order_moves_have_without_a_request() {
 }
 
 #[test]
+fn a_page_of_another_conversation_is_not_taken_and_not_asked_for_ever() {
+    let mut sync = device();
+    assert_eq!(give(&mut sync, deliver(12, 1, &[("a", 7)])), [0; 0]);
+    let heads = |sync: &mut Sync| sync.on_heads(HeadsPage { heads: vec![head("a", 7, 1)], more: false });
+    assert_eq!(sync.next_request(1_000), Some(Request::Heads { after: String::new() }));
+    heads(&mut sync);
+    assert_eq!(sync.next_request(1_000), Some(history(5)));
+    let mut out = Vec::new();
+    sync.on_history("a", HistoryPage { entries: vec![entry("b", 9)], more: true }, &mut out);
+    assert_eq!((numbers(&out), sync.position("a"), sync.position("b")), (vec![], Some(5), None));
+    assert_eq!(sync.next_request(1_000), None);
+}
+
+#[test]
+fn p5_the_last_number_that_there_is_ends_a_conversation() {
+    let mut sync = device();
+    sync.on_seq(seq(1, 11));
+    assert!(sync.next_request(1_000).is_some());
+    sync.on_heads(HeadsPage { heads: vec![head("z", u64::MAX, u64::MAX)], more: false });
+    sync.next_request(1_000);
+    let entries = vec![entry("z", u64::MAX)];
+    sync.on_history("z", HistoryPage { entries, more: false }, &mut Vec::new());
+    assert_eq!(give(&mut sync, deliver(12, 1, &[("z", u64::MAX)])), [0; 0]);
+}
+
+#[test]
 fn p2_a_frame_that_comes_twice_is_seen_once() {
     let mut sync = device();
     assert_eq!(give(&mut sync, deliver(11, 1, &[("a", 6)])), [6]);

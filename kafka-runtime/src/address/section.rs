@@ -11,7 +11,7 @@ impl<'de> Deserialize<'de> for Address {
             Node::List(_) => Err(vec!["an address is text or a section".to_owned()]),
             Node::Table(table) => section(table),
         };
-        address.map_err(|faults| D::Error::custom(crate::Error::Address { faults }))
+        address.map_err(|faults| D::Error::custom(super::error(faults)))
     }
 }
 

@@ -256,3 +256,13 @@ proptest! {
         prop_assert!(!printed.contains(&password), "{}", printed);
     }
 }
+
+#[test]
+fn a_fault_can_be_shown_whatever_was_given() {
+    let text = format!("kafka://h:1?a%0ab=1&{}=1&ordering=%1b[31m", "x".repeat(10_000));
+    let Err(Error::Address { faults }) = text.parse::<Address>() else { panic!("it was taken") };
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    for fault in faults {
+        assert!(fault.len() < 520 && !fault.contains(char::is_control), "{fault:?}");
+    }
+}

@@ -1,10 +1,10 @@
-//! Headers in one blob: for each name and each value its length (u32, little endian) and its bytes.
+//! How the embedded log keeps headers, in one blob: for each name and each value its length (u32, little endian) and its bytes.
 
 use crate::record::Headers;
 use bytes::Bytes;
 
-/// `None` if there are none.
-pub(super) fn encode(headers: &Headers) -> Option<Vec<u8>> {
+/// The blob of some headers; `None` if there are none.
+pub fn encode(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
     }
@@ -19,8 +19,8 @@ pub(super) fn encode(headers: &Headers) -> Option<Vec<u8>> {
     Some(blob)
 }
 
-/// `None` if the blob is damaged.
-pub(super) fn decode(blob: &[u8]) -> Option<Headers> {
+/// The headers in a blob; `None` if it is damaged.
+pub fn decode(blob: &[u8]) -> Option<Headers> {
     let mut rest = blob;
     let mut headers = Vec::new();
     while !rest.is_empty() {

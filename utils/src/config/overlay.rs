@@ -1,6 +1,7 @@
 //! Values laid over the defaults one by one, each with its origin.
 
 use super::{Faults, Loaded, Validate};
+use abi::error::excerpt;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, marker::PhantomData, path::Path};
 use toml::{Table, Value};
@@ -39,7 +40,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
             Ok(table) => self.table(&origin, &mut Vec::new(), table),
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-                self.faults.push(format!("{origin}, line {line}: not TOML: {}", error.message()));
+                self.faults.push(format!("{origin}, line {line}: not TOML: {}", excerpt(error.message())));
             }
         }
     }
@@ -77,7 +78,9 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
                 let path: Vec<_> = key.trim().split('.').map(str::to_owned).collect();
                 self.text(origin, &path, text);
             }
-            None => self.faults.push(format!("{origin}: '{assignment}' must be section.key=value")),
+            None => {
+                self.faults.push(format!("{origin}: '{}' must be section.key=value", excerpt(assignment)))
+            }
         }
     }
 
@@ -96,7 +99,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
                 insert(&mut self.values, path, value);
                 self.origins.insert(key, origin.to_owned());
             }
-            Err(fault) => self.faults.push(format!("{origin}: {key}: {fault}")),
+            Err(fault) => self.faults.push(format!("{}: {}: {fault}", excerpt(origin), excerpt(key))),
         }
     }
 
@@ -110,8 +113,9 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         alone.try_into::<T>().map(|_| ()).map_err(|error| match example(default) {
             // The deserializer would show the value, which may be a secret.
             _ if default.is_str() && !value.is_str() => "must be a text in quotes".to_owned(),
-            Some(example) => format!("{}; the default is {example}", error.message()),
-            None => error.message().to_owned(),
+            _ if default.is_array() && !value.is_array() => "must be a list".to_owned(),
+            Some(example) => format!("{}; the default is {example}", excerpt(error.message())),
+            None => excerpt(error.message()),
         })
     }
 

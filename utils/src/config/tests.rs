@@ -152,6 +152,25 @@ fn p8_a_fault_does_not_show_a_secret() {
 }
 
 #[test]
+fn p8_a_list_of_secrets_that_is_none_is_not_shown() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "[auth]\nkeys = 'hunter2'").unwrap();
+    let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+    let faults = load::<abi::config::Config>(&sources).unwrap_err();
+    assert!(faults.to_string().contains("auth.keys: must be a list"), "{faults}");
+    assert!(!faults.to_string().contains("hunter2"), "{faults}");
+}
+
+#[test]
+fn a_fault_of_a_strange_key_is_one_line_that_can_be_read() {
+    let file = format!("\"{}\\n\\u001b[31m\" = 1", "k".repeat(5_000));
+    let faults = read(&file, &[], &["a\nb=1", "a\nb"]).unwrap_err();
+    for sentence in faults.sentences() {
+        assert!(sentence.len() < 1_000 && !sentence.contains(char::is_control), "{sentence:?}");
+    }
+}
+
+#[test]
 fn the_configuration_of_godwit_loads() {
     let environment = [("GODWIT_APP".to_owned(), "shop".to_owned())].into();
     let loaded = load::<abi::config::Config>(&Sources { environment, ..Sources::default() }).unwrap();
