@@ -2,4 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
 
 mod callbacks;
+#[cfg(feature = "ssl")]
+mod scram;
+mod services;
 mod support;
