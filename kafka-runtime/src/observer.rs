@@ -16,7 +16,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (consumer, partitions);
     }
 
-    /// These go to somebody else in a moment: what was in flight is finished, and what is done was committed, if that could
+    /// These go to somebody else in a moment, or the consumer ends: what was in flight is finished, and what is done was committed, if that could
     /// be in time.
     fn revoked(&self, consumer: &str, partitions: &[TopicPartition]) {
         let _ = (consumer, partitions);

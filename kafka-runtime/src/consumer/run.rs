@@ -69,6 +69,9 @@ impl Run {
         let partitions: Vec<_> = self.workers.keys().cloned().collect();
         tracing::debug!(partitions = partitions.len(), "finishing what is in flight");
         self.finish(&partitions).await;
+        if !partitions.is_empty() {
+            self.observer.revoked(&self.shared.name, &partitions);
+        }
         self.source.close().await;
         result
     }

@@ -121,10 +121,13 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     pub(crate) async fn new() -> Self {
+        Self::with_partitions(PARTITIONS as u32).await
+    }
+
+    pub(crate) async fn with_partitions(partitions: u32) -> Self {
         let topic: Arc<str> = format!("test-{}", uuid::Uuid::new_v4().simple()).into();
         let kafka = KafkaConfig::new(brokers(), "conformance");
-        let specs =
-            [TopicSpec::new(&topic, PARTITIONS as u32, 1), TopicSpec::new(&format!("{topic}.dead"), 1, 1)];
+        let specs = [TopicSpec::new(&topic, partitions, 1), TopicSpec::new(&format!("{topic}.dead"), 1, 1)];
         topics::ensure(&kafka, &specs, Duration::from_secs(20)).await.expect("the topics are there");
         let producer = Arc::new(KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap());
         let mut source_config = KafkaSourceConfig::new(kafka, &format!("{topic}-group"), &[&topic]);

@@ -14,6 +14,7 @@ mod keyed;
 mod letters;
 mod producing;
 mod runtime;
+mod rebalancing;
 mod support;
 mod topics;
 
