@@ -3,9 +3,11 @@
 use super::*;
 use crate::Health;
 use crate::producer::{OnDelivery, ProduceError, Producer};
-use crate::record::{Batch, ProducerRecord, Record, TopicPartition};
+use crate::record::{Batch, Message, ProducerRecord, Record, TopicPartition};
 use crate::source::{AssignedPartition, Event, Offsets, Queue, QueueLimits, Release};
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
@@ -71,11 +73,8 @@ fn partition() -> TopicPartition {
     TopicPartition { topic: "events".into(), partition: 7 }
 }
 
-/// A consumer that owns one partition and needs `time` for each batch. Commits by interval come too late to matter.
+/// A consumer that owns one partition and needs `time` for each batch.
 async fn script(time: Duration) -> Script {
-    let (events, receiver) = mpsc::channel(4);
-    let commits = Arc::default();
-    let source = Scripted { events: tokio::sync::Mutex::new(receiver), commits: Arc::clone(&commits) };
     let (done, handled) = mpsc::channel(16);
     let handler = tower::service_fn(move |batch: Batch| {
         let done = done.clone();
@@ -85,14 +84,26 @@ async fn script(time: Duration) -> Script {
             Ok::<_, HandlerError>(Outcome::default())
         }
     });
-    let config = ConsumerConfig {
-        max_records: 1,
+    let config = ConsumerConfig { max_records: 1, ..config() };
+    start(handled, |source| Consumer::batches(source, handler).config(config)).await
+}
+
+/// Commits by interval come too late to matter.
+fn config() -> ConsumerConfig {
+    ConsumerConfig {
         commit_interval: Duration::from_secs(3600),
         finish_timeout: Duration::from_millis(500),
         ..ConsumerConfig::default()
-    };
+    }
+}
+
+/// A consumer that owns one partition and tells `handled` what it handled.
+async fn start(handled: mpsc::Receiver<i64>, make: impl FnOnce(Arc<dyn Source>) -> Consumer) -> Script {
+    let (events, receiver) = mpsc::channel(4);
+    let commits = Arc::default();
+    let source = Scripted { events: tokio::sync::Mutex::new(receiver), commits: Arc::clone(&commits) };
     let dead_letters = DeadLetters::new(Arc::new(NoProducer), "dead");
-    let consumer = Consumer::batches(Arc::new(source), handler).dead_letters(dead_letters).config(config);
+    let consumer = make(Arc::new(source)).dead_letters(dead_letters);
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(consumer.run(stop.clone()));
     let queue = Arc::new(Queue::new(QueueLimits { records: 10, bytes: 1000 }, -1, None));
@@ -103,8 +114,12 @@ async fn script(time: Duration) -> Script {
 
 impl Script {
     fn feed(&self, offset: i64) {
+        self.feed_key(offset, "");
+    }
+
+    fn feed_key(&self, offset: i64, key: &'static str) {
         let TopicPartition { topic, partition } = partition();
-        let (key, payload) = (Default::default(), Default::default());
+        let (key, payload) = (key.into(), Default::default());
         let record = Record { topic, partition, offset, key, payload, headers: vec![], timestamp_ms: 0 };
         self.queue.push(vec![record]);
     }
@@ -166,4 +181,95 @@ async fn a_lost_partition_is_neither_finished_nor_committed() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(script.handled.try_recv().is_err(), "2 was in flight, and abandoned");
     assert!(script.stop().await.is_empty(), "not even what had been done is committed");
+}
+
+/// A script with order per key, where each record of the key `slow` takes for ever.
+async fn keyed_script(observer: Arc<dyn Observer>) -> Script {
+    let (done, handled) = mpsc::channel(16);
+    let handler = tower::service_fn(move |message: Message| {
+        let done = done.clone();
+        async move {
+            if message.record.key == "slow" {
+                std::future::pending::<()>().await;
+            }
+            done.send(message.record.offset).await.map_err(HandlerError::retry)
+        }
+    });
+    let ordering = Ordering::Key { concurrency: NonZeroUsize::new(4).unwrap() };
+    let config = ConsumerConfig { ordering, ..config() };
+    start(handled, |source| Consumer::records(source, handler).config(config).observe(observer)).await
+}
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn assigned(&self, _: &str, partitions: &[TopicPartition]) {
+        self.0.lock().unwrap().push(format!("assigned {}", partitions[0]));
+    }
+
+    fn revoked(&self, _: &str, partitions: &[TopicPartition]) {
+        self.0.lock().unwrap().push(format!("revoked {}", partitions[0]));
+    }
+
+    fn lost(&self, _: &str, partitions: &[TopicPartition]) {
+        self.0.lock().unwrap().push(format!("lost {}", partitions[0]));
+    }
+
+    fn committed(&self, _: &str, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
+        self.0.lock().unwrap().push(format!("committed {} {}", offsets[0].1, result.is_ok()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_partition_with_order_per_key_commits_what_is_done_without_a_gap() {
+    let notes = Arc::new(Notes::default());
+    let mut script = keyed_script(Arc::clone(&notes) as Arc<dyn Observer>).await;
+    for (offset, key) in [(10, "a"), (11, "slow"), (12, "b"), (13, "slow")] {
+        script.feed_key(offset, key);
+    }
+    assert_eq!(script.handled.recv().await, Some(10));
+    assert_eq!(script.handled.recv().await, Some(12));
+    let released = script.revoke().await;
+    while released.try_recv() == Err(TryRecvError::Empty) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*script.commits.lock().unwrap(), [vec![(partition(), 11)]], "12 is done, but 11 is not");
+    assert_eq!(*notes.0.lock().unwrap(), ["assigned events/7", "committed 11 true", "revoked events/7"]);
+    script.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_waits_for_its_hook_is_not_sent_for_a_lost_partition() {
+    let (done, handled) = mpsc::channel(16);
+    let handler = tower::service_fn(move |message: Message| {
+        let done = done.clone();
+        async move { done.send(message.record.offset).await.map_err(HandlerError::retry) }
+    });
+    let config = ConsumerConfig { commit_interval: Duration::from_millis(10), ..config() };
+    let hook = || tokio::time::sleep(Duration::from_secs(1)).map(Ok::<_, Error>);
+    let consumer = |source| Consumer::records(source, handler).config(config).before_commit(hook);
+    let mut script = start(handled, consumer).await;
+    script.feed(1);
+    assert_eq!(script.handled.recv().await, Some(1));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    script.events.send(Event::Lost(vec![partition()])).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(script.stop().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_records_wait_behind_a_key_that_does_not_go_on() {
+    let mut script = keyed_script(Arc::new(())).await;
+    script.queue = Arc::new(Queue::new(QueueLimits { records: 10_000, bytes: 1 << 20 }, -1, None));
+    let (other, queue) = (TopicPartition { partition: 8, ..partition() }, Arc::clone(&script.queue));
+    let assigned = AssignedPartition { partition: other, queue };
+    script.events.send(Event::Assigned(vec![assigned])).await.unwrap();
+    for offset in 0..1_500 {
+        script.feed_key(offset, "slow");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left = script.queue.next_batch(10_000, 1 << 20).await.unwrap().len();
+    assert_eq!(left, 500, "a thousand were taken");
+    script.stop().await;
 }

@@ -29,6 +29,8 @@ pub(crate) trait Backend: Send + Sync {
         self.source_from(InitialOffset::Earliest)
     }
     fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source>;
+    /// A member of another group, of any topics.
+    fn source_of(&self, group: &str, topics: &[&str]) -> Arc<dyn Source>;
     /// The group's committed offsets.
     async fn committed(&self) -> BTreeMap<i32, i64>;
     async fn dead_letters(&self) -> Vec<Record>;
@@ -89,6 +91,10 @@ impl Backend for Embedded {
 
     fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source> {
         Arc::new(self.log.source("group", &["events"]).unwrap().initial_offset(initial))
+    }
+
+    fn source_of(&self, group: &str, topics: &[&str]) -> Arc<dyn Source> {
+        Arc::new(self.log.source(group, topics).unwrap())
     }
 
     async fn committed(&self) -> BTreeMap<i32, i64> {
@@ -157,6 +163,12 @@ impl Backend for Kafka {
     fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source> {
         let config = KafkaSourceConfig { initial_offset: initial, ..self.source_config.clone() };
         Arc::new(KafkaSource::new(config))
+    }
+
+    fn source_of(&self, group: &str, topics: &[&str]) -> Arc<dyn Source> {
+        let kafka = self.source_config.kafka.clone();
+        let group = format!("{}-{group}", self.topic);
+        Arc::new(KafkaSource::new(KafkaSourceConfig::new(kafka, &group, topics)))
     }
 
     async fn committed(&self) -> BTreeMap<i32, i64> {
