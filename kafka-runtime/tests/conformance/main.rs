@@ -14,8 +14,8 @@ mod keyed;
 mod letters;
 mod observing;
 mod producing;
-mod runtime;
 mod rebalancing;
+mod runtime;
 mod support;
 mod topics;
 
