@@ -37,8 +37,8 @@ pub mod header {
     pub const REPLAYED_FROM: &str = "replayed-from";
 }
 
-/// Letters that are read at once.
-const CHUNK: usize = 100;
+/// Records that are read at once in search of letters.
+const CHUNK: usize = 1_000;
 
 /// The dead letters of one topic.
 pub struct Letters {

@@ -72,8 +72,11 @@ fn connect(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
         .set("enable.partition.eof", "true")
         // An offset that is gone means the first one that is kept.
         .set("auto.offset.reset", "earliest")
-        .set("queued.min.messages", "1000")
+        .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "8192")
+        // By default it rests for a second whenever it is ahead by so much.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.error.backoff.ms", "100")
         .set("fetch.wait.max.ms", "100");
     BaseConsumer::from_config_and_context(&kafka.with_properties(client), QuietContext)
 }
