@@ -86,10 +86,13 @@ type Admin = Arc<AdminClient<QuietContext>>;
 async fn ensure_one(admin: &Admin, spec: &TopicSpec, until: Instant) -> Result<(), Error> {
     loop {
         let attempt = async {
-            if let Some(partitions) = spec.partitions {
+            // Looked at first: a client may be allowed to use a topic and not to make one.
+            let mut found = look(admin, spec).await?;
+            if let (None, Some(partitions)) = (&found, spec.partitions) {
                 create(admin, spec, partitions).await?;
+                found = look(admin, spec).await?;
             }
-            Ok(check(spec, look(admin, spec).await?.as_ref()))
+            Ok(check(spec, found.as_ref()))
         };
         let later = match attempt.await {
             Ok(Verdict::Good) => return Ok(()),

@@ -1,12 +1,12 @@
 //! What only Kafka can do: members come, go and die, and brokers are away. Guards P1, P3, P7 and P9.
 
-use crate::backend::{Backend, Kafka, brokers};
+use crate::backend::{Backend, Kafka, PARTITIONS, brokers};
 use crate::support::{
     Handled, Running, config, consumer, eventually, expected, payload, produce, without_repeats,
 };
 use kafka_runtime::{
-    Batch, DeadLetters, HandlerError, Health, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource,
-    KafkaSourceConfig, Outcome, ProduceError, Producer, ProducerRecord, Record, Source,
+    Batch, DeadLetters, Event, HandlerError, Health, KafkaConfig, KafkaProducer, KafkaProducerConfig,
+    KafkaSource, KafkaSourceConfig, Outcome, ProduceError, Producer, ProducerRecord, Record, Source,
 };
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -201,4 +201,36 @@ async fn the_queue_of_the_producer_is_bounded() {
     for answer in answers {
         assert_eq!(answer.await.unwrap(), Err(ProduceError::TimedOut));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_a_name_comes_back_without_a_rebalance() {
+    let backend = Kafka::new().await;
+    let member = |name: &str| {
+        let instance_id = Some(name.to_owned());
+        KafkaSource::new(KafkaSourceConfig { instance_id, ..backend.source_config.clone() })
+    };
+    let assigned = async |source: &KafkaSource| match source.next().await {
+        Ok(Event::Assigned(assigned)) => {
+            assigned.into_iter().map(|assigned| assigned.partition).collect::<BTreeSet<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let (one, two) = (member("one"), member("two"));
+    one.start().await.unwrap();
+    assert_eq!(assigned(&one).await.len(), PARTITIONS);
+    two.start().await.unwrap();
+    // The first gives all back before the group shares anew.
+    assert!(matches!(one.next().await, Ok(Event::Revoked { .. })));
+    let (first, second) = (assigned(&one).await, assigned(&two).await);
+    assert_eq!((first.len(), second.len()), (PARTITIONS / 2, PARTITIONS / 2));
+
+    one.close().await;
+    let one = member("one");
+    one.start().await.unwrap();
+    assert_eq!(assigned(&one).await, first, "it gets what it had");
+    let disturbed = tokio::time::timeout(Duration::from_secs(2), two.next()).await;
+    assert!(disturbed.is_err(), "the other one is not disturbed: {disturbed:?}");
+    one.close().await;
+    two.close().await;
 }
