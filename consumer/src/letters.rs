@@ -32,7 +32,7 @@ const PAGE: usize = 50;
 /// Most letters on a page.
 const MAX_PAGE: usize = 200;
 /// Letters that one request replays.
-const REPLAYS: usize = 50;
+const REPLAYS: usize = 20;
 
 /// The endpoints, behind the operator's token. `app` is the application that is served.
 pub fn routes(letters: Letters, app: &str, token: Secret) -> Router {
