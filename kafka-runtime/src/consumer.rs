@@ -16,11 +16,12 @@ mod keys;
 mod lane;
 mod records;
 mod run;
+mod transform;
 mod worker;
 
 pub use config::{ConsumerConfig, Ordering, RetryPolicy};
 pub use dead_letter::{DeadLetters, header};
-pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected};
+pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, TransformHandler};
 
 use crate::error::Error;
 use crate::observer::Observer;
@@ -39,6 +40,8 @@ pub struct Consumer {
     dead_letters: Option<DeadLetters>,
     before_commit: Option<BeforeCommit>,
     observer: Arc<dyn Observer>,
+    /// Whether the loop commits what is done. Otherwise the workers do.
+    commits: bool,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -63,9 +66,31 @@ impl Consumer {
         Self::new(source, Arc::new(move |lane| Box::pin(records::work(lane, handler.clone()))))
     }
 
+    /// A consumer whose handler makes records out of each batch. They are written to the log that is read, together with the
+    /// batch's offset, both or neither ([`Source::transact`]): whatever crashes in between, a reader of the outputs that sees
+    /// committed records only (the default) finds those of each record exactly once.
+    ///
+    /// A record that is rejected goes to the dead letters before its offset is written: after a crash just between the two, it
+    /// is there twice. [`before_commit`](Self::before_commit) is not called.
+    pub fn transform(source: Arc<dyn Source>, handler: impl TransformHandler) -> Self {
+        let reads = Arc::clone(&source);
+        let work: Work =
+            Arc::new(move |lane| Box::pin(transform::work(lane, Arc::clone(&reads), handler.clone())));
+        Self { commits: false, ..Self::new(source, work) }
+    }
+
     fn new(source: Arc<dyn Source>, work: Work) -> Self {
         let (config, name) = (ConsumerConfig::default(), "consumer".into());
-        Self { source, work, name, config, dead_letters: None, before_commit: None, observer: Arc::new(()) }
+        Self {
+            source,
+            work,
+            name,
+            config,
+            dead_letters: None,
+            before_commit: None,
+            observer: Arc::new(()),
+            commits: true,
+        }
     }
 
     /// Names it in logs, spans and metrics. `consumer` by default.

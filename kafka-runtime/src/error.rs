@@ -124,6 +124,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// An output of a transaction could not be written; nothing of the transaction was.
+    #[error("an output was not written")]
+    Output(#[source] crate::producer::ProduceError),
     /// It was closed, or its thread is gone.
     #[error("closed")]
     Closed,

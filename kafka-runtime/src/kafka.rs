@@ -10,6 +10,7 @@ mod reach;
 mod run;
 mod source;
 mod start;
+mod transactions;
 
 pub use archive::KafkaArchive;
 pub use config::{KafkaConfig, KafkaProducerConfig, KafkaSourceConfig};

@@ -9,6 +9,7 @@
 //!   is tried again until it succeeds, and nothing after it in its partition is handled before; other partitions go on.
 //! - An offset is committed only when it and all before it are done: handled, or confirmed in the dead-letter topic.
 //! - Every delivery callback is called exactly once.
+//! - What a [transformation](Consumer::transform) makes of a record is there exactly once.
 //! - Every queue is bounded.
 //!
 //! # Modules
@@ -48,7 +49,7 @@ pub use archive::Archive;
 pub use backoff::Backoff;
 pub use consumer::{
     BatchHandler, Consumer, ConsumerConfig, DeadLetters, HandlerError, Ordering, Outcome, RecordHandler,
-    Rejected, RetryPolicy,
+    Rejected, RetryPolicy, TransformHandler,
 };
 pub use dead_letters::{Letter, LetterId, Letters};
 pub use error::Error;

@@ -159,7 +159,7 @@ impl Producer for Log {
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
         let shared = &self.0.shared;
         let result = self.prepare(record, on_delivery).and_then(|append| {
-            shared.in_flight.begin();
+            shared.in_flight.begin(1);
             shared.inbox.append(append).inspect_err(|_| shared.in_flight.end(1))
         });
         if let Err(error) = &result {

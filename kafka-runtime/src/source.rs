@@ -6,7 +6,7 @@ pub use queue::{Queue, QueueLimits};
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::record::TopicPartition;
+use crate::record::{ProducerRecord, TopicPartition};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -79,6 +79,20 @@ pub trait Source: Send + Sync + 'static {
 
     /// Makes the group go on from these offsets after a restart. Returns when that is durable.
     async fn commit(&self, offsets: Offsets) -> Result<(), Error>;
+
+    /// Writes `outputs`, and makes the group go on from `next` in a partition: both or neither, whatever crashes. Returns when
+    /// that is durable. After an error neither has happened, or both have and a further call with the same `next`, or with
+    /// an earlier one, only says so.
+    ///
+    /// # Errors
+    /// [`Error::Output`]: an output can't be written. [`Error::Closed`]: the partition was given away meanwhile, or the log
+    /// is closed. All others are worth another try.
+    async fn transact(
+        &self,
+        from: &AssignedPartition,
+        next: i64,
+        outputs: Vec<ProducerRecord>,
+    ) -> Result<(), Error>;
 
     /// Leaves the group at once, so that others need not wait for a timeout. Everything should be committed by then.
     async fn close(&self);

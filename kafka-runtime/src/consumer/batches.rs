@@ -48,7 +48,7 @@ async fn one_by_one<H: BatchHandler>(
     true
 }
 
-fn batch(lane: &Lane, records: Vec<Record>, attempt: u32) -> Batch {
+pub(super) fn batch(lane: &Lane, records: Vec<Record>, attempt: u32) -> Batch {
     Batch {
         topic: lane.partition.topic.clone(),
         partition: lane.partition.partition,

@@ -1,7 +1,7 @@
 //! What handles records, and what it may answer.
 
 use crate::BoxError;
-use crate::record::{Batch, Message};
+use crate::record::{Batch, Message, ProducerRecord};
 use std::fmt::Write as _;
 use tower::Service;
 
@@ -93,6 +93,25 @@ pub trait RecordHandler:
 
 impl<S> RecordHandler for S where
     S: Service<Message, Response = (), Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+/// A tower service that makes records out of batches. It may see a record more than once; what it answered is written once.
+pub trait TransformHandler:
+    Service<Batch, Response = Vec<ProducerRecord>, Error = HandlerError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> TransformHandler for S where
+    S: Service<Batch, Response = Vec<ProducerRecord>, Error = HandlerError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 

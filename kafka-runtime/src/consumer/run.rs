@@ -23,17 +23,21 @@ pub(super) struct Run {
     metrics: Group,
     workers: HashMap<TopicPartition, Worker>,
     observer: Arc<dyn Observer>,
+    /// Otherwise the workers commit what they have done themselves.
+    commits_done: bool,
 }
 
 impl Run {
     pub(super) fn new(consumer: Consumer) -> Self {
-        let Consumer { source, work, name, config, dead_letters, before_commit, observer } = consumer;
+        let Consumer { source, work, name, config, dead_letters, before_commit, observer, commits } =
+            consumer;
         Self {
             commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
             metrics: Group::new(&name),
             shared: Arc::new(Shared { name, config, dead_letters, progress: Default::default() }),
             workers: HashMap::new(),
             observer,
+            commits_done: commits,
             source,
             work,
         }
@@ -143,12 +147,13 @@ impl Run {
     }
 
     fn uncommitted<'a>(&'a self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Offsets {
+        let partitions = partitions.filter(|_| self.commits_done);
         let workers = partitions.filter_map(|partition| self.workers.get_key_value(partition));
         workers.filter_map(|(partition, worker)| Some((partition.clone(), worker.uncommitted()?))).collect()
     }
 
     fn has_uncommitted(&self) -> bool {
-        self.workers.values().any(|worker| worker.uncommitted().is_some())
+        self.commits_done && self.workers.values().any(|worker| worker.uncommitted().is_some())
     }
 
     fn on_committed(&mut self, Committed { offsets, result }: Committed) {

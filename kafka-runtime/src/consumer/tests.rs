@@ -36,6 +36,15 @@ impl Source for Scripted {
         Ok(())
     }
 
+    async fn transact(
+        &self,
+        from: &AssignedPartition,
+        next: i64,
+        _: Vec<ProducerRecord>,
+    ) -> Result<(), Error> {
+        self.commit(vec![(from.partition.clone(), next)]).await
+    }
+
     async fn close(&self) {}
 
     fn health(&self) -> Health {

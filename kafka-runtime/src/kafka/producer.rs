@@ -178,7 +178,7 @@ impl Shared {
 impl Producer for KafkaProducer {
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
         let status = &self.shared.status;
-        status.in_flight.begin();
+        status.in_flight.begin(1);
         self.shared.send(&record, Box::new(Delivery::new(on_delivery))).inspect_err(|error| {
             status.in_flight.end(1);
             status.produced.failed(error);

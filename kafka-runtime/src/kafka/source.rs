@@ -3,9 +3,11 @@
 use super::assignment::{Assignment, list};
 use super::config::KafkaSourceConfig;
 use super::poll;
+use super::transactions::{self, Request, Transactor};
 use crate::error::Error;
 use crate::health::{Health, HealthCell};
-use crate::source::{Event, Offsets, Source};
+use crate::record::ProducerRecord;
+use crate::source::{AssignedPartition, Event, Offsets, Source};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -27,6 +29,8 @@ pub struct KafkaSource {
     health: Arc<HealthCell>,
     closing: Arc<AtomicBool>,
     running: Mutex<Running>,
+    /// To the thread of transactions, once there was one.
+    transactor: Mutex<Option<mpsc::Sender<Request>>>,
     events: tokio::sync::Mutex<Option<mpsc::Receiver<Result<Event, Error>>>>,
 }
 
@@ -51,12 +55,31 @@ impl KafkaSource {
             health: Arc::new(HealthCell::new(Health::Starting)),
             closing: Arc::default(),
             running: Mutex::default(),
+            transactor: Mutex::default(),
             events: tokio::sync::Mutex::default(),
         }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn transactor(&self) -> Result<mpsc::Sender<Request>, Error> {
+        let mut transactor = self.transactor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = &*transactor {
+            return Ok(requests.clone());
+        }
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        let (sender, requests) = mpsc::channel(transactions::QUEUE);
+        let thread = Transactor::new(Weak::clone(&self.running().consumer), &self.config);
+        let name = "kafka-transactor";
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || thread.run(requests))
+            .map_err(|source| Error::Thread { name, source })?;
+        Ok(transactor.insert(sender).clone())
     }
 
     fn join(&self) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
@@ -119,8 +142,22 @@ impl Source for KafkaSource {
         Ok(())
     }
 
+    async fn transact(
+        &self,
+        from: &AssignedPartition,
+        next: i64,
+        outputs: Vec<ProducerRecord>,
+    ) -> Result<(), Error> {
+        let (reply, written) = oneshot::channel();
+        let request = Request { from: from.clone(), next, outputs, reply };
+        self.transactor()?.send(request).await.map_err(|_| Error::Closed)?;
+        written.await.map_err(|_| Error::Closed)?
+    }
+
     async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        // Its thread ends after what it has taken.
+        drop(self.transactor.lock().unwrap_or_else(PoisonError::into_inner).take());
         let ended = self.running().ended.take();
         if let Some(ended) = ended
             && tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err()

@@ -5,10 +5,11 @@
 //! SQL is read only for a consumer that is behind.
 
 mod readers;
+mod transfers;
 
 use super::config::LogConfig;
 use super::db::Db;
-use super::inbox::{Append, Command, Inbox};
+use super::inbox::{Append, Command, Inbox, Transfer};
 use super::topics::{Reader, Topic, TopicNames};
 use crate::error::Error;
 use crate::health::HealthCell;
@@ -38,6 +39,8 @@ struct Commit {
     group: Arc<str>,
     /// (topic, partition, next offset)
     offsets: Vec<(usize, usize, i64)>,
+    /// Written with the records of its round, or not at all.
+    tied: bool,
     reply: oneshot::Sender<Result<(), Error>>,
 }
 
@@ -55,6 +58,8 @@ pub(super) struct Engine {
     batch: Vec<Append>,
     positions: Vec<Position>,
     commits: Vec<Commit>,
+    /// They wait for room.
+    transfers: Vec<Transfer>,
     metrics: Writes,
 }
 
@@ -72,6 +77,7 @@ impl Engine {
             batch: Vec::new(),
             positions: Vec::new(),
             commits: Vec::new(),
+            transfers: Vec::new(),
             metrics: Writes::new(),
         }
     }
@@ -82,6 +88,7 @@ impl Engine {
             let closed = self.shared.inbox.take(&mut self.incoming, &mut self.commands, until);
             self.obey();
             self.admit();
+            self.admit_transfers();
             self.write();
             self.refill();
             self.probe();
@@ -98,7 +105,7 @@ impl Engine {
         let keep = self.shared.config.keep;
         // What has just failed would only fail again. Reading goes on while writing fails: it is how a full disk empties.
         let (may_write, may_read) = (self.probe_at.is_none(), self.read_at.is_none());
-        until = until.into_iter().chain(self.read_at).min();
+        until = until.into_iter().chain(self.read_at).chain(self.transfers_rest_until()).min();
         for topic in &self.topics {
             let behind = |reader: &Reader| -> bool {
                 let mut feeds =
@@ -162,7 +169,9 @@ impl Engine {
         let batch = std::mem::take(&mut self.batch);
         if let Err(error) = &result {
             self.failed(error);
-            let reason = ProduceError::Unavailable { reason: describe(error) };
+            let reason = describe(error);
+            self.fail_tied_commits(&reason);
+            let reason = ProduceError::Unavailable { reason };
             self.answer(batch, |_| Err(reason.clone()));
             if !self.commits.is_empty() || !trims.is_empty() {
                 result = self.transaction(at, false, &trims);
@@ -336,7 +345,9 @@ impl Drop for Engine {
         self.commands.clear();
         self.shared.inbox.take(&mut self.incoming, &mut self.commands, None);
         let held = self.topics.iter_mut().flat_map(|topic| std::mem::take(&mut topic.held));
-        let rest: Vec<Append> = self.batch.drain(..).chain(held).chain(self.incoming.drain(..)).collect();
+        let transfers = self.transfers.drain(..).flat_map(|transfer| transfer.outputs);
+        let appends = self.batch.drain(..).chain(held).chain(transfers);
+        let rest: Vec<Append> = appends.chain(self.incoming.drain(..)).collect();
         self.answer(rest, |_| Err(ProduceError::Closed));
         for feed in self.topics.iter().flat_map(|topic| &topic.readers).flat_map(|reader| &reader.feeds) {
             feed.queue.close();

@@ -32,6 +32,16 @@ pub(super) struct Attached {
     pub(super) gone: CancellationToken,
 }
 
+/// Records to be written together with the offset of what they were made from.
+pub(super) struct Transfer {
+    pub(super) group: Arc<str>,
+    pub(super) from: AssignedPartition,
+    pub(super) next: i64,
+    pub(super) outputs: Vec<Append>,
+    pub(super) since: Instant,
+    pub(super) reply: oneshot::Sender<Result<(), Error>>,
+}
+
 /// What is asked of the thread. Whoever asks waits for the answer, so there are few.
 pub(super) enum Command {
     /// Begin to feed a group from where it has committed to, or else from its beginning.
@@ -45,6 +55,8 @@ pub(super) enum Command {
     AddTopics { topics: Vec<LogTopic>, reply: SyncSender<Result<(), Error>> },
     /// Stop feeding.
     Detach(u64),
+    /// Write records and an offset together. They count in the queue.
+    Transact(Transfer),
     /// Store offsets.
     Commit { group: Arc<str>, offsets: Offsets, reply: oneshot::Sender<Result<(), Error>> },
 }
@@ -91,6 +103,29 @@ impl Inbox {
         };
         drop(state);
         append.delivery.forget();
+        Err(refusal)
+    }
+
+    /// Takes all outputs of a transfer, or none.
+    pub(super) fn transact(&self, transfer: Transfer) -> Result<(), ProduceError> {
+        let mut state = self.lock();
+        let bytes: usize = transfer.outputs.iter().map(|append| append.size).sum();
+        // One that is larger than the queue passes when nothing else is in it.
+        let is_full = state.queued + transfer.outputs.len() > self.max_queued
+            || state.queued_bytes + bytes > self.max_queued_bytes;
+        let refusal = if state.closed {
+            ProduceError::Closed
+        } else if state.queued > 0 && is_full {
+            ProduceError::QueueFull
+        } else {
+            state.queued += transfer.outputs.len();
+            state.queued_bytes += bytes;
+            state.commands.push(Command::Transact(transfer));
+            self.notify(state);
+            return Ok(());
+        };
+        drop(state);
+        transfer.outputs.into_iter().for_each(|append| append.delivery.forget());
         Err(refusal)
     }
 

@@ -1,12 +1,14 @@
 //! The embedded log as a [`Source`].
 
 use super::Log;
-use super::inbox::{Attached, Command};
+use super::inbox::{Attached, Command, Transfer};
 use crate::error::Error;
 use crate::health::Health;
+use crate::record::ProducerRecord;
 use crate::source::{AssignedPartition, Event, InitialOffset, Offsets, Source};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +80,27 @@ impl Source for LogSource {
         let (reply, committed) = oneshot::channel();
         self.log.0.shared.inbox.command(Command::Commit { group: Arc::clone(&self.group), offsets, reply });
         committed.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn transact(
+        &self,
+        from: &AssignedPartition,
+        next: i64,
+        outputs: Vec<ProducerRecord>,
+    ) -> Result<(), Error> {
+        let outputs = outputs.into_iter().map(|output| self.log.prepare(output, Box::new(drop)));
+        let outputs = outputs.collect::<Result<Vec<_>, _>>().map_err(Error::Output)?;
+        let (reply, written) = oneshot::channel();
+        let (group, from, since) = (Arc::clone(&self.group), from.clone(), Instant::now());
+        let shared = &self.log.0.shared;
+        let count = outputs.len();
+        shared.in_flight.begin(count);
+        let transfer = Transfer { group, from, next, outputs, since, reply };
+        if let Err(refusal) = shared.inbox.transact(transfer) {
+            shared.in_flight.end(count);
+            return Err(Error::Output(refusal));
+        }
+        written.await.map_err(|_| Error::Closed)?
     }
 
     async fn close(&self) {

@@ -13,8 +13,8 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn begin(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn begin(&self, count: usize) {
+        self.count.fetch_add(count, Ordering::SeqCst);
     }
 
     /// Takes back a [`begin`](Self::begin), or ends `count` records after their callbacks were called.

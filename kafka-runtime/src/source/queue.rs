@@ -177,6 +177,11 @@ impl Queue {
         }
     }
 
+    /// Whether the partition has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Waits until so many records or bytes are there, or the queue is full or closed. Has one reader; may be dropped while
     /// waiting.
     pub(crate) async fn filled(&self, records: usize, bytes: usize) {

@@ -21,6 +21,8 @@ pub(crate) const PARTITIONS: usize = 4;
 pub(crate) trait Backend: Send + Sync {
     fn topic(&self) -> Arc<str>;
     fn dead_topic(&self) -> Arc<str>;
+    /// A topic of one partition for what a consumer makes.
+    fn out_topic(&self) -> Arc<str>;
     /// A producer that is used by others too.
     fn producer(&self) -> Arc<dyn Producer>;
     /// A producer that is dropped by the test.
@@ -34,6 +36,8 @@ pub(crate) trait Backend: Send + Sync {
     /// The group's committed offsets.
     async fn committed(&self) -> BTreeMap<i32, i64>;
     async fn dead_letters(&self) -> Vec<Record>;
+    /// What committed transactions have written to the topic for outputs.
+    async fn outputs(&self) -> Vec<Record>;
     /// The dead-letter topic as a whole.
     fn archive(&self) -> Arc<dyn Archive>;
 }
@@ -51,7 +55,8 @@ impl Embedded {
 
     pub(crate) fn with(adjust: impl FnOnce(&mut LogConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let topics = vec![LogTopic::new("events", PARTITIONS as u32), LogTopic::kept("events.dead")];
+        let events = LogTopic::new("events", PARTITIONS as u32);
+        let topics = vec![events, LogTopic::kept("events.dead"), LogTopic::kept("events.out")];
         let mut config = LogConfig::new(directory.path(), topics);
         adjust(&mut config);
         let log = Log::open(config.clone()).unwrap();
@@ -81,6 +86,10 @@ impl Backend for Embedded {
         "events.dead".into()
     }
 
+    fn out_topic(&self) -> Arc<str> {
+        "events.out".into()
+    }
+
     fn producer(&self) -> Arc<dyn Producer> {
         Arc::new(self.log.clone())
     }
@@ -105,6 +114,10 @@ impl Backend for Embedded {
 
     async fn dead_letters(&self) -> Vec<Record> {
         self.log.read("events.dead", 0, 0, usize::MAX).unwrap()
+    }
+
+    async fn outputs(&self) -> Vec<Record> {
+        self.log.read("events.out", 0, 0, usize::MAX).unwrap()
     }
 
     fn archive(&self) -> Arc<dyn Archive> {
@@ -133,7 +146,8 @@ impl Kafka {
     pub(crate) async fn with_partitions(partitions: u32) -> Self {
         let topic: Arc<str> = format!("test-{}", uuid::Uuid::new_v4().simple()).into();
         let kafka = KafkaConfig::new(brokers(), "conformance");
-        let specs = [TopicSpec::new(&topic, partitions, 1), TopicSpec::new(&format!("{topic}.dead"), 1, 1)];
+        let one = |name: &str| TopicSpec::new(&format!("{topic}.{name}"), 1, 1);
+        let specs = [TopicSpec::new(&topic, partitions, 1), one("dead"), one("out")];
         topics::ensure(&kafka, &specs, Duration::from_secs(20)).await.expect("the topics are there");
         let producer = Arc::new(KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap());
         let mut source_config = KafkaSourceConfig::new(kafka, &format!("{topic}-group"), &[&topic]);
@@ -150,6 +164,10 @@ impl Backend for Kafka {
 
     fn dead_topic(&self) -> Arc<str> {
         format!("{}.dead", self.topic).into()
+    }
+
+    fn out_topic(&self) -> Arc<str> {
+        format!("{}.out", self.topic).into()
     }
 
     fn producer(&self) -> Arc<dyn Producer> {
@@ -193,6 +211,11 @@ impl Backend for Kafka {
 
     async fn dead_letters(&self) -> Vec<Record> {
         let topic = self.dead_topic();
+        tokio::task::spawn_blocking(move || read_all(&topic)).await.unwrap()
+    }
+
+    async fn outputs(&self) -> Vec<Record> {
+        let topic = self.out_topic();
         tokio::task::spawn_blocking(move || read_all(&topic)).await.unwrap()
     }
 

@@ -18,6 +18,7 @@ mod rebalancing;
 mod runtime;
 mod support;
 mod topics;
+mod transforming;
 
 /// Every test of the suite, once for each backend.
 macro_rules! conformance {
@@ -78,4 +79,8 @@ conformance! {
     producing::a_dropped_producer_answers_everything,
     producing::flush_waits_for_every_answer,
     producing::a_record_that_is_too_large_is_refused,
+    transforming::what_is_made_exists_once_though_consumers_are_killed,
+    transforming::a_failed_attempt_writes_nothing,
+    transforming::of_a_rejected_batch_the_good_records_are_written_once,
+    transforming::a_record_whose_output_is_refused_is_a_dead_letter,
 }

@@ -26,10 +26,11 @@ impl Engine {
                         self.detach(token);
                     }
                 }
+                Command::Transact(transfer) => self.transfers.push(transfer),
                 Command::AddTopics { topics, reply } => drop(reply.send(self.add_topics(&topics))),
                 Command::Detach(token) => self.detach(token),
                 Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
-                    Ok(offsets) => self.commits.push(Commit { group, offsets, reply }),
+                    Ok(offsets) => self.commits.push(Commit { group, offsets, tied: false, reply }),
                     Err(error) => drop(reply.send(Err(error))),
                 },
             }
@@ -93,7 +94,7 @@ impl Engine {
         if !beginnings.is_empty() {
             // Nobody waits for it: it is as good as the first commit.
             let (reply, _) = oneshot::channel();
-            self.commits.push(Commit { group: Arc::clone(group), offsets: beginnings, reply });
+            self.commits.push(Commit { group: Arc::clone(group), offsets: beginnings, tied: false, reply });
         }
         self.next_token += 1;
         let token = self.next_token;
@@ -129,7 +130,7 @@ impl Engine {
         }
     }
 
-    fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
+    pub(super) fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
         let one = |(name, next): &(TopicPartition, i64)| {
             let number = usize::try_from(name.partition).unwrap_or(usize::MAX);
             let topic = self.topics.iter().position(|topic| topic.name == name.topic);

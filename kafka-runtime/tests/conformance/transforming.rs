@@ -1,0 +1,171 @@
+//! Making records out of records: what is read back exists exactly once, whatever happens in between. Guards P1 and P2.
+
+use crate::backend::{Backend, Kafka, brokers};
+use crate::support::{Running, config, eventually, payload, produce};
+use kafka_runtime::{
+    Batch, Consumer, ConsumerConfig, DeadLetters, HandlerError, ProducerRecord, Record, TransformHandler,
+};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, Producer as _};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Small batches, so that there are many transactions.
+fn small() -> ConsumerConfig {
+    ConsumerConfig { max_records: 5, ..config() }
+}
+
+/// A consumer that writes each record to the topic for outputs, as `decide` says. Counts the records that it was given.
+fn copying(
+    backend: &impl Backend,
+    seen: &Arc<AtomicUsize>,
+    decide: impl Fn(&Batch) -> Result<(), HandlerError> + Clone + Send + Sync + 'static,
+) -> Consumer {
+    let (out, seen) = (backend.out_topic(), Arc::clone(seen));
+    let handler = tower::service_fn(move |batch: Batch| {
+        let result = decide(&batch).map(|()| {
+            let copy = |record: &Record| {
+                ProducerRecord::new(out.clone(), record.key.clone(), record.payload.clone())
+            };
+            batch.records.iter().map(copy).collect::<Vec<_>>()
+        });
+        seen.fetch_add(batch.records.len(), Ordering::SeqCst);
+        std::future::ready(result)
+    });
+    consumer(backend, handler)
+}
+
+fn consumer(backend: &impl Backend, handler: impl TransformHandler) -> Consumer {
+    let dead_letters = DeadLetters::new(backend.producer(), backend.dead_topic());
+    Consumer::transform(backend.source(), handler).dead_letters(dead_letters).config(small())
+}
+
+/// Numbers by key, in the order in which they lie in the topic.
+async fn numbers(backend: &impl Backend) -> BTreeMap<String, Vec<usize>> {
+    let mut numbers = BTreeMap::<String, Vec<usize>>::new();
+    for record in backend.outputs().await {
+        let (key, number) = payload(&record).split_once(':').map(|(k, n)| (k.to_owned(), n.parse())).unwrap();
+        numbers.entry(key).or_default().push(number.unwrap());
+    }
+    numbers
+}
+
+async fn assert_each_once(backend: &impl Backend, count: usize) {
+    let expected: BTreeMap<_, Vec<usize>> =
+        KEYS.into_iter().map(|key| (key.to_owned(), (0..count).collect())).collect();
+    assert_eq!(numbers(backend).await, expected, "each once, in order");
+}
+
+async fn all_committed(backend: &impl Backend, count: usize) {
+    eventually("all is committed", async || {
+        backend.committed().await.values().sum::<i64>() as usize == KEYS.len() * count
+    })
+    .await;
+}
+
+pub(crate) async fn what_is_made_exists_once_though_consumers_are_killed(backend: impl Backend) {
+    produce(&backend, &KEYS, 100).await;
+    let seen = Arc::default();
+    for round in 1..=3 {
+        let running = Running::of(copying(&backend, &seen, |_| Ok(())));
+        eventually("some are handled", async || seen.load(Ordering::SeqCst) >= round * 70).await;
+        running.abandon().await;
+    }
+    let running = Running::of(copying(&backend, &seen, |_| Ok(())));
+    all_committed(&backend, 100).await;
+    running.stop().await;
+    assert_each_once(&backend, 100).await;
+}
+
+pub(crate) async fn a_failed_attempt_writes_nothing(backend: impl Backend) {
+    produce(&backend, &KEYS, 30).await;
+    let seen = Arc::default();
+    let running = Running::of(copying(&backend, &seen, |batch| match batch.attempt <= 2 {
+        true => Err(HandlerError::retry("not yet")),
+        false => Ok(()),
+    }));
+    all_committed(&backend, 30).await;
+    running.stop().await;
+    assert_each_once(&backend, 30).await;
+}
+
+pub(crate) async fn of_a_rejected_batch_the_good_records_are_written_once(backend: impl Backend) {
+    produce(&backend, &KEYS, 20).await;
+    let seen = Arc::default();
+    let is_bad = |record: &Record| payload(record).ends_with(":7");
+    let running =
+        Running::of(copying(&backend, &seen, move |batch| match batch.records.iter().any(is_bad) {
+            true => Err(HandlerError::reject("a seven")),
+            false => Ok(()),
+        }));
+    all_committed(&backend, 20).await;
+    running.stop().await;
+    let good: Vec<usize> = (0..20).filter(|number| *number != 7).collect();
+    for (key, numbers) in numbers(&backend).await {
+        assert_eq!(numbers, good, "{key}");
+    }
+    assert_eq!(backend.dead_letters().await.len(), KEYS.len());
+}
+
+pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: impl Backend) {
+    produce(&backend, &KEYS, 5).await;
+    let out = backend.out_topic();
+    let handler = tower::service_fn(move |batch: Batch| {
+        let make = |record: &Record| {
+            let large = payload(record).ends_with(":3");
+            let made = if large { vec![0; 3 << 20] } else { record.payload.to_vec() };
+            ProducerRecord::new(out.clone(), record.key.clone(), made)
+        };
+        std::future::ready(Ok::<Vec<_>, HandlerError>(batch.records.iter().map(make).collect()))
+    });
+    let running = Running::of(consumer(&backend, handler));
+    all_committed(&backend, 5).await;
+    running.stop().await;
+    for (key, numbers) in numbers(&backend).await {
+        assert_eq!(numbers, [0, 1, 2, 4], "{key}");
+    }
+    assert_eq!(backend.dead_letters().await.len(), KEYS.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_kafka_members_that_come_and_go_write_nothing_twice() {
+    let backend = Kafka::new().await;
+    produce(&backend, &KEYS, 150).await;
+    let seen = Arc::default();
+    let slow = |_: &Batch| Ok(());
+    let first = Running::of(copying(&backend, &seen, slow));
+    eventually("the first has begun", async || seen.load(Ordering::SeqCst) > 50).await;
+    let second = Running::of(copying(&backend, &seen, slow));
+    eventually("more is handled", async || seen.load(Ordering::SeqCst) > 250).await;
+    first.abandon().await;
+    all_committed(&backend, 150).await;
+    second.stop().await;
+    assert_each_once(&backend, 150).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_kafka_a_producer_that_was_fenced_is_replaced() {
+    let mut backend = Kafka::new().await;
+    backend.source_config.instance_id = Some("one".into());
+    produce(&backend, &KEYS, 100).await;
+    let seen = Arc::default();
+    let running = Running::of(copying(&backend, &seen, |_| Ok(())));
+    eventually("it has begun", async || seen.load(Ordering::SeqCst) > 50).await;
+    let name = format!("{}-one", backend.source_config.group);
+    let fence = move || {
+        let config = ClientConfig::new()
+            .set("bootstrap.servers", brokers().join(","))
+            .set("transactional.id", name)
+            .clone();
+        let other: BaseProducer = config.create().unwrap();
+        other.init_transactions(Duration::from_secs(10)).unwrap();
+    };
+    tokio::task::spawn_blocking(fence).await.unwrap();
+    all_committed(&backend, 100).await;
+    running.stop().await;
+    assert_each_once(&backend, 100).await;
+}
