@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::observer::Observer;
 use crate::source::Source;
 use commits::BeforeCommit;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
 use worker::Work;
 
@@ -73,9 +73,9 @@ impl Consumer {
     /// A record that is rejected goes to the dead letters before its offset is written: after a crash just between the two, it
     /// is there twice. [`before_commit`](Self::before_commit) is not called.
     pub fn transform(source: Arc<dyn Source>, handler: impl TransformHandler) -> Self {
-        let reads = Arc::clone(&source);
+        let reads = Arc::downgrade(&source);
         let work: Work =
-            Arc::new(move |lane| Box::pin(transform::work(lane, Arc::clone(&reads), handler.clone())));
+            Arc::new(move |lane| Box::pin(transform::work(lane, Weak::clone(&reads), handler.clone())));
         Self { commits: false, ..Self::new(source, work) }
     }
 

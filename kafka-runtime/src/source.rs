@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::record::{ProducerRecord, TopicPartition};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -87,12 +88,14 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Output`]: an output can't be written. [`Error::Closed`]: the partition was given away meanwhile, or the log
     /// is closed. All others are worth another try.
-    async fn transact(
+    ///
+    /// The future does not hold the source: one that is dropped leaves its group, whoever still waits here.
+    fn transact(
         &self,
         from: &AssignedPartition,
         next: i64,
         outputs: Vec<ProducerRecord>,
-    ) -> Result<(), Error>;
+    ) -> BoxFuture<'static, Result<(), Error>>;
 
     /// Leaves the group at once, so that others need not wait for a timeout. Everything should be committed by then.
     async fn close(&self);

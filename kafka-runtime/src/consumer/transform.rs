@@ -8,9 +8,9 @@ use crate::error::Error;
 use crate::record::{Batch, ProducerRecord};
 use crate::source::{AssignedPartition, Source};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-pub(super) async fn work<H: TransformHandler>(lane: Lane, source: Arc<dyn Source>, handler: H) {
+pub(super) async fn work<H: TransformHandler>(lane: Lane, source: Weak<dyn Source>, handler: H) {
     let from = AssignedPartition { partition: lane.partition.clone(), queue: Arc::clone(&lane.queue) };
     let mut transform = Transform { lane, source, from, handling: Handling::new(handler) };
     while let Some(records) = transform.lane.next_full_batch().await {
@@ -40,7 +40,8 @@ enum Settled {
 
 struct Transform<H> {
     lane: Lane,
-    source: Arc<dyn Source>,
+    /// The consumer owns it, and it ends with that.
+    source: Weak<dyn Source>,
     from: AssignedPartition,
     handling: Handling<H>,
 }
@@ -69,7 +70,10 @@ impl<H: TransformHandler> Transform<H> {
     }
 
     async fn write(&self, next: i64, outputs: Vec<ProducerRecord>) -> Result<(), HandlerError> {
-        self.source.transact(&self.from, next, outputs).await.map_err(|error| match error {
+        let Some(source) = self.source.upgrade() else { return Err(HandlerError::retry(Error::Closed)) };
+        let written = source.transact(&self.from, next, outputs);
+        drop(source);
+        written.await.map_err(|error| match error {
             Error::Output(refusal) if !refusal.is_retryable() => HandlerError::reject(refusal),
             error => HandlerError::retry(error),
         })

@@ -9,6 +9,7 @@ use crate::health::{Health, HealthCell};
 use crate::record::ProducerRecord;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::Offset;
@@ -142,16 +143,19 @@ impl Source for KafkaSource {
         Ok(())
     }
 
-    async fn transact(
+    fn transact(
         &self,
         from: &AssignedPartition,
         next: i64,
         outputs: Vec<ProducerRecord>,
-    ) -> Result<(), Error> {
+    ) -> BoxFuture<'static, Result<(), Error>> {
         let (reply, written) = oneshot::channel();
         let request = Request { from: from.clone(), next, outputs, reply };
-        self.transactor()?.send(request).await.map_err(|_| Error::Closed)?;
-        written.await.map_err(|_| Error::Closed)?
+        let transactor = self.transactor();
+        Box::pin(async move {
+            transactor?.send(request).await.map_err(|_| Error::Closed)?;
+            written.await.map_err(|_| Error::Closed)?
+        })
     }
 
     async fn close(&self) {

@@ -7,6 +7,7 @@ use crate::health::Health;
 use crate::record::ProducerRecord;
 use crate::source::{AssignedPartition, Event, InitialOffset, Offsets, Source};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -43,6 +44,28 @@ impl LogSource {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a transfer to the log's thread; what it answers comes through the channel.
+    fn transfer(
+        &self,
+        from: &AssignedPartition,
+        next: i64,
+        outputs: Vec<ProducerRecord>,
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        let outputs = outputs.into_iter().map(|output| self.log.prepare(output, Box::new(drop)));
+        let outputs = outputs.collect::<Result<Vec<_>, _>>().map_err(Error::Output)?;
+        let (reply, written) = oneshot::channel();
+        let (group, from, since) = (Arc::clone(&self.group), from.clone(), Instant::now());
+        let shared = &self.log.0.shared;
+        let count = outputs.len();
+        shared.in_flight.begin(count);
+        let transfer = Transfer { group, from, next, outputs, since, reply };
+        if let Err(refusal) = shared.inbox.transact(transfer) {
+            shared.in_flight.end(count);
+            return Err(Error::Output(refusal));
+        }
+        Ok(written)
     }
 
     fn detach(&self) {
@@ -82,25 +105,14 @@ impl Source for LogSource {
         committed.await.map_err(|_| Error::Closed)?
     }
 
-    async fn transact(
+    fn transact(
         &self,
         from: &AssignedPartition,
         next: i64,
         outputs: Vec<ProducerRecord>,
-    ) -> Result<(), Error> {
-        let outputs = outputs.into_iter().map(|output| self.log.prepare(output, Box::new(drop)));
-        let outputs = outputs.collect::<Result<Vec<_>, _>>().map_err(Error::Output)?;
-        let (reply, written) = oneshot::channel();
-        let (group, from, since) = (Arc::clone(&self.group), from.clone(), Instant::now());
-        let shared = &self.log.0.shared;
-        let count = outputs.len();
-        shared.in_flight.begin(count);
-        let transfer = Transfer { group, from, next, outputs, since, reply };
-        if let Err(refusal) = shared.inbox.transact(transfer) {
-            shared.in_flight.end(count);
-            return Err(Error::Output(refusal));
-        }
-        written.await.map_err(|_| Error::Closed)?
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let written = self.transfer(from, next, outputs);
+        Box::pin(async move { written?.await.map_err(|_| Error::Closed)? })
     }
 
     async fn close(&self) {
