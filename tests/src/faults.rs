@@ -22,4 +22,4 @@ pub mod store;
 mod table;
 pub mod workload;
 
-pub use run::{Mode, Settings, run};
+pub use run::{Mode, Settings, recheck, run};

@@ -28,6 +28,9 @@ struct Arguments {
     /// Only a rolling restart of every service under the load generator.
     #[arg(long)]
     rolling: bool,
+    /// Only compares once more what a run has kept in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    recheck: Option<PathBuf>,
     /// A setting of every program, `section.key=value`.
     #[arg(long, value_name = "SETTING")]
     set: Vec<String>,
@@ -43,6 +46,11 @@ enum System {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.recheck {
+        let verdict = faults::recheck(folder)?;
+        say(&verdict.to_string());
+        return Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = folder.join(format!("godwit-faults-{}", unique()));
     let runtime = tokio::runtime::Runtime::new()?;

@@ -12,10 +12,7 @@ use super::{
     workload::{Options, Workload},
 };
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use std::{
-    fs::File,
-    io::BufWriter,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -59,6 +56,10 @@ pub struct Settings {
 /// So often a connection says that it is alive: what died half open is found in two and a half of them.
 const HEARTBEAT: &str = "gateway.heartbeat=2s";
 
+/// What a run keeps that found something.
+const LEDGER: &str = "ledger.json.gz";
+const STORE: &str = "store.json.gz";
+
 /// What a run gave.
 struct Outcome {
     story: Story,
@@ -89,8 +90,8 @@ pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<bool>
     if clean {
         std::fs::remove_dir_all(&settings.folder)?;
     } else {
-        save(&settings.folder.join("ledger.json"), &outcome.ledger)?;
-        save(&settings.folder.join("store.json"), &outcome.store)?;
+        outcome.ledger.write(&settings.folder.join(LEDGER))?;
+        outcome.store.write(&settings.folder.join(STORE))?;
         say(&format!("FAILED: the ledger and the logs are in {kept}; seed {seed}"));
     }
     Ok(clean)
@@ -146,7 +147,10 @@ fn judge((story, ledger): (Story, Ledger), store: StoreView) -> Outcome {
     Outcome { story, ledger, store, verdict }
 }
 
-fn save(file: &Path, value: &impl Serialize) -> Result<()> {
-    serde_json::to_writer(BufWriter::new(File::create(file)?), value)?;
-    Ok(())
+/// Compares once more what a run has kept: after a change of the checker.
+///
+/// # Errors
+/// If the folder does not hold both files.
+pub fn recheck(folder: &Path) -> Result<Verdict> {
+    Ok(checker::check(&Ledger::read(&folder.join(LEDGER))?, &StoreView::read(&folder.join(STORE))?))
 }
