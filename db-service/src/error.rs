@@ -91,7 +91,8 @@ fn postgres_is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                || code == "25006"
+                // A standby that only reads; a transaction that was taken for abandoned.
+                || matches!(code.as_ref(), "25006" | "25P03")
         }),
         _ => false,
     }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod group;
+mod lent;
 mod read;
 mod save;
 mod schema;
@@ -23,15 +24,17 @@ use abi::{
     v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey},
 };
 use async_trait::async_trait;
+use lent::Lent;
 use sqlx::{
     Connection as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{future::Future, str::FromStr as _, time::Duration};
+use std::{future::Future, io, str::FromStr as _, time::Duration};
 use tokio::{
     sync::OnceCell,
     time::{sleep, timeout},
 };
+use tokio_util::task::TaskTracker;
 
 /// A call that found no free connection by then fails.
 const ACQUIRE: Duration = Duration::from_secs(3);
@@ -39,12 +42,19 @@ const ACQUIRE: Duration = Duration::from_secs(3);
 const CALL: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
+/// It has so long to say so.
+const LIVES: Duration = Duration::from_millis(500);
 /// How often a transaction that met others is made again.
 const RETRIES: u32 = 20;
 
 /// Every statement finds its rows by key. Plans must not follow the statistics, which know nothing of tables that have just
 /// begun to grow, and one plan per statement serves all arguments.
-const SETTINGS: [(&str, &str); 5] = [
+///
+/// Nobody waits for a statement longer than [`CALL`], and an instance that was cut off in the middle of a transaction must not
+/// hold its rows for as long as it takes the database to find that out.
+const SETTINGS: [(&str, &str); 7] = [
+    ("statement_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "10s"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("enable_seqscan", "off"),
@@ -52,9 +62,43 @@ const SETTINGS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
+/// Makes a call on a connection of its own, within its time.
+macro_rules! call {
+    ($store:expr, $conn:ident => $call:expr) => {
+        limited(async {
+            let mut lent = $store.lend().await?;
+            let $conn = &mut *lent;
+            let outcome = $call.await;
+            lent.back(&outcome);
+            outcome
+        })
+        .await
+    };
+}
+
+/// Makes an attempt, which is one transaction, again for as long as it fails because it met another one.
+macro_rules! transact {
+    ($store:expr, $conn:ident => $attempt:expr) => {
+        call!($store, $conn => async {
+            let mut retries = 0;
+            loop {
+                match $attempt.await {
+                    Err(Error::Postgres(error)) if is_conflict(&error) && retries < RETRIES => {
+                        retries += 1;
+                        meet(retries).await;
+                    }
+                    outcome => break outcome,
+                }
+            }
+        })
+    };
+}
+
 /// The store.
 pub(crate) struct PostgresStore {
     pool: PgPool,
+    /// Connections on their way back into the pool.
+    returns: TaskTracker,
     schema: String,
     migrated: OnceCell<()>,
     max_members: usize,
@@ -75,27 +119,32 @@ impl PostgresStore {
             .before_acquire(|conn, meta| {
                 Box::pin(async move {
                     if meta.idle_for > FRESH {
-                        conn.ping().await?;
+                        let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
+                        timeout(LIVES, conn.ping()).await.map_err(silent)??;
                     }
                     Ok(true)
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool, schema: config.schema.clone(), migrated: OnceCell::new(), max_members })
+        let (returns, migrated) = (TaskTracker::new(), OnceCell::new());
+        Ok(Self { pool, returns, schema: config.schema.clone(), migrated, max_members })
     }
 
     /// Returns once the database answers and has the schema of this release.
     pub(crate) async fn ready(&self) -> Result<()> {
-        limited(async {
-            self.pool().await?.acquire().await?.ping().await?;
-            Ok(())
-        })
-        .await
+        call!(self, conn => async { Ok(conn.ping().await?) })
     }
 
-    async fn pool(&self) -> Result<&PgPool> {
-        self.migrated.get_or_try_init(|| schema::migrate(&self.pool, &self.schema)).await?;
-        Ok(&self.pool)
+    /// A connection to a database that has the schema of this release.
+    async fn lend(&self) -> Result<Lent> {
+        let migrate = async || {
+            let mut lent = Lent::from(&self.pool, &self.returns).await?;
+            let outcome = schema::migrate(&mut lent, &self.schema).await;
+            lent.back(&outcome);
+            outcome
+        };
+        self.migrated.get_or_try_init(migrate).await?;
+        Lent::from(&self.pool, &self.returns).await
     }
 }
 
@@ -109,30 +158,11 @@ async fn meet(n: u32) {
     sleep(Duration::from_micros(u64::from(n) * (500 + u64::from(rand::random::<u8>()) * 20))).await;
 }
 
-/// Makes an attempt, which is one transaction, again for as long as it fails because it met another one.
-macro_rules! transact {
-    ($attempt:expr) => {
-        limited(async {
-            let mut retries = 0;
-            loop {
-                match $attempt.await {
-                    Err(Error::Postgres(error)) if is_conflict(&error) && retries < RETRIES => {
-                        retries += 1;
-                        meet(retries).await;
-                    }
-                    outcome => break outcome,
-                }
-            }
-        })
-        .await
-    };
-}
-
 #[async_trait]
 impl Store for PostgresStore {
     async fn save(&self, items: Vec<Item>, _durable: bool) -> Result<Vec<SaveResult>> {
         // Every commit is durable.
-        transact!(async { save::save(self.pool().await?, &items, self.max_members).await })
+        transact!(self, conn => save::save(&mut *conn, &items, self.max_members))
     }
 
     async fn sync(&self) -> Result<()> {
@@ -140,54 +170,52 @@ impl Store for PostgresStore {
     }
 
     async fn check_change(&self, item: Item) -> Result<()> {
-        limited(async { group::check(self.pool().await?, &item, self.max_members).await }).await
+        call!(self, conn => group::check(conn, &item, self.max_members))
     }
 
     async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
-        limited(async { read::history(self.pool().await?, &view, page, limit).await }).await
+        call!(self, conn => read::history(conn, &view, page, limit))
     }
 
     async fn heads(&self, app: String, user: String, after: String, limit: usize) -> Result<HeadsPage> {
-        limited(async { read::heads(self.pool().await?, &app, &user, &after, limit).await }).await
+        call!(self, conn => read::heads(conn, &app, &user, &after, limit))
     }
 
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>> {
-        limited(async {
-            let mut conn = self.pool().await?.acquire().await?;
-            Ok(read::group(&mut conn, &app, &conversation).await?.map(Members::from))
+        call!(self, conn => async {
+            Ok(read::group(conn, &app, &conversation).await?.map(Members::from))
         })
-        .await
     }
 
     async fn mark_read(&self, view: View, seq: i64) -> Result<Option<Marked>> {
-        limited(async { read::mark(self.pool().await?, &view, seq).await }).await
+        call!(self, conn => read::mark(conn, &view, seq))
     }
 
     async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool> {
-        limited(async { accounts::create_user(self.pool().await?, &app, &user, &password_hash).await }).await
+        call!(self, conn => accounts::create_user(conn, &app, &user, &password_hash))
     }
 
     async fn password_hash(&self, app: String, user: String) -> Result<Option<String>> {
-        limited(async { accounts::password_hash(self.pool().await?, &app, &user).await }).await
+        call!(self, conn => accounts::password_hash(conn, &app, &user))
     }
 
     async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>> {
-        transact!(async { accounts::create_session(self.pool().await?, &session, &refresh_hash).await })
+        transact!(self, conn => accounts::create_session(&mut *conn, &session, &refresh_hash))
     }
 
     async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        transact!(async { accounts::rotate_session(self.pool().await?, &id, &rotation).await })
+        transact!(self, conn => accounts::rotate_session(&mut *conn, &id, &rotation))
     }
 
     async fn session(&self, id: String) -> Result<Option<Session>> {
-        limited(async { accounts::session(self.pool().await?, &id).await }).await
+        call!(self, conn => accounts::session(conn, &id))
     }
 
     async fn revoke_session(&self, id: String) -> Result<()> {
-        limited(async { accounts::revoke_session(self.pool().await?, &id).await }).await
+        call!(self, conn => accounts::revoke_session(conn, &id))
     }
 
     async fn signing_keys(&self, fresh: SigningKey) -> Result<Vec<SigningKey>> {
-        limited(async { accounts::signing_keys(self.pool().await?, &fresh).await }).await
+        call!(self, conn => accounts::signing_keys(conn, &fresh))
     }
 }

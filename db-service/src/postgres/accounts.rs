@@ -9,34 +9,34 @@ use abi::{
     error::ErrorCode,
     v1::{Session, SigningKey},
 };
-use sqlx::{PgExecutor, PgPool, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 /// `false` if the id is taken: by an account with another hash, which no retry has.
-pub(super) async fn create_user(pool: &PgPool, app: &str, user: &str, hash: &str) -> Result<bool> {
+pub(super) async fn create_user(conn: &mut PgConnection, app: &str, user: &str, hash: &str) -> Result<bool> {
     let insert = sqlx::query(
         "INSERT INTO users (app, user_id, password_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     );
-    if insert.bind(app).bind(user).bind(hash).execute(pool).await?.rows_affected() == 1 {
+    if insert.bind(app).bind(user).bind(hash).execute(&mut *conn).await?.rows_affected() == 1 {
         return Ok(true);
     }
-    Ok(password_hash(pool, app, user).await?.as_deref() == Some(hash))
+    Ok(password_hash(conn, app, user).await?.as_deref() == Some(hash))
 }
 
 /// Hash of an account's password.
-pub(super) async fn password_hash(pool: &PgPool, app: &str, user: &str) -> Result<Option<String>> {
+pub(super) async fn password_hash(conn: &mut PgConnection, app: &str, user: &str) -> Result<Option<String>> {
     let select = sqlx::query_scalar("SELECT password_hash FROM users WHERE app = $1 AND user_id = $2");
-    Ok(select.bind(app).bind(user).fetch_optional(pool).await?)
+    Ok(select.bind(app).bind(user).fetch_optional(conn).await?)
 }
 
 /// Returns the ids of the sessions that it replaces. One attempt: two log-ins of a device at once meet.
 pub(super) async fn create_session(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     session: &Session,
     refresh_hash: &[u8],
 ) -> Result<Vec<String>> {
     let Session { session: id, app, user, device } = session;
-    let mut tx = pool.begin().await?;
-    if let Some((found, hashes)) = load(&mut *tx, id).await? {
+    let mut tx = conn.begin().await?;
+    if let Some((found, hashes)) = load(&mut tx, id).await? {
         if found == *session && hashes == Hashes::first(refresh_hash.to_vec()) {
             return Ok(Vec::new());
         }
@@ -66,11 +66,15 @@ pub(super) async fn create_session(
 }
 
 /// `None`: no such session, or it was revoked now.
-pub(super) async fn rotate_session(pool: &PgPool, id: &str, rotation: &Rotation) -> Result<Option<Session>> {
-    let mut tx = pool.begin().await?;
+pub(super) async fn rotate_session(
+    conn: &mut PgConnection,
+    id: &str,
+    rotation: &Rotation,
+) -> Result<Option<Session>> {
+    let mut tx = conn.begin().await?;
     // Held until the end: of two exchanges at once, the second sees the first.
     sqlx::query("SELECT id FROM sessions WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
-    let Some((session, hashes)) = load(&mut *tx, id).await? else { return Ok(None) };
+    let Some((session, hashes)) = load(&mut tx, id).await? else { return Ok(None) };
     let rotated = match hashes.rotate(rotation.clone()) {
         Some(Hashes { current, previous, rotated_at_ms }) => {
             sqlx::query(
@@ -94,21 +98,21 @@ pub(super) async fn rotate_session(pool: &PgPool, id: &str, rotation: &Rotation)
 }
 
 /// A session that is not revoked.
-pub(super) async fn session(pool: &PgPool, id: &str) -> Result<Option<Session>> {
-    Ok(load(pool, id).await?.map(|(session, _)| session))
+pub(super) async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<Session>> {
+    Ok(load(conn, id).await?.map(|(session, _)| session))
 }
 
 /// Ends a session.
-pub(super) async fn revoke_session(pool: &PgPool, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(pool).await?;
+pub(super) async fn revoke_session(conn: &mut PgConnection, id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(conn).await?;
     Ok(())
 }
 
-async fn load(db: impl PgExecutor<'_>, id: &str) -> Result<Option<(Session, Hashes)>> {
+async fn load(conn: &mut PgConnection, id: &str) -> Result<Option<(Session, Hashes)>> {
     let select = sqlx::query(
         "SELECT id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = $1",
     );
-    let Some(row) = select.bind(id).fetch_optional(db).await? else { return Ok(None) };
+    let Some(row) = select.bind(id).fetch_optional(conn).await? else { return Ok(None) };
     let session = Session {
         session: row.try_get(0)?,
         app: row.try_get(1)?,
@@ -121,21 +125,21 @@ async fn load(db: impl PgExecutor<'_>, id: &str) -> Result<Option<(Session, Hash
 }
 
 /// Newest first. `fresh` becomes the first one if there is none, and nobody is faster.
-pub(super) async fn signing_keys(pool: &PgPool, fresh: &SigningKey) -> Result<Vec<SigningKey>> {
-    let keys = stored_keys(pool).await?;
+pub(super) async fn signing_keys(conn: &mut PgConnection, fresh: &SigningKey) -> Result<Vec<SigningKey>> {
+    let keys = stored_keys(&mut *conn).await?;
     if !keys.is_empty() {
         return Ok(keys);
     }
     sqlx::query("INSERT INTO signing_keys (slot, id, secret) VALUES (1, $1, $2) ON CONFLICT DO NOTHING")
         .bind(&fresh.id)
         .bind(fresh.secret.as_ref())
-        .execute(pool)
+        .execute(&mut *conn)
         .await?;
-    stored_keys(pool).await
+    stored_keys(conn).await
 }
 
-async fn stored_keys(pool: &PgPool) -> Result<Vec<SigningKey>> {
+async fn stored_keys(conn: &mut PgConnection) -> Result<Vec<SigningKey>> {
     let rows: Vec<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT id, secret FROM signing_keys ORDER BY slot DESC").fetch_all(pool).await?;
+        sqlx::query_as("SELECT id, secret FROM signing_keys ORDER BY slot DESC").fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(id, secret)| SigningKey { id, secret: secret.into() }).collect())
 }

@@ -8,7 +8,7 @@ use crate::{
     store::{Decision, Position, accepted, no_change, rejected},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use std::collections::HashSet;
 
 /// Where a conversation stands.
@@ -61,11 +61,10 @@ pub(super) async fn save(
 }
 
 /// Whether the change would be taken now.
-pub(super) async fn check(pool: &PgPool, item: &Item, max_members: usize) -> Result<()> {
+pub(super) async fn check(conn: &mut PgConnection, item: &Item, max_members: usize) -> Result<()> {
     let change = item.change.as_ref().ok_or(Error::Damaged("a message is no group change"))?;
-    let mut conn = pool.acquire().await?;
-    let head = head(&mut conn, item).await?;
-    match decide(&mut conn, item, change, head, max_members).await? {
+    let head = head(conn, item).await?;
+    match decide(conn, item, change, head, max_members).await? {
         Decision::Refused(fault) => Err(fault.into()),
         Decision::Known(_) | Decision::Allowed(_) => Ok(()),
     }

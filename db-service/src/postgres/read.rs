@@ -7,7 +7,7 @@ use crate::{
     store::{MAX_PAGE_BYTES, Marked, Page, View},
 };
 use abi::v1::{Head, HeadsPage, HistoryPage, HistoryVisibility, Role};
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 /// Entries until the page is full of bytes, and the first one beyond: it tells that there is more.
 const RISING: &str = "SELECT seq, countable, message_id, payload FROM (
@@ -23,12 +23,11 @@ const FALLING: &str = "SELECT seq, countable, message_id, payload FROM (
 
 /// A page as the user may see it; `None` if not a member.
 pub(super) async fn history(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     view: &View,
     page: Page,
     limit: usize,
 ) -> Result<Option<HistoryPage>> {
-    let mut conn = pool.acquire().await?;
     let member: Option<(i64, i64)> = sqlx::query_as(
         "SELECT conversation, visible_from FROM members WHERE app = $1 AND user_id = $2 AND id = $3",
     )
@@ -48,7 +47,7 @@ pub(super) async fn history(
         .bind(visible_from)
         .bind(column(limit + 1))
         .bind(column(MAX_PAGE_BYTES))
-        .fetch_all(&mut *conn)
+        .fetch_all(conn)
         .await?;
     let mut found = HistoryPage { entries: Vec::with_capacity(rows.len()), more: false };
     let mut bytes = 0;
@@ -67,7 +66,7 @@ pub(super) async fn history(
 
 /// The conversations of a user, in order of their ids.
 pub(super) async fn heads(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     app: &str,
     user: &str,
     after: &str,
@@ -83,7 +82,7 @@ pub(super) async fn heads(
     .bind(user)
     .bind(after)
     .bind(column(limit + 1))
-    .fetch_all(pool)
+    .fetch_all(conn)
     .await?;
     let more = rows.len() > limit;
     let mut heads = Vec::with_capacity(rows.len());
@@ -132,7 +131,7 @@ pub(super) async fn group(conn: &mut PgConnection, app: &str, id: &str) -> Resul
 }
 
 /// Moves a read position forward; `None` if not a member.
-pub(super) async fn mark(pool: &PgPool, view: &View, seq: i64) -> Result<Option<Marked>> {
+pub(super) async fn mark(conn: &mut PgConnection, view: &View, seq: i64) -> Result<Option<Marked>> {
     let found: Option<(i64, i64, i64)> = sqlx::query_as(
         "SELECT m.conversation, m.read_seq, c.head FROM members m JOIN conversations c ON c.key = m.conversation
          WHERE m.app = $1 AND m.user_id = $2 AND m.id = $3",
@@ -140,7 +139,7 @@ pub(super) async fn mark(pool: &PgPool, view: &View, seq: i64) -> Result<Option<
     .bind(&view.app)
     .bind(&view.user)
     .bind(&view.conversation)
-    .fetch_optional(pool)
+    .fetch_optional(&mut *conn)
     .await?;
     let Some((key, read_seq, head)) = found else { return Ok(None) };
     let seq = seq.min(head);
@@ -163,7 +162,7 @@ pub(super) async fn mark(pool: &PgPool, view: &View, seq: i64) -> Result<Option<
     .bind(&view.app)
     .bind(&view.user)
     .bind(&view.conversation)
-    .fetch_optional(pool)
+    .fetch_optional(conn)
     .await?;
     Ok(before.map(|(before,)| Marked { read_seq: seq.max(before), moved: before < seq }))
 }

@@ -12,7 +12,7 @@ use crate::{
     store::{Position, accepted, no_group, rejected},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult, group_change};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{Connection as _, PgConnection};
 use std::collections::{BTreeSet, HashMap};
 
 /// Stores a run of messages. `$1`, `$2`: the conversations, in order; `$3` to `$6`: the messages, with the place of their
@@ -64,14 +64,18 @@ const MESSAGES: &str = "
 type Row = (i64, i64, i64, bool);
 
 /// Stores a batch: one attempt.
-pub(super) async fn save(pool: &PgPool, items: &[Item], max_members: usize) -> Result<Vec<SaveResult>> {
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    items: &[Item],
+    max_members: usize,
+) -> Result<Vec<SaveResult>> {
     if items.iter().all(|item| item.change.is_none()) {
-        let results = messages(pool, items, true).await?;
+        let results = messages(&mut *conn, items, true).await?;
         if results.len() == items.len() {
             return results.into_iter().collect::<Option<_>>().ok_or(Error::Damaged("the answer of a save"));
         }
     }
-    let mut tx = pool.begin().await?;
+    let mut tx = conn.begin().await?;
     let begun = begin_conversations(&mut tx, items).await?;
     lock(&mut tx, items).await?;
     let mut results = Vec::with_capacity(items.len());
@@ -79,7 +83,7 @@ pub(super) async fn save(pool: &PgPool, items: &[Item], max_members: usize) -> R
         match &run[0].change {
             Some(change) => results.push(group::save(&mut tx, &run[0], change, max_members).await?),
             None => {
-                let saved = messages(&mut *tx, run, false).await?;
+                let saved = messages(&mut tx, run, false).await?;
                 results
                     .extend(saved.into_iter().map(|result| result.unwrap_or_else(|| rejected(no_group()))));
             }
@@ -97,7 +101,7 @@ pub(super) async fn save(pool: &PgPool, items: &[Item], max_members: usize) -> R
 /// Stores a run of messages. `None` for those to conversations that don't exist; with `all_or_nothing` an empty list if
 /// there is any such.
 async fn messages(
-    db: impl PgExecutor<'_>,
+    conn: &mut PgConnection,
     items: &[Item],
     all_or_nothing: bool,
 ) -> Result<Vec<Option<SaveResult>>> {
@@ -122,7 +126,7 @@ async fn messages(
         .bind(sent.iter().map(|(item, _)| item.payload.as_slice()).collect::<Vec<_>>())
         .bind(sent.iter().map(|(item, _)| item.sent_at_ms).collect::<Vec<_>>())
         .bind(all_or_nothing)
-        .fetch_all(db)
+        .fetch_all(conn)
         .await?;
     if all_or_nothing && rows.len() < sent.len() {
         return Ok(Vec::new());

@@ -1,15 +1,15 @@
 //! The schema, brought up to date by whichever instance comes first.
 
 use crate::error::{Error, Result};
-use sqlx::{AssertSqlSafe, PgPool, raw_sql};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
 
 /// In order; the schema's version is how many of them were applied. Only ever added to, and each such that the release
 /// before still works with it: instances of both run during a deploy.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_begin.sql")];
 
 /// Applies what is missing. All of it is one transaction under a lock, so instances that start at once wait for the first.
-pub(super) async fn migrate(pool: &PgPool, schema: &str) -> Result<()> {
-    let mut tx = pool.begin().await?;
+pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()> {
+    let mut tx = conn.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('godwit migrations ' || $1, 0))")
         .bind(schema)
         .execute(&mut *tx)

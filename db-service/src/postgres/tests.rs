@@ -11,29 +11,59 @@ use std::{net::SocketAddr, time::Instant};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
 /// Passes connections on to the database until it is dropped.
-struct Line(#[expect(dead_code, reason = "dropping it ends the connections")] JoinSet<()>);
+struct Line {
+    silence: watch::Sender<()>,
+    /// Dropping it ends the connections.
+    _connections: JoinSet<()>,
+}
 
 impl Line {
     async fn up(at: SocketAddr, to: String) -> Self {
         let listener = TcpListener::bind(at).await.unwrap();
+        let (silence, silenced) = watch::channel(());
         let mut line = JoinSet::new();
         line.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
-                let to = to.clone();
+                let (to, mut silenced) = (to.clone(), silenced.clone());
+                silenced.mark_unchanged();
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(to).await.unwrap();
-                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = silenced.changed() => std::future::pending().await,
+                    }
                 });
             }
         });
-        Self(line)
+        Self { silence, _connections: line }
     }
+
+    /// Nothing is passed on any more on the connections that there are, and neither end hears of it.
+    fn silence(&self) {
+        self.silence.send_replace(());
+    }
+}
+
+/// A configuration that leads through a line, with the line's address and the database's.
+async fn through_a_line(schema: &str) -> (abi::config::Db, SocketAddr, String) {
+    let (url, mut config) = postgres_config(schema);
+    let database = PgConnectOptions::from_str(&url).unwrap();
+    let to = format!("{}:{}", database.get_host(), database.get_port());
+    let at = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    config.postgres = Secret::new(url.replace(&to, &at.to_string()));
+    (config, at, to)
+}
+
+async fn drop_schema(store: &PostgresStore) {
+    let drop = AssertSqlSafe(format!("DROP SCHEMA {} CASCADE", store.schema));
+    sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
 }
 
 fn item(n: u32) -> Item {
@@ -64,11 +94,7 @@ async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (url, mut config) = postgres_config(&schema);
-    let database = PgConnectOptions::from_str(&url).unwrap();
-    let to = format!("{}:{}", database.get_host(), database.get_port());
-    let at = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    config.postgres = Secret::new(url.replace(&to, &at.to_string()));
+    let (config, at, to) = through_a_line(&schema).await;
     let store = PostgresStore::new(&config, 8).unwrap();
 
     let fault = Fault::from(store.save(vec![item(1)], false).await.unwrap_err());
@@ -82,7 +108,41 @@ async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
     assert_eq!(fault.code, ErrorCode::Unavailable);
     let _line = Line::up(at, to).await;
     assert_eq!(eventually_saves(&store, 2).await, 2);
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).execute(&store.pool).await.unwrap();
+    drop_schema(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_calls_that_gave_up_on_silent_connections_leave_room_for_others() {
+    let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let (mut config, at, to) = through_a_line(&schema).await;
+    config.max_connections = 1;
+    let store = PostgresStore::new(&config, 8).unwrap();
+    let line = Line::up(at, to).await;
+    assert_eq!(eventually_saves(&store, 1).await, 1);
+    line.silence();
+    let given_up = timeout(Duration::from_millis(300), store.save(vec![item(2)], false)).await;
+    assert!(given_up.is_err(), "the connection was to be silent");
+    assert!(eventually_saves(&store, 3).await >= 2);
+    drop_schema(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_what_is_stored_after_calls_that_gave_up_is_stored() {
+    let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let (_, mut config) = postgres_config(&schema);
+    config.max_connections = 1;
+    let store = PostgresStore::new(&config, 8).unwrap();
+    store.ready().await.unwrap();
+    let other = PostgresStore::new(&config, 8).unwrap();
+    for n in 0..60 {
+        // Given up at another step each time, the beginning of its transaction among them.
+        let session = Session { session: n.to_string(), ..Session::default() };
+        let _ = timeout(Duration::from_micros(n * 50), store.create_session(session, vec![1])).await;
+        assert!(store.create_user("app".into(), n.to_string(), "hash".into()).await.unwrap());
+        let seen = other.password_hash("app".into(), n.to_string()).await.unwrap();
+        assert_eq!(seen.as_deref(), Some("hash"), "it was stored in a transaction that nobody will commit");
+    }
+    drop_schema(&store).await;
 }
 
 #[tokio::test]
@@ -94,5 +154,5 @@ async fn a_schema_of_a_newer_release_is_refused() {
     sqlx::query("INSERT INTO schema_version VALUES (99)").execute(&store.pool).await.unwrap();
     let newer = PostgresStore::new(&config, 8).unwrap();
     assert!(matches!(newer.ready().await, Err(Error::TooNew { found: 99, .. })));
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).execute(&store.pool).await.unwrap();
+    drop_schema(&store).await;
 }
