@@ -386,3 +386,74 @@ fn short(number: usize) -> u32 {
 pub(super) fn number(conversation_seq: u64) -> u32 {
     u32::try_from(conversation_seq).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::ledger::Kind;
+
+    fn book() -> Book {
+        let device = Device { user: 0, name: "phone".into(), kind: Kind::Sdk, lives: Vec::new() };
+        Book::new(Ledger {
+            users: vec!["alice".into()],
+            conversations: vec!["d:alice:alice".into()],
+            devices: vec![device],
+            ..Ledger::default()
+        })
+    }
+
+    fn ack(number: u8) -> Ack {
+        Ack { message_id: Id([number; 16]).to_string(), ..Ack::default() }
+    }
+
+    #[test]
+    fn the_first_word_of_a_send_stands() {
+        let book = book();
+        let job = book.begin(0, 0, 50, false, false);
+        assert!(job.text.starts_with(&job.client_msg_id) && job.text.len() == 50);
+        assert_eq!((book.pending(), book.unseen()), (1, 0));
+        book.acked(job.send, &ack(1));
+        book.acked(job.send, &ack(2));
+        book.refused(job.send, "internal", true);
+        assert_eq!((book.pending(), book.unseen(), book.count_acked()), (0, 1, 1));
+        let entry =
+            Entry { message_id: ack(1).message_id, conversation: job.conversation, ..Entry::default() };
+        book.life(0, &State::default());
+        book.shown(0, &entry, true);
+        assert_eq!(book.unseen(), 0);
+        let ledger = book.close();
+        assert!(matches!(ledger.sends[0].outcome, Outcome::Acked { message_id: Id([1, ..]), .. }));
+        assert_eq!(ledger.later_acks.len(), 1);
+        assert_eq!(ledger.devices[0].lives[0].seen.len(), 1);
+    }
+
+    #[test]
+    fn waits_of_devices_that_were_sent_away_are_no_pauses() {
+        let book = book();
+        let begin = Instant::now();
+        let send = book.begin(0, 0, 50, false, false).send;
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(book.longest_pause_since(begin) >= Duration::from_millis(15), "it goes on");
+        book.acked(send, &ack(1));
+        let pause = book.longest_pause_since(begin);
+        assert!(pause >= Duration::from_millis(15));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(book.longest_pause_since(begin), pause, "it is over");
+        assert_eq!(book.longest_pause_since(Instant::now()), Duration::ZERO);
+        let away = book.begin(0, 0, 50, false, false).send;
+        book.excuse(0);
+        std::thread::sleep(Duration::from_millis(30));
+        book.acked(away, &ack(2));
+        assert_eq!(book.longest_pause_since(begin), pause);
+    }
+
+    #[tokio::test]
+    async fn what_is_expected_may_come_before_it_is_waited_for() {
+        let book = book();
+        let client_msg_id = Id([7; 16]);
+        book.expect([(0, client_msg_id)].into());
+        book.life(0, &State::default());
+        book.shown(0, &Entry { client_msg_id: client_msg_id.to_string(), ..Entry::default() }, true);
+        book.expected().await;
+    }
+}

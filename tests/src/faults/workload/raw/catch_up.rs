@@ -191,3 +191,111 @@ impl CatchUp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::v1::Head;
+
+    fn seq(seq: u64) -> ReceiverSeq {
+        ReceiverSeq { epoch: 1, seq }
+    }
+
+    fn have(seq: u64) -> Option<Have> {
+        Some(Have { epoch: 1, seq })
+    }
+
+    fn entries(numbers: &[u64]) -> Vec<Entry> {
+        let entry = |number: &u64| Entry {
+            conversation: "g:1".into(),
+            conversation_seq: *number,
+            ..Entry::default()
+        };
+        numbers.iter().map(entry).collect()
+    }
+
+    fn deliver(catch_up: &mut CatchUp, now: u64, raised: u32, numbers: &[u64]) -> Vec<u64> {
+        let mut shown = Vec::new();
+        let deliver = Deliver { receiver_seq: Some(seq(now)), raised, entries: entries(numbers) };
+        catch_up.deliver(deliver, &mut shown);
+        shown.iter().map(|entry| entry.conversation_seq).collect()
+    }
+
+    fn history(catch_up: &mut CatchUp, numbers: &[u64]) -> Vec<u64> {
+        let shown = catch_up.history("g:1", HistoryPage { entries: entries(numbers), more: false });
+        shown.iter().map(|entry| entry.conversation_seq).collect()
+    }
+
+    fn heads(catch_up: &mut CatchUp, conversation_seq: u64, visible_from: u64) {
+        let head = Head { conversation: "g:1".into(), conversation_seq, visible_from, ..Head::default() };
+        catch_up.heads(HeadsPage { heads: vec![head], more: false });
+    }
+
+    /// A device that has (1, 5) and the conversation up to 3.
+    fn caught_up() -> CatchUp {
+        let mut catch_up = CatchUp::default();
+        assert!(!catch_up.told(seq(5)));
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        heads(&mut catch_up, 3, 1);
+        assert_eq!(catch_up.take_complete(), None, "the entries are still missing");
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::History { after: 0, .. })));
+        assert_eq!(history(&mut catch_up, &[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(catch_up.take_complete(), have(5));
+        catch_up
+    }
+
+    #[test]
+    fn what_comes_next_is_shown_and_counts() {
+        let mut catch_up = caught_up();
+        assert_eq!(deliver(&mut catch_up, 7, 2, &[4, 5]), [4, 5]);
+        assert_eq!(catch_up.take_complete(), have(7));
+        assert!(catch_up.told(seq(7)));
+        assert_eq!(deliver(&mut catch_up, 6, 1, &[4]), [] as [u64; 0], "it has that");
+        assert!(catch_up.is_idle());
+    }
+
+    #[test]
+    fn a_hole_is_fetched_before_anything_after_it_is_shown() {
+        let mut catch_up = caught_up();
+        assert_eq!(deliver(&mut catch_up, 7, 1, &[5]), [] as [u64; 0]);
+        assert!(!catch_up.is_idle());
+        assert_eq!(catch_up.take_complete(), None);
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        heads(&mut catch_up, 5, 1);
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::History { after: 3, .. })));
+        assert_eq!(history(&mut catch_up, &[4, 5]), [4, 5]);
+        assert_eq!(catch_up.take_complete(), have(7));
+    }
+
+    #[test]
+    fn a_jump_of_the_number_is_looked_into() {
+        let mut catch_up = caught_up();
+        // 6 was counted for something else, which has not come.
+        assert_eq!(deliver(&mut catch_up, 7, 1, &[4]), [4]);
+        assert_eq!(catch_up.have(), Some(seq(5)));
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        // What is said meanwhile makes another round.
+        assert!(!catch_up.told(seq(9)));
+        heads(&mut catch_up, 4, 1);
+        assert_eq!(catch_up.take_complete(), have(7));
+        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+    }
+
+    #[test]
+    fn what_is_not_for_this_user_is_passed_over() {
+        let mut catch_up = caught_up();
+        assert!(!catch_up.told(seq(8)));
+        assert!(catch_up.want(Instant::now()).is_some());
+        heads(&mut catch_up, 9, 7);
+        assert!(catch_up.want(Instant::now()).is_some());
+        assert_eq!(history(&mut catch_up, &[7, 8, 9]), [7, 8, 9]);
+        assert_eq!(catch_up.take_complete(), have(8));
+        // Removed while something was missing: it is not asked for any more.
+        assert_eq!(deliver(&mut catch_up, 9, 1, &[11]), [] as [u64; 0]);
+        assert!(catch_up.want(Instant::now()).is_some());
+        catch_up.heads(HeadsPage::default());
+        assert!(catch_up.want(Instant::now()).is_some());
+        catch_up.history_failed("g:1", false, Instant::now());
+        assert_eq!(catch_up.take_complete(), have(9));
+    }
+}
