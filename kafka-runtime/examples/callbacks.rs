@@ -5,18 +5,18 @@
 //! On Apache Kafka, in two terminals, which share the partitions 3 and 3; stop or kill one, and the other takes all six:
 //!
 //! ```sh
-//! cargo run -p kafka-runtime --example callbacks -- 'kafka://127.0.0.1:9092?topics=callbacks&group=callbacks' --fail-rate 0.2
+//! cargo run -p kafka-runtime --example callbacks -- --fail-rate 0.2 \
+//!   'kafka://127.0.0.1:9092?topics=callbacks&group=callbacks&partitions=6'
 //! ```
 //!
-//! On the embedded log, which is read by one process: the same with `'log:/tmp/callbacks?topics=callbacks&group=callbacks'`.
+//! On the embedded log, which is read by one process: the same with `log:/tmp/callbacks` in front of the `?`.
 //! Ctrl-C ends it in order: what is in flight is finished and committed.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser;
-use kafka_runtime::topics::{self, TopicSpec};
 use kafka_runtime::{
-    Address, Consumer, HandlerError, KafkaProducer, KafkaSource, Log, LogObserver, LogTopic, Message,
-    Observer, Producer, ProducerRecord, RecordHandler, Source, observed,
+    Address, Consumer, HandlerError, LogObserver, Message, Observer, Producer, ProducerRecord, RecordHandler,
+    Runtime, observed,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -26,13 +26,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-const PARTITIONS: u32 = 6;
-const FLUSH: Duration = Duration::from_secs(5);
-
 /// A producer and a consumer, with every callback in the log.
 #[derive(Parser)]
 struct Options {
-    /// Where: kafka://HOST:PORT?topics=TOPIC&group=GROUP or log:FOLDER?topics=TOPIC&group=GROUP
+    /// Where: kafka://HOST:PORT?topics=TOPIC&group=GROUP&partitions=6, or log:FOLDER?...
     address: Address,
     /// How many records to produce
     #[arg(long, default_value_t = 100)]
@@ -53,48 +50,27 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     tracing_subscriber::fmt().with_ansi(is_terminal).init();
-    let (producer, source) = open(&options.address).await?;
     let observer: Arc<dyn Observer> = Arc::new(LogObserver);
-    let producer = observed(producer, Arc::clone(&observer));
-    let consumer = Consumer::records(source, handler(options.fail_rate, options.seed))
-        .named("callbacks")
-        .config(options.address.consumer_config())
-        .observe(observer);
+    let handler = handler(options.fail_rate, options.seed);
+    let mut runtime = Runtime::new();
+    let producer = observed(runtime.producer(&options.address)?, Arc::clone(&observer));
+    let runtime = runtime.consumer("callbacks", &options.address, |source| {
+        Consumer::records(source, handler).observe(observer)
+    })?;
 
     let stop = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (mut consuming, mut producing) =
-        (pin!(consumer.run(stop.clone())), pin!(produce(producer.as_ref(), &options)));
+    let mut consuming = pin!(runtime.run(stop.clone()));
+    let mut producing = pin!(produce(producer.as_ref(), &options));
     let mut is_producing = true;
     loop {
         tokio::select! {
-            result = &mut consuming => break result?,
+            result = &mut consuming => break result.context("the consumer ended"),
             () = &mut producing, if is_producing => is_producing = false,
             _ = interrupt.recv() => stop.cancel(),
             _ = terminate.recv() => stop.cancel(),
         }
     }
-    producer.flush(FLUSH).await.context("what was produced last was not confirmed")?;
-    Ok(())
-}
-
-/// Both ends of the topic of an address, with six partitions.
-async fn open(address: &Address) -> anyhow::Result<(Arc<dyn Producer>, Arc<dyn Source>)> {
-    let ([topic], Some(group)) = (address.topics(), address.group()) else {
-        bail!("the address names one topic and a group: ?topics=callbacks&group=callbacks");
-    };
-    if let Some(mut config) = address.log_config() {
-        config.topics = vec![LogTopic::new(topic.as_str(), PARTITIONS)];
-        let log = Log::open(config)?;
-        let source = log.source(group, &[topic])?;
-        return Ok((Arc::new(log), Arc::new(source)));
-    }
-    let (Some(kafka), Some(source)) = (address.kafka_config()?, address.source_config()?) else {
-        bail!("an address is a log or Kafka");
-    };
-    topics::ensure(&kafka, &[TopicSpec::new(topic, PARTITIONS, 1)], address.start_timeout()).await?;
-    let producer = KafkaProducer::new(&kafka, address.producer_config())?;
-    Ok((Arc::new(producer), Arc::new(KafkaSource::new(source))))
 }
 
 /// Handles records, or fails to.

@@ -1,23 +1,27 @@
-//! A durable log between services: records go in through a [`Producer`], and come out through a [`Consumer`] that hands
-//! batches to a tower service. It knows nothing of what the records say.
+//! Services that read and write a durable log: records go in through a [`Producer`], and come out through a [`Consumer`]
+//! that hands single records or batches to a tower service. It knows nothing of what the records say.
 //!
 //! Behind two seams, [`Producer`] and [`Source`], lie Apache Kafka ([`kafka`]) and an embedded log in one SQLite file
 //! ([`log`]). One suite of tests (`tests/`) holds both to the same promises:
 //!
 //! - What was acknowledged is durable, and is handled at least once, whatever crashes in between.
-//! - Records of one key are handled in the order in which they were enqueued. A batch that fails, by an error or a panic,
-//!   is tried again until it succeeds, and nothing after it in its partition is handled before; other partitions go on.
+//! - Records of one key are handled in the order in which they were enqueued, also when some fail. What is worth it is tried
+//!   again, with backoff and for ever unless configured otherwise; a panic is a failure like others. Nothing after it in its
+//!   partition (or of its key, see [`Ordering`]) is handled before; other partitions go on.
 //! - An offset is committed only when it and all before it are done: handled, or confirmed in the dead-letter topic.
+//! - A partition is given away after what is in flight is finished and committed; of a lost one nothing is committed.
 //! - Every delivery callback is called exactly once.
 //! - What a [transformation](Consumer::transform) makes of a record is there exactly once.
 //! - Every queue is bounded.
+//!
+//! The README of the crate is its guide: a quick start, handlers, layers, order, failures, rebalances, addresses.
 //!
 //! # Modules
 //! - [`address`]: where records are read and written, and how, in one line or one section
 //! - [`runtime`]: several consumers and producers in one process, checked, started and stopped together
 //! - [`producer`]: the seam for writing, its errors and callbacks
 //! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
-//! - [`consumer`]: workers, retries, dead letters, commits
+//! - [`consumer`]: workers, retries, dead letters, commits; [`layers`]: what handlers have in common; [`observer`]: who hears of it
 //! - [`dead_letters`]: listing, replaying and dropping what could not be handled; [`archive`]: reading a topic as a whole
 //! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
 

@@ -34,7 +34,7 @@ fn owned(lines: &[String]) -> BTreeSet<String> {
 #[tokio::test]
 async fn two_instances_share_six_partitions_and_one_takes_over_when_the_other_is_killed() {
     let name = unique("callbacks");
-    let address = format!("kafka://{}?topics={name}&group={name}&session.timeout=6s", brokers());
+    let address = format!("kafka://{}?topics={name}&group={name}&partitions=6&session.timeout=6s", brokers());
     let start = |arguments: &[&str]| {
         let failing = [&address, "--fail-rate", "0.2", "--every-ms", "20"];
         Example::start("callbacks", &[&failing[..], arguments].concat(), &[])
@@ -70,7 +70,7 @@ async fn two_instances_share_six_partitions_and_one_takes_over_when_the_other_is
 #[tokio::test]
 async fn on_the_embedded_log_all_is_handled_before_and_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let address = format!("log:{}?topics=callbacks&group=callbacks", folder.path().display());
+    let address = format!("log:{}?topics=callbacks&group=callbacks&partitions=6", folder.path().display());
     let mut handled = BTreeSet::new();
     for run in 1..=2_usize {
         let arguments = [&address, "--fail-rate", "0.3", "--every-ms", "1", "--records", "60"];

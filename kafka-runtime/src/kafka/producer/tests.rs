@@ -5,7 +5,8 @@ use std::time::Instant;
 /// Brokers inside librdkafka, which answer as they are told.
 fn mocked() -> KafkaProducer {
     let mut kafka = KafkaConfig::new(vec!["unused:1".into()], "mocked");
-    kafka.properties = vec![("test.mock.num.brokers".into(), "1".into())];
+    let properties = [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")];
+    kafka.properties = properties.map(|(name, value)| (name.into(), value.into())).into();
     KafkaProducer::new(&kafka, KafkaProducerConfig::default()).expect("the settings are valid")
 }
 
