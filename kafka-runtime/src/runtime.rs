@@ -21,7 +21,7 @@
 mod opened;
 
 use crate::address::Address;
-use crate::consumer::{BatchHandler, Consumer, DeadLetters, Ordering, RecordHandler};
+use crate::consumer::{BatchHandler, Consumer, DeadLetters, Ordering, RecordHandler, TransformHandler};
 use crate::error::Error;
 use crate::health::Health;
 use crate::kafka::{KafkaConfig, KafkaSource};
@@ -82,11 +82,23 @@ impl Runtime {
     /// # Errors
     /// As those of [`records`](Self::records); order by key is for records.
     pub fn batches(self, name: &str, address: &Address, handler: impl BatchHandler) -> Result<Self, Error> {
-        if address.consumer_config().ordering != Ordering::Partition {
-            let faults = vec!["`ordering=key` is for handlers of single records".to_owned()];
-            return Err(of(name, Error::Address { faults }));
-        }
+        in_partition_order(address).map_err(|error| of(name, error))?;
         self.consumer(name, address, |source| Consumer::batches(source, handler))
+    }
+
+    /// Adds a consumer whose handler makes records out of each batch, which are written together with the batch's offset (see
+    /// [`Consumer::transform`]). Their topics are those of a [`producer`](Self::producer), so that they are checked too.
+    ///
+    /// # Errors
+    /// As those of [`batches`](Self::batches).
+    pub fn transform(
+        self,
+        name: &str,
+        address: &Address,
+        handler: impl TransformHandler,
+    ) -> Result<Self, Error> {
+        in_partition_order(address).map_err(|error| of(name, error))?;
+        self.consumer(name, address, |source| Consumer::transform(source, handler))
     }
 
     /// Adds a consumer that `build` makes from the source of the address, for what only a [`Consumer`] can: a hook before
@@ -217,6 +229,13 @@ impl Runtime {
         }
         outcome
     }
+}
+
+fn in_partition_order(address: &Address) -> Result<(), Error> {
+    if address.consumer_config().ordering == Ordering::Partition {
+        return Ok(());
+    }
+    Err(Error::Address { faults: vec!["`ordering=key` is for handlers of single records".into()] })
 }
 
 fn of(name: &str, error: Error) -> Error {

@@ -3,7 +3,8 @@
 use crate::backend::brokers;
 use crate::support::{Handled, eventually};
 use kafka_runtime::{
-    Address, Error, HandlerError, Health, Message, Outcome, Producer, ProducerRecord, RecordHandler, Runtime,
+    Address, Batch, Error, HandlerError, Health, Message, Outcome, Producer, ProducerRecord, Record,
+    RecordHandler, Runtime,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -192,4 +193,45 @@ async fn nothing_runs_when_a_topic_is_missing() {
     let runtime = Runtime::new().records("missing", &address, seen.handler()).unwrap();
     let error = runtime.run(CancellationToken::new()).await.expect_err("the topic is missing");
     assert!(matches!(&error, Error::Topic { reason, .. } if reason.contains("does not exist")), "{error}");
+}
+
+async fn records_are_made_out_of_records(place: Place) {
+    let read = place.address(&["in"], "making", "");
+    let made = place.address(&["out"], "reading", "");
+    let topic: Arc<str> = place.topic("out").into();
+    let double = tower::service_fn(move |batch: Batch| {
+        let topic = Arc::clone(&topic);
+        async move {
+            let twice = |record: &Record| [0, 1].map(|_| (record.key.clone(), record.payload.clone()));
+            let outputs = batch.records.iter().flat_map(twice);
+            let outputs = outputs.map(|(key, payload)| ProducerRecord::new(Arc::clone(&topic), key, payload));
+            Ok::<_, HandlerError>(outputs.collect::<Vec<_>>())
+        }
+    });
+    let handled = Handled::default();
+    let mut runtime = Runtime::new();
+    let producer = runtime.producer(&read).unwrap();
+    drop(runtime.producer(&made).unwrap());
+    let runtime = runtime.transform("making", &read, double).unwrap();
+    let runtime = runtime.batches("reading", &made, handled.handler()).unwrap();
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    running.spawn(runtime.run(stop.clone()));
+    eventually("the topic takes records", async || {
+        producer.send(ProducerRecord::new(place.topic("in").into(), "k", "in:0")).await.is_ok()
+    })
+    .await;
+    handled.reach(2).await;
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(handled.payloads(), ["in:0", "in:0"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_made_out_of_records_on_the_embedded_log() {
+    records_are_made_out_of_records(Place::log()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_made_out_of_records_on_kafka() {
+    records_are_made_out_of_records(Place::kafka()).await;
 }
