@@ -22,6 +22,7 @@
 //! - [`producer`]: the seam for writing, its errors and callbacks
 //! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
 //! - [`consumer`]: workers, retries, dead letters, commits; [`layers`]: what handlers have in common; [`observer`]: who hears of it
+//! - [`codec`]: what records say, as types
 //! - [`dead_letters`]: listing, replaying and dropping what could not be handled; [`archive`]: reading a topic as a whole
 //! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
 
@@ -32,6 +33,7 @@ struct Readme;
 pub mod address;
 pub mod archive;
 pub mod backoff;
+pub mod codec;
 pub mod consumer;
 pub mod dead_letters;
 pub mod kafka;
