@@ -2,6 +2,7 @@
 
 use crate::Error;
 use http::Uri;
+use std::net::Ipv6Addr;
 
 /// The address of a server, checked: `http://HOST[:PORT][/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,11 @@ impl Server {
         if uri.query().is_some() || plain.contains(['@', '#']) {
             return Err(fault("it must be only host, port and path"));
         }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(v6) if v6.parse::<Ipv6Addr>().is_err() => return Err(fault("in [] is an IPv6 address")),
+            Some(v6) => v6.to_owned(),
+            None => host.to_owned(),
+        };
         Ok(Self { port: uri.port_u16().unwrap_or(80), host, url: url_text })
     }
 
@@ -81,7 +86,16 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_a_reason() {
-        for url in ["", "http://", "ftp://host", "http://host?x=1", "http://user@host", "http://a b"] {
+        for url in [
+            "",
+            "http://",
+            "ftp://host",
+            "http://host?x=1",
+            "http://user@host",
+            "http://a b",
+            "[]",
+            "http://[a]:1",
+        ] {
             assert!(Server::parse(url).is_err(), "{url}");
         }
         assert!(Server::parse("https://host").unwrap_err().to_string().contains("TLS"));

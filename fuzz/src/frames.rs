@@ -1,0 +1,37 @@
+//! One frame of a device.
+
+use abi::v1::ClientFrame;
+use axum::extract::ws::Message;
+use prost::Message as _;
+use ws_gateway::codec::Format;
+
+/// A binary frame.
+pub fn proto(data: &[u8]) {
+    let message = Message::Binary(data.to_vec().into());
+    match Format::Proto.decode(&message) {
+        Ok(frame) => {
+            assert!(frame.encoded_len() <= data.len(), "a frame has grown from {data:?}");
+            is_the_same_in_both(&frame);
+        }
+        Err(fault) => crate::is_fault(&fault),
+    }
+    crate::is_fault(&Format::Json.decode(&message).expect_err("a binary frame is no JSON"));
+}
+
+/// A text frame.
+pub fn json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let message = Message::Text(text.into());
+    match Format::Json.decode(&message) {
+        Ok(frame) => is_the_same_in_both(&frame),
+        Err(fault) => crate::is_fault(&fault),
+    }
+    crate::is_fault(&Format::Proto.decode(&message).expect_err("a text frame is no protobuf"));
+}
+
+fn is_the_same_in_both(frame: &ClientFrame) {
+    let binary = Message::Binary(frame.encode_to_vec().into());
+    assert_eq!(Format::Proto.decode(&binary).as_ref(), Ok(frame));
+    let text = Message::Text(serde_json::to_string(frame).expect("a frame has a JSON form").into());
+    assert_eq!(Format::Json.decode(&text).as_ref(), Ok(frame));
+}

@@ -1,0 +1,65 @@
+//! Requests to a gateway, from the path to the answer.
+
+use crate::{gateway::Gateway, tokens::GOOD};
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::{Request, header};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    net::{Ipv4Addr, SocketAddr},
+};
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+struct Edge {
+    gateway: Gateway,
+    router: Router,
+}
+
+thread_local! {
+    static EDGE: RefCell<Edge> = RefCell::new({
+        let gateway = Gateway::default();
+        let router = ws_gateway::http::router(gateway.backend.clone(), TaskTracker::new(), 1);
+        Edge { gateway, router }
+    });
+}
+
+/// A line `METHOD PATH`, with ` +` at its end for a good token or ` TOKEN` for that one, and the body after it.
+pub fn request(data: &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let Ok(line) = std::str::from_utf8(&data[..end]) else { return };
+    let body = data.get(end + 1..).unwrap_or_default();
+    let mut words = line.splitn(3, ' ');
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return };
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = words.next() {
+        let token = if token == "+" { &*GOOD } else { token };
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let address = ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    // What is no request at all the HTTP library refuses before.
+    let Ok(request) = request.extension(address).body(Body::from(body.to_vec())) else { return };
+    EDGE.with_borrow(|edge| {
+        let answered = async {
+            let response = edge.router.clone().oneshot(request).await.expect("a router always answers");
+            let (parts, body) = response.into_parts();
+            (parts, axum::body::to_bytes(body, 1 << 20).await.expect("an answer is small"))
+        };
+        let (parts, answer) = edge.gateway.runtime.block_on(answered);
+        let logged = edge.gateway.check_log();
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if parts.status.is_success() {
+            assert!(parts.status == 204 || kind == Some("application/json"), "{kind:?}");
+            return;
+        }
+        assert_eq!(kind, Some("application/problem+json"), "{}", parts.status);
+        let problem: Value = serde_json::from_slice(&answer).expect("a problem is JSON");
+        assert_eq!(problem["status"], parts.status.as_u16());
+        let detail = problem["detail"].as_str().expect("a problem has a sentence");
+        crate::is_sentence(detail);
+        // The store that says yes to everything has no result for a change. Nothing else is the server's fault.
+        if parts.status.is_server_error() {
+            assert!(logged == 1 && detail == "the store gave no result", "{line}: {problem}");
+        }
+    });
+}

@@ -1,0 +1,87 @@
+//! Ids, as people, devices and paths write them.
+
+use abi::{
+    ids::{self, Conversation, MAX_ID},
+    record,
+};
+use kafka_runtime::{LetterId, dead_letters::Ends};
+
+/// A text that may be an id of any kind.
+pub fn text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    conversation(text);
+    match ids::check_id("user", text) {
+        Ok(()) => {
+            assert!((1..=MAX_ID).contains(&text.len()) && text.is_ascii());
+            let own = ids::direct(text, text);
+            let parsed = Conversation::parse(&own).expect("everybody can write to themselves");
+            assert_eq!(parsed.direct_members().collect::<Vec<_>>(), [text]);
+        }
+        Err(fault) => crate::is_fault(&fault),
+    }
+    match ids::check_client_msg_id(text) {
+        Ok(()) => {
+            assert!(text.len() <= MAX_ID && !text.contains(|c: char| c.is_whitespace() || c.is_control()))
+        }
+        Err(fault) => crate::is_fault(&fault),
+    }
+    if let Some(bytes) = ids::message_bytes(text) {
+        assert_eq!(ids::hex(&bytes), text);
+    }
+    message(text);
+    server(text);
+    letter(text);
+}
+
+fn conversation(text: &str) {
+    match Conversation::parse(text) {
+        Ok(parsed) => {
+            let normal = parsed.to_string();
+            assert_eq!(normal.len(), text.len());
+            assert_eq!(Conversation::parse(&normal), Ok(parsed), "the normal form is another conversation");
+            if let Conversation::Direct(a, b) = parsed {
+                assert!(a <= b);
+                assert_eq!(normal, ids::direct(b, a));
+                assert_eq!(parsed.has_direct_member(a), Some(true));
+            }
+        }
+        Err(fault) => crate::is_fault(&fault),
+    }
+}
+
+/// Ids are derived from texts of others, whatever they are.
+fn message(text: &str) {
+    let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
+    let id = ids::message("default", first, second, text);
+    assert!(ids::message_bytes(&id).is_some());
+    assert_eq!(id, ids::message("default", first, second, text));
+    assert_ne!(id[12..], ids::message("default", first, &format!("{second}+"), text)[12..]);
+    assert!(Conversation::parse(&ids::group("default", first, second)).is_ok());
+}
+
+/// Dead letters, as an operator names them.
+fn letter(text: &str) {
+    if let Ok(id) = text.parse::<LetterId>() {
+        assert_eq!(id.to_string().parse::<LetterId>().ok(), Some(id));
+    }
+    if let Ok(ends) = text.parse::<Ends>() {
+        let shown = ends.to_string();
+        assert_eq!(shown.parse::<Ends>().map(|again| again.to_string()).ok(), Some(shown));
+    }
+    if let Some((app, conversation)) = record::split_key(text.as_bytes()) {
+        assert_eq!(record::key(app, conversation), text);
+    }
+}
+
+/// The address of a server, as a person gives it to the client.
+fn server(text: &str) {
+    match client::Server::parse(text) {
+        Ok(server) => {
+            let again = client::Server::parse(server.url()).expect("the normal form is an address");
+            assert_eq!(again, server);
+            assert!(server.websocket().starts_with("ws://"));
+            assert!(!server.host_port().0.is_empty());
+        }
+        Err(error) => assert!(error.to_string().contains(text)),
+    }
+}

@@ -1,0 +1,38 @@
+//! What lies in the log, and what becomes of it on its way to the devices.
+
+use abi::{
+    record,
+    splice::{EncodedEntry, deliver_json, deliver_proto},
+    v1::{Deliver, ReceiverSeq, ServerFrame, server_frame::Frame},
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// The payload of a record.
+pub fn payload(data: &[u8]) {
+    let entry = match record::decode(&Bytes::copy_from_slice(data)) {
+        Ok(entry) => entry,
+        Err(fault) => return crate::is_fault(&fault),
+    };
+    let payload = record::encode(&entry);
+    assert!(payload.len() <= data.len(), "an entry has grown");
+    assert_eq!(record::decode(&payload).as_ref(), Ok(&entry));
+    let key = record::key(&entry.app, &entry.conversation);
+    assert_eq!(key, format!("{}/{}", entry.app, entry.conversation));
+
+    // The frames that are put together of entries, each encoded once, are the frames.
+    let receiver_seq = ReceiverSeq { epoch: data.len() as u32, seq: entry.conversation_seq };
+    let encoded = EncodedEntry::new(entry.clone());
+    for (raised, count) in [(0, 0), (1, 1), (entry.client_msg_id.len() as u32, 3)] {
+        let entries = vec![&encoded; count];
+        let deliver =
+            Deliver { receiver_seq: Some(receiver_seq), raised, entries: vec![entry.clone(); count] };
+        let frame = ServerFrame { id: 0, frame: Some(Frame::Deliver(deliver)) };
+        let proto = deliver_proto(receiver_seq, raised, &entries);
+        assert_eq!(proto, frame.encode_to_vec());
+        assert!(client::codec::is_deliver(&proto));
+        let json: ServerFrame = serde_json::from_str(&deliver_json(receiver_seq, raised, &entries))
+            .expect("a frame is JSON that can be read");
+        assert_eq!(json, frame);
+    }
+}
