@@ -44,12 +44,28 @@ enum System {
     Embedded,
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+/// Something was found that breaks the promise.
+const FOUND: u8 = 1;
+/// The suite itself failed.
+const FAILED: u8 = 70;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FOUND),
+        Err(error) => {
+            say(&format!("the suite failed: {error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Whether the promise was kept.
+fn run(arguments: Arguments) -> Result<bool> {
     if let Some(folder) = &arguments.recheck {
         let verdict = faults::recheck(folder)?;
         say(&verdict.to_string());
-        return Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(verdict.is_clean());
     }
     let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = folder.join(format!("godwit-faults-{}", unique()));
@@ -69,20 +85,20 @@ fn main() -> Result<ExitCode> {
             },
             rate: arguments.rate,
             set: arguments.set,
+            defective: std::env::var_os("GODWIT_DEFECT").is_some(),
             folder: folder.clone(),
         };
         faults::run(&settings, say).await
     };
     // What was started ends with what is dropped, so an interrupt must not end this process at once.
-    let kept = runtime.block_on(async {
+    runtime.block_on(async {
         let mut stop = signal(SignalKind::terminate())?;
         tokio::select! {
             kept = run => kept,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
             _ = stop.recv() => bail!("told to stop"),
         }
-    })?;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }
 
 fn say(line: &str) {

@@ -17,8 +17,11 @@ use crate::{
     system::{Instance, OwnServers},
 };
 use anyhow::{Context as _, Result, ensure};
-use std::path::{Path, PathBuf};
-use tokio::task::block_in_place;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::task::{JoinSet, block_in_place};
 use wiring::{Link, Wiring};
 
 /// The running system.
@@ -29,7 +32,9 @@ pub struct Cluster {
     gateways: Vec<String>,
     schema: String,
     logs: PathBuf,
-    servers: OwnServers,
+    servers: Arc<OwnServers>,
+    /// Servers that were killed and are on their way back.
+    starting: JoinSet<Result<()>>,
 }
 
 /// A process of a service, or the place of one that was killed.
@@ -56,7 +61,8 @@ impl Cluster {
         std::fs::create_dir_all(&logs)?;
         let servers = block_in_place(|| OwnServers::start_proxied(folder.join("servers")))?;
         let Wiring { members, links, gateways, schema } = wiring::wire(&servers, settings).await?;
-        let mut cluster = Self { members, links, gateways, schema, logs, servers };
+        let (servers, starting) = (Arc::new(servers), JoinSet::new());
+        let mut cluster = Self { members, links, gateways, schema, logs, servers, starting };
         for member in &mut cluster.members {
             member.start(&cluster.logs).await?;
         }
@@ -217,11 +223,19 @@ impl Breakable for Cluster {
                 self.member(program, target)?.process()?.signal("CONT")?;
             }
             (Action::Kill | Action::Empty, Part::Server(_)) => {
-                self.run(&["start", &self.target(fault)]).await?;
+                let (servers, name) = (Arc::clone(&self.servers), self.target(fault));
+                self.starting.spawn_blocking(move || servers.run(&["start", &name]));
             }
             (Action::Pause, Part::Server(_)) => self.run(&["resume", &self.target(fault)]).await?,
             (_, Part::Link(to)) => self.links(to, target).for_each(|link| link.proxy.set(Mode::Pass)),
             _ => {}
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        while let Some(started) = self.starting.join_next().await {
+            started??;
         }
         Ok(())
     }

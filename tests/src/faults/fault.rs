@@ -155,11 +155,16 @@ pub trait Breakable {
     /// # Errors
     /// If the suite itself fails.
     fn inject(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>>;
-    /// Undoes it. What was started need not be ready yet.
+    /// Undoes it. What was started need not answer yet.
     ///
     /// # Errors
     /// If the suite itself fails, or a program does not start.
     fn heal(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>>;
+    /// Waits until what healing started answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    fn settle(&mut self) -> impl Future<Output = anyhow::Result<()>>;
     /// Starts processes again that ended by themselves since the last time, and tells how each ended.
     ///
     /// # Errors

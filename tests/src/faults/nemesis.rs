@@ -8,6 +8,7 @@ use anyhow::Result;
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use std::{
     collections::VecDeque,
+    pin::pin,
     time::{Duration, Instant},
 };
 use tokio::time::{sleep, sleep_until, timeout};
@@ -16,6 +17,8 @@ use tokio::time::{sleep, sleep_until, timeout};
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 /// So often a second fault comes while the first one lasts.
 const OVERLAP: f64 = 0.3;
+/// So often the supervisor looks after the processes.
+const SUPERVISION: Duration = Duration::from_millis(500);
 /// Seconds between the recovery from one fault and the next one.
 const GAP: std::ops::Range<f64> = 0.2..2.5;
 
@@ -30,8 +33,8 @@ pub struct FaultRecord {
     pub at: Duration,
     /// From its beginning until healing began.
     pub held: Duration,
-    /// From there, with the start of what was killed, until messages went through every gateway and every partition
-    /// again. `None` while another fault lasted longer; then that one has the recovery from both.
+    /// From there, with the start of the service that was killed, until messages went through every gateway and every
+    /// partition again. `None` while another fault lasted longer; then that one has the recovery from both.
     pub recovered_in: Option<Duration>,
     /// The longest that a device waited for an acknowledgement meanwhile.
     pub pause: Duration,
@@ -63,25 +66,25 @@ pub async fn torment(
     let mut story = Story::default();
     while Instant::now() < until {
         let faults = draw(&mut bag, system, &mut rng);
-        let round = round(system, &faults, &mut rng).await?;
+        let round = round(system, &faults, &mut rng, &mut story.findings).await?;
         let healing = round.iter().map(|happened| happened.healed).max().unwrap_or(begin);
-        let recovered =
-            match timeout(RECOVERY_LIMIT.saturating_sub(healing.elapsed()), workload.probe()).await {
-                Ok(Ok(_)) => Some(healing.elapsed()),
-                failed => {
-                    let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
-                    let why = match failed {
-                        Ok(Err(error)) => format!(": {error:#}"),
-                        _ => String::new(),
-                    };
-                    story.findings.push(format!(
-                        "{:.0?} after the beginning: not recovered {RECOVERY_LIMIT:?} after {}{why}",
-                        begin.elapsed(),
-                        names.join(" and ")
-                    ));
-                    None
-                }
-            };
+        let probe = timeout(RECOVERY_LIMIT, workload.probe());
+        let recovered = match supervise(system, &mut story.findings, probe).await? {
+            Ok(Ok(_)) => Some(healing.elapsed()),
+            failed => {
+                let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
+                let why = match failed {
+                    Ok(Err(error)) => format!(": {error:#}"),
+                    _ => String::new(),
+                };
+                let (at, names) = (begin.elapsed(), names.join(" and "));
+                let finding =
+                    format!("{at:.0?} after the beginning: not well {RECOVERY_LIMIT:?} after {names}{why}");
+                tell(&finding);
+                story.findings.push(finding);
+                None
+            }
+        };
         for happened in &round {
             let record = FaultRecord {
                 kind: happened.fault.kind,
@@ -95,18 +98,30 @@ pub async fn torment(
             tell(&line(number, &record, workload.acked()));
             story.faults.push(record);
         }
+        system.settle().await?;
         if recovered.is_none() {
-            story.findings.iter().last().into_iter().for_each(|finding| tell(finding));
             // It may take longer than it should, and still come back.
-            let _ = timeout(2 * RECOVERY_LIMIT, workload.probe()).await;
-        }
-        for ended in system.revive().await? {
-            tell(&ended);
-            story.findings.push(ended);
+            let probe = timeout(2 * RECOVERY_LIMIT, workload.probe());
+            let _ = supervise(system, &mut story.findings, probe).await?;
         }
         sleep(Duration::from_secs_f64(rng.random_range(GAP))).await;
     }
     Ok(story)
+}
+
+/// Does something, and meanwhile starts again what ended by itself, as whatever runs services does.
+async fn supervise<T>(
+    system: &mut impl Breakable,
+    ended: &mut Vec<String>,
+    work: impl Future<Output = T>,
+) -> Result<T> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = sleep(SUPERVISION) => ended.extend(system.revive().await?),
+        }
+    }
 }
 
 fn line(number: usize, record: &FaultRecord, acked: u64) -> String {
@@ -139,11 +154,17 @@ struct Happened {
 }
 
 /// Makes faults happen, the second while the first lasts, and heals each when its time is over.
-async fn round(system: &mut impl Breakable, faults: &[Fault], rng: &mut StdRng) -> Result<Vec<Happened>> {
+async fn round(
+    system: &mut impl Breakable,
+    faults: &[Fault],
+    rng: &mut StdRng,
+    ended: &mut Vec<String>,
+) -> Result<Vec<Happened>> {
     let mut lasting: Vec<(Fault, Instant)> = Vec::new();
     for fault in faults {
         if let Some((first, _)) = lasting.first() {
-            sleep(first.hold.mul_f64(rng.random_range(0.0..0.8))).await;
+            let until_second = sleep(first.hold.mul_f64(rng.random_range(0.0..0.8)));
+            supervise(system, ended, until_second).await?;
         }
         let begun = Instant::now();
         system.inject(fault).await?;
@@ -152,7 +173,7 @@ async fn round(system: &mut impl Breakable, faults: &[Fault], rng: &mut StdRng) 
     lasting.sort_by_key(|(fault, begun)| *begun + fault.hold);
     let mut happened = Vec::new();
     for (fault, begun) in lasting {
-        sleep_until((begun + fault.hold).into()).await;
+        supervise(system, ended, sleep_until((begun + fault.hold).into())).await?;
         let healed = Instant::now();
         system.heal(&fault).await?;
         happened.push(Happened { fault, begun, healed });

@@ -133,6 +133,10 @@ impl Breakable for Single {
         Ok(())
     }
 
+    async fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     async fn revive(&mut self) -> Result<Vec<String>> {
         if self.killed {
             return Ok(vec![]);
