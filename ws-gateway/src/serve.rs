@@ -46,6 +46,8 @@ pub async fn serve(listener: TcpListener, router: Router, max_open: usize, stop:
             drop(place);
         });
     }
+    // Who comes now is to be refused and to go elsewhere, not to wait here for the end of this process.
+    drop(listener);
     connections.close();
     if tokio::time::timeout(FINISH, connections.wait()).await.is_err() {
         tracing::info!(left = connections.len(), "requests were not answered in time");
@@ -93,7 +95,8 @@ mod tests {
     async fn start(max_open: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let router = Router::new().route("/", get(async || "hello"));
+        let slow = async || tokio::time::sleep(FINISH).await;
+        let router = Router::new().route("/", get(async || "hello")).route("/slow", get(slow));
         let mut server = tokio::task::JoinSet::new();
         server.spawn(serve(listener, router, max_open, stop.clone()));
         (address, stop, server)
@@ -115,6 +118,23 @@ mod tests {
         // Closed with or without a word: what counts is that it does not stay.
         let _ = silent.read_to_end(&mut answer).await;
         assert!(begun.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn p9_who_comes_while_the_last_requests_are_answered_is_refused() {
+        let (address, stop, mut server) = start(2).await;
+        let mut last = TcpStream::connect(address).await.unwrap();
+        last.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stop.cancel();
+        let refused = async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(FINISH / 2, refused).await.expect("it still takes connections");
+        drop(last);
+        server.join_next().await.unwrap().unwrap();
     }
 
     #[tokio::test]

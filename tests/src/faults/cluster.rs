@@ -77,6 +77,12 @@ impl Cluster {
         self.gateways.clone()
     }
 
+    /// Addresses of the gateways themselves, without a proxy.
+    pub fn bare_gateways(&self) -> Vec<String> {
+        let gateways = self.members.iter().filter(|member| member.program == "ws-gateway");
+        gateways.map(|member| member.listen.clone()).collect()
+    }
+
     /// What is stored.
     ///
     /// # Errors

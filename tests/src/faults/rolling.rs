@@ -29,7 +29,7 @@ const LOAD: Duration = Duration::from_secs(120);
 /// If the suite itself fails, or a service does not end in order or does not come back.
 pub async fn run(folder: &Path, settings: &[String], mut say: impl FnMut(&str)) -> Result<bool> {
     let mut cluster = Cluster::start(folder, settings).await?;
-    let gateways = cluster.gateways().iter().map(|address| address.parse()).collect::<Result<Vec<_>, _>>()?;
+    let gateways = cluster.bare_gateways().iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
     let edge = Proxy::balance(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), gateways).await?;
     let mut command = Command::new(process::path("godwit-cli")?);
     let (rate, seconds) = (RATE.to_string(), LOAD.as_secs().to_string());
