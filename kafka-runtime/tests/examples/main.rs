@@ -6,3 +6,4 @@ mod callbacks;
 mod scram;
 mod services;
 mod support;
+mod texts;
