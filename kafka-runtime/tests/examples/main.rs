@@ -7,3 +7,4 @@ mod scram;
 mod services;
 mod support;
 mod texts;
+mod todo;
