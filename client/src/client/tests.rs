@@ -247,18 +247,6 @@ async fn an_expired_token_is_replaced_and_the_device_comes_back() {
 }
 
 #[tokio::test]
-async fn p9_a_device_that_was_replaced_by_its_own_lost_attempt_comes_back_once() {
-    let (fake, peer, client, _events) = connect(has(0, &[])).await;
-    drop(peer);
-    // The attempt whose hello may still be on its way through the server.
-    drop(fake.accept().await);
-    fake.welcome(0).await.close(Fault::new(ErrorCode::Replaced, "another")).await;
-    fake.welcome(0).await.close(Fault::new(ErrorCode::Replaced, "another")).await;
-    assert!(timeout(Duration::from_millis(300), fake.listener.accept()).await.is_err(), "it came back again");
-    assert_eq!(client.send("c", text("1")).await.unwrap_err().code(), Some(ErrorCode::Replaced));
-}
-
-#[tokio::test]
 async fn a_device_that_was_replaced_stays_away_and_says_why() {
     let (fake, peer, client, mut events) = connect(has(0, &[])).await;
     let sending = client.enqueue("c", text("1"), None).await.unwrap();

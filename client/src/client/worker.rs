@@ -19,8 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A connection that held for so long was a good one: the next pause is short again.
 const GOOD: Duration = Duration::from_secs(5);
-/// An attempt to connect that failed on its way may reach a gateway so much later, and close the connection that was made since.
-const ECHO: Duration = Duration::from_secs(60);
 
 /// What outlives a connection.
 pub(super) struct Worker {
@@ -39,8 +37,6 @@ pub(super) struct Worker {
     /// The token that was used last, and whether the server called it expired.
     token: Option<String>,
     expired: bool,
-    /// When an attempt to connect failed of which the server may still know.
-    abandoned: Option<Instant>,
 }
 
 impl Worker {
@@ -69,7 +65,6 @@ impl Worker {
             ended: Arc::default(),
             token: None,
             expired: false,
-            abandoned: None,
         }
     }
 
@@ -90,9 +85,8 @@ impl Worker {
         };
         let opened = Connection::open(&self.server, &token, self.sync.have()).await;
         self.token = Some(token);
-        match &opened {
-            Ok(_) => self.expired = false,
-            Err(_) => self.abandoned = Some(Instant::now()),
+        if opened.is_ok() {
+            self.expired = false;
         }
         opened
     }
@@ -100,7 +94,6 @@ impl Worker {
     /// How long to wait after an error; `None`: it is the end.
     pub(super) fn pause_after(&mut self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         match error.recovery() {
-            Recovery::Stop if self.is_echo(error) => Some(backoff.pause(None)),
             Recovery::Stop => None,
             Recovery::Refresh if !self.expired => {
                 self.expired = true;
@@ -109,12 +102,6 @@ impl Worker {
             Recovery::Refresh => Some(backoff.pause(None)),
             Recovery::Retry(told) => Some(backoff.pause(told)),
         }
-    }
-
-    /// Whether this device was replaced by itself: by an attempt of its own that it had given up. Said once for each.
-    fn is_echo(&mut self, error: &Error) -> bool {
-        matches!(error, Error::Closed { code: Some(ErrorCode::Replaced), .. })
-            && self.abandoned.take().is_some_and(|at| at.elapsed() < ECHO)
     }
 
     /// Runs until stopped or until an error that no further attempt can help.

@@ -13,7 +13,6 @@ use super::{
 use crate::faults::ledger::Seen;
 use abi::{
     Fault,
-    error::ErrorCode,
     v1::{
         Deliver, GetHeads, GetHistory, Message, Ping, ReceiverSeq, Send, client_frame::Frame as Ask,
         message::Body, server_frame::Frame,
@@ -72,8 +71,6 @@ struct Device {
     /// Messages to send once more, and when.
     again: VecDeque<(Instant, Job)>,
     snapshots: Snapshots,
-    /// When an attempt to connect failed of which a gateway may still know.
-    abandoned: Option<Instant>,
 }
 
 /// Runs the device until the run is over.
@@ -85,7 +82,6 @@ pub(super) async fn run(seat: Seat) {
         catch_up: CatchUp::default(),
         again: VecDeque::new(),
         snapshots: Snapshots::new(seat.id),
-        abandoned: None,
         seat,
     };
     device.seat.book.life(device.seat.id, &device.catch_up.state());
@@ -101,10 +97,7 @@ impl Device {
         loop {
             let left = match self.open(&mut expired).await {
                 Ok(connection) => self.session(connection).await,
-                Err(error) => {
-                    self.abandoned = Some(Instant::now());
-                    Left::Lost(Some(error))
-                }
+                Err(error) => Left::Lost(Some(error)),
             };
             for send in self.lanes.reset() {
                 self.seat.book.unordered(send);
@@ -132,7 +125,6 @@ impl Device {
     async fn pause(&mut self, error: Option<Error>) {
         if let Some(error) = error
             && error.recovery() == Recovery::Stop
-            && !self.is_echo(&error)
         {
             self.seat.book.ended(self.seat.id, error.to_string());
         }
@@ -143,12 +135,6 @@ impl Device {
                 self.restart();
             }
         }
-    }
-
-    /// Whether it was replaced by an attempt of its own that it had given up, as docs/protocol.md tells.
-    fn is_echo(&mut self, error: &Error) -> bool {
-        error.code() == Some(ErrorCode::Replaced)
-            && self.abandoned.take().is_some_and(|at| at.elapsed() < Duration::from_secs(60))
     }
 
     async fn open(&self, expired: &mut Option<String>) -> Result<Connection, Error> {
