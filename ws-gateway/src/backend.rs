@@ -202,13 +202,8 @@ impl Backend {
             outbox,
         });
         self.hub.add(connection.clone())?;
-        let receiver_seq = match self.renew(&connection).await {
-            Ok(seq) => seq,
-            Err(fault) => {
-                self.hub.remove(&connection);
-                return Err(fault);
-            }
-        };
+        let place = self.hub.place(&connection);
+        let receiver_seq = self.renew(&connection).await?;
         let Identity { user, session, .. } = &connection.identity;
         self.disconnect_elsewhere(user, session, connection.opened_at_ms).await;
         let welcome = Welcome {
@@ -219,6 +214,7 @@ impl Backend {
             max_body_bytes: u32::try_from(self.max_body).unwrap_or(u32::MAX),
             max_in_flight: self.session.max_in_flight,
         };
+        place.keep();
         Ok((connection, welcome))
     }
 

@@ -86,6 +86,11 @@ impl Hub {
         Ok(())
     }
 
+    /// The place of a connection that was added, which is given up again unless it is kept.
+    pub fn place<'a>(&'a self, connection: &'a Connection) -> Place<'a> {
+        Place { hub: self, connection: Some(connection) }
+    }
+
     /// Removes one connection, and no other of the same user or device.
     pub fn remove(&self, connection: &Connection) {
         let mut users = self.users();
@@ -181,6 +186,27 @@ impl PerFormat {
             Format::Json => &mut self.json,
         };
         made.get_or_insert_with(|| encode(format)).clone()
+    }
+}
+
+/// A connection in the hub that may not come to be: its device can leave before it is welcomed.
+pub struct Place<'a> {
+    hub: &'a Hub,
+    connection: Option<&'a Connection>,
+}
+
+impl Place<'_> {
+    /// The connection stays.
+    pub fn keep(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection {
+            self.hub.remove(connection);
+        }
     }
 }
 

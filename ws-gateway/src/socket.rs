@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
 /// A device that does not take a goodbye in this time does not get one.
@@ -75,9 +75,26 @@ struct Shell {
     outbox: Arc<Outbox>,
     format: Format,
     connection: Option<Arc<Connection>>,
+    /// What the device said before it was welcomed.
+    early: Option<Message>,
     /// Set to a deadline of the session that may have moved on since: those only move on, so it is set again when it fires
     /// and not with every frame.
     timer: Pin<Box<Sleep>>,
+}
+
+/// Waits for the device to leave. A frame that it sends is for later, and tells that it is there.
+async fn left(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
+    loop {
+        match socket.next().await {
+            None | Some(Ok(Message::Close(_))) => return End::Gone,
+            Some(Err(error)) => return error.into(),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(message)) => {
+                *early = Some(message);
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 /// Serves a socket to its end.
@@ -85,7 +102,7 @@ pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
     let session = Session::new(backend.session.clone(), Instant::now());
     let outbox = Arc::new(Outbox::new(backend.max_outbox));
     let timer = Box::pin(tokio::time::sleep_until(session.deadline()));
-    let mut shell = Shell { backend, socket, session, outbox, format, connection: None, timer };
+    let mut shell = Shell { backend, socket, session, outbox, format, connection: None, early: None, timer };
     metrics::connections().increment(1);
     let end = shell.run().await;
     Box::pin(shell.finish(end)).await;
@@ -102,6 +119,9 @@ impl Shell {
     }
 
     async fn turn(&mut self) -> Result<(), End> {
+        if let Some(message) = self.early.take() {
+            return self.on_message(message).await;
+        }
         tokio::select! {
             drained = poll_fn(|cx| self.outbox.poll_drain(cx)) => self.write(drained).await,
             message = self.socket.next(), if self.session.can_read() => match message {
@@ -183,8 +203,16 @@ impl Shell {
     }
 
     async fn authenticate(&mut self, id: u32, hello: abi::v1::Hello) -> Result<(), End> {
-        let welcomed = self.backend.welcome(hello, self.format, self.outbox.clone()).await;
-        let (connection, welcome) = welcomed.map_err(End::Close)?;
+        let Self { backend, socket, early, .. } = self;
+        let welcome = backend.welcome(hello, self.format, self.outbox.clone());
+        let late = |_| Fault::unavailable("this server is too slow; try again");
+        // A device that gave up may be back already on another connection, which this one must not replace.
+        let (connection, welcome) = tokio::select! {
+            welcomed = timeout(backend.session.hello_timeout, welcome) => {
+                welcomed.map_err(late).flatten().map_err(End::Close)?
+            }
+            end = left(socket, early) => return Err(end),
+        };
         self.session.welcomed(connection.identity.clone(), Instant::now());
         self.connection = Some(connection);
         // Written past the outbox: deliveries may wait there already, and welcome comes first.
@@ -220,7 +248,7 @@ impl Shell {
             socket.flush().await
         };
         if let Some(fault) = drained.close {
-            let _ = tokio::time::timeout(GOODBYE, written).await;
+            let _ = timeout(GOODBYE, written).await;
             return Err(End::Close(fault));
         }
         tokio::select! {
@@ -254,7 +282,7 @@ impl Shell {
                 }
             }
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let _ = timeout(GOODBYE, goodbye).await;
     }
 }
 

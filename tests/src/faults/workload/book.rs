@@ -427,22 +427,22 @@ mod tests {
         assert_eq!(ledger.devices[0].lives[0].seen.len(), 1);
     }
 
-    #[test]
-    fn waits_of_devices_that_were_sent_away_are_no_pauses() {
+    #[tokio::test]
+    async fn waits_of_devices_that_were_sent_away_are_no_pauses() {
         let book = book();
         let begin = Instant::now();
         let send = book.begin(0, 0, 50, false, false).send;
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(book.longest_pause_since(begin) >= Duration::from_millis(15), "it goes on");
         book.acked(send, &ack(1));
         let pause = book.longest_pause_since(begin);
         assert!(pause >= Duration::from_millis(15));
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!(book.longest_pause_since(begin), pause, "it is over");
         assert_eq!(book.longest_pause_since(Instant::now()), Duration::ZERO);
         let away = book.begin(0, 0, 50, false, false).send;
         book.excuse(0);
-        std::thread::sleep(Duration::from_millis(30));
+        tokio::time::sleep(Duration::from_millis(30)).await;
         book.acked(away, &ack(2));
         assert_eq!(book.longest_pause_since(begin), pause);
     }

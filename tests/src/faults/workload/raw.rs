@@ -13,6 +13,7 @@ use super::{
 use crate::faults::ledger::Seen;
 use abi::{
     Fault,
+    error::ErrorCode,
     v1::{
         Deliver, GetHeads, GetHistory, Message, Ping, ReceiverSeq, Send, client_frame::Frame as Ask,
         message::Body, server_frame::Frame,
@@ -40,6 +41,9 @@ const PIPELINES: u32 = 3;
 const DEPTH: usize = 4;
 /// An answer that did not come by then will not.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// A `hello` without an answer may be found by the server for so long.
+const LATE: Duration = Duration::from_secs(120);
 
 /// What was asked.
 enum Asked {
@@ -71,6 +75,8 @@ struct Device {
     /// Messages to send once more, and when.
     again: VecDeque<(Instant, Job)>,
     snapshots: Snapshots,
+    /// When it gave up a `hello` that had no answer.
+    given_up: Option<Instant>,
 }
 
 /// Runs the device until the run is over.
@@ -82,6 +88,7 @@ pub(super) async fn run(seat: Seat) {
         catch_up: CatchUp::default(),
         again: VecDeque::new(),
         snapshots: Snapshots::new(seat.id),
+        given_up: None,
         seat,
     };
     device.seat.book.life(device.seat.id, &device.catch_up.state());
@@ -97,7 +104,12 @@ impl Device {
         loop {
             let left = match self.open(&mut expired).await {
                 Ok(connection) => self.session(connection).await,
-                Err(error) => Left::Lost(Some(error)),
+                Err(error) => {
+                    if matches!(error, Error::Timeout { .. } | Error::Lost(_)) {
+                        self.given_up = Some(Instant::now());
+                    }
+                    Left::Lost(Some(error))
+                }
             };
             for send in self.lanes.reset() {
                 self.seat.book.unordered(send);
@@ -121,10 +133,16 @@ impl Device {
         self.catch_up = CatchUp::new(state);
     }
 
+    /// Whether the device may have been replaced by a `hello` of its own that it had given up.
+    fn by_itself(&mut self) -> bool {
+        self.given_up.take().is_some_and(|at| at.elapsed() < LATE)
+    }
+
     /// Waits before it connects again.
     async fn pause(&mut self, error: Option<Error>) {
         if let Some(error) = error
             && error.recovery() == Recovery::Stop
+            && !(error.code() == Some(ErrorCode::Replaced) && self.by_itself())
         {
             self.seat.book.ended(self.seat.id, error.to_string());
         }
@@ -362,6 +380,11 @@ impl Session<'_> {
             }
             Asked::Send(job) => {
                 let at_once = lanes.done(&job);
+                if !at_once {
+                    // Another attempt, such as one of another device, may still be taken when the refusal's reason is
+                    // gone; this device goes on with the next message.
+                    seat.book.unordered(job.send);
+                }
                 seat.book.refused(job.send, fault.code.name(), at_once);
             }
             Asked::Heads => catch_up.heads_failed(until),
