@@ -266,6 +266,30 @@ async fn a_device_that_was_replaced_stays_away_and_says_why() {
 }
 
 #[tokio::test]
+async fn p9_a_device_that_was_replaced_by_its_own_given_up_attempt_comes_back_once() {
+    let (server, peer, _client, mut events) = connect(State::default()).await;
+    drop(peer);
+    // A hello without an answer: the server may find it later, and take it for the newer connection.
+    drop(server.accept().await);
+    for comes_back in [true, false] {
+        server.welcome(0).await.close(Fault::new(ErrorCode::Replaced, "another connection")).await;
+        let mut ended = false;
+        while let Ok(event) = timeout(LONG, events.next()).await {
+            match event {
+                Some(Event::Disconnected { error, .. }) if error.code() == Some(ErrorCode::Replaced) => break,
+                Some(Event::Ended(error)) => {
+                    assert_eq!(error.code(), Some(ErrorCode::Replaced));
+                    ended = true;
+                    break;
+                }
+                other => assert!(other.is_some(), "it ends with a reason"),
+            }
+        }
+        assert_eq!(ended, !comes_back);
+    }
+}
+
+#[tokio::test]
 async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application() {
     let (fake, mut peer, client, mut events) = connect(has(5, &[("c", 2)])).await;
     assert_eq!(peer.hello.have, at(5));

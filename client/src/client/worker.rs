@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A connection that held for so long was a good one: the next pause is short again.
 const GOOD: Duration = Duration::from_secs(5);
+/// A server that did not answer a hello, because it was paused or the network kept it, may still find it for so long.
+const LATE: Duration = Duration::from_secs(120);
 
 /// What outlives a connection.
 pub(super) struct Worker {
@@ -37,6 +39,8 @@ pub(super) struct Worker {
     /// The token that was used last, and whether the server called it expired.
     token: Option<String>,
     expired: bool,
+    /// When an attempt was given up last that the server may yet take for this device's newest connection.
+    given_up: Option<Instant>,
 }
 
 impl Worker {
@@ -65,6 +69,7 @@ impl Worker {
             ended: Arc::default(),
             token: None,
             expired: false,
+            given_up: None,
         }
     }
 
@@ -85,8 +90,10 @@ impl Worker {
         };
         let opened = Connection::open(&self.server, &token, self.sync.have()).await;
         self.token = Some(token);
-        if opened.is_ok() {
-            self.expired = false;
+        match &opened {
+            Ok(_) => self.expired = false,
+            Err(Error::Timeout { .. } | Error::Lost(_)) => self.given_up = Some(Instant::now()),
+            Err(_) => {}
         }
         opened
     }
@@ -94,6 +101,12 @@ impl Worker {
     /// How long to wait after an error; `None`: it is the end.
     pub(super) fn pause_after(&mut self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         match error.recovery() {
+            // Perhaps by an attempt of its own. If it was another program with this device's name, that one comes back too,
+            // and then there is nothing to give up.
+            Recovery::Stop if error.code() == Some(ErrorCode::Replaced) => {
+                let given_up = self.given_up.take().filter(|at| at.elapsed() < LATE);
+                given_up.map(|_| backoff.pause(None))
+            }
             Recovery::Stop => None,
             Recovery::Refresh if !self.expired => {
                 self.expired = true;
