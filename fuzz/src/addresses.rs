@@ -20,8 +20,12 @@ fn line(text: &str) {
     // Only brokers are asked for a password; a folder may have any name.
     let is_secret = place.contains('@') && !place.starts_with("log:");
     let place = if is_secret { place.replace('~', SECRET) } else { place.to_owned() };
-    let options = options.replace("sasl.password=~", &format!("sasl.password={SECRET}"));
-    let text = format!("{place}?{options}");
+    let hide = |option: &str| match option.strip_prefix("sasl.password=") {
+        Some(password) => format!("sasl.password={}", password.replace('~', SECRET)),
+        None => option.to_owned(),
+    };
+    let options: Vec<_> = options.split('&').map(hide).collect();
+    let text = format!("{place}?{}", options.join("&"));
     match text.parse::<Address>() {
         Ok(address) => {
             is_usable(&address, text.len());

@@ -36,7 +36,9 @@ pub fn log_in(data: &[u8]) {
     let Ok(tokens) = serde_json::from_slice::<Tokens>(data) else { return };
     let shown = format!("{tokens:?}");
     let server = client::Server::parse("127.0.0.1:1").expect("an address");
-    assert!(tokens.access_token.len() < 8 || !shown.contains(&tokens.access_token));
+    let names = format!("{:?} {:?} {:?}", tokens.user, tokens.device, tokens.session);
+    let is_short = tokens.access_token.len() < 8;
+    assert!(is_short || names.contains(&tokens.access_token) || !shown.contains(&tokens.access_token));
     SessionTokens::new(Api::new(server), tokens);
 }
 
