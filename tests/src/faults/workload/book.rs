@@ -218,7 +218,8 @@ impl Book {
                 },
             };
             if ended >= begin && !pages.excused.contains(&number) {
-                longest = longest.max(ended - send.began.max(begin));
+                // One that was begun after `now` was read has not waited.
+                longest = longest.max(ended.saturating_sub(send.began.max(begin)));
             }
         }
         Duration::from_millis(longest.into())
