@@ -17,42 +17,49 @@ const NO_PROGRESS: Duration = Duration::from_secs(60);
 /// Attempts to read a history.
 const ATTEMPTS: usize = 20;
 
+/// Whether something comes nearer to its end.
+struct Progress {
+    open: usize,
+    since: Instant,
+    deadline: Instant,
+}
+
+impl Progress {
+    fn new(deadline: Instant) -> Self {
+        Self { open: usize::MAX, since: Instant::now(), deadline }
+    }
+
+    /// Takes note of how much is open; gives whether to wait on.
+    async fn waits(&mut self, open: usize) -> bool {
+        if open < self.open {
+            (self.open, self.since) = (open, Instant::now());
+        }
+        let waits = open > 0 && self.since.elapsed() < NO_PROGRESS && Instant::now() < self.deadline;
+        if waits {
+            sleep(Duration::from_millis(200)).await;
+        }
+        waits
+    }
+}
+
 /// Waits until all sends have their outcome, all acknowledged messages were seen, and all devices have everything.
 pub(super) async fn settle(stage: &Stage, patience: Duration) {
     let book = &stage.book;
     let deadline = Instant::now() + patience;
     book.closing();
-    let (mut best, mut since) = (usize::MAX, Instant::now());
-    loop {
-        let open = book.pending() + book.unseen();
-        if open < best {
-            (best, since) = (open, Instant::now());
-        }
-        if open == 0 || since.elapsed() > NO_PROGRESS || Instant::now() > deadline {
-            break;
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
+    let mut progress = Progress::new(deadline);
+    while progress.waits(book.pending() + book.unseen()).await {}
     for pending in book.describe_pending() {
         book.unfinished(pending);
     }
     // Even when something is missing: whoever looks again now finds all that can still be found.
     let quiet: Millis = book.now();
-    let deadline = deadline.max(Instant::now() + NO_PROGRESS);
-    loop {
-        let unsettled = book.unsettled(quiet);
-        if unsettled.is_empty() {
-            return;
-        }
-        if Instant::now() > deadline {
-            for device in unsettled {
-                let entry = &stage.cast.ledger.devices[device as usize];
-                let user = stage.cast.name(entry.user);
-                book.unfinished(format!("{user}/{} ({:?}) has not caught up", entry.name, entry.kind));
-            }
-            return;
-        }
-        sleep(Duration::from_millis(200)).await;
+    let mut progress = Progress::new(deadline.max(Instant::now() + NO_PROGRESS));
+    while progress.waits(book.unsettled(quiet).len()).await {}
+    for device in book.unsettled(quiet) {
+        let entry = &stage.cast.ledger.devices[device as usize];
+        let user = stage.cast.name(entry.user);
+        book.unfinished(format!("{user}/{} ({:?}) has not caught up", entry.name, entry.kind));
     }
 }
 
