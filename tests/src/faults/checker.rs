@@ -21,7 +21,7 @@ pub const EXAMPLES: usize = 10;
 pub enum Kind {
     /// P1: acknowledged, and not stored, or not shown to a device that should have it.
     Lost,
-    /// P1: shown, or read as history, and not stored like that.
+    /// P1, P3: shown, or read as history, and not stored, or not in that place.
     Untrue,
     /// P2: one `client_msg_id` with two ids or two numbers, or shown twice.
     Duplicated,
@@ -57,7 +57,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Lost => "P1 lost",
-            Self::Untrue => "P1 shown and not stored",
+            Self::Untrue => "P1 shown otherwise than stored",
             Self::Duplicated => "P2 duplicated",
             Self::OutOfOrder => "P3 out of order",
             Self::Gap => "P4 gap in conversation_seq",

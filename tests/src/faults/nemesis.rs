@@ -110,7 +110,10 @@ pub async fn torment(
 }
 
 /// Does something, and meanwhile starts again what ended by itself, as whatever runs services does.
-async fn supervise<T>(
+///
+/// # Errors
+/// If a program does not start.
+pub(super) async fn supervise<T>(
     system: &mut impl Breakable,
     ended: &mut Vec<String>,
     work: impl Future<Output = T>,

@@ -124,8 +124,9 @@ async fn embedded(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Out
     });
     let options = Options { rate: settings.rate, partitions: 1, ..Options::default() };
     let gateways = single.gateways();
-    let seen = torment(settings, &mut single, gateways, options, say).await?;
-    Ok(judge(seen, single.stored().await?))
+    let (mut story, ledger) = torment(settings, &mut single, gateways, options, say).await?;
+    let store = single.stored(&mut story.findings).await?;
+    Ok(judge((story, ledger), store))
 }
 
 /// Users talk while faults happen; then all is well, and everybody catches up.
@@ -139,9 +140,10 @@ async fn torment(
     let workload = Workload::start(settings.seed, gateways, options).await.context("start the workload")?;
     workload.probe().await.context("before any fault")?;
     let until = Instant::now() + settings.duration;
-    let story = nemesis::torment(system, &workload, settings.seed, until, &mut *say).await?;
+    let mut story = nemesis::torment(system, &workload, settings.seed, until, &mut *say).await?;
     say(&format!("{} faults, {} acknowledged; everybody catches up", story.faults.len(), workload.acked()));
-    let ledger = workload.finish().await.context("catch up")?;
+    let caught_up = nemesis::supervise(system, &mut story.findings, workload.finish()).await?;
+    let ledger = caught_up.context("catch up")?;
     Ok((story, ledger))
 }
 

@@ -8,7 +8,7 @@ use super::{
     store::StoreView,
 };
 use crate::system::{Embedded, free_ports};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use disk::Disk;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -55,14 +55,16 @@ impl Single {
         self.disk.is_real()
     }
 
-    /// Ends it, and reads what is stored.
+    /// Ends it, and reads what is stored. That it did not end in order is one more of the findings.
     ///
     /// # Errors
-    /// If it does not end in order, or its store can't be read.
-    pub async fn stored(&mut self) -> Result<StoreView> {
+    /// If it does not end, or its store can't be read.
+    pub async fn stored(&mut self, findings: &mut Vec<String>) -> Result<StoreView> {
         self.program.process().signal("TERM")?;
         let status = self.program.process().ended().await?;
-        ensure!(status.code() == Some(0), "the program ended with {status} when it was told to stop");
+        if !status.success() {
+            findings.push(format!("godwit ended with {status} when it was told to stop"));
+        }
         let data = self.folder.join("data");
         block_in_place(|| self.disk.copy(&data))?;
         StoreView::sqlite(&data)
