@@ -1,7 +1,7 @@
 //! The cache in Redis, shared by all processes.
 //!
 //! Keys are `PREFIX:APP:s:USER:RUN` (counter), `PREFIX:APP:r:USER` (routes: connection to expiry and gateway) and
-//! `PREFIX:APP:m:CONVERSATION` (members: version and value). All of them expire. Scripts and batches touch many keys, so
+//! `PREFIX:APP:m:CONVERSATION:RUN` (members: version and value). All of them expire. Scripts and batches touch many keys, so
 //! it is one Redis, or one with replicas; not Redis Cluster.
 //!
 //! A counter is one number, epoch times 2^32 plus `seq`, because raising it is the most frequent of all: `INCRBY` in a
@@ -9,8 +9,8 @@
 //! then gives it one.
 //!
 //! A Redis that crashed, or a replica that took over, may come back with the counters of a moment ago, and would hand
-//! out the same numbers twice. So the name of a counter holds which run of which server it belongs to: in another run it is
-//! missing and begins a new epoch.
+//! out the same numbers twice, or bring back members who were removed. So the names of counters and members hold which run of
+//! which server they belong to: in another run a counter is missing and begins a new epoch, and members are asked of the store.
 
 mod lanes;
 
@@ -188,9 +188,13 @@ impl Cache for RedisCache {
     }
 
     async fn members(&self, app: &str, conversation: &str) -> Result<Option<Arc<Members>>> {
-        let mut command = Cmd::new();
-        command.arg("HGET").arg(self.key(app, "m", conversation)).arg("m");
-        let bytes: Option<Vec<u8>> = self.call("members", Request::Command(command)).await?;
+        let commands = |run: &str| {
+            let key = [&self.prefix, ":", app, ":m:", conversation, ":", run].concat();
+            let mut commands = Pipeline::with_capacity(1);
+            commands.cmd("HGET").arg(key).arg("m");
+            commands
+        };
+        let [bytes]: [Option<Vec<u8>>; 1] = self.call("members", Request::Commands(&commands)).await?;
         // What can't be read is as good as missing: the store knows.
         let members = bytes.and_then(|bytes| Members::decode(bytes.as_slice()).ok());
         crate::metrics::members(members.is_some());

@@ -29,8 +29,8 @@ const SECRETS: [&str; 5] = ["keys", "postgres", "url", "consul_token", "token"];
 /// is a secret, if the key is that of one.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if text.contains("file:") {
-        // It would read any file of this machine.
+    // It would read any file of this machine; and what is no secret, such as the name of a key, may be shown.
+    if text.contains("file:") || text.contains(SECRET) {
         return;
     }
     let mut sources = Sources::default();
@@ -41,9 +41,12 @@ pub fn text(data: &[u8]) {
         } else if let Some(set) = line.strip_prefix('-') {
             sources.overrides.push(("--set".to_owned(), set.to_owned()));
         } else {
-            let is_secret = SECRETS.iter().any(|key| line.starts_with(key));
-            let line = if is_secret { line.replace('~', SECRET) } else { line.to_owned() };
-            file.push_str(&line);
+            match line.split_once('=') {
+                Some((key, value)) if SECRETS.iter().any(|secret| key.starts_with(secret)) => {
+                    file.extend([key, "=", &value.replace('~', SECRET)]);
+                }
+                _ => file.push_str(line),
+            }
             file.push('\n');
         }
     }

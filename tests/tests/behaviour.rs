@@ -177,6 +177,7 @@ fn own() -> Vec<Own> {
         distributed:
             p1_sigkill_of_each_service_under_load_loses_nothing
             p4_a_lost_redis_begins_a_new_epoch_and_loses_nothing
+            p8_a_removal_is_answered_once_it_is_in_force
             p6_an_outage_of_any_server_loses_nothing
             p6_a_record_that_is_none_goes_to_the_dead_letters_and_stops_nothing
             p6_a_service_without_its_server_says_which_one_is_missing

@@ -24,7 +24,7 @@ use abi::{
     },
 };
 use bytes::Bytes;
-use cache::Cache;
+use cache::{Cache, MEMBERS_LIFE};
 use kafka_runtime::{Producer, ProducerRecord};
 use std::{
     collections::HashSet,
@@ -34,13 +34,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 /// Users that are known to exist; when so many are remembered it forgets all and asks again.
 const MAX_KNOWN_USERS: usize = 100_000;
-/// Members of a group are asked for again after this long, should a change of the group have missed the cache.
-const MEMBERS_LIFE: Duration = Duration::from_secs(60);
 /// Largest gRPC answer: a page of history is about a MiB.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -357,7 +355,9 @@ impl Backend {
             Some(members) => Ok(members),
             None => {
                 let members = self.stored_members(conversation).await?;
-                self.put_members(conversation, members.clone()).await;
+                if let Err(error) = self.put_members(conversation, &members).await {
+                    tracing::warn!(%error, "the members of a group were not cached");
+                }
                 Ok(Arc::new(members))
             }
         }
@@ -377,11 +377,11 @@ impl Backend {
     }
 
     /// Lets the cache know the members of a group; an older version never replaces a newer.
-    pub async fn put_members(&self, conversation: &str, members: Members) {
-        let put = self.services.cache.put_members(&self.app, conversation, &members, MEMBERS_LIFE).await;
-        if let Err(error) = put {
-            tracing::warn!(%error, "the members of a group were not cached");
-        }
+    ///
+    /// # Errors
+    /// If the cache is away: until it is told, others may believe in the members of before.
+    pub async fn put_members(&self, conversation: &str, members: &Members) -> cache::Result<()> {
+        self.services.cache.put_members(&self.app, conversation, members, MEMBERS_LIFE).await
     }
 
     /// Answers a request of a session.

@@ -194,7 +194,13 @@ async fn apply(
             .map_or_else(|| Fault::new(ErrorCode::Conflict, "the group has changed"), Fault::from));
     }
     if let Some(members) = result.members {
-        backend.put_members(&entry.conversation, members).await;
+        // Whoever was removed may still send as long as the cache has the members of before.
+        backend.put_members(&entry.conversation, &members).await.map_err(|error| {
+            tracing::warn!(%error, "a group has changed and the cache was not told");
+            Fault::unavailable(
+                "the change is stored but not yet in force everywhere; repeat it with the same request_id",
+            )
+        })?;
     }
     entry.conversation_seq = result.conversation_seq;
     entry.countable_seq = result.countable_seq;

@@ -55,6 +55,19 @@ async fn p4_counters_of_an_earlier_run_of_redis_begin_another_epoch() {
 }
 
 #[tokio::test]
+async fn p8_members_of_an_earlier_run_of_redis_are_not_believed() {
+    let server = TestRedis::new();
+    server.cache.put_members("app", "g:1", &abi::v1::Members::default(), LONG).await.unwrap();
+    assert!(server.cache.members("app", "g:1").await.unwrap().is_some());
+    // A restart or a replica brings back what another run wrote, perhaps from before a member was removed.
+    let present = server.keys().await.remove(0);
+    let earlier = present.rsplit_once(':').map(|(members, _)| format!("{members}:0123456701234567")).unwrap();
+    let () = server.connection().await.rename(present, earlier).await.unwrap();
+    assert_eq!(server.cache.members("app", "g:1").await.unwrap(), None);
+    server.clear().await;
+}
+
+#[tokio::test]
 async fn p7_every_key_expires() {
     let server = TestRedis::new();
     server.cache.raise("app", &[("alice", 1)]).await.unwrap();

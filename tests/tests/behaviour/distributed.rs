@@ -1,6 +1,7 @@
 //! What only the services have: a topic that anybody can write to, instances that end, servers that are not there.
 
 use crate::load::{Load, report};
+use abi::error::ErrorCode;
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -11,7 +12,7 @@ use rdkafka::{
 use std::{sync::Arc, time::Duration};
 use tests::{
     PATIENCE,
-    device::{Wire, new_id, texts},
+    device::{Wire, new_id, refusal, texts},
     eventually,
     system::{DISTRIBUTED_PROGRAMS, Distributed, Instance, OwnServers, System},
     world::World,
@@ -113,6 +114,32 @@ pub(crate) async fn p4_a_lost_redis_begins_a_new_epoch_and_loses_nothing() -> Re
     bobs.send(&talk, &new_id(), "after").await?;
     assert_eq!(texts(&alices.entries(1).await?), ["after"]);
     assert_eq!(texts(&bobs.whole_history(&talk).await?), ["before", "after"]);
+    Ok(())
+}
+
+pub(crate) async fn p8_a_removal_is_answered_once_it_is_in_force() -> Result<()> {
+    let _one_at_a_time = OWN_SERVERS.lock().await;
+    let servers = OwnServers::start()?;
+    let system = Distributed::start_on(servers.addresses(), &[]).await?;
+    let world = world_over(&system);
+    let (alice, bob) = world.two_users().await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let mut bobs = world.connect(&bob).await?;
+    bobs.send(&group, &new_id(), "still here").await?;
+    // The gateways know the members from Redis, and Redis can't be told of the removal.
+    servers.run(&["pause", "redis"])?;
+    let path = format!("/v1/groups/{group}/members/{}?request_id={}", bob.user, new_id());
+    let untold = world.http("DELETE", &path, Some(&alice.access_token), None).await?;
+    servers.run(&["resume", "redis"])?;
+    assert_eq!(untold.status, 503, "{untold:?}");
+    assert!(untold.body.contains("request_id"), "{untold:?}");
+    eventually("the same removal is answered", async || {
+        let told = world.http("DELETE", &path, Some(&alice.access_token), None).await?;
+        ensure!(told.status == 200, "{told:?}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(refusal(bobs.send(&group, &new_id(), "hello").await).code, ErrorCode::Forbidden);
     Ok(())
 }
 
