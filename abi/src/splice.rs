@@ -31,6 +31,11 @@ impl EncodedEntry {
         Self { entry, proto: std::sync::OnceLock::new(), json: std::sync::OnceLock::new() }
     }
 
+    /// The entry itself.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// The entry as the field `entries` of a `Deliver`: key, length and bytes.
     fn proto(&self) -> &Bytes {
         self.proto.get_or_init(|| {

@@ -23,6 +23,7 @@ pub mod redis;
 
 pub use error::Error;
 pub use memory::MemoryCache;
+pub use metrics::describe_metrics;
 pub use redis::RedisCache;
 
 use abi::v1::{Members, ReceiverSeq};

@@ -1,6 +1,18 @@
 //! Metrics of this crate.
 
+use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+pub fn describe_metrics() {
+    describe_histogram!("godwit_cache_call_seconds", "How long calls to Redis took.");
+    describe_counter!("godwit_cache_errors_total", "Calls to Redis that failed.");
+    describe_counter!(
+        "godwit_cache_members_total",
+        "Look-ups of a group's members, and whether Redis knew them."
+    );
+}
 
 /// A call to Redis ended.
 pub(crate) fn call(call: &'static str, took: Duration, ok: bool) {

@@ -48,6 +48,9 @@ pub struct App {
 /// # Errors
 /// An address can't be bound, or a URL or an address in the configuration is none.
 pub async fn build(config: &Config) -> anyhow::Result<App> {
+    kafka_runtime::describe_metrics();
+    cache::describe_metrics();
+    crate::describe_metrics();
     let consumer = &config.consumer;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),

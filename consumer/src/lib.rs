@@ -28,6 +28,7 @@ mod shares;
 pub use app::{App, build};
 pub use error::Error;
 pub use handler::{MessageHandler, before_commit, handler};
+pub use metrics::describe_metrics;
 
 /// Largest gRPC message that is taken, the same as db-service's: it answers with the members of groups that were changed.
 const MAX_MESSAGE: usize = 128 << 20;

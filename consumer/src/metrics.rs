@@ -1,6 +1,32 @@
 //! Metrics of this crate.
 
+use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+pub fn describe_metrics() {
+    describe_counter!(
+        "godwit_consumer_entries_total",
+        "Entries of the log that were handled, by what became of them."
+    );
+    describe_counter!(
+        "godwit_consumer_receivers_total",
+        "Users that something was pushed to, connected or not."
+    );
+    describe_counter!(
+        "godwit_consumer_push_failures_total",
+        "Pushes that failed; devices learn by heartbeat."
+    );
+    describe_histogram!("godwit_consumer_batch_records", "Records per batch.");
+    describe_histogram!("godwit_consumer_batch_seconds", "How long batches took: save, counters, push.");
+    describe_histogram!(
+        "godwit_consumer_delay_seconds",
+        "Age of the oldest message of a save when it had been pushed, counted from when a gateway took it."
+    );
+    // Begins with 0 here: an alert sees a rise, not a first value.
+    metrics::counter!("godwit_consumer_push_failures_total").increment(0);
+}
 
 /// What became of an entry.
 #[derive(Clone, Copy, Debug)]

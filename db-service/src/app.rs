@@ -23,6 +23,7 @@ pub struct App {
 /// # Errors
 /// An address can't be bound, or one in the configuration is not an address.
 pub async fn build(config: &Config) -> Result<App, Error> {
+    crate::describe_metrics();
     let db = &config.db;
     Ok(App {
         store: Arc::new(PostgresStore::new(db, max_members(config))?),

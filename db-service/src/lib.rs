@@ -36,6 +36,7 @@ mod store;
 
 pub use app::{App, build};
 pub use error::Error;
+pub use metrics::describe_metrics;
 pub use service::{Server, Service};
 
 use abi::config::Config;

@@ -190,7 +190,9 @@ impl<'a> Device<'a> {
                     let frame = result.map_or_else(|fault| Frame::Error(fault.into()), Frame::Ack);
                     ServerFrame { id, frame: Some(frame) }
                 }
-                Outgoing::Encoded(message) => panic!("nobody has delivered {message:?}"),
+                Outgoing::Encoded(message) | Outgoing::Delivery { frame: message, .. } => {
+                    panic!("nobody has delivered {message:?}")
+                }
             };
             assert_eq!(frame.id, id);
             if let Some(Frame::Error(error)) = &frame.frame {

@@ -64,6 +64,7 @@ pub use kafka::{
     KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig,
 };
 pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
+pub use metrics::describe_metrics;
 pub use observer::{LogObserver, Observer, observed};
 pub use producer::{OnDelivery, ProduceError, Producer};
 pub use record::{

@@ -1,23 +1,51 @@
-//! What this crate counts.
-//!
-//! | metric | labels |
-//! |---|---|
-//! | `godwit_kafka_runtime_produced_total` | `outcome`: `ok` or the name of a [`ProduceError`](crate::ProduceError) |
-//! | `godwit_kafka_runtime_records_total`, `_batches_total`, `_dead_letters_total` | `consumer`, `topic` |
-//! | `godwit_kafka_runtime_dead_letters_ended_total` | `topic` (that of the letters), `ending`: `replayed`, `dropped` |
-//! | `godwit_kafka_runtime_pauses_total`, `_retries_total`: waits after a failure, and attempts after such a wait | `consumer`, `topic` |
-//! | `godwit_kafka_runtime_commits_total`, `_commit_failures_total` | `consumer` |
-//! | `godwit_kafka_runtime_rebalances_total` | `consumer`, `kind`: `assigned`, `revoked` or `lost` |
-//! | `godwit_kafka_runtime_handled_total` (of [`MetricsLayer`](crate::layers::MetricsLayer)) | `handler`, `outcome`: `ok`, `retry` or `reject` |
-//! | `godwit_kafka_runtime_handler_seconds` (histogram, the same) | `handler` |
-//! | `godwit_kafka_runtime_lag_records` | `topic`, `partition` (Kafka) |
-//! | `godwit_kafka_runtime_log_backlog_records`, `_log_held_records` | `topic` (embedded log) |
-//! | `godwit_kafka_runtime_log_writes_total`, `_log_write_failures_total` | (embedded log) |
+//! What this crate counts, and what it means.
 
 use crate::producer::ProduceError;
 use crate::record::Position;
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use std::sync::Arc;
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+///
+/// Labels are `topic` and `consumer` (its name) where there is a choice of them, and `outcome`: of producing `ok` or the name of
+/// a [`ProduceError`], of handling (by [`MetricsLayer`](crate::layers::MetricsLayer)) `ok`, `retry` or `reject`.
+pub fn describe_metrics() {
+    let counters = [
+        ("godwit_kafka_runtime_produced_total", "Records that were to be written to the log, by outcome."),
+        ("godwit_kafka_runtime_records_total", "Records that were handled."),
+        ("godwit_kafka_runtime_batches_total", "Batches that were handled."),
+        ("godwit_kafka_runtime_pauses_total", "Waits of a partition after a failure."),
+        ("godwit_kafka_runtime_retries_total", "Attempts after such a wait."),
+        (
+            "godwit_kafka_runtime_dead_letters_total",
+            "Records that can't be handled and went to the dead letters.",
+        ),
+        ("godwit_kafka_runtime_dead_letters_ended_total", "Dead letters that people replayed or dropped."),
+        ("godwit_kafka_runtime_commits_total", "Commits of offsets."),
+        ("godwit_kafka_runtime_commit_failures_total", "Commits of offsets that failed and are tried again."),
+        ("godwit_kafka_runtime_rebalances_total", "Changes of the partitions of a consumer, by kind."),
+        ("godwit_kafka_runtime_handled_total", "Calls of a handler, by outcome."),
+        ("godwit_kafka_runtime_log_writes_total", "Writes of the embedded log, each with one fsync."),
+        ("godwit_kafka_runtime_log_write_failures_total", "Writes of the embedded log that failed."),
+    ];
+    for (name, meaning) in counters {
+        describe_counter!(name, meaning);
+    }
+    describe_histogram!("godwit_kafka_runtime_handler_seconds", "How long calls of a handler took.");
+    describe_gauge!(
+        "godwit_kafka_runtime_lag_records",
+        "Records of a Kafka partition that the group has not read yet."
+    );
+    describe_gauge!(
+        "godwit_kafka_runtime_log_backlog_records",
+        "Records of the embedded log that its consumer has not done."
+    );
+    describe_gauge!(
+        "godwit_kafka_runtime_log_held_records",
+        "Records that wait for the embedded log to take them, because its consumer is behind."
+    );
+}
 
 /// Outcomes of producing.
 #[derive(Debug)]

@@ -30,6 +30,8 @@ pub struct App {
 /// # Errors
 /// An address can't be bound, or a URL or an address in the configuration is none.
 pub async fn build(config: &Config) -> anyhow::Result<App> {
+    cache::describe_metrics();
+    crate::describe_metrics();
     let pusher = &config.pusher;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),

@@ -19,6 +19,7 @@ pub mod service;
 mod split;
 
 pub use app::{App, build};
+pub use metrics::describe_metrics;
 pub use service::{Pusher, server};
 
 /// Largest gRPC message that is taken: above what the consumer makes of a batch.

@@ -1,6 +1,15 @@
 //! Metrics of this crate.
 
+use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+pub fn describe_metrics() {
+    describe_counter!("godwit_pusher_deliveries_total", "Deliveries to gateways, by how they ended.");
+    describe_histogram!("godwit_pusher_delivery_seconds", "How long gateways took to answer a delivery.");
+    describe_counter!("godwit_pusher_users_total", "Users of pushes, and whether any gateway held them.");
+}
 
 /// How a delivery to a gateway ended.
 #[derive(Clone, Copy, Debug)]

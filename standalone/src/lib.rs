@@ -38,6 +38,7 @@ pub struct Started {
 /// # Errors
 /// A sentence: the folder is in use or can't be written, an address is taken.
 pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
+    describe_metrics();
     let data = Path::new(&config.embedded.data);
     let listener = grpc::bind(&config.gateway.listen).await?;
     let admin = grpc::bind(&config.gateway.admin_listen).await?;
@@ -94,6 +95,14 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
     let stop = shutdown.token(Phase::Telemetry);
     shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, letters, stop));
     Ok(Started { address, admin: admin_address })
+}
+
+fn describe_metrics() {
+    kafka_runtime::describe_metrics();
+    consumer::describe_metrics();
+    db_service::describe_metrics();
+    pusher::describe_metrics();
+    ws_gateway::describe_metrics();
 }
 
 fn dead_letter_topic() -> String {

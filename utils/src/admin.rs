@@ -1,6 +1,6 @@
 //! The server for operators: `/livez`, `/readyz`, `/metrics`, and what a program adds for those with the operator's token.
 
-use crate::{Error, Readiness, problem::Problem, telemetry};
+use crate::{Error, Readiness, metrics, problem::Problem, telemetry};
 use abi::{Fault, config::Secret, error::ErrorCode};
 use axum::{
     Json, Router,
@@ -77,13 +77,15 @@ pub async fn serve(
 }
 
 fn router(readiness: Readiness, recorder: PrometheusHandle) -> Router {
+    let asked = readiness.clone();
+    let metrics = move || async move {
+        metrics::ready(asked.is_ready());
+        ([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render())
+    };
     Router::new()
         .route("/livez", get(|| async { Json(json!({ "live": true })) }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route(
-            "/metrics",
-            get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()) }),
-        )
+        .route("/metrics", get(metrics))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, Json<Value>) {

@@ -1,7 +1,7 @@
 //! The options that all programs share, and what every `main` does.
 
 use crate::{
-    Shutdown, config,
+    Shutdown, config, metrics,
     telemetry::{self, Format},
 };
 use abi::config::Config;
@@ -108,6 +108,8 @@ where
     if let Err(error) = telemetry::metrics_recorder() {
         return fail(EXIT_FAILED, &error);
     }
+    crate::describe_metrics();
+    metrics::program(program.name, program.version);
     let runtime = match runtime(program.threads) {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_FAILED, &format!("can't start threads: {error}")),

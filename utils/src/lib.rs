@@ -44,4 +44,5 @@ mod testing;
 pub use abi::Channel;
 pub use error::Error;
 pub use lifecycle::{Drain, Phase, Shutdown, Tasks};
+pub use metrics::describe_metrics;
 pub use readiness::{Latch, Readiness};

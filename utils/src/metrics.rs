@@ -1,10 +1,46 @@
 //! What is counted here.
 
-use metrics::{counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+pub fn describe_metrics() {
+    describe_gauge!("godwit_utils_build_info", "1; its labels say which program of which version this is.");
+    describe_gauge!(
+        "godwit_utils_ready",
+        "1 while all dependencies have answered and the program is not stopping, or else 0."
+    );
+    describe_counter!("godwit_utils_tasks_failed_total", "Tasks that failed or panicked.");
+    describe_gauge!("godwit_utils_known_instances", "Instances of a service that discovery knows.");
+    describe_counter!(
+        "godwit_utils_endpoints_ejected_total",
+        "Times that an instance was left alone because calls to it failed."
+    );
+    describe_counter!(
+        "godwit_utils_calls_retried_total",
+        "Calls that were made once more because an instance was unavailable."
+    );
+}
+
+/// Which program this is.
+pub(crate) fn program(name: &'static str, version: &'static str) {
+    gauge!("godwit_utils_build_info", "program" => name, "version" => version).set(1.0);
+}
+
+/// Whether the program is ready, as of now.
+pub(crate) fn ready(ready: bool) {
+    gauge!("godwit_utils_ready").set(if ready { 1.0 } else { 0.0 });
+}
 
 /// A task failed or panicked.
 pub(crate) fn task_failed(name: &'static str) {
     counter!("godwit_utils_tasks_failed_total", "task" => name).increment(1);
+}
+
+/// Calls to a service can be made from now on. What is counted begins with 0 here: an alert sees a rise, not a first value.
+pub(crate) fn calls(service: &'static str) {
+    counter!("godwit_utils_endpoints_ejected_total", "service" => service).increment(0);
+    counter!("godwit_utils_calls_retried_total", "service" => service).increment(0);
 }
 
 /// An endpoint failed too often.

@@ -3,7 +3,7 @@
 use crate::{
     backend::{Backend, Dependencies},
     delivery::Delivery,
-    http,
+    http, metrics,
     outbox::Outbox,
     serve,
     token::Tokens,
@@ -98,9 +98,11 @@ async fn tell_clients(backend: &Backend, drain: Duration) {
     let connections = backend.hub.all();
     let Ok(count) = u32::try_from(connections.len()) else { return };
     let begun = tokio::time::Instant::now();
+    metrics::to_drain(count);
     for (number, connection) in (0..).zip(connections) {
         tokio::time::sleep_until(begun + drain * number / count.max(1)).await;
         say_going_away(&connection.outbox);
+        metrics::to_drain(count - number - 1);
     }
 }
 

@@ -452,7 +452,7 @@ impl Backend {
 }
 
 /// Milliseconds since 1970-01-01 UTC.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

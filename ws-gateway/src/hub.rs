@@ -138,11 +138,16 @@ impl Hub {
 
     fn deliver_to(&self, receiver: &Receiver, entries: &[&EncodedEntry]) -> u32 {
         let seq = receiver.receiver_seq.unwrap_or(ReceiverSeq { epoch: 0, seq: 0 });
+        // A push is in the order of the log, so the first is the oldest.
+        let sent_at_ms = entries.first().map(|entry| entry.entry().sent_at_ms);
         let mut frames = PerFormat::default();
         let connections = self.connections(&receiver.user);
         for connection in &connections {
             let frame = frames.get(connection.format, |format| format.deliver(seq, receiver.raised, entries));
-            connection.outbox.push(Outgoing::Encoded(frame));
+            connection.outbox.push(match sent_at_ms {
+                Some(sent_at_ms) => Outgoing::Delivery { frame, sent_at_ms },
+                None => Outgoing::Encoded(frame),
+            });
         }
         connections.len().try_into().unwrap_or(u32::MAX)
     }

@@ -37,3 +37,4 @@ pub mod token;
 
 pub use app::{App, signing_keys};
 pub use backend::{Dependencies, Gateways};
+pub use metrics::describe_metrics;

@@ -47,6 +47,9 @@ fn main() -> ExitCode {
 }
 
 async fn start(config: &Config, shutdown: &Shutdown, version: &str) -> anyhow::Result<()> {
+    kafka_runtime::describe_metrics();
+    cache::describe_metrics();
+    ws_gateway::describe_metrics();
     let gateway = &config.gateway;
     let listener = grpc::bind(&gateway.listen).await?;
     let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen).await?;

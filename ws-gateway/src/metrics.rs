@@ -1,7 +1,52 @@
 //! What the edge tells operators. No label names a user or a conversation.
 
 use abi::error::ErrorCode;
-use metrics::{Gauge, counter, gauge};
+use metrics::{
+    Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
+/// are counted.
+pub fn describe_metrics() {
+    describe_gauge!("godwit_ws_gateway_connections", "Open WebSocket connections.");
+    describe_counter!("godwit_ws_gateway_sends_total", "Messages that devices sent, taken or not.");
+    describe_counter!(
+        "godwit_ws_gateway_acks_total",
+        "Messages that were acknowledged: the log has them durably."
+    );
+    describe_counter!(
+        "godwit_ws_gateway_errors_total",
+        "Requests and messages that were answered with an error."
+    );
+    describe_counter!("godwit_ws_gateway_closes_total", "Connections that the gateway closed, by reason.");
+    describe_counter!(
+        "godwit_ws_gateway_deliveries_total",
+        "Frames that were queued for devices by the pusher."
+    );
+    describe_histogram!(
+        "godwit_ws_gateway_delivery_seconds",
+        "Age of the oldest message of a frame when it was written to a device's socket, counted from when a gateway took the message."
+    );
+    describe_gauge!(
+        "godwit_ws_gateway_drain_connections",
+        "Connections that a gateway which stops has not told to go yet."
+    );
+}
+
+/// A device sent a message.
+pub(crate) fn sent() {
+    counter!("godwit_ws_gateway_sends_total").increment(1);
+}
+
+/// From the time of a message to the write to a device's socket, in seconds.
+pub(crate) fn delivery() -> Histogram {
+    histogram!("godwit_ws_gateway_delivery_seconds")
+}
+
+/// So many connections are still to be told to go.
+pub(crate) fn to_drain(connections: u32) {
+    gauge!("godwit_ws_gateway_drain_connections").set(connections);
+}
 
 /// Open WebSocket connections.
 pub(crate) fn connections() -> Gauge {

@@ -22,6 +22,13 @@ use std::{
 pub enum Outgoing {
     /// A frame that is encoded already.
     Encoded(Message),
+    /// A frame with entries, encoded already.
+    Delivery {
+        /// The frame.
+        frame: Message,
+        /// When the oldest of the entries was taken by a gateway, milliseconds since 1970-01-01 UTC.
+        sent_at_ms: i64,
+    },
     /// An answer of the session.
     Frame(Box<ServerFrame>),
     /// What became of a `send`; one place among those in flight is free again.
@@ -37,9 +44,11 @@ impl Outgoing {
     /// About how many bytes it takes; frames of the session are small and few.
     fn size(&self) -> usize {
         match self {
-            Self::Encoded(Message::Binary(bytes)) => bytes.len(),
-            Self::Encoded(Message::Text(text)) => text.len(),
-            Self::Encoded(_) => 16,
+            Self::Encoded(frame) | Self::Delivery { frame, .. } => match frame {
+                Message::Binary(bytes) => bytes.len(),
+                Message::Text(text) => text.len(),
+                _ => 16,
+            },
             Self::Frame(_) => 256,
             Self::Sent { .. } => 96,
         }

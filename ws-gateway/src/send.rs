@@ -22,6 +22,7 @@ const MAX_CONTENT_TYPE: usize = 127;
 /// # Errors
 /// What the device is told; nothing was logged then.
 pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), Fault> {
+    metrics::sent();
     let user = &connection.identity.user;
     ids::check_client_msg_id(&send.client_msg_id)?;
     let message = send.message.ok_or_else(|| Fault::invalid("message is missing"))?;

@@ -4,7 +4,7 @@
 //! services) are boxed: they cost only while they run.
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, now_ms},
     codec::Format,
     hub::Connection,
     metrics,
@@ -227,9 +227,14 @@ impl Shell {
         let (socket, session, format) = (&mut self.socket, &mut self.session, self.format);
         let frames = drained.frames;
         let written = async {
+            let mut sent_at_ms = Vec::new();
             for outgoing in frames {
                 let message = match outgoing {
                     Outgoing::Encoded(message) => message,
+                    Outgoing::Delivery { frame, sent_at_ms: sent } => {
+                        sent_at_ms.push(sent);
+                        frame
+                    }
                     Outgoing::Frame(frame) => format.encode(&frame),
                     Outgoing::Sent { id, result } => {
                         session.answered();
@@ -245,7 +250,9 @@ impl Shell {
                 };
                 socket.feed(message).await?;
             }
-            socket.flush().await
+            socket.flush().await?;
+            delivered(&sent_at_ms);
+            Ok::<_, axum::Error>(())
         };
         if let Some(fault) = drained.close {
             let _ = timeout(GOODBYE, written).await;
@@ -283,6 +290,18 @@ impl Shell {
             }
         };
         let _ = timeout(GOODBYE, goodbye).await;
+    }
+}
+
+/// Frames with entries of these times were written.
+fn delivered(sent_at_ms: &[i64]) {
+    if sent_at_ms.is_empty() {
+        return;
+    }
+    let (latency, now) = (metrics::delivery(), now_ms());
+    for sent in sent_at_ms {
+        // The clocks of two gateways may differ.
+        latency.record((now - sent).max(0) as f64 / 1_000.0);
     }
 }
 

@@ -1,10 +1,13 @@
 //! A connection for one call.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    metrics,
+};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
     ops::{Deref, DerefMut},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -26,7 +29,10 @@ pub(super) struct Lent {
 impl Lent {
     /// Takes a connection out of a pool; `returns` owns what waits for its return.
     pub(super) async fn from(pool: &PgPool, returns: &TaskTracker) -> Result<Self> {
-        Ok(Self { conn: Some(pool.acquire().await?), returns: returns.clone() })
+        let began = Instant::now();
+        let acquired = pool.acquire().await;
+        metrics::waited_for_connection(began.elapsed());
+        Ok(Self { conn: Some(acquired?), returns: returns.clone() })
     }
 
     /// The call is over.

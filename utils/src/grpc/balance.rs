@@ -36,6 +36,7 @@ pub(super) struct Balance {
 
 impl Balance {
     pub(super) fn new(service: &'static str, instances: Instances) -> Self {
+        metrics::calls(service);
         let (sender, endpoints) = watch::channel(Endpoints::default());
         let mut follower = JoinSet::new();
         follower.spawn(follow(service, instances, sender));

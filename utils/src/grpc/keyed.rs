@@ -6,7 +6,7 @@ use super::{
     endpoint::Endpoint,
     into_status,
 };
-use crate::Channel;
+use crate::{Channel, metrics};
 use http::Request;
 use std::{
     collections::HashMap,
@@ -50,6 +50,7 @@ impl KeyedPool {
     /// `service` names it in logs and metrics; `deadline` is for calls that have none of their own; an entry is dropped
     /// when unused for `idle`, and the one unused for longest when there are `capacity`.
     pub fn new(service: &'static str, deadline: Duration, idle: Duration, capacity: usize) -> Self {
+        metrics::calls(service);
         let entries = Entries { by_address: HashMap::new(), swept_at: Instant::now() };
         Self { service, deadline, idle, capacity: capacity.max(1), entries: Mutex::new(entries) }
     }
