@@ -67,7 +67,7 @@ section! {
         listen: String = "127.0.0.1:7450".into(),
         /// Address of gRPC (`GatewayService`).
         grpc_listen: String = "127.0.0.1:7451".into(),
-        /// `host:port` under which pushers reach gRPC. Empty: the address that it listens on.
+        /// `host:port` under which pushers reach gRPC. Empty: the address that it listens on, or this machine's.
         grpc_advertise: String = String::new(),
         /// Address of `/livez`, `/readyz` and `/metrics`.
         admin_listen: String = "127.0.0.1:7459".into(),
@@ -110,7 +110,7 @@ section! {
     Db {
         /// Address of gRPC (`DbService`).
         grpc_listen: String = "127.0.0.1:7471".into(),
-        /// `host:port` under which others reach gRPC. Empty: the address that it listens on.
+        /// `host:port` under which others reach gRPC. Empty: the address that it listens on, or this machine's.
         grpc_advertise: String = String::new(),
         /// Address of `/livez`, `/readyz` and `/metrics`.
         admin_listen: String = "127.0.0.1:7479".into(),
@@ -130,7 +130,7 @@ section! {
     Pusher {
         /// Address of gRPC (`PushService`).
         grpc_listen: String = "127.0.0.1:7481".into(),
-        /// `host:port` under which others reach gRPC. Empty: the address that it listens on.
+        /// `host:port` under which others reach gRPC. Empty: the address that it listens on, or this machine's.
         grpc_advertise: String = String::new(),
         /// Address of `/livez`, `/readyz` and `/metrics`.
         admin_listen: String = "127.0.0.1:7489".into(),

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let program = Program {
         name: "consumer",
         version: env!("CARGO_PKG_VERSION"),
+        admin: |config| &config.consumer.admin_listen,
         threads: Threads::Cores,
         drain_limit: Duration::from_secs(25),
     };

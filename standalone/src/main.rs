@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let program = Program {
         name: "godwit",
         version: env!("CARGO_PKG_VERSION"),
+        admin: |config| &config.gateway.admin_listen,
         threads: Threads::Current,
         drain_limit: Duration::from_secs(30),
     };

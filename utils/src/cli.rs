@@ -1,5 +1,7 @@
 //! The options that all programs share, and what every `main` does.
 
+mod health;
+
 use crate::{
     Shutdown, config, metrics,
     telemetry::{self, Format},
@@ -36,6 +38,9 @@ pub struct Options {
     /// Print the configuration as it would be used, or everything that is wrong with it, and exit.
     #[arg(long)]
     pub check_config: bool,
+    /// Ask the program that runs with this configuration whether it is ready, and exit with 0 only if it is.
+    #[arg(long)]
+    pub health: bool,
     /// How log lines look; the same as --set log.format=FORMAT.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<Format>,
@@ -75,6 +80,8 @@ pub struct Program {
     pub name: &'static str,
     /// `env!("CARGO_PKG_VERSION")`.
     pub version: &'static str,
+    /// Where its admin port is: one key of the configuration.
+    pub admin: fn(&Config) -> &str,
     /// On how many threads it runs.
     pub threads: Threads,
     /// A stop that takes longer is ended.
@@ -99,6 +106,10 @@ where
     };
     if options.check_config {
         return print(&config);
+    }
+    if options.health {
+        return health::ask((program.admin)(&config))
+            .map_or_else(|reason| fail(EXIT_FAILED, &reason), |ready| say(&format!("{ready}\n")));
     }
     let format = if config.log.format == "json" { Format::Json } else { Format::Text };
     if let Err(error) = telemetry::init(&config.log.level, format) {
@@ -190,6 +201,10 @@ fn print(config: &Config) -> ExitCode {
         Ok(text) => text,
         Err(error) => return fail(EXIT_FAILED, &format!("can't write the configuration: {error}")),
     };
+    say(&text)
+}
+
+fn say(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILED, &format!("can't write to standard output: {error}")),
@@ -231,6 +246,7 @@ mod tests {
         let program = Program {
             name: "test",
             version: "0",
+            admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
             drain_limit: Duration::from_secs(1),
         };
@@ -243,6 +259,7 @@ mod tests {
         let program = Program {
             name: "test",
             version: "0",
+            admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
             drain_limit: Duration::from_secs(1),
         };

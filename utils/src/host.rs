@@ -9,7 +9,7 @@ use crate::{
 use axum::Router;
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
 };
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -26,7 +26,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Binds. `advertise` is the `host:port` under which others reach gRPC; empty for the bound address.
+    /// Binds. `advertise` is the `host:port` under which others reach gRPC; empty for the bound address, or for this machine's
+    /// if that is every address.
     ///
     /// # Errors
     /// When an address can't be bound.
@@ -36,7 +37,8 @@ impl Host {
             listener.local_addr().map_err(|source| Error::Bind { address: address.into(), source })
         };
         let (grpc_address, admin_address) = (address(&grpc, grpc_listen)?, address(&admin, admin_listen)?);
-        let advertised = if advertise.is_empty() { grpc_address.to_string() } else { advertise.into() };
+        let advertised =
+            if advertise.is_empty() { reachable(grpc_address).to_string() } else { advertise.into() };
         Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new() })
     }
 
@@ -56,6 +58,25 @@ impl Host {
         say(format_args!("admin on http://{}", self.admin_address));
         GrpcHost { listener: self.grpc, address: self.grpc_address, advertised: self.advertised }
     }
+}
+
+/// Where others reach what listens there: who listens on every address is reached at the one that leads to others.
+fn reachable(listens: SocketAddr) -> SocketAddr {
+    if !listens.ip().is_unspecified() {
+        return listens;
+    }
+    let own = || {
+        // Nothing is sent: the system only looks up the way, here to addresses that documentation has for its examples.
+        let (from, to) =
+            if listens.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        Ok::<_, io::Error>(SocketAddr::new(socket.local_addr()?.ip(), listens.port()))
+    };
+    own().unwrap_or_else(|error| {
+        tracing::warn!(%listens, %error, "it is not clear where others reach this program: set grpc_advertise");
+        listens
+    })
 }
 
 /// The bound gRPC listener of a program.
@@ -105,4 +126,19 @@ pub fn say(line: std::fmt::Arguments<'_>) {
     tracing::info!(%line, "started");
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_never_told_to_connect_to_every_address() {
+        let bound: SocketAddr = "10.1.2.3:7451".parse().unwrap();
+        assert_eq!(reachable(bound), bound);
+        let found = reachable("0.0.0.0:7451".parse().unwrap());
+        let leads_out = UdpSocket::bind("0.0.0.0:0").unwrap().connect("192.0.2.1:9").is_ok();
+        assert_eq!(found.port(), 7451);
+        assert_ne!(found.ip().is_unspecified(), leads_out, "{found}");
+    }
 }

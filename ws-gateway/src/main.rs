@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let program = Program {
         name: "ws-gateway",
         version: env!("CARGO_PKG_VERSION"),
+        admin: |config| &config.gateway.admin_listen,
         threads: Threads::Cores,
         drain_limit: Duration::from_secs(30),
     };
