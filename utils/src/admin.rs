@@ -162,7 +162,7 @@ mod tests {
         let server = serve(listener, Readiness::new(), Router::new(), stop.clone());
         stop.cancel();
         server.await.unwrap();
-        metrics::counter!("godwit_utils_admin_test_total").increment(1);
+        ::metrics::counter!("godwit_utils_admin_test_total").increment(1);
         let router = router(Readiness::new(), telemetry::metrics_recorder().unwrap());
         assert!(ask(&router, "/metrics").await.1.contains("godwit_utils_admin_test_total"));
     }
