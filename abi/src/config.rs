@@ -90,6 +90,10 @@ section! {
         /// When it stops, devices are told to reconnect, spread over this time.
         #[serde(with = "humantime_serde")]
         drain: Duration = Duration::from_secs(5),
+        /// Before that it goes on as before for this long, and `/readyz` says that it stops: a load balancer needs a moment to
+        /// notice, and sends new connections here until then.
+        #[serde(with = "humantime_serde")]
+        drain_grace: Duration = Duration::ZERO,
     }
 }
 
@@ -227,7 +231,7 @@ section! {
 pub enum DiscoveryKind {
     /// Consul: instances register themselves, changes are seen at once.
     Consul,
-    /// DNS names, asked again every few seconds.
+    /// DNS names, looked up again and again.
     Dns,
     /// The addresses written in the configuration.
     #[default]
@@ -245,6 +249,15 @@ section! {
         consul_token: Secret = Secret::default(),
         /// In front of service names in Consul.
         prefix: String = "godwit".into(),
+        /// Where this instance runs, such as the name of a data centre. Calls go to instances of the same zone while one of them
+        /// works. Only Consul tells others' zones. Empty: all are alike.
+        zone: String = String::new(),
+        /// DNS names are looked up this often.
+        #[serde(with = "humantime_serde")]
+        dns_refresh: Duration = Duration::from_secs(2),
+        /// An instance that stops leaves Consul, or DNS, and goes on serving for this long: until all who call it have noticed.
+        #[serde(with = "humantime_serde")]
+        drain_grace: Duration = Duration::from_secs(1),
         /// db-service: `host:port` addresses (fixed) or one `name:port` (dns).
         db: Vec<String> = vec!["127.0.0.1:7471".into()],
         /// pusher: `host:port` addresses (fixed) or one `name:port` (dns).

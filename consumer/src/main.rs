@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         admin: |config| &config.consumer.admin_listen,
         threads: Threads::Cores,
-        drain_limit: Duration::from_secs(25),
+        drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(25),
     };
     run_main(program, &Args::parse().options, |config, shutdown| async move {
         consumer::build(&config).await?.run(&shutdown).await

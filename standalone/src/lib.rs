@@ -15,6 +15,8 @@ use tonic::service::Routes;
 use utils::{Phase, Shutdown, grpc};
 use ws_gateway::{App, Dependencies};
 
+pub use ws_gateway::drain_limit;
+
 /// A call between services of this process that takes longer has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Records in flight have so long to reach the log when the process stops.

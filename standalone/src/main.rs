@@ -4,7 +4,6 @@ use clap::Parser;
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    time::Duration,
 };
 use utils::cli::{Options, Program, Threads, run_main};
 
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         admin: |config| &config.gateway.admin_listen,
         threads: Threads::Current,
-        drain_limit: Duration::from_secs(30),
+        drain_limit: standalone::drain_limit,
     };
     run_main(program, &options, |config, shutdown| async move {
         let data = config.embedded.data.clone();

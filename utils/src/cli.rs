@@ -85,7 +85,7 @@ pub struct Program {
     /// On how many threads it runs.
     pub threads: Threads,
     /// A stop that takes longer is ended.
-    pub drain_limit: Duration,
+    pub drain_limit: fn(&Config) -> Duration,
 }
 
 /// Loads the configuration, starts telemetry and the runtime, calls `start`, and runs until a signal or a failure of a
@@ -140,7 +140,7 @@ where
     F: FnOnce(Config, Shutdown) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let shutdown = Shutdown::new(program.drain_limit);
+    let shutdown = Shutdown::new((program.drain_limit)(&config));
     let mut signals = Signals::new()?;
     tokio::select! {
         started = start(config, shutdown.clone()) => started?,
@@ -248,7 +248,7 @@ mod tests {
             version: "0",
             admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
-            drain_limit: Duration::from_secs(1),
+            drain_limit: |_| Duration::from_secs(1),
         };
         let code = run_main(program, &options, |_, _| async { panic!("must not start") });
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_CONFIG)));
@@ -261,7 +261,7 @@ mod tests {
             version: "0",
             admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
-            drain_limit: Duration::from_secs(1),
+            drain_limit: |_| Duration::from_secs(1),
         };
         let ended = run(program, Config::default(), |_, shutdown| async move {
             shutdown.tasks().spawn_critical("log", async { Err::<(), _>("disk full") });

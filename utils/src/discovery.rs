@@ -2,7 +2,7 @@
 //!
 //! [`Discovery`] follows a service in Consul, in DNS, or not at all (fixed addresses), and gives [`Instances`]: the
 //! set as it is now, and every change of it. A source that is away changes nothing: the last known set stays.
-//! [`Registrar`] makes this process an instance that others find.
+//! [`Registrar`] makes this process an instance that others find. `docs/discovery.md` is the guide.
 
 mod client;
 mod consul;
@@ -14,29 +14,44 @@ pub use registrar::{Instance, Registrar};
 use crate::Error;
 use abi::config::DiscoveryKind;
 use client::Client;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
-/// Addresses, each `host:port`.
-pub type Addresses = BTreeSet<String>;
+/// Addresses, each `host:port`, with the zone where it is; empty if that is not known.
+pub type Addresses = BTreeMap<String, String>;
 
 /// A set of addresses that changes. A clone follows the same set; what follows it in the background ends with the
 /// last clone.
 #[derive(Clone, Debug)]
 pub struct Instances {
     addresses: watch::Receiver<Addresses>,
+    /// The zone of who looks; empty if it has none.
+    zone: Arc<str>,
     _follower: Arc<JoinSet<()>>,
 }
 
 impl Instances {
     /// A set that never changes.
     pub fn fixed(addresses: impl IntoIterator<Item = String>) -> Self {
-        Self { addresses: watch::channel(addresses.into_iter().collect()).1, _follower: Arc::default() }
+        let addresses = addresses.into_iter().map(|address| (address, String::new())).collect();
+        Self::following(watch::channel(addresses).1)
     }
 
     /// A set that somebody else changes.
     pub fn following(addresses: watch::Receiver<Addresses>) -> Self {
-        Self { addresses, _follower: Arc::default() }
+        Self { addresses, zone: Arc::from(""), _follower: Arc::default() }
+    }
+
+    /// As seen from a zone.
+    #[must_use]
+    pub fn from_zone(mut self, zone: &str) -> Self {
+        self.zone = zone.into();
+        self
+    }
+
+    /// Whether a zone is that of who looks.
+    pub fn is_near(&self, zone: &str) -> bool {
+        !zone.is_empty() && zone == &*self.zone
     }
 
     /// Runs what changes the set for as long as somebody follows it.
@@ -47,7 +62,7 @@ impl Instances {
         let (sender, addresses) = watch::channel(Addresses::new());
         let mut follower = JoinSet::new();
         follower.spawn(follow(sender));
-        Self { addresses, _follower: Arc::new(follower) }
+        Self { _follower: Arc::new(follower), ..Self::following(addresses) }
     }
 
     /// The set as it is now, marked as seen.
@@ -74,12 +89,15 @@ impl Instances {
 #[derive(Clone, Debug)]
 pub struct Discovery {
     source: Source,
+    zone: String,
+    /// How long an instance that has left goes on serving.
+    grace: Duration,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
     Consul { client: Box<Client>, prefix: String },
-    Dns,
+    Dns { refresh: Duration },
     Fixed,
 }
 
@@ -94,10 +112,15 @@ impl Discovery {
                 client: Box::new(Client::new(&config.consul, &config.consul_token)?),
                 prefix: config.prefix.clone(),
             },
-            DiscoveryKind::Dns => Source::Dns,
+            DiscoveryKind::Dns => Source::Dns { refresh: config.dns_refresh },
             DiscoveryKind::Fixed => Source::Fixed,
         };
-        Ok(Self { source })
+        Ok(Self { source, zone: config.zone.clone(), grace: config.drain_grace })
+    }
+
+    /// Where this instance runs; may be empty.
+    pub fn zone(&self) -> &str {
+        &self.zone
     }
 
     /// Follows a service. `addresses` are those of the configuration: the instances themselves (fixed), or names to
@@ -109,17 +132,18 @@ impl Discovery {
         if !matches!(self.source, Source::Consul { .. }) {
             addresses.iter().try_for_each(|address| check_address(address))?;
         }
-        Ok(match &self.source {
+        let instances = match &self.source {
             Source::Consul { client, prefix } => {
                 let (client, name) = (Client::clone(client), full_name(prefix, service));
                 Instances::followed(|set| consul::follow(client, name, set))
             }
-            Source::Dns => {
-                let names = addresses.to_vec();
-                Instances::followed(|set| dns::follow(names, set))
+            Source::Dns { refresh } => {
+                let (names, refresh) = (addresses.to_vec(), *refresh);
+                Instances::followed(move |set| dns::follow(names, refresh, dns::system, set))
             }
             Source::Fixed => Instances::fixed(addresses.iter().cloned()),
-        })
+        };
+        Ok(instances.from_zone(&self.zone))
     }
 }
 

@@ -109,7 +109,7 @@ impl GrpcHost {
             service: service.into(),
             address: self.advertised,
             version: version.into(),
-            zone: String::new(),
+            zone: discovery.zone().into(),
         };
         Registrar::new(discovery, instance)?.attach(shutdown);
         // Peers call until they have seen the deregistration, and what is in flight is finished before.

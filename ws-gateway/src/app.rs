@@ -3,15 +3,11 @@
 use crate::{
     backend::{Backend, Dependencies},
     delivery::Delivery,
-    http, metrics,
-    outbox::Outbox,
-    serve,
+    drain, http, serve,
     token::Tokens,
 };
 use abi::{
-    Fault,
     config::Config,
-    error::ErrorCode,
     v1::{
         GetSigningKeysRequest, SigningKey, db_service_client::DbServiceClient,
         gateway_service_server::GatewayServiceServer,
@@ -24,8 +20,9 @@ use utils::{Phase, Shutdown};
 
 /// Largest delivery from a pusher.
 const MAX_DELIVERY: usize = 32 << 20;
-/// Sockets that are still open so long after they were told to go are left.
-const STRAGGLERS: Duration = Duration::from_secs(2);
+/// How long everything else may take when a gateway stops: requests, sockets and calls in flight, records on their way to the
+/// log.
+const STOP: Duration = Duration::from_secs(25);
 
 /// Everything bound, nothing running.
 #[derive(Debug)]
@@ -35,6 +32,7 @@ pub struct App {
     address: SocketAddr,
     max_connections: usize,
     drain: Duration,
+    drain_grace: Duration,
 }
 
 impl App {
@@ -61,6 +59,7 @@ impl App {
             listener,
             max_connections: config.gateway.max_connections as usize,
             drain: config.gateway.drain,
+            drain_grace: config.gateway.drain_grace,
         })
     }
 
@@ -81,33 +80,20 @@ impl App {
         let router = http::router(self.backend.clone(), sockets.clone(), self.max_connections);
         let server = serve::serve(self.listener, router, self.max_connections, stop);
         shutdown.tasks().spawn_critical("http", server);
-        let (backend, drain) = (self.backend, self.drain);
+        let grace = self.drain_grace;
+        // `/readyz` says so by now: whoever sends connections here has the time to notice.
+        shutdown.on(Phase::Deregister, "grace", async move { tokio::time::sleep(grace).await });
+        let (backend, time) = (self.backend, self.drain);
         shutdown.on(Phase::TellClients, "sockets", async move {
             sockets.close();
-            tell_clients(&backend, drain).await;
-            if tokio::time::timeout(STRAGGLERS, sockets.wait()).await.is_err() {
-                tracing::info!(left = sockets.len(), "sockets did not close in time");
-            }
+            drain::run(&backend.hub, &sockets, time).await;
         });
     }
 }
 
-/// Closes all connections, spread over the time of the drain so that other gateways are not stormed. Each device is told to
-/// come back at once: the spreading is done here.
-async fn tell_clients(backend: &Backend, drain: Duration) {
-    let connections = backend.hub.all();
-    let Ok(count) = u32::try_from(connections.len()) else { return };
-    let begun = tokio::time::Instant::now();
-    metrics::to_drain(count);
-    for (number, connection) in (0..).zip(connections) {
-        tokio::time::sleep_until(begun + drain * number / count.max(1)).await;
-        say_going_away(&connection.outbox);
-        metrics::to_drain(count - number - 1);
-    }
-}
-
-fn say_going_away(outbox: &Outbox) {
-    outbox.close(Fault::new(ErrorCode::GoingAway, "this server is going away; connect again"));
+/// The longest that a program with a gateway takes to stop.
+pub fn drain_limit(config: &Config) -> Duration {
+    config.gateway.drain_grace.max(config.discovery.drain_grace) + config.gateway.drain + STOP
 }
 
 /// The keys of access tokens: those of the configuration, or those that db-service keeps. Waits for db-service.

@@ -9,7 +9,7 @@
 //! goes out through the [`outbox`]. A delivery comes in through [`delivery`], is spread by the [`hub`], and goes out
 //! through the same outboxes.
 //!
-//! - [`app`]: bound, then run; the drain.
+//! - [`app`]: bound, then run; [`drain`]: how devices leave when it stops.
 //! - [`serve`]: accepts connections, within bounds; [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
 //! - [`session`]: the state machine of the protocol, without a socket; [`codec`]: the two wire formats.
 //! - [`backend`]: the other services, permissions; [`limits`], [`token`], [`password`].
@@ -21,6 +21,7 @@ pub mod codec;
 #[cfg(feature = "defects")]
 mod defects;
 pub mod delivery;
+pub mod drain;
 pub mod groups;
 pub mod http;
 pub mod hub;
@@ -35,6 +36,6 @@ pub mod session;
 pub mod socket;
 pub mod token;
 
-pub use app::{App, signing_keys};
+pub use app::{App, drain_limit, signing_keys};
 pub use backend::{Dependencies, Gateways};
 pub use metrics::describe_metrics;

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         admin: |config| &config.gateway.admin_listen,
         threads: Threads::Cores,
-        drain_limit: Duration::from_secs(30),
+        drain_limit: ws_gateway::drain_limit,
     };
     run_main(program, &Args::parse().options, |config, shutdown| async move {
         start(&config, &shutdown, program.version).await

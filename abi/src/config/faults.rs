@@ -35,6 +35,9 @@ impl Config {
             ("gateway.hello_timeout", gateway.hello_timeout, day, "1day"),
             ("gateway.heartbeat", gateway.heartbeat, day, "1day"),
             ("gateway.drain", gateway.drain, day, "1day"),
+            ("gateway.drain_grace", gateway.drain_grace, day, "1day"),
+            ("discovery.dns_refresh", self.discovery.dns_refresh, day, "1day"),
+            ("discovery.drain_grace", self.discovery.drain_grace, day, "1day"),
             ("pusher.deliver_timeout", self.pusher.deliver_timeout, day, "1day"),
             ("auth.access_token_life", self.auth.access_token_life, year, "1year"),
             ("kafka.linger", self.kafka.linger, day, "1day"),
@@ -83,6 +86,15 @@ impl Config {
         check(!self.kafka.brokers.is_empty(), "kafka.brokers: name at least one broker");
         check(self.kafka.partitions > 0, "kafka.partitions: must be more than 0");
         check(self.kafka.replication > 0, "kafka.replication: must be more than 0");
+        let discovery = &self.discovery;
+        check(
+            discovery.dns_refresh >= Duration::from_millis(100),
+            "discovery.dns_refresh: must be at least 100ms",
+        );
+        check(
+            discovery.zone.is_empty() || crate::ids::check_id("zone", &discovery.zone).is_ok(),
+            "discovery.zone: must be 1 to 64 of letters, digits, '.', '_' and '-'",
+        );
         check(self.embedded.max_backlog > 0, "embedded.max_backlog: must be more than 0");
         let token = self.operator.token.expose();
         check(token.is_empty() || token.len() >= 32, "operator.token: must have at least 32 bytes");

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The agent is asked this often whether it still knows us: one that was restarted, or that gave us up, does not.
-const CHECK: Duration = Duration::from_secs(5);
+/// The agent is asked this often whether it still knows us: one that was restarted, or that gave us up, does not. It is on
+/// the same machine.
+const CHECK: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An instance of a service.
@@ -27,8 +28,19 @@ pub struct Instance {
 #[derive(Debug)]
 pub struct Registrar {
     instance: Instance,
-    /// Without Consul there is nothing to do.
-    consul: Option<(Client, Registration)>,
+    found: Found,
+    /// How long an instance that has left goes on serving.
+    grace: Duration,
+}
+
+/// How others find this instance.
+#[derive(Debug)]
+enum Found {
+    Consul(Box<Client>, Registration),
+    /// Somebody else takes its name off when it stops.
+    Dns,
+    /// They know where to look, and are told nothing.
+    Fixed,
 }
 
 #[derive(Debug)]
@@ -44,16 +56,18 @@ impl Registrar {
     /// When the address is not `host:port`.
     pub fn new(discovery: &Discovery, instance: Instance) -> Result<Self, Error> {
         super::check_address(&instance.address)?;
-        let consul = match &discovery.source {
+        let found = match &discovery.source {
             Source::Consul { client, prefix } => {
-                Some((Client::clone(client), registration(prefix, &instance)?))
+                Found::Consul(client.clone(), registration(prefix, &instance)?)
             }
-            Source::Dns | Source::Fixed => None,
+            Source::Dns { .. } => Found::Dns,
+            Source::Fixed => Found::Fixed,
         };
-        Ok(Self { instance, consul })
+        Ok(Self { instance, found, grace: discovery.grace })
     }
 
-    /// Runs with a process: registers as soon as it is ready, deregisters as the first thing when it stops.
+    /// Runs with a process: registers as soon as it is ready, deregisters as the first thing when it stops. The phase ends when
+    /// those who call this instance have had the time to notice.
     pub fn attach(self, shutdown: &Shutdown) {
         let gone = CancellationToken::new();
         shutdown.on(Phase::Deregister, "registrar", gone.clone().cancelled_owned());
@@ -64,36 +78,75 @@ impl Registrar {
         });
     }
 
-    /// Registers once ready, keeps it so until `stop`, then deregisters.
+    /// Registers once ready, keeps it so until `stop`, then deregisters and waits until others have noticed.
     pub async fn run(self, readiness: Readiness, stop: CancellationToken) {
-        let Some((client, registration)) = &self.consul else { return };
         tokio::select! {
             () = readiness.ready() => {}
+            // Nobody was sent here.
             () = stop.cancelled() => return,
         }
-        self.keep(client, registration, &stop).await;
-        let path = format!("/v1/agent/service/deregister/{}", registration.id);
-        match client.put(&path, &Value::Null, TIMEOUT).await {
-            Ok(_) => tracing::info!(service = %self.instance.service, "deregistered"),
-            Err(error) => {
-                let error = crate::error::chain(&error);
-                tracing::warn!(service = %self.instance.service, error, "can't deregister; the health check will");
+        let noticed = match &self.found {
+            Found::Consul(client, registration) => {
+                self.keep(client, registration, &readiness, &stop).await;
+                self.deregister(client, registration).await
             }
+            Found::Dns => {
+                stop.cancelled().await;
+                true
+            }
+            Found::Fixed => false,
+        };
+        if noticed {
+            tokio::time::sleep(self.grace).await;
         }
     }
 
-    async fn keep(&self, client: &Client, registration: &Registration, stop: &CancellationToken) {
+    /// Gives whether others can notice.
+    async fn deregister(&self, client: &Client, registration: &Registration) -> bool {
+        let path = format!("/v1/agent/service/deregister/{}", registration.id);
+        let answer = client.put(&path, &Value::Null, TIMEOUT).await;
+        match &answer {
+            Ok(_) => tracing::info!(service = %self.instance.service, "deregistered"),
+            Err(error) => {
+                let error = crate::error::chain(error);
+                tracing::warn!(service = %self.instance.service, error, "can't deregister; the health check will");
+            }
+        }
+        answer.is_ok()
+    }
+
+    async fn keep(
+        &self,
+        client: &Client,
+        registration: &Registration,
+        readiness: &Readiness,
+        stop: &CancellationToken,
+    ) {
         let mut backoff = Backoff::new(Duration::from_millis(200), CHECK);
+        // Who was there before at this address may be known yet, with another version and a failing check.
+        let mut registered = false;
         // Requests are not cut off by `stop`: a registration on its way could overtake the deregistration.
         while !stop.is_cancelled() {
-            let pause = match self.ensure(client, registration).await {
+            tokio::select! {
+                // The agent gives up who fails its check for a minute. Who is not ready must not come back as if it were.
+                () = readiness.ready() => {}
+                () = stop.cancelled() => return,
+            }
+            let ensured = match registered {
+                true => self.ensure(client, registration).await,
+                false => self.register(client, registration).await,
+            };
+            let pause = match ensured {
                 Ok(()) => {
+                    registered = true;
                     backoff.reset();
                     CHECK
                 }
                 Err(error) => {
-                    let error = crate::error::chain(&error);
-                    tracing::warn!(service = %self.instance.service, error, "can't register");
+                    if backoff.failures() == 0 {
+                        let error = crate::error::chain(&error);
+                        tracing::warn!(service = %self.instance.service, error, "can't register; trying again");
+                    }
                     backoff.next_pause()
                 }
             };
@@ -107,14 +160,16 @@ impl Registrar {
     /// Registers if the agent does not know us.
     async fn ensure(&self, client: &Client, registration: &Registration) -> Result<(), Error> {
         match client.get(&format!("/v1/agent/service/{}", registration.id), TIMEOUT).await {
-            Err(Error::ConsulRefused { status: 404, .. }) => {
-                let path = "/v1/agent/service/register?replace-existing-checks=true";
-                client.put(path, &registration.body, TIMEOUT).await?;
-                tracing::info!(service = %self.instance.service, address = %self.instance.address, "registered");
-                Ok(())
-            }
+            Err(Error::ConsulRefused { status: 404, .. }) => self.register(client, registration).await,
             answer => answer.map(|_| ()),
         }
+    }
+
+    async fn register(&self, client: &Client, registration: &Registration) -> Result<(), Error> {
+        let path = "/v1/agent/service/register?replace-existing-checks=true";
+        client.put(path, &registration.body, TIMEOUT).await?;
+        tracing::info!(service = %self.instance.service, address = %self.instance.address, "registered");
+        Ok(())
     }
 }
 
@@ -140,7 +195,7 @@ fn registration(prefix: &str, instance: &Instance) -> Result<Registration, Error
         "Check": {
             "Name": "gRPC health",
             "GRPC": address,
-            "Interval": "2s",
+            "Interval": "1s",
             "Timeout": "2s",
             // It registers only when ready: others need not wait for the first check.
             "Status": "passing",

@@ -1,11 +1,22 @@
 use super::*;
 use crate::{Readiness, Shutdown, grpc, testing::eventually};
-use abi::config::Secret;
-use std::time::{Duration, Instant};
+use abi::{
+    Caller,
+    config::Secret,
+    v1::{
+        PushRequest, PushResponse,
+        push_service_client::PushServiceClient,
+        push_service_server::{PushService, PushServiceServer},
+    },
+};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{Request, Response, Status, service::Routes};
 
 /// The shared Consul of a test run.
 fn consul() -> String {
@@ -20,7 +31,12 @@ fn prefix() -> String {
 }
 
 fn discovery(agent: &str, prefix: &str) -> Discovery {
+    zoned(agent, prefix, "here")
+}
+
+fn zoned(agent: &str, prefix: &str, zone: &str) -> Discovery {
     let config = abi::config::Discovery {
+        zone: zone.to_owned(),
         kind: DiscoveryKind::Consul,
         consul: agent.to_owned(),
         consul_token: Secret::default(),
@@ -30,14 +46,31 @@ fn discovery(agent: &str, prefix: &str) -> Discovery {
     Discovery::new(&config).unwrap()
 }
 
-fn instance(address: String) -> Instance {
-    Instance { service: "db".into(), address, version: "1".into(), zone: "here".into() }
+fn instance(address: String, zone: &str) -> Instance {
+    Instance { service: "db".into(), address, version: "1".into(), zone: zone.into() }
+}
+
+fn addresses(processes: &[&Process]) -> Addresses {
+    processes.iter().map(|process| (process.address.clone(), "here".to_owned())).collect()
 }
 
 /// A process with a gRPC server that is registered.
 struct Process {
     address: String,
     shutdown: Shutdown,
+    calls: Arc<Calls>,
+}
+
+/// When calls arrived.
+#[derive(Default)]
+struct Calls(Mutex<Vec<Instant>>);
+
+#[tonic::async_trait]
+impl PushService for Calls {
+    async fn push(&self, _: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        self.0.lock().unwrap().push(Instant::now());
+        Ok(Response::new(PushResponse::default()))
+    }
 }
 
 impl Process {
@@ -45,11 +78,23 @@ impl Process {
         let shutdown = Shutdown::new(Duration::from_secs(10));
         let listener = grpc::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = grpc::Server::new(Routes::default(), &[], shutdown.readiness().clone());
+        let calls = Arc::<Calls>::default();
+        let routes = Routes::new(PushServiceServer::from_arc(calls.clone()));
+        let server = grpc::Server::new(routes, &[], shutdown.readiness().clone());
         let stop = shutdown.token(crate::Phase::StopAccepting);
         shutdown.tasks().spawn_critical("grpc", server.serve(listener, stop));
-        Registrar::new(discovery, instance(address.clone())).unwrap().attach(&shutdown);
-        Self { address, shutdown }
+        Registrar::new(discovery, instance(address.clone(), discovery.zone())).unwrap().attach(&shutdown);
+        Self { address, shutdown, calls }
+    }
+
+    async fn ready(discovery: &Discovery) -> Self {
+        let process = Self::start(discovery).await;
+        process.shutdown.readiness().latch("test").ready();
+        process
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.0.lock().unwrap().len()
     }
 
     async fn stop(&self) {
@@ -61,7 +106,7 @@ impl Process {
 
 async fn seen(instances: &mut Instances, address: &str, there: bool) -> Duration {
     let start = Instant::now();
-    let waited = instances.wait_for(|set| set.contains(address) == there);
+    let waited = instances.wait_for(|set| set.contains_key(address) == there);
     tokio::time::timeout(Duration::from_secs(10), waited).await.expect("the change is seen");
     start.elapsed()
 }
@@ -81,7 +126,7 @@ async fn p9_an_instance_is_seen_at_once_when_it_is_ready_and_gone_at_once_when_i
 
     let (gone_after, ()) = tokio::join!(seen(&mut instances, &one.address, false), one.stop());
     assert!(gone_after < Duration::from_secs(1), "{gone_after:?}");
-    assert_eq!(instances.current(), Addresses::from([two.address.clone()]));
+    assert_eq!(instances.current(), addresses(&[&two]));
     two.stop().await;
 }
 
@@ -98,6 +143,79 @@ async fn p9_an_instance_that_is_not_ready_any_more_is_taken_off_by_its_health_ch
     latch.ready();
     seen(&mut instances, &process.address, true).await;
     process.stop().await;
+}
+
+/// Makes calls, eight at a time and never twice, until `stop`. Gives how many were answered, and what was wrong with the others.
+async fn call_until(channel: crate::Channel, stop: CancellationToken) -> (usize, Vec<Status>) {
+    let mut callers = JoinSet::new();
+    for _ in 0..8 {
+        let (mut client, stop) = (PushServiceClient::new(Caller::new(channel.clone())), stop.clone());
+        callers.spawn(async move {
+            let (mut answered, mut failed) = (0, Vec::new());
+            while !stop.is_cancelled() {
+                match client.push(PushRequest::default()).await {
+                    Ok(_) => answered += 1,
+                    Err(status) => failed.push(status),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            (answered, failed)
+        });
+    }
+    let all = callers.join_all().await;
+    let (answered, failed): (Vec<usize>, Vec<_>) = all.into_iter().unzip();
+    (answered.iter().sum(), failed.concat())
+}
+
+#[tokio::test]
+async fn p9_no_call_reaches_an_instance_that_has_left_once_that_can_be_known_and_none_fails() {
+    let discovery = discovery(&consul(), &prefix());
+    let (one, two) = (Process::ready(&discovery).await, Process::ready(&discovery).await);
+    let mut instances = discovery.watch("db", &[]).unwrap();
+    instances.wait_for(|set| set.len() == 2).await;
+    // Each call is tried once: a second try would hide what the first one met.
+    let options = grpc::Options { tries: 1, ..grpc::Options::default() };
+    let channel = grpc::balanced("db", instances, options);
+    let stop = CancellationToken::new();
+    let mut calls = JoinSet::new();
+    calls.spawn(call_until(channel, stop.clone()));
+    eventually(async || one.calls() > 20 && two.calls() > 20).await;
+
+    let left = Instant::now();
+    one.stop().await;
+    let stopped = left.elapsed();
+    let before = two.calls();
+    eventually(async || two.calls() > before + 200).await;
+    stop.cancel();
+    let (answered, failed) = calls.join_next().await.unwrap().unwrap();
+    assert!(failed.is_empty(), "{} of {answered} calls failed: {:?}", failed.len(), failed[0]);
+    let last = one.calls.0.lock().unwrap().last().map_or(Duration::ZERO, |last| *last - left);
+    println!(
+        "{answered} calls, none failed; the last one {last:.0?} after leaving, the end {stopped:.0?} after it"
+    );
+    assert!(last < Duration::from_millis(900), "the grace is hardly enough: {last:?} of {stopped:?}");
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn p9_calls_stay_in_the_zone_of_the_caller_and_leave_it_when_nobody_is_left_there() {
+    let (agent, prefix) = (consul(), prefix());
+    let near = Process::ready(&zoned(&agent, &prefix, "here")).await;
+    let far = Process::ready(&zoned(&agent, &prefix, "there")).await;
+    let mut instances = discovery(&agent, &prefix).watch("db", &[]).unwrap();
+    instances.wait_for(|set| set.len() == 2).await;
+    let channel = grpc::balanced("db", instances, grpc::Options::default());
+    let mut client = PushServiceClient::new(Caller::new(channel));
+    for _ in 0..20 {
+        client.push(PushRequest::default()).await.unwrap();
+    }
+    assert_eq!((near.calls(), far.calls()), (20, 0));
+    near.stop().await;
+    for _ in 0..20 {
+        client.push(PushRequest::default()).await.unwrap();
+    }
+    assert_eq!((near.calls(), far.calls()), (20, 20));
+    far.stop().await;
 }
 
 #[tokio::test]
@@ -156,7 +274,7 @@ async fn p9_while_consul_is_away_the_last_known_set_stays_and_then_changes_again
     let two = Process::start(&direct).await;
     two.shutdown.readiness().latch("test").ready();
     seen(&mut direct.watch("db", &[]).unwrap(), &two.address, true).await;
-    assert_eq!(instances.current(), Addresses::from([one.address.clone()]), "away: nothing changes");
+    assert_eq!(instances.current(), addresses(&[&one]), "away: nothing changes");
 
     let listener = TcpListener::bind(address).await.unwrap();
     proxies.spawn(proxy(through, listener, CancellationToken::new()));
@@ -182,7 +300,7 @@ async fn what_follows_a_service_ends_with_the_last_who_wants_to_know() {
     let (ended, mut has_ended) = tokio::sync::oneshot::channel::<()>();
     let instances = Instances::followed(|set| async move {
         let _ended = ended;
-        set.send_replace(Addresses::from(["a:1".to_owned()]));
+        set.send_replace(Addresses::from([("a:1".to_owned(), String::new())]));
         std::future::pending().await
     });
     let mut clone = instances.clone();
@@ -200,16 +318,20 @@ async fn what_follows_a_service_ends_with_the_last_who_wants_to_know() {
 async fn names_are_resolved() {
     let config = abi::config::Discovery { kind: DiscoveryKind::Dns, ..abi::config::Discovery::default() };
     let mut instances = Discovery::new(&config).unwrap().watch("db", &["localhost:7471".to_owned()]).unwrap();
-    instances.wait_for(|set| set.contains("127.0.0.1:7471")).await;
+    instances.wait_for(|set| set.contains_key("127.0.0.1:7471")).await;
 }
 
 #[tokio::test]
 async fn fixed_addresses_are_what_they_are() {
     let fixed = Discovery::new(&abi::config::Discovery::default()).unwrap();
     let mut instances = fixed.watch("db", &["a:1".to_owned(), "b:2".to_owned()]).unwrap();
-    assert_eq!(instances.current(), Addresses::from(["a:1".to_owned(), "b:2".to_owned()]));
-    let registrar = Registrar::new(&fixed, instance("a:1".into())).unwrap();
-    registrar.run(Readiness::new(), CancellationToken::new()).await;
+    assert_eq!(instances.current().into_keys().collect::<Vec<_>>(), ["a:1", "b:2"]);
+    let registrar = Registrar::new(&fixed, instance("a:1".into(), "")).unwrap();
+    let readiness = Readiness::new();
+    readiness.latch("test").ready();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(5), registrar.run(readiness, CancellationToken::new()));
+    ended.await.expect("nobody can notice that it leaves, so it does not wait");
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Instance {
 }
 
 fn addresses(instances: &[&Instance]) -> Addresses {
-    instances.iter().map(|instance| instance.address.clone()).collect()
+    instances.iter().map(|instance| (instance.address.clone(), String::new())).collect()
 }
 
 fn watched(instances: &[&Instance]) -> (watch::Sender<Addresses>, Channel) {
