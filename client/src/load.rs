@@ -8,7 +8,7 @@
 //! - `sender`, `receiver`: one connection each, through reconnects.
 //! - `ledger`: which messages were sent, acknowledged, received and stored.
 //! - `pacer`: wakes senders at fixed times.
-//! - `servers`: whose turn it is. `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
+//! - `servers`: whose turn it is. `reconnects`: how many in the worst second. `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
 
 mod exchange;
 mod idle;
@@ -16,6 +16,7 @@ mod ledger;
 mod pacer;
 mod process;
 mod receiver;
+mod reconnects;
 mod report;
 mod sender;
 mod servers;

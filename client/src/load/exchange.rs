@@ -6,6 +6,7 @@ use super::{
     pacer::{Pacer, Schedule},
     process::{self, Processes},
     receiver::{self, Receiver},
+    reconnects::Reconnects,
     report::{Latency, Outcome, Totals},
     sender::{Drive, Pace, Sender},
     servers::Servers,
@@ -56,7 +57,7 @@ pub(super) struct Run {
     random: [u8; 4],
     pub(super) sent: Cell<u64>,
     pub(super) refused: Cell<u64>,
-    reconnects: Cell<u64>,
+    reconnects: RefCell<Reconnects>,
     /// The longest time that a sender was without an acknowledgement while it had something to send, in nanoseconds.
     longest_pause: Cell<u64>,
     acks: RefCell<Latency>,
@@ -76,7 +77,7 @@ impl Run {
             random: rand::random(),
             sent: Cell::default(),
             refused: Cell::default(),
-            reconnects: Cell::default(),
+            reconnects: RefCell::default(),
             longest_pause: Cell::default(),
             acks: RefCell::default(),
             receives: RefCell::default(),
@@ -117,7 +118,7 @@ impl Run {
     }
 
     pub(super) fn count_reconnect(&self) {
-        self.reconnects.set(self.reconnects.get() + 1);
+        self.reconnects.borrow_mut().count(Instant::now());
     }
 }
 
@@ -165,7 +166,8 @@ pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
     };
     totals.failed = due.saturating_sub(totals.acked);
     totals.refused = run.refused.get();
-    totals.reconnects = run.reconnects.get();
+    totals.reconnects = run.reconnects.borrow().total();
+    totals.most_reconnects_in_a_second = run.reconnects.borrow().most_in_a_second();
     let received_in = Duration::from_nanos(run.last_received.get()).as_secs_f64();
     let millions = totals.acked as f64 / 1e6;
     let per_million = |seconds: f64| if millions > 0.0 { seconds / millions } else { 0.0 };

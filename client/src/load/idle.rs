@@ -1,14 +1,24 @@
 //! Connections that do nothing: how fast they open, and what they cost.
 
 use super::{
+    LoadUser,
     process::{self, Processes},
+    reconnects::Reconnects,
     report::{Idle, Latency, Outcome},
+    servers::Servers,
     users::{self, Users},
 };
 use crate::{Connection, Error, cli::LoadOptions, codec, connection::HELLO_ID};
-use abi::v1::{Ping, client_frame};
-use anyhow::{Result, bail};
-use std::time::{Duration, Instant};
+use abi::{
+    error::ErrorCode,
+    v1::{Ping, client_frame},
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use tokio::{task::JoinSet, time::interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +46,10 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
 
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    for connection in rest.into_iter().chain([first]) {
-        tasks.spawn_local(hold(connection, stop.clone()));
+    let counts = Rc::<Counts>::default();
+    for (user, connection) in users_here.iter().zip([first].into_iter().chain(rest)) {
+        let device = Device { user: user.clone(), servers: users.servers().clone(), counts: counts.clone() };
+        tasks.spawn_local(device.run(connection, stop.clone()));
     }
     let cpu_before = processes.cpu_seconds();
     let bar = users::bar("seconds", options.seconds.into());
@@ -48,9 +60,8 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
     bar.finish_and_clear();
     let (cpu_after, after) = (processes.cpu_seconds(), processes.resident_bytes());
     stop.cancel();
-    let mut dropped = 0;
     while let Some(ended) = tasks.join_next().await {
-        dropped += u64::from(!matches!(ended, Ok(Ok(()))));
+        ended.context("a device died")?.context("a device was turned away")?;
     }
     let seconds = f64::from(options.seconds);
     Ok(Outcome {
@@ -66,7 +77,9 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
         client_cpu_seconds_per_million: None,
         totals: None,
         idle: Some(Idle {
-            dropped,
+            dropped: counts.dropped.get(),
+            reconnects: counts.reconnects.borrow().total(),
+            most_reconnects_in_a_second: counts.reconnects.borrow().most_in_a_second(),
             logins_per_second,
             connects_per_second,
             server_bytes_per_connection: before
@@ -79,8 +92,43 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
     })
 }
 
-/// Keeps a connection as a device does that has nothing to say.
-async fn hold(mut connection: Connection, stop: CancellationToken) -> Result<(), Error> {
+/// What happened to all devices of a run.
+#[derive(Default)]
+struct Counts {
+    dropped: Cell<u64>,
+    reconnects: RefCell<Reconnects>,
+}
+
+/// A device that has nothing to say.
+struct Device {
+    user: LoadUser,
+    servers: Servers,
+    counts: Rc<Counts>,
+}
+
+impl Device {
+    /// Keeps a connection, and connects again when it ends.
+    ///
+    /// # Errors
+    /// A server that stays away, or does not let the user in.
+    async fn run(self, mut connection: Connection, stop: CancellationToken) -> Result<(), Error> {
+        while let Err(error) = hold(&mut connection, &stop).await {
+            if error.code() != Some(ErrorCode::GoingAway) {
+                self.counts.dropped.set(self.counts.dropped.get() + 1);
+            }
+            connection = tokio::select! {
+                opened = self.user.connect(&self.servers, None) => opened?,
+                () = stop.cancelled() => return Ok(()),
+            };
+            self.counts.reconnects.borrow_mut().count(Instant::now());
+        }
+        connection.close().await;
+        Ok(())
+    }
+}
+
+/// Keeps a connection until `stop`, or until it ends.
+async fn hold(connection: &mut Connection, stop: &CancellationToken) -> Result<(), Error> {
     let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
     let first = heartbeat.mul_f64(rand::random_range(0.1..1.0));
     let mut beat = interval_at(tokio::time::Instant::now() + first, heartbeat);
@@ -91,10 +139,7 @@ async fn hold(mut connection: Connection, stop: CancellationToken) -> Result<(),
                 connection.feed(codec::encode(HELLO_ID + 1, client_frame::Frame::Ping(Ping {}))).await?;
                 connection.flush().await?;
             }
-            () = stop.cancelled() => {
-                connection.close().await;
-                return Ok(());
-            }
+            () = stop.cancelled() => return Ok(()),
         }
     }
 }

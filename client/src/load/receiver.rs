@@ -76,16 +76,17 @@ impl Receiver {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => tokio::select! {
-                    open = self.user.connect(&self.run.servers, self.sync.have()) => open?,
+                    open = self.user.connect(&self.run.servers, self.sync.have()) => {
+                        let open = open?;
+                        self.run.count_reconnect();
+                        open
+                    }
                     () = stop.cancelled() => return Ok(()),
                 },
             };
-            match self.live(&mut open).await {
-                Ok(()) => {
-                    open.close().await;
-                    return Ok(());
-                }
-                Err(_) => self.run.count_reconnect(),
+            if self.live(&mut open).await.is_ok() {
+                open.close().await;
+                return Ok(());
             }
         }
     }

@@ -71,12 +71,16 @@ pub(super) struct Totals {
     /// Answers "try again".
     pub(super) refused: u64,
     pub(super) reconnects: u64,
+    pub(super) most_reconnects_in_a_second: u64,
 }
 
 /// What connections cost that do nothing.
 #[derive(Debug)]
 pub(super) struct Idle {
+    /// Ended, and not because the server went away and said so.
     pub(super) dropped: u64,
+    pub(super) reconnects: u64,
+    pub(super) most_reconnects_in_a_second: u64,
     pub(super) logins_per_second: f64,
     pub(super) connects_per_second: f64,
     pub(super) server_bytes_per_connection: Option<u64>,
@@ -135,6 +139,7 @@ impl Outcome {
                 ("failed", totals.failed),
                 ("told to try again", totals.refused),
                 ("reconnects", totals.reconnects),
+                ("most in a second", totals.most_reconnects_in_a_second),
             ] {
                 row(what, value.to_string());
             }
@@ -144,6 +149,8 @@ impl Outcome {
         }
         if let Some(idle) = &self.idle {
             row("dropped", idle.dropped.to_string());
+            row("reconnects", idle.reconnects.to_string());
+            row("most in a second", idle.most_reconnects_in_a_second.to_string());
             row("log-ins per second", format!("{:.0}", idle.logins_per_second));
             row("connects per second", format!("{:.0}", idle.connects_per_second));
             if let Some(bytes) = idle.server_bytes_per_connection {
@@ -189,6 +196,7 @@ impl Outcome {
                 ("failed", totals.failed),
                 ("refused", totals.refused),
                 ("reconnects", totals.reconnects),
+                ("most_reconnects_in_a_second", totals.most_reconnects_in_a_second),
             ] {
                 object[name] = json!(value);
             }
@@ -200,6 +208,8 @@ impl Outcome {
         }
         if let Some(idle) = &self.idle {
             object["dropped"] = json!(idle.dropped);
+            object["reconnects"] = json!(idle.reconnects);
+            object["most_reconnects_in_a_second"] = json!(idle.most_reconnects_in_a_second);
             object["logins_per_second"] = json!(idle.logins_per_second);
             object["connects_per_second"] = json!(idle.connects_per_second);
             object["server_bytes_per_connection"] = json!(idle.server_bytes_per_connection);
@@ -264,6 +274,8 @@ mod tests {
             "duplicated",
             "out_of_order",
             "failed",
+            "reconnects",
+            "most_reconnects_in_a_second",
             "longest_pause_ms",
             "acks_per_second",
             "deliveries_per_second",

@@ -111,7 +111,11 @@ impl Sender {
         loop {
             let mut open = match connection.take() {
                 Some(open) => open,
-                None => self.user.connect(&self.run.servers, None).await?,
+                None => {
+                    let open = self.user.connect(&self.run.servers, None).await?;
+                    self.run.count_reconnect();
+                    open
+                }
             };
             match self.live(&mut open).await {
                 Ok(()) => {
@@ -119,7 +123,7 @@ impl Sender {
                     return Ok(());
                 }
                 Err(Error::Fault(fault)) => return Err(fault.into()),
-                Err(_) => self.run.count_reconnect(),
+                Err(_) => {}
             }
         }
     }
