@@ -32,7 +32,7 @@ use db::Db;
 use engine::{Engine, Shared};
 use inbox::{Append, Command, Inbox};
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -209,6 +209,23 @@ impl Drop for Handle {
             tracing::error!("the log's thread panicked");
         }
     }
+}
+
+/// Copies the log in a folder, as it is at one moment, into another folder, which gets a log of its own. The log may be in use.
+/// Blocks for as long as the disk needs.
+///
+/// # Errors
+/// There is no log, or one in the other folder already, or a file can't be used.
+pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { path, source }
+    };
+    std::fs::create_dir_all(copy).map_err(at(copy))?;
+    let (from, to) = (directory.join(FILE), copy.join(FILE));
+    Db::open_to_read(&from)?.copy(&to)?;
+    let synced = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(at(path));
+    synced(&to).and_then(|()| synced(copy))
 }
 
 /// FNV-1a. Written down here because it must never change: it decides where the records of a key lie.

@@ -63,6 +63,38 @@ impl KafkaArchive {
     }
 }
 
+impl KafkaArchive {
+    /// The offset that a group goes on from, by partition; `None` where it has committed none.
+    ///
+    /// # Errors
+    /// The brokers don't answer in time.
+    pub async fn committed(&self, group: &str) -> Result<Vec<Option<i64>>, Error> {
+        let partitions = self.bounds().await?.len();
+        let mut client = self.kafka.client();
+        // Asking makes nobody a member.
+        client.set("group.id", group).set("enable.auto.commit", "false");
+        let (kafka, topic) = (self.kafka.clone(), Arc::clone(&self.topic));
+        let ask = move || {
+            let client = kafka.with_properties(client);
+            let reader: BaseConsumer<QuietContext> =
+                BaseConsumer::from_config_and_context(&client, QuietContext).map_err(Error::Client)?;
+            let mut places = TopicPartitionList::new();
+            for partition in (0..).take(partitions) {
+                places.add_partition(&topic, partition);
+            }
+            let failed = |source| Error::Kafka { action: "ask for committed offsets", source };
+            let places = reader.committed_offsets(places, TIMEOUT).map_err(failed)?;
+            let of = |partition| places.find_partition(&topic, partition).map(|place| place.offset());
+            let of = |partition| match of(partition) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            Ok((0..).take(partitions).map(of).collect())
+        };
+        tokio::task::spawn_blocking(ask).await.map_err(|_| Error::Closed)?
+    }
+}
+
 fn connect(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
     let mut client = kafka.client();
     client

@@ -215,6 +215,12 @@ impl Db {
         Ok(id.map_err(sqlite("look up a time"))?.map(offset))
     }
 
+    /// Writes everything, as it is now, to a file that does not exist.
+    pub(super) fn copy(&self, to: &Path) -> Result<(), Error> {
+        let copied = self.connection.execute("VACUUM INTO ?", [to.to_string_lossy()]);
+        copied.map(drop).map_err(sqlite("copy the file"))
+    }
+
     /// Writes as much as a few records need and takes it back: whether the disk works.
     pub(super) fn probe(&self) -> Result<(), Error> {
         self.begin()?;
