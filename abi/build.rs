@@ -3,7 +3,8 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 3] = ["godwit/v1/entry.proto", "godwit/v1/client.proto", "godwit/v1/services.proto"];
+const FILES: [&str; 4] =
+    ["godwit/v1/entry.proto", "godwit/v1/client.proto", "godwit/v1/services.proto", "godwit/v1/export.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../proto");

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 /// What a device has: enough to go on after a restart and to see each entry once.
 ///
-/// It is behind what was received, never ahead: it moves when the application takes an entry out of the events.
+/// It is behind what was received, never ahead: it moves when the application takes an entry out of the events. It goes back
+/// only when the server's data did, see [`crate::Event::Restored`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -14,6 +15,9 @@ pub struct State {
     pub have: Option<Have>,
     /// Per conversation, the `conversation_seq` up to which the device has everything that it may see.
     pub positions: BTreeMap<String, u64>,
+    /// Generation of the server's data that the positions are of.
+    #[serde(default)]
+    pub generation: u32,
 }
 
 /// A receiver's seq as it is kept.
@@ -30,6 +34,17 @@ impl State {
     /// Whether nothing was ever received.
     pub fn is_new(&self) -> bool {
         self.have.is_none() && self.positions.is_empty()
+    }
+
+    /// Takes note of another generation, and of how far what was seen is the same there.
+    pub(crate) fn restored(&mut self, generation: u32, kept: &BTreeMap<String, u64>) {
+        self.generation = generation;
+        for (conversation, kept) in kept {
+            match self.positions.get_mut(conversation) {
+                Some(position) if *kept > 0 => *position = (*position).min(*kept),
+                _ => drop(self.positions.remove(conversation)),
+            }
+        }
     }
 
     /// Takes note of an entry.

@@ -8,6 +8,10 @@
 //! - for the whole user, the receiver's seq. `have` is what is complete now. `promised` is what will be complete when
 //!   all that was asked for has been answered; only then `have` becomes `promised`.
 //!
+//! When the server's data were restored from a backup, positions may be ahead of them, and the numbers above are given again.
+//! A welcome with another *generation* says so. Then nothing is handed over until the heads have told how far
+//! each conversation was kept, and positions go back to there.
+//!
 //! Memory is bounded by the number of conversations: entries that can't be handed over are not kept, they are fetched
 //! again when there is room.
 
@@ -79,6 +83,23 @@ pub struct Sync {
     baseline: bool,
     /// Positions set by the baseline since [`Sync::take_baseline`].
     new_positions: BTreeMap<String, u64>,
+    /// Of the server's data, that `positions` are of.
+    generation: u32,
+    /// The server is in another generation, and how far positions hold there is being read.
+    rewind: Option<Rewind>,
+    /// For [`Sync::take_restored`].
+    restored: Option<(u32, BTreeMap<String, u64>)>,
+}
+
+/// On the way into another generation.
+#[derive(Debug)]
+struct Rewind {
+    /// The one of the server.
+    generation: u32,
+    /// It began from the device's: entries up to `kept_seq` of a head are the same. Otherwise nothing is known to be.
+    follows: bool,
+    /// Positions in the device's generation.
+    old: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -95,6 +116,9 @@ impl Sync {
             have: state.have,
             promised: state.have,
             positions: state.positions,
+            generation: state.generation,
+            rewind: None,
+            restored: None,
             round: None,
             again: None,
             fetches: BTreeMap::new(),
@@ -121,12 +145,35 @@ impl Sync {
 
     /// Whether a page of history waits for room.
     pub fn waits_for_room(&self) -> bool {
-        !self.queue.is_empty() && self.asked == 0
+        !self.queue.is_empty() && self.asked == 0 && self.rewind.is_none()
     }
 
     /// Positions that were set without entries, since the last call.
     pub fn take_baseline(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.new_positions)
+    }
+
+    /// Conversations in which the device went back because the server's data did, with how far they were kept, and the
+    /// generation in which that is so; since the last call.
+    pub fn take_restored(&mut self) -> Option<(u32, BTreeMap<String, u64>)> {
+        self.restored.take()
+    }
+
+    /// What the welcome says of generations; before [`Sync::on_welcome`].
+    pub fn on_generation(&mut self, now: u32, before: u32) {
+        if let Some(unfinished) = self.rewind.take() {
+            self.positions = unfinished.old;
+        }
+        if now == self.generation {
+            return;
+        }
+        if self.positions.is_empty() {
+            self.generation = now;
+            self.restored = Some((now, BTreeMap::new()));
+        } else {
+            let (follows, old) = (before == self.generation, std::mem::take(&mut self.positions));
+            self.rewind = Some(Rewind { generation: now, follows, old });
+        }
     }
 
     /// A connection was welcomed. What was asked on an earlier one is forgotten.
@@ -138,7 +185,7 @@ impl Sync {
         self.again = None;
         self.promised = self.have;
         let now = Have::from(now.unwrap_or_default());
-        if self.have != Some(now) {
+        if self.have != Some(now) || self.rewind.is_some() {
             self.again = Some(now);
         }
     }
@@ -154,6 +201,10 @@ impl Sync {
         let (raised, whole) = (deliver.raised, deliver.entries.len() as u64 == u64::from(deliver.raised));
         for entry in deliver.entries {
             let number = entry.conversation_seq;
+            if self.rewind.is_some() {
+                self.want(entry.conversation, number);
+                continue;
+            }
             let position = match self.positions.get_mut(&entry.conversation) {
                 Some(position) => position,
                 None => {
@@ -221,7 +272,7 @@ impl Sync {
             round.asked = true;
             return Some(Request::Heads { after: round.after.clone() });
         }
-        if self.asked >= MAX_ASKED || room < (self.asked + 1) * PAGE {
+        if self.rewind.is_some() || self.asked >= MAX_ASKED || room < (self.asked + 1) * PAGE {
             return None;
         }
         let conversation = self.queue.pop_front()?;
@@ -245,11 +296,31 @@ impl Sync {
         }
         if self.round.is_none() {
             self.baseline = false;
+            self.end_rewind();
         }
+    }
+
+    /// All heads were read: every position is one of the server's generation.
+    fn end_rewind(&mut self) {
+        let Some(Rewind { generation, old, .. }) = self.rewind.take() else { return };
+        // What has no head any more was kept not at all, as far as this user can see.
+        let kept = |conversation: &str| self.positions.get(conversation).copied().unwrap_or(0);
+        let back = old.into_iter().filter_map(|(conversation, position)| {
+            let kept = kept(&conversation);
+            (kept < position).then_some((conversation, kept))
+        });
+        self.restored = Some((generation, back.collect()));
+        self.generation = generation;
     }
 
     fn on_head(&mut self, head: Head) {
         let before_visible = head.visible_from.saturating_sub(1);
+        if let Some(Rewind { follows, old, .. }) = &self.rewind
+            && let Some(position) = old.get(&head.conversation)
+        {
+            let kept = if *follows { head.kept_seq.min(*position) } else { 0 };
+            self.positions.insert(head.conversation.clone(), kept);
+        }
         match self.positions.get_mut(&head.conversation) {
             Some(position) => *position = (*position).max(before_visible),
             None => {
@@ -316,7 +387,11 @@ impl Sync {
 
     /// Moves `have` if everything that was promised is here; gives it if it moved.
     pub fn settle(&mut self) -> Option<Have> {
-        if self.round.is_some() || !self.fetches.is_empty() || self.promised == self.have {
+        if self.round.is_some()
+            || self.rewind.is_some()
+            || !self.fetches.is_empty()
+            || self.promised == self.have
+        {
             return None;
         }
         self.have = self.promised;

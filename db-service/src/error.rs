@@ -36,6 +36,39 @@ pub enum Error {
         /// The newest schema known here.
         known: i64,
     },
+    /// The data were written by an older release.
+    #[error(
+        "the data have schema {found}, this program needs {known}: start this release on them once, it brings them up to date"
+    )]
+    TooOld {
+        /// Schema of the data.
+        found: i64,
+        /// The schema of this release.
+        known: i64,
+    },
+    /// There is nothing to take data from.
+    #[error("there are no data of godwit")]
+    NoData,
+    /// Data are only put where there are none.
+    #[error("{place} is not empty: {what}; data are only put where there are none")]
+    NotEmpty {
+        /// The folder or the schema.
+        place: String,
+        /// What is there.
+        what: String,
+    },
+    /// The file is not what an export writes.
+    #[error("this is no file of `godwit export` of format 1: {0}")]
+    NotAnExport(&'static str),
+    /// The file ends too early.
+    #[error("the file is cut off: it has no end record; export again")]
+    CutOff,
+    /// The file is not what was written.
+    #[error("the file is damaged: {0}; copy or export it again")]
+    DamagedFile(&'static str),
+    /// A file can't be read or written.
+    #[error("the file can't be read or written: {0}")]
+    File(std::io::Error),
     /// What is stored does not fit together.
     #[error("stored data can't be read: {0}")]
     Damaged(&'static str),

@@ -19,12 +19,15 @@
 //! - `item`: entries on their way in and out, columns apart from payload;
 //! - `rules`: what may be changed in a group, and by whom;
 //! - `sessions`: which refresh token is taken;
+//! - [`transfer`]: all data from one place to another: export, import, checksums, backup;
+//! - `generation`: how devices learn of that;
 //! - `error`, `metrics`, `app`.
 
 mod app;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod generation;
 mod item;
 mod metrics;
 mod postgres;
@@ -33,6 +36,7 @@ mod service;
 mod sessions;
 mod sqlite;
 mod store;
+pub mod transfer;
 
 pub use app::{App, build};
 pub use error::Error;

@@ -11,6 +11,7 @@ mod save;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transfer;
 
 use crate::{
     error::{Error, Result, is_conflict},
@@ -107,11 +108,7 @@ pub(crate) struct PostgresStore {
 impl PostgresStore {
     /// A store that has not connected yet. `max_members` is the size limit of groups.
     pub(crate) fn new(config: &Db, max_members: usize) -> Result<Self> {
-        let options = PgConnectOptions::from_str(config.postgres.expose())?
-            .application_name("godwit")
-            .statement_cache_capacity(64)
-            .options([("search_path", config.schema.as_str())])
-            .options(SETTINGS);
+        let options = options(config)?.options(SETTINGS);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(ACQUIRE)
@@ -146,6 +143,14 @@ impl PostgresStore {
         self.migrated.get_or_try_init(migrate).await?;
         Lent::from(&self.pool, &self.returns).await
     }
+}
+
+/// Where the database is and how to reach it.
+fn options(config: &Db) -> Result<PgConnectOptions> {
+    Ok(PgConnectOptions::from_str(config.postgres.expose())?
+        .application_name("godwit")
+        .statement_cache_capacity(64)
+        .options([("search_path", config.schema.as_str())]))
 }
 
 async fn limited<T>(call: impl Future<Output = Result<T>> + Send) -> Result<T> {

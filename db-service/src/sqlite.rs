@@ -12,6 +12,7 @@ mod save;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transfer;
 mod writer;
 
 use crate::{

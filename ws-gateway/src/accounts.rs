@@ -158,6 +158,7 @@ async fn open_session(backend: &Backend, user: String, device: String) -> Result
             app: backend.app.clone(),
             user: identity.user.clone(),
             device: identity.device.clone(),
+            ..Session::default()
         }),
         refresh_hash: refresh_token.hash().into(),
     };

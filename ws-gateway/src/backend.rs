@@ -18,7 +18,7 @@ use abi::{
     v1::{
         DisconnectRequest, Entry, GetMembersRequest, GetSessionRequest, GetUserRequest, HeadsRequest, Hello,
         HistoryRequest, MarkRead, MarkReadRequest, Members, Pong, PushRequest, ReadMarked, ReadReceipt,
-        Receipt, ReceiverSeq, Welcome, db_service_client::DbServiceClient, entry::Content,
+        Receipt, ReceiverSeq, Session, Welcome, db_service_client::DbServiceClient, entry::Content,
         gateway_service_client::GatewayServiceClient, push_service_client::PushServiceClient,
         server_frame::Frame,
     },
@@ -158,14 +158,14 @@ impl Backend {
         Ok(identity)
     }
 
-    /// Whether a log-in is still good.
+    /// The session of a log-in that is still good.
     ///
     /// # Errors
     /// `REVOKED` if not; others if that can't be said now.
-    pub async fn recheck(&self, identity: &Identity) -> Result<(), Fault> {
+    pub async fn recheck(&self, identity: &Identity) -> Result<Session, Fault> {
         let request = GetSessionRequest { session: identity.session.clone() };
         match self.db().get_session(request).await.map_err(Fault::from) {
-            Ok(_) => Ok(()),
+            Ok(session) => Ok(session.into_inner()),
             Err(fault) if fault.code == ErrorCode::NotFound => {
                 Err(Fault::new(ErrorCode::Revoked, "this device was logged out; log in again"))
             }
@@ -184,7 +184,8 @@ impl Backend {
         format: Format,
         outbox: Arc<Outbox>,
     ) -> Result<(Arc<Connection>, Welcome), Fault> {
-        let identity = self.authenticate(&hello.token).await?;
+        let identity = self.tokens.verify(&hello.token)?;
+        let stored = self.recheck(&identity).await?;
         if !hello.device.is_empty() && hello.device != identity.device {
             return Err(Fault::new(
                 ErrorCode::Unauthenticated,
@@ -211,6 +212,8 @@ impl Backend {
             heartbeat_ms: u32::try_from(self.session.heartbeat.as_millis()).unwrap_or(u32::MAX),
             max_body_bytes: u32::try_from(self.max_body).unwrap_or(u32::MAX),
             max_in_flight: self.session.max_in_flight,
+            generation: stored.generation,
+            generation_before: stored.generation_before,
         };
         place.keep();
         Ok((connection, welcome))

@@ -168,6 +168,9 @@ impl Chat {
                 self.context.out.object(&object)?;
             }
             Some(Event::Disconnected { error, retry_in }) => messages::reconnecting(&error, retry_in),
+            Some(Event::Restored { kept }) => {
+                messages::restored(kept.keys().filter(|kept| **kept == self.conversation));
+            }
             Some(Event::Ended(error)) => return Err(error.into()),
             Some(_) => {}
             None => self.input_ended = true,

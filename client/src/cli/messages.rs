@@ -68,6 +68,7 @@ pub(super) async fn listen(
                 output::remark(&format!("listening as {user}; Ctrl-C ends it"));
             }
             Some(Event::Disconnected { error, retry_in }) => reconnecting(&error, retry_in),
+            Some(Event::Restored { kept }) => restored(kept.keys()),
             Some(Event::Ended(error)) => return Err(error.into()),
             Some(_) => {}
             None => break,
@@ -78,6 +79,15 @@ pub(super) async fn listen(
     }
     client.close().await;
     Ok(())
+}
+
+/// Says that the server has lost what was shown before.
+pub(super) fn restored<'a>(conversations: impl Iterator<Item = &'a String>) {
+    for conversation in conversations {
+        output::remark(&format!(
+            "the server was restored from a backup: it may have lost what it showed last of {conversation}"
+        ));
+    }
 }
 
 /// Says that the connection is tried again.

@@ -24,6 +24,14 @@ pub enum Event {
     CaughtUp,
     /// The next entry of a conversation.
     Entry(Box<Entry>),
+    /// The server's data were restored from a backup that is older than what this device has seen. Of each conversation that is
+    /// named, the server has kept the entries up to the number given; what the application has with higher numbers
+    /// it saw, but they are not stored. Those numbers come again, for other entries or, where the server still found them
+    /// in its log, for the same: tell them apart by their message ids.
+    Restored {
+        /// The last number that was kept, by conversation; 0: none.
+        kept: BTreeMap<String, u64>,
+    },
     /// Somebody has read up to an entry. May be missed.
     Receipt(ReadReceipt),
     /// The connection was lost and is tried again after a pause.
@@ -44,6 +52,7 @@ pub(super) enum Item {
     Entry(Box<Entry>, Option<Have>),
     Have(Have),
     Baseline(BTreeMap<String, u64>),
+    Restored(u32, BTreeMap<String, u64>),
 }
 
 /// The events of a client, in their order.
@@ -67,6 +76,12 @@ impl Events {
                     return Some(Event::Entry(entry));
                 }
                 Item::Have(have) => state.have = Some(have),
+                Item::Restored(generation, kept) => {
+                    state.restored(generation, &kept);
+                    if !kept.is_empty() {
+                        return Some(Event::Restored { kept });
+                    }
+                }
                 Item::Baseline(positions) => {
                     for (conversation, position) in positions {
                         state.positions.entry(conversation).or_insert(position);
@@ -85,12 +100,15 @@ pub(super) struct EventSender {
     unsent: Option<Have>,
     /// The same for positions.
     unsent_baseline: BTreeMap<String, u64>,
+    /// The same for another generation. Until it is sent nothing else is.
+    unsent_restored: Option<(u32, BTreeMap<String, u64>)>,
 }
 
 pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
     // A page of history has to fit beside some entries and events that were not taken out yet.
     let (items, out) = mpsc::channel(capacity.max(2 * crate::sync::PAGE) + RESERVED);
-    (EventSender { items, unsent: None, unsent_baseline: BTreeMap::new() }, Events { items: out, state })
+    let sender = EventSender { items, unsent: None, unsent_baseline: BTreeMap::new(), unsent_restored: None };
+    (sender, Events { items: out, state })
 }
 
 impl EventSender {
@@ -99,6 +117,9 @@ impl EventSender {
         if self.items.is_closed() {
             // Nobody listens: entries are taken and forgotten.
             return usize::from(u16::MAX);
+        }
+        if self.unsent_restored.is_some() {
+            return 0;
         }
         self.items.capacity().saturating_sub(RESERVED)
     }
@@ -120,9 +141,28 @@ impl EventSender {
             let _ = self.items.try_send(Item::Entry(Box::new(entry), with));
         }
         if let Some(have) = have.or(self.unsent.take())
-            && self.items.try_send(Item::Have(have)).is_err()
+            && (self.unsent_restored.is_some() || self.items.try_send(Item::Have(have)).is_err())
         {
             self.unsent = Some(have);
+        }
+    }
+
+    /// Tells that the server's data are of another generation.
+    pub(super) fn restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
+        // A later one replaces none that was not taken: positions of both went back.
+        if let Some((generation, mut kept)) = restored {
+            if let Some((_, earlier)) = self.unsent_restored.take() {
+                for (conversation, number) in earlier {
+                    kept.entry(conversation).and_modify(|kept| *kept = number.min(*kept)).or_insert(number);
+                }
+            }
+            self.unsent_restored = Some((generation, kept));
+        }
+        if self.unsent_restored.is_some()
+            && let Ok(place) = self.items.try_reserve()
+            && let Some((generation, kept)) = self.unsent_restored.take()
+        {
+            place.send(Item::Restored(generation, kept));
         }
     }
 

@@ -54,6 +54,7 @@ struct Session<'a> {
 /// Lives through a connection; gives what ended it.
 pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
     let welcome = connection.welcome.clone();
+    worker.sync.on_generation(welcome.generation, welcome.generation_before);
     worker.sync.on_welcome(welcome.receiver_seq);
     worker.outbox.reset();
     let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(100).into());
@@ -116,6 +117,7 @@ impl Session<'_> {
     /// Tells the application what has changed in what it has.
     fn look(&mut self) {
         let worker = &mut *self.worker;
+        worker.events.restored(worker.sync.take_restored());
         worker.events.baseline(worker.sync.take_baseline());
         let have = worker.sync.settle();
         worker.events.entries(Vec::new(), have);
@@ -243,6 +245,7 @@ impl Session<'_> {
             (_, None) => tracing::debug!(id = frame.id, "an answer that nobody waits for"),
         }
         let worker = &mut *self.worker;
+        worker.events.restored(worker.sync.take_restored());
         worker.events.baseline(worker.sync.take_baseline());
         let have = worker.sync.settle();
         worker.events.entries(out, have);

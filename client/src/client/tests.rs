@@ -72,6 +72,7 @@ impl FakeServer {
             heartbeat_ms: 200,
             max_body_bytes: 1_000,
             max_in_flight: 8,
+            ..Welcome::default()
         };
         peer.send(1, Frame::Welcome(welcome)).await;
         peer
@@ -145,6 +146,7 @@ fn has(seq: u64, positions: &[(&str, u64)]) -> State {
     State {
         have: Some(Have { epoch: 1, seq }),
         positions: positions.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
+        ..State::default()
     }
 }
 

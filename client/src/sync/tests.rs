@@ -2,6 +2,8 @@ use super::*;
 use abi::error::ErrorCode;
 use proptest::prelude::*;
 
+mod restored;
+
 fn seq(epoch: u32, seq: u64) -> Option<ReceiverSeq> {
     Some(ReceiverSeq { epoch, seq })
 }
@@ -24,6 +26,7 @@ fn device() -> Sync {
     let state = State {
         have: Some(Have { epoch: 1, seq: 10 }),
         positions: [("a".to_owned(), 5)].into_iter().collect(),
+        ..State::default()
     };
     let mut sync = Sync::new(state, Start::Beginning);
     sync.on_welcome(seq(1, 10));

@@ -14,8 +14,13 @@ fn hash(token: u8) -> prost::bytes::Bytes {
 }
 
 fn opening(id: &str, device: &str, token: u8) -> CreateSessionRequest {
-    let session =
-        Session { session: id.into(), app: APP.into(), user: "alice".into(), device: device.into() };
+    let session = Session {
+        session: id.into(),
+        app: APP.into(),
+        user: "alice".into(),
+        device: device.into(),
+        ..Session::default()
+    };
     CreateSessionRequest { session: Some(session), refresh_hash: hash(token) }
 }
 

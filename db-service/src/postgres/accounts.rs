@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, Result},
+    generation::contract,
     sessions::{Hashes, Rotation},
 };
 use abi::{
@@ -34,7 +35,7 @@ pub(super) async fn create_session(
     session: &Session,
     refresh_hash: &[u8],
 ) -> Result<Vec<String>> {
-    let Session { session: id, app, user, device } = session;
+    let Session { session: id, app, user, device, .. } = session;
     let mut tx = conn.begin().await?;
     if let Some((found, hashes)) = load(&mut tx, id).await? {
         if found == *session && hashes == Hashes::first(refresh_hash.to_vec()) {
@@ -99,7 +100,18 @@ pub(super) async fn rotate_session(
 
 /// A session that is not revoked.
 pub(super) async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<Session>> {
-    Ok(load(conn, id).await?.map(|(session, _)| session))
+    let select = sqlx::query(
+        "SELECT s.id, s.app, s.user_id, s.device, g.now, g.before FROM sessions s CROSS JOIN generation g WHERE s.id = $1",
+    );
+    let Some(row) = select.bind(id).fetch_optional(conn).await? else { return Ok(None) };
+    Ok(Some(Session {
+        session: row.try_get(0)?,
+        app: row.try_get(1)?,
+        user: row.try_get(2)?,
+        device: row.try_get(3)?,
+        generation: contract(row.try_get(4)?),
+        generation_before: contract(row.try_get(5)?),
+    }))
 }
 
 /// Ends a session.
@@ -118,6 +130,7 @@ async fn load(conn: &mut PgConnection, id: &str) -> Result<Option<(Session, Hash
         app: row.try_get(1)?,
         user: row.try_get(2)?,
         device: row.try_get(3)?,
+        ..Session::default()
     };
     let hashes =
         Hashes { current: row.try_get(4)?, previous: row.try_get(5)?, rotated_at_ms: row.try_get(6)? };

@@ -74,7 +74,7 @@ pub(super) async fn heads(
 ) -> Result<HeadsPage> {
     let rows = sqlx::query(
         "SELECT m.id, c.head, c.countable, m.read_seq, m.read_countable, m.visible_from, c.name, m.role,
-           c.last_sent_at_ms
+           c.last_sent_at_ms, c.kept
          FROM members m JOIN conversations c ON c.key = m.conversation
          WHERE m.app = $1 AND m.user_id = $2 AND m.id > $3 ORDER BY m.id LIMIT $4",
     )
@@ -97,6 +97,7 @@ pub(super) async fn heads(
             name: row.try_get(6)?,
             role: row.try_get(7)?,
             last_sent_at_ms: row.try_get(8)?,
+            kept_seq: number(row.try_get(9)?),
         });
     }
     Ok(HeadsPage { heads, more })

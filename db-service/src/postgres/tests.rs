@@ -146,13 +146,45 @@ async fn p1_what_is_stored_after_calls_that_gave_up_is_stored() {
 }
 
 #[tokio::test]
-async fn a_schema_of_a_newer_release_is_refused() {
+async fn p9_a_newer_schema_is_used_if_it_says_so_and_refused_otherwise() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, config) = postgres_config(&schema);
     let store = PostgresStore::new(&config, 8).unwrap();
     store.ready().await.unwrap();
-    sqlx::query("INSERT INTO schema_version VALUES (99)").execute(&store.pool).await.unwrap();
-    let newer = PostgresStore::new(&config, 8).unwrap();
-    assert!(matches!(newer.ready().await, Err(Error::TooNew { found: 99, .. })));
+    let known: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM schema_version").fetch_one(&store.pool).await.unwrap();
+    // What a release of the future writes that this one can live with, and then one that it can't.
+    for (version, oldest) in [(98, Some(known)), (99, Some(known + 1)), (100, None)] {
+        let insert = sqlx::query("INSERT INTO schema_version (version, oldest) VALUES ($1, $2)");
+        insert.bind(version).bind(oldest).execute(&store.pool).await.unwrap();
+        let opened = PostgresStore::new(&config, 8).unwrap().ready().await;
+        if oldest == Some(known) {
+            opened.unwrap();
+        } else {
+            let refusal = opened.unwrap_err();
+            assert!(matches!(refusal, Error::TooNew { found, .. } if found == version), "{refusal}");
+            assert!(refusal.to_string().contains("run a newer release"), "{refusal}");
+        }
+    }
+    drop_schema(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_instances_that_start_at_once_bring_the_schema_up_to_date_once() {
+    let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let (_, config) = postgres_config(&schema);
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let store = PostgresStore::new(&config, 8).unwrap();
+        starts.spawn(async move { store.ready().await });
+    }
+    for started in starts.join_all().await {
+        started.unwrap();
+    }
+    let store = PostgresStore::new(&config, 8).unwrap();
+    store.ready().await.unwrap();
+    let rows: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM schema_version").fetch_one(&store.pool).await.unwrap();
+    assert_eq!(rows, 1);
     drop_schema(&store).await;
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, Result},
+    generation::contract,
     sessions::{Hashes, Rotation},
 };
 use abi::{
@@ -34,7 +35,7 @@ pub(super) fn create_session(
     session: &Session,
     refresh_hash: Vec<u8>,
 ) -> Result<Vec<String>> {
-    let Session { session: id, app, user, device } = session;
+    let Session { session: id, app, user, device, .. } = session;
     if let Some((found, hashes)) = load(conn, id)? {
         if found == *session && hashes == Hashes::first(refresh_hash) {
             return Ok(Vec::new());
@@ -69,7 +70,11 @@ pub(super) fn rotate_session(conn: &Connection, id: &str, rotation: Rotation) ->
 
 /// A session that is not revoked.
 pub(super) fn session(conn: &Connection, id: &str) -> Result<Option<Session>> {
-    Ok(load(conn, id)?.map(|(session, _)| session))
+    let Some((session, _)) = load(conn, id)? else { return Ok(None) };
+    let mut select = conn.prepare_cached("SELECT now, before FROM generation")?;
+    let (now, before) = select.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (generation, generation_before) = (contract(now), contract(before));
+    Ok(Some(Session { generation, generation_before, ..session }))
 }
 
 /// Ends a session.
@@ -83,8 +88,13 @@ fn load(conn: &Connection, id: &str) -> Result<Option<(Session, Hashes)>> {
         "SELECT id, app, user, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = ?",
     )?;
     let found = select.query_row([id], |row| {
-        let session =
-            Session { session: row.get(0)?, app: row.get(1)?, user: row.get(2)?, device: row.get(3)? };
+        let session = Session {
+            session: row.get(0)?,
+            app: row.get(1)?,
+            user: row.get(2)?,
+            device: row.get(3)?,
+            ..Session::default()
+        };
         let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, rotated_at_ms: row.get(6)? };
         Ok((session, hashes))
     });

@@ -65,7 +65,7 @@ pub(super) fn heads(
 ) -> Result<HeadsPage> {
     let mut select = conn.prepare_cached(
         "SELECT m.id, c.head, c.countable, m.read_seq, m.read_countable, m.visible_from, c.name, m.role,
-           c.last_sent_at_ms
+           c.last_sent_at_ms, c.kept
          FROM members m JOIN conversations c ON c.key = m.conversation
          WHERE m.app = ? AND m.user = ? AND m.id > ? ORDER BY m.id LIMIT ?",
     )?;
@@ -80,6 +80,7 @@ pub(super) fn heads(
             name: row.get(6)?,
             role: row.get(7)?,
             last_sent_at_ms: row.get(8)?,
+            kept_seq: number(row.get(9)?),
         })
     })?;
     let mut heads = rows.collect::<Result<Vec<_>, _>>()?;

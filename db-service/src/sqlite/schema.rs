@@ -1,11 +1,17 @@
 //! Opening the file: pragmas and migrations.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    generation,
+};
 use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
 /// In order; the schema's version is how many of them were applied. Only ever added to.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_begin.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_begin.sql"),
+    include_str!("../../migrations/sqlite/0002_generation.sql"),
+];
 
 /// Statements kept prepared by a connection: all that we have.
 const STATEMENTS: usize = 64;
@@ -33,6 +39,32 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
+/// A new file that is filled in one transaction and then used or thrown away, so that nothing of it has to survive a crash.
+pub(super) fn open_draft(path: &Path) -> Result<Connection> {
+    let mut conn = Connection::open(path)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.execute_batch(
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536; PRAGMA locking_mode = EXCLUSIVE;",
+    )?;
+    migrate(&mut conn)?;
+    Ok(conn)
+}
+
+/// Refuses data whose schema is not that of this release.
+pub(super) fn check_version(conn: &Connection) -> Result<()> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = known();
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Err(Error::TooOld { found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Error::TooNew { found, known }),
+    }
+}
+
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).expect("a handful of migrations")
+}
+
 /// A connection that makes checkpoints and nothing else.
 pub(super) fn open_checkpointer(path: &Path) -> Result<Connection> {
     let conn = Connection::open(path)?;
@@ -53,14 +85,30 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
 fn migrate(conn: &mut Connection) -> Result<()> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("a handful of migrations");
+    let known = known();
     let applied = usize::try_from(found).map_err(|_| Error::Damaged("the schema's version"))?;
     let missing = MIGRATIONS.get(applied..).ok_or(Error::TooNew { found, known })?;
     for migration in missing {
         tx.execute_batch(migration)?;
     }
     tx.pragma_update(None, "user_version", known)?;
+    let (now, is_copy): (i64, bool) =
+        tx.query_row("SELECT now, is_copy FROM generation", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if is_copy {
+        begin_generation(&tx, now)?;
+    }
     tx.commit()?;
+    Ok(())
+}
+
+/// These data are from a backup: the numbers of their entries may have gone further before.
+fn begin_generation(conn: &Connection, before: i64) -> Result<()> {
+    conn.execute(
+        "UPDATE generation SET now = ?, before = ?, is_copy = 0",
+        [generation::next(before), before],
+    )?;
+    conn.execute("UPDATE conversations SET kept = head", [])?;
+    tracing::info!("the data are from a backup; a new generation begins");
     Ok(())
 }
 

@@ -40,7 +40,7 @@ impl CatchUp {
     }
 
     pub(super) fn state(&self) -> State {
-        State { have: self.have, positions: self.positions.clone() }
+        State { have: self.have, positions: self.positions.clone(), ..State::default() }
     }
 
     pub(super) fn have(&self) -> Option<ReceiverSeq> {

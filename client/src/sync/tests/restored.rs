@@ -1,0 +1,85 @@
+//! The server's data were restored from a backup.
+
+use super::*;
+
+/// The device of `device()`, welcomed in generation 7 that began from `before`. Its receiver's seq did not move.
+fn restored(before: u32) -> Sync {
+    let mut sync = device();
+    sync.on_generation(7, before);
+    sync.on_welcome(seq(1, 10));
+    sync
+}
+
+fn kept(conversation: &str, conversation_seq: u64, kept_seq: u64) -> Head {
+    Head { kept_seq, ..head(conversation, conversation_seq, 1) }
+}
+
+fn heads(sync: &mut Sync, heads: Vec<Head>) {
+    assert_eq!(sync.next_request(1_000), Some(Request::Heads { after: String::new() }));
+    assert_eq!(sync.next_request(1_000), None, "where to begin is not known yet");
+    sync.on_heads(HeadsPage { heads, more: false });
+}
+
+#[test]
+fn p1_numbers_that_were_given_again_are_not_passed_over() {
+    let mut sync = restored(0);
+    // Of 5 entries 3 were kept; 4 to 6 are new.
+    assert_eq!(give(&mut sync, deliver(11, 1, &[("a", 6)])), [0; 0], "it may not be what follows 5");
+    assert_eq!(sync.settle(), None);
+    heads(&mut sync, vec![kept("a", 6, 3)]);
+    assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 3)].into())));
+    assert_eq!(sync.next_request(1_000), Some(history(3)));
+    assert_eq!(page(&mut sync, 4..=6, false), [4, 5, 6]);
+    sync.on_seq(seq(1, 11));
+    heads(&mut sync, vec![kept("a", 6, 3)]);
+    assert_eq!(sync.settle(), Some(Have { epoch: 1, seq: 11 }));
+}
+
+#[test]
+fn p5_what_was_kept_is_not_fetched_again() {
+    let mut sync = restored(0);
+    heads(&mut sync, vec![kept("a", 9, 8)]);
+    assert_eq!(sync.take_restored(), Some((7, BTreeMap::new())));
+    assert_eq!(sync.next_request(1_000), Some(history(5)));
+}
+
+#[test]
+fn p1_after_a_generation_that_is_not_known_everything_is_fetched() {
+    let mut sync = restored(3);
+    heads(&mut sync, vec![kept("a", 9, 8)]);
+    assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 0)].into())));
+    assert_eq!(sync.next_request(1_000), Some(history(0)));
+}
+
+#[test]
+fn p1_a_conversation_that_was_not_kept_begins_anew() {
+    let mut sync = restored(0);
+    heads(&mut sync, Vec::new());
+    assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 0)].into())));
+    assert_eq!(give(&mut sync, deliver(11, 1, &[("a", 1)])), [1]);
+}
+
+#[test]
+fn p1_a_connection_that_is_lost_on_the_way_changes_nothing() {
+    let mut sync = restored(0);
+    sync.next_request(1_000);
+    sync.on_heads(HeadsPage { heads: vec![kept("a", 9, 3)], more: true });
+    assert_eq!(sync.take_restored(), None);
+    sync.on_generation(7, 0);
+    sync.on_welcome(seq(1, 10));
+    assert_eq!(sync.position("a"), None, "it is being read again");
+    heads(&mut sync, vec![kept("a", 9, 4)]);
+    assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 4)].into())));
+    // The next connection finds the same generation.
+    sync.on_generation(7, 0);
+    sync.on_welcome(seq(1, 10));
+    assert_eq!(sync.position("a"), Some(4));
+}
+
+#[test]
+fn a_device_without_anything_takes_the_generation_as_it_is() {
+    let mut sync = Sync::new(State::default(), Start::Beginning);
+    sync.on_generation(7, 0);
+    sync.on_welcome(seq(1, 10));
+    assert_eq!(sync.take_restored(), Some((7, BTreeMap::new())));
+}

@@ -1,0 +1,103 @@
+//! The format of exported data, `proto/godwit/v1/export.proto`.
+
+use super::{
+    Summary,
+    flow::{Feed, Intake, encode},
+};
+use crate::error::{Error, Result};
+use abi::v1::{ExportEnd, ExportRecord, export_record::Record};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use std::io::{self, BufReader, Read, Write};
+
+/// The first line. It says what the file is, and the version of its format.
+const TITLE: &[u8] = b"godwit export 1\n";
+/// No record is larger: the largest frame that a gateway can be told to take is far below.
+const MAX_RECORD: u64 = 64 << 20;
+
+/// Writes everything that comes.
+pub(super) fn write(mut file: Box<dyn Write + Send>, mut intake: Intake) -> Result<Summary> {
+    let mut hash = Sha256::new();
+    let mut buffer = TITLE.to_vec();
+    while let Some(batch) = intake.blocking_next()? {
+        for record in batch {
+            match record {
+                Record::End(end) => {
+                    hash.update(&buffer);
+                    file.write_all(&buffer).map_err(Error::File)?;
+                    buffer.clear();
+                    let sha256 = hash.finalize_reset().to_vec().into();
+                    encode(Record::End(ExportEnd { sha256, ..end }), &mut buffer);
+                }
+                record => encode(record, &mut buffer),
+            }
+        }
+        hash.update(&buffer);
+        file.write_all(&buffer).map_err(Error::File)?;
+        buffer.clear();
+    }
+    file.flush().map_err(Error::File)?;
+    Ok(intake.summary())
+}
+
+/// Reads a file to its end, which is passed on only if all bytes are as they were written.
+pub(super) fn read(file: Box<dyn Read + Send>, mut feed: Feed) -> Result<()> {
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut title = [0; TITLE.len()];
+    file.read_exact(&mut title).map_err(|_| Error::NotAnExport("it is too short"))?;
+    if title != TITLE {
+        return Err(Error::NotAnExport("it does not begin with 'godwit export 1'"));
+    }
+    let mut hash = Sha256::new();
+    hash.update(TITLE);
+    let (mut prefix, mut bytes) = (Vec::new(), Vec::new());
+    loop {
+        let length = length(&mut file, &mut prefix)?;
+        bytes.clear();
+        let read = (&mut file).take(length).read_to_end(&mut bytes).map_err(Error::File)?;
+        if (read as u64) < length {
+            return Err(Error::CutOff);
+        }
+        let record = ExportRecord::decode(bytes.as_slice()).ok().and_then(|record| record.record);
+        match record.ok_or(Error::DamagedFile("it holds something that is no record"))? {
+            Record::End(end) => {
+                if end.sha256[..] != hash.finalize()[..] {
+                    return Err(Error::DamagedFile("its checksum does not match"));
+                }
+                if file.read(&mut [0]).map_err(Error::File)? != 0 {
+                    return Err(Error::DamagedFile("there is something after its end"));
+                }
+                feed.add(Record::End(end));
+                return feed.blocking_send();
+            }
+            record => {
+                hash.update(&prefix);
+                hash.update(&bytes);
+                if feed.add(record) {
+                    feed.blocking_send()?;
+                }
+            }
+        }
+    }
+}
+
+/// Reads the length of the next record, and keeps how it was written.
+fn length(file: &mut impl Read, prefix: &mut Vec<u8>) -> Result<u64> {
+    prefix.clear();
+    let mut length = 0;
+    loop {
+        let mut byte = [0];
+        file.read_exact(&mut byte).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::CutOff,
+            _ => Error::File(error),
+        })?;
+        length |= u64::from(byte[0] & 0x7f) << (7 * prefix.len());
+        prefix.push(byte[0]);
+        if byte[0] < 0x80 && length <= MAX_RECORD {
+            return Ok(length);
+        }
+        if prefix.len() == 5 || length > MAX_RECORD {
+            return Err(Error::DamagedFile("a record has an impossible length"));
+        }
+    }
+}
