@@ -3,8 +3,11 @@
 //! It holds no logic of its own. It opens the embedded log and store in one folder, takes the cache from memory, and puts
 //! the same services together that run as programs of their own elsewhere; they call each other in process. It
 //! promises that one folder is used by one process only, and that what stands in it survives any end of that process.
+//!
+//! [`transfer`] has its other commands: data as a whole, exported, imported, compared and backed up.
 
 mod operator;
+pub mod transfer;
 
 use abi::{MESSAGES_TOPIC, config::Config};
 use anyhow::Context as _;
@@ -46,7 +49,7 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
     let admin = grpc::bind(&config.gateway.admin_listen).await?;
     let admin_address = admin.local_addr()?;
     let log = open_log(data, &config)?;
-    let store = db_service::embedded(&data.join("store"), &config)
+    let store = db_service::embedded(&data.join(transfer::STORE), &config)
         .with_context(|| format!("the store in {} can't be opened", data.display()))?;
     let db = grpc::local(Routes::new(store), CALL_DEADLINE);
     let cache: Arc<dyn Cache> = Arc::new(MemoryCache::default());
@@ -72,15 +75,7 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
     let address = app.address();
     gateway_channel.get_or_init(|| grpc::local(Routes::new(app.grpc()), CALL_DEADLINE));
 
-    let handler = consumer::handler(db.clone(), push, cache);
-    let dead_letters = DeadLetters::new(producer.clone(), dead_letter_topic());
-    let consumer = Consumer::batches(Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?), handler)
-        .dead_letters(dead_letters)
-        .config(ConsumerConfig {
-            max_records: config.consumer.max_batch as usize,
-            ..ConsumerConfig::default()
-        })
-        .before_commit(consumer::before_commit(db));
+    let consumer = consume(&log, db, push, cache, &config)?;
     let stop = shutdown.token(Phase::FinishWork);
     shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
     let letters = Letters::new(Arc::new(log.archive(&dead_letter_topic())?), producer.clone());
@@ -107,6 +102,25 @@ fn describe_metrics() {
     ws_gateway::describe_metrics();
 }
 
+/// What brings the log's records into the store and to the devices.
+fn consume(
+    log: &Log,
+    db: abi::Channel,
+    push: abi::Channel,
+    cache: Arc<dyn Cache>,
+    config: &Config,
+) -> anyhow::Result<Consumer> {
+    let handler = consumer::handler(db.clone(), push, cache);
+    let source = Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?);
+    Ok(Consumer::batches(source, handler)
+        .dead_letters(DeadLetters::new(Arc::new(log.clone()), dead_letter_topic()))
+        .config(ConsumerConfig {
+            max_records: config.consumer.max_batch as usize,
+            ..ConsumerConfig::default()
+        })
+        .before_commit(consumer::before_commit(db)))
+}
+
 fn dead_letter_topic() -> String {
     format!("{MESSAGES_TOPIC}.dead")
 }
@@ -116,7 +130,7 @@ fn open_log(data: &Path, config: &Config) -> anyhow::Result<Log> {
     let settings = LogConfig {
         max_backlog: config.embedded.max_backlog as usize,
         produce_timeout: config.kafka.produce_timeout,
-        ..LogConfig::new(data.join("log"), topics)
+        ..LogConfig::new(data.join(transfer::LOG), topics)
     };
     Log::open(settings).map_err(|error| match error {
         kafka_runtime::Error::Locked { .. } => anyhow::anyhow!(

@@ -30,6 +30,15 @@ pub(crate) fn token(data: &Path, configured: &Secret) -> anyhow::Result<Secret> 
     Ok(Secret::new(token))
 }
 
+/// Copies the token to the folder of a backup, if there is one.
+pub(crate) fn copy(data: &Path, backup: &Path) -> std::io::Result<()> {
+    // The permissions go along.
+    match fs::copy(data.join(FILE), backup.join(FILE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whole or not at all.
 fn make(path: &Path) -> std::io::Result<String> {
     let secret: [u8; BYTES] = rand::random();

@@ -34,6 +34,8 @@ mod limits;
 mod load;
 #[path = "behaviour/messages.rs"]
 mod messages;
+#[path = "behaviour/move.rs"]
+mod moves;
 #[path = "behaviour/sync.rs"]
 mod sync;
 
@@ -174,6 +176,10 @@ fn own() -> Vec<Own> {
             p9_a_stop_under_load_is_orderly_and_loses_nothing
             p9_the_load_generator_says_how_long_the_longest_pause_was
             a_bad_configuration_is_told_with_every_fault;
+        moves:
+            p1_a_move_to_the_services_and_back_takes_everything_and_every_device_along
+            p1_a_backup_in_use_is_restored_and_devices_go_back_to_it
+            p1_what_kafka_still_has_comes_back_into_a_restored_database;
         distributed:
             p1_sigkill_of_each_service_under_load_loses_nothing
             p4_a_lost_redis_begins_a_new_epoch_and_loses_nothing
