@@ -57,6 +57,8 @@ section! {
         operator: Operator = Operator::default(),
         /// Logs.
         log: Log = Log::default(),
+        /// Traces: the way of single messages through the services.
+        trace: Trace = Trace::default(),
     }
 }
 
@@ -291,5 +293,16 @@ section! {
         level: String = "info".into(),
         /// `text` or `json`.
         format: String = "text".into(),
+    }
+}
+
+section! {
+    /// Traces: the way of single messages through the services.
+    Trace {
+        /// Collector of OpenTelemetry (OTLP over gRPC), `http://HOST:PORT`. Empty: no message is followed.
+        endpoint: String = String::new(),
+        /// Which part of the messages is followed: 0 for none, 1 for all. What counts is the gateway's; the others go on
+        /// with what it began.
+        sample: f64 = 0.01,
     }
 }

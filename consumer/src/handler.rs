@@ -5,6 +5,7 @@ use crate::{
     metrics::{self, Entries},
     segment::{Logged, is_change, segments},
     shares::{self, Portion, Recipients},
+    trace,
 };
 use abi::{
     Caller, Channel, Fault,
@@ -30,6 +31,7 @@ use std::{
 };
 use tonic::Request;
 use tower::Service;
+use utils::trace::Spans;
 
 #[cfg(feature = "defects")]
 mod defects;
@@ -110,13 +112,19 @@ impl MessageHandler {
         metrics::entries(Entries::Unreadable, rejected.len() as u64);
         // Each segment is saved and delivered before the next one is saved: what fails later finds duplicates.
         for segment in segments(logged) {
-            self.segment(segment, &mut rejected).await?;
+            self.segment(segment, &batch, &mut rejected).await?;
         }
         metrics::batch(records, began.elapsed());
         Ok(Outcome { rejected })
     }
 
-    async fn segment(&self, segment: Vec<Logged>, rejected: &mut Vec<Rejected>) -> Result<(), Error> {
+    async fn segment(
+        &self,
+        segment: Vec<Logged>,
+        batch: &Batch,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<(), Error> {
+        let spans = trace::follow(&segment, batch);
         let mut indexes = Vec::with_capacity(segment.len());
         let mut entries = Vec::with_capacity(segment.len());
         for logged in segment {
@@ -126,7 +134,7 @@ impl MessageHandler {
         let Some(app) = entries.first().map(|entry| entry.app.clone()) else { return Ok(()) };
         #[cfg(feature = "defects")]
         self.push_before_save(&app, &entries).await?;
-        let mut results = self.save(&entries).await?;
+        let mut results = self.save(&entries, &spans).await?;
         let groups = self.groups(&app, &entries, &mut results).await?;
         let oldest = entries.first().map_or(0, |entry| entry.sent_at_ms);
         let mut portions = Vec::new();
@@ -158,22 +166,23 @@ impl MessageHandler {
         metrics::entries(Entries::Duplicate, duplicates);
         metrics::entries(Entries::Rejected, (rejected.len() - refused) as u64);
         for portion in portions {
-            self.deliver(&app, portion).await?;
+            self.deliver(&app, portion, &spans).await?;
         }
         metrics::delay(now_ms() - oldest);
+        spans.finish();
         Ok(())
     }
 
     /// Saves all entries. Should the store find fault with the request as a whole, each is tried by itself, so that one that
     /// it will never take does not stop the others.
-    async fn save(&self, entries: &[Entry]) -> Result<Vec<SaveResult>, Error> {
-        match self.save_at_once(entries.to_vec()).await {
+    async fn save(&self, entries: &[Entry], spans: &Spans) -> Result<Vec<SaveResult>, Error> {
+        match self.save_at_once(entries.to_vec(), spans).await {
             Err(Error::Save(fault)) if is_final(&fault) => {}
             result => return result,
         }
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
-            match self.save_at_once(vec![entry.clone()]).await {
+            match self.save_at_once(vec![entry.clone()], spans).await {
                 Ok(saved) => results.extend(saved),
                 Err(Error::Save(fault)) if is_final(&fault) => results.push(SaveResult {
                     outcome: SaveOutcome::Rejected.into(),
@@ -186,10 +195,13 @@ impl MessageHandler {
         Ok(results)
     }
 
-    async fn save_at_once(&self, entries: Vec<Entry>) -> Result<Vec<SaveResult>, Error> {
+    async fn save_at_once(&self, entries: Vec<Entry>, spans: &Spans) -> Result<Vec<SaveResult>, Error> {
         let count = entries.len();
-        let request = within(SaveRequest { entries, durable: false }, SAVE);
+        let saving = trace::children(spans, "save", &entries);
+        let mut request = within(SaveRequest { entries, durable: false }, SAVE);
+        saving.carry(&mut request);
         let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
+        saving.finish();
         let results = saved.into_inner().results;
         if results.len() != count {
             return Err(Error::Answer("not one result per entry"));
@@ -250,24 +262,31 @@ impl MessageHandler {
     }
 
     /// Raises the counters of all receivers, now that what they count can be read, and pushes.
-    async fn deliver(&self, app: &str, portion: Portion) -> Result<(), Error> {
+    async fn deliver(&self, app: &str, portion: Portion, spans: &Spans) -> Result<(), Error> {
         let raised = portion.finish();
         let users = raised.users();
         if users.is_empty() {
             return Ok(());
         }
         let seqs = self.cache.raise(app, &users).await?;
-        self.push(raised.into_push(app, seqs)).await;
+        self.push(raised.into_push(app, seqs), spans).await;
         Ok(())
     }
 
     /// A failure is nobody's loss: the counters say that there is something.
-    async fn push(&self, push: PushRequest) {
+    async fn push(&self, push: PushRequest, spans: &Spans) {
         let receivers = push.receivers.len();
-        let result = self.push.clone().push(within(push, PUSH)).await;
+        let mut pushing = trace::children(spans, "push", &push.entries);
+        pushing.set("godwit.receivers", || trace::count(receivers));
+        let mut request = within(push, PUSH);
+        pushing.carry(&mut request);
+        let result = self.push.clone().push(request).await;
         metrics::push(receivers, result.is_ok());
-        if let Err(status) = result {
-            tracing::warn!(receivers, code = ?status.code(), error = status.message(), "push failed");
+        match result {
+            Ok(_) => pushing.finish(),
+            Err(status) => {
+                tracing::warn!(receivers, code = ?status.code(), error = status.message(), "push failed")
+            }
         }
     }
 }

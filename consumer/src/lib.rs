@@ -24,6 +24,7 @@ pub mod letters;
 mod metrics;
 mod segment;
 mod shares;
+mod trace;
 
 pub use app::{App, build};
 pub use error::Error;

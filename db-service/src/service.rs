@@ -26,6 +26,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tonic::{Request, Response, Status};
+use utils::trace::Spans;
 
 /// Most entries in one call.
 const MAX_BATCH: usize = 10_000;
@@ -154,7 +155,10 @@ impl Service {
 #[tonic::async_trait]
 impl DbService for Service {
     async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
-        Ok(Response::new(self.save_batch(request.into_inner()).await?))
+        let spans = Spans::carried("db-service", "save", request.metadata());
+        let saved = self.save_batch(request.into_inner()).await?;
+        spans.finish();
+        Ok(Response::new(saved))
     }
 
     async fn sync(&self, _: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {

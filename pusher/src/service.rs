@@ -19,6 +19,10 @@ use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
+use utils::trace::{Kind, Spans};
+
+/// Name of this service in traces.
+const SERVICE: &str = "pusher";
 
 /// Finds the gateways of users and delivers to them.
 pub struct Pusher {
@@ -40,13 +44,15 @@ pub fn server(
 
 impl Pusher {
     /// Delivers to one gateway. Whatever goes wrong stays here: others have theirs, and devices learn by heartbeat.
-    async fn deliver(&self, gateway: Arc<str>, push: PushRequest) -> u32 {
+    async fn deliver(&self, gateway: Arc<str>, push: PushRequest, spans: &Spans) -> u32 {
         let began = Instant::now();
         let Some(deadline) = self.rests.deadline(&gateway, self.deadline) else {
             metrics::delivery(Outcome::Rested, Duration::ZERO);
             return 0;
         };
-        let (outcome, connections) = match timeout(deadline, call(self.gateways.get(&gateway), push)).await {
+        let (outcome, connections) = match timeout(deadline, call(self.gateways.get(&gateway), push, spans))
+            .await
+        {
             Ok(Ok(connections)) => {
                 self.rests.answered(&gateway);
                 (Outcome::Taken, connections)
@@ -74,24 +80,37 @@ impl Pusher {
     }
 }
 
-async fn call(channel: Channel, push: PushRequest) -> Result<u32, Status> {
-    let response = GatewayServiceClient::new(Caller::new(channel)).deliver(push).await?;
+async fn call(channel: Channel, push: PushRequest, spans: &Spans) -> Result<u32, Status> {
+    let messages = push.entries.iter().map(|entry| &*entry.message_id);
+    let delivering = spans.children_among("deliver", Kind::Client, messages);
+    let mut request = Request::new(push);
+    delivering.carry(&mut request);
+    let response = GatewayServiceClient::new(Caller::new(channel)).deliver(request).await?;
+    delivering.finish();
     Ok(response.into_inner().connections)
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }
 
 #[tonic::async_trait]
 impl PushService for Pusher {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let mut spans = Spans::carried(SERVICE, "push", request.metadata());
         let request = request.into_inner();
         let users = split::users(&request);
+        spans.set("godwit.users", || count(users.len()));
         if users.is_empty() {
             return Ok(Response::new(PushResponse::default()));
         }
         let routes = self.cache.routes(&request.app, &users).await.map_err(Fault::from)?;
         metrics::users(users.len(), routes.iter().filter(|gateways| !gateways.is_empty()).count());
         let pushes = split::split(request, &routes);
-        let deliveries = pushes.into_iter().map(|(gateway, push)| self.deliver(gateway, push));
+        spans.set("godwit.gateways", || count(pushes.len()));
+        let deliveries = pushes.into_iter().map(|(gateway, push)| self.deliver(gateway, push, &spans));
         let connections = join_all(deliveries).await.into_iter().sum();
+        spans.finish();
         Ok(Response::new(PushResponse { connections }))
     }
 }

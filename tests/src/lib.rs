@@ -9,13 +9,17 @@
 //! - [`http`]: one HTTP request, as raw as the test wants it.
 //! - [`device`]: a WebSocket connection, frame by frame, in either wire format.
 //! - [`world`]: what a test is given: a system, new users, connected devices.
+//! - [`collector`]: a collector of traces.
+//! - [`metrics`]: the table of metrics, and what a program exports.
 //! - [`eventually()`]: waiting for something to become true.
 //! - [`faults`]: the fault suite.
 
+pub mod collector;
 pub mod device;
 pub mod eventually;
 pub mod faults;
 pub mod http;
+pub mod metrics;
 pub mod process;
 pub mod system;
 pub mod world;

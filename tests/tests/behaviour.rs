@@ -34,10 +34,14 @@ mod limits;
 mod load;
 #[path = "behaviour/messages.rs"]
 mod messages;
+#[path = "behaviour/metrics.rs"]
+mod metrics;
 #[path = "behaviour/move.rs"]
 mod moves;
 #[path = "behaviour/sync.rs"]
 mod sync;
+#[path = "behaviour/traces.rs"]
+mod traces;
 
 /// A test that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -164,6 +168,14 @@ fn own() -> Vec<Own> {
         documents:
             the_table_of_closes_is_the_table_of_errors
             no_program_has_a_deliberate_defect;
+        metrics:
+            the_table_of_metrics_is_what_the_sources_say
+            embedded_the_table_of_metrics_is_what_is_exported
+            distributed_the_table_of_metrics_is_what_is_exported;
+        traces:
+            embedded_a_message_is_one_trace_from_send_to_socket
+            distributed_a_message_is_one_trace_from_send_to_socket
+            a_collector_that_is_away_disturbs_nobody;
         letters:
             embedded_p6_dead_letters_are_listed_shown_replayed_and_dropped
             embedded_p8_dead_letters_are_for_operators

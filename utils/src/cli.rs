@@ -5,6 +5,7 @@ mod health;
 use crate::{
     Shutdown, config, metrics,
     telemetry::{self, Format},
+    trace,
 };
 use abi::config::Config;
 use std::{
@@ -141,6 +142,7 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let shutdown = Shutdown::new((program.drain_limit)(&config));
+    trace::start(&program, &config.trace, &shutdown)?;
     let mut signals = Signals::new()?;
     tokio::select! {
         started = start(config, shutdown.clone()) => started?,

@@ -13,7 +13,7 @@
 //! - [`host`]: listeners, discovery and admin of a program of the distributed mode.
 //! - [`readiness`]: one latch per dependency.
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`, and what only an operator may ask for.
-//! - [`telemetry`]: logs and the metrics recorder.
+//! - [`telemetry`]: logs and the metrics recorder. [`trace`]: the way of single messages through the services.
 //!
 //! Calls:
 //! - [`grpc`]: servers, and channels to services in this process, to any instance, or to a named one.
@@ -36,6 +36,7 @@ pub mod problem;
 pub mod rate;
 pub mod readiness;
 pub mod telemetry;
+pub mod trace;
 
 mod metrics;
 #[cfg(test)]

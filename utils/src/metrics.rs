@@ -10,6 +10,10 @@ pub fn describe_metrics() {
         "godwit_utils_ready",
         "1 while all dependencies have answered and the program is not stopping, or else 0."
     );
+    describe_counter!(
+        "godwit_utils_spans_total",
+        "Spans of messages that are followed, by whether they reached the collector."
+    );
     describe_counter!("godwit_utils_tasks_failed_total", "Tasks that failed or panicked.");
     describe_gauge!("godwit_utils_known_instances", "Instances of a service that discovery knows.");
     describe_counter!(
@@ -25,6 +29,12 @@ pub fn describe_metrics() {
 /// Which program this is.
 pub(crate) fn program(name: &'static str, version: &'static str) {
     gauge!("godwit_utils_build_info", "program" => name, "version" => version).set(1.0);
+}
+
+/// So many spans were exported, or were not.
+pub(crate) fn spans(count: usize, ok: bool) {
+    let outcome = if ok { "exported" } else { "failed" };
+    counter!("godwit_utils_spans_total", "outcome" => outcome).increment(count as u64);
 }
 
 /// Whether the program is ready, as of now.

@@ -9,12 +9,14 @@ use crate::{
     password::Passwords,
     session::{Request, Settings},
     token::Tokens,
+    trace,
 };
 use abi::{
     Caller, Channel, Fault,
     config::{self, Config},
     error::ErrorCode,
     ids::Conversation,
+    record,
     v1::{
         DisconnectRequest, Entry, GetMembersRequest, GetSessionRequest, GetUserRequest, HeadsRequest, Hello,
         HistoryRequest, MarkRead, MarkReadRequest, Members, Pong, PushRequest, ReadMarked, ReadReceipt,
@@ -23,7 +25,6 @@ use abi::{
         server_frame::Frame,
     },
 };
-use bytes::Bytes;
 use cache::{Cache, MEMBERS_LIFE};
 use kafka_runtime::{Producer, ProducerRecord};
 use std::{
@@ -36,6 +37,7 @@ use std::{
     },
     time::SystemTime,
 };
+use utils::trace::Spans;
 
 /// Users that are known to exist; when so many are remembered it forgets all and asks again.
 const MAX_KNOWN_USERS: usize = 100_000;
@@ -288,9 +290,14 @@ impl Backend {
         }
     }
 
-    /// A record of the messages' topic.
-    pub fn record(&self, key: Bytes, payload: Bytes) -> ProducerRecord {
-        ProducerRecord { topic: self.topic.clone(), key, payload, headers: Vec::new() }
+    /// The record of an entry, which is written within these spans.
+    pub fn record(&self, entry: &Entry, logging: &Spans) -> ProducerRecord {
+        ProducerRecord {
+            topic: self.topic.clone(),
+            key: record::key(&self.app, &entry.conversation),
+            payload: record::encode(entry),
+            headers: logging.headers(),
+        }
     }
 
     /// The log.
@@ -298,13 +305,15 @@ impl Backend {
         &*self.services.producer
     }
 
-    /// Writes a record to the log and returns when it is durable.
+    /// Writes an entry to the log and returns when it is durable.
     ///
     /// # Errors
     /// `UNAVAILABLE`: it may be in the log or not.
-    pub async fn log(&self, key: Bytes, payload: Bytes) -> Result<(), Fault> {
-        let record = self.record(key, payload);
-        self.services.producer.send(record).await.map(|_| ()).map_err(|error| not_logged(&error))
+    pub async fn log(&self, entry: &Entry, logging: Spans) -> Result<(), Fault> {
+        let record = self.record(entry, &logging);
+        let position = self.services.producer.send(record).await.map_err(|error| not_logged(&error))?;
+        trace::logged(logging, position);
+        Ok(())
     }
 
     /// Whether a user may send to a conversation.

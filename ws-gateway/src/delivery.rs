@@ -3,13 +3,14 @@
 use crate::{
     backend::{Backend, revoked},
     hub::replaced_fault,
-    metrics,
+    metrics, trace,
 };
 use abi::v1::{
     DisconnectRequest, DisconnectResponse, PushRequest, PushResponse, gateway_service_server::GatewayService,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
+use utils::trace::Spans;
 
 /// The connections of this gateway, over gRPC.
 #[derive(Clone, Debug)]
@@ -18,12 +19,15 @@ pub struct Delivery(pub Arc<Backend>);
 #[tonic::async_trait]
 impl GatewayService for Delivery {
     async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let spans = Spans::carried(trace::SERVICE, "deliver", request.metadata());
         let push = request.into_inner();
         if push.app != self.0.app {
             metrics::refused(abi::error::ErrorCode::InvalidRequest);
             return Err(abi::Fault::invalid("this gateway serves another application").into());
         }
-        Ok(Response::new(PushResponse { connections: self.0.hub.deliver(push) }))
+        let connections = self.0.hub.deliver(push, &spans);
+        spans.finish();
+        Ok(Response::new(PushResponse { connections }))
     }
 
     async fn disconnect(

@@ -8,12 +8,12 @@ use crate::{
     backend::Backend,
     hub::Identity,
     problem::{Authorized, Json, Path, Problem, Query},
+    trace,
 };
 use abi::{
     Fault,
     error::ErrorCode,
     ids::{self, Conversation},
-    record,
     v1::{
         CheckChangeRequest, Entry, GroupChange, GroupCreated, HistoryVisibility, Member, MemberLeft,
         MembersAdded, MembersRemoved, SaveOutcome, SaveRequest, entry::Content, group_change::Change,
@@ -22,6 +22,8 @@ use abi::{
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tonic::Request;
+use utils::trace::Kind;
 use uuid::Uuid;
 
 /// Longest name of a group, in characters.
@@ -184,9 +186,13 @@ async fn apply(
     let content = Content::GroupChange(GroupChange { change: Some(change) });
     let mut entry = backend.entry(&identity, conversation, request_id, content);
     backend.db().check_change(CheckChangeRequest { entry: Some(entry.clone()) }).await?;
-    backend.log(record::key(&backend.app, &entry.conversation), record::encode(&entry)).await?;
-    let request = SaveRequest { entries: vec![entry.clone()], durable: true };
+    let spans = trace::begin("change", &entry);
+    backend.log(&entry, spans.children("log", Kind::Producer)).await?;
+    let saving = spans.children("save", Kind::Client);
+    let mut request = Request::new(SaveRequest { entries: vec![entry.clone()], durable: true });
+    saving.carry(&mut request);
     let saved = backend.db().save(request).await?.into_inner().results.pop();
+    saving.finish();
     let result = saved.ok_or_else(|| Fault::new(ErrorCode::Internal, "the store gave no result"))?;
     if result.outcome() == SaveOutcome::Rejected {
         return Err(result
@@ -204,5 +210,6 @@ async fn apply(
     }
     entry.conversation_seq = result.conversation_seq;
     entry.countable_seq = result.countable_seq;
+    spans.finish();
     Ok(Changed { conversation: entry.conversation.clone(), entry })
 }

@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use utils::trace::{Kind, Spans};
 
 /// Who is at the other end of a connection, as its token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,22 +122,22 @@ impl Hub {
         self.users().values().flatten().cloned().collect()
     }
 
-    /// Queues a delivery for the devices that are here, and says for how many.
-    pub fn deliver(&self, push: PushRequest) -> u32 {
+    /// Queues a delivery for the devices that are here, and says for how many. Below `spans` are those of the writes to sockets.
+    pub fn deliver(&self, push: PushRequest, spans: &Spans) -> u32 {
         let entries: Vec<_> = push.entries.into_iter().map(EncodedEntry::new).collect();
         let mut queued = 0;
         let mut wanted = Vec::new();
         for receiver in &push.receivers {
             wanted.clear();
             wanted.extend(receiver.entries.iter().filter_map(|index| entries.get(*index as usize)));
-            queued += self.deliver_to(receiver, &wanted);
+            queued += self.deliver_to(receiver, &wanted, spans);
         }
         push.receipts.into_iter().for_each(|receipt| queued += self.deliver_receipt(receipt));
         metrics::delivered(queued);
         queued
     }
 
-    fn deliver_to(&self, receiver: &Receiver, entries: &[&EncodedEntry]) -> u32 {
+    fn deliver_to(&self, receiver: &Receiver, entries: &[&EncodedEntry], spans: &Spans) -> u32 {
         let seq = receiver.receiver_seq.unwrap_or(ReceiverSeq { epoch: 0, seq: 0 });
         // A push is in the order of the log, so the first is the oldest.
         let sent_at_ms = entries.first().map(|entry| entry.entry().sent_at_ms);
@@ -145,7 +146,12 @@ impl Hub {
         for connection in &connections {
             let frame = frames.get(connection.format, |format| format.deliver(seq, receiver.raised, entries));
             connection.outbox.push(match sent_at_ms {
-                Some(sent_at_ms) => Outgoing::Delivery { frame, sent_at_ms },
+                Some(sent_at_ms) => {
+                    let messages = entries.iter().map(|entry| &*entry.entry().message_id);
+                    let mut writing = spans.children_among("write", Kind::Internal, messages);
+                    writing.set("godwit.connection", || connection.id.clone());
+                    Outgoing::Delivery { frame, sent_at_ms, writing }
+                }
                 None => Outgoing::Encoded(frame),
             });
         }
@@ -254,9 +260,9 @@ mod tests {
         let drained = poll_fn(|cx| old.outbox.poll_drain(cx)).await;
         assert_eq!(drained.close.unwrap().code, ErrorCode::Replaced);
         hub.remove(&old);
-        assert_eq!(hub.deliver(push("alice", vec![0])), 1);
+        assert_eq!(hub.deliver(push("alice", vec![0]), &Spans::default()), 1);
         hub.remove(&new);
-        assert_eq!(hub.deliver(push("alice", vec![0])), 0);
+        assert_eq!(hub.deliver(push("alice", vec![0]), &Spans::default()), 0);
     }
 
     #[test]
@@ -272,8 +278,8 @@ mod tests {
     fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_costs_nothing() {
         let hub = Hub::new(2);
         hub.add(connection("alice", "phone", "1")).unwrap();
-        assert_eq!(hub.deliver(push("bob", vec![0])), 0);
-        assert_eq!(hub.deliver(push("alice", vec![99])), 1);
+        assert_eq!(hub.deliver(push("bob", vec![0]), &Spans::default()), 0);
+        assert_eq!(hub.deliver(push("alice", vec![99]), &Spans::default()), 1);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod serve;
 pub mod session;
 pub mod socket;
 pub mod token;
+mod trace;
 
 pub use app::{App, drain_limit, signing_keys};
 pub use backend::{Dependencies, Gateways};

@@ -16,6 +16,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
+use utils::trace::Spans;
 
 /// Something to write.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Outgoing {
         frame: Message,
         /// When the oldest of the entries was taken by a gateway, milliseconds since 1970-01-01 UTC.
         sent_at_ms: i64,
+        /// Of those of its messages that are followed, until it is written.
+        writing: Spans,
     },
     /// An answer of the session.
     Frame(Box<ServerFrame>),

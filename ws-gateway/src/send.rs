@@ -5,14 +5,16 @@ use crate::{
     hub::Connection,
     metrics,
     outbox::Outgoing,
+    trace,
 };
 use abi::{
     Fault,
     error::ErrorCode,
     ids::{self, Conversation},
-    record,
     v1::{Ack, Message, Send, entry::Content, message::Body},
 };
+use kafka_runtime::Position;
+use utils::trace::Kind;
 
 /// Longest content type, in characters (RFC 6838 allows 127 for each half; nobody uses them).
 const MAX_CONTENT_TYPE: usize = 127;
@@ -33,17 +35,21 @@ pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Sen
     let conversation = conversation.to_string();
     let entry =
         backend.entry(&connection.identity, conversation, send.client_msg_id, Content::Message(message));
-    let record = backend.record(record::key(&backend.app, &entry.conversation), record::encode(&entry));
+    let spans = trace::begin("send", &entry);
+    let logging = spans.children("log", Kind::Producer);
+    let record = backend.record(&entry, &logging);
     let ack = Ack {
         message_id: entry.message_id,
         sent_at_ms: entry.sent_at_ms,
         client_msg_id: entry.client_msg_id,
     };
     let outbox = connection.outbox.clone();
-    let on_delivery = Box::new(move |delivered: Result<_, _>| {
+    let on_delivery = Box::new(move |delivered: Result<Position, _>| {
         let result = match delivered {
-            Ok(_) => {
+            Ok(position) => {
                 metrics::acknowledged();
+                trace::logged(logging, position);
+                spans.finish();
                 Ok(ack)
             }
             Err(error) => Err(not_logged(&error)),

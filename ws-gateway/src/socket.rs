@@ -27,6 +27,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
+use utils::trace::Spans;
 
 /// A device that does not take a goodbye in this time does not get one.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -227,12 +228,12 @@ impl Shell {
         let (socket, session, format) = (&mut self.socket, &mut self.session, self.format);
         let frames = drained.frames;
         let written = async {
-            let mut sent_at_ms = Vec::new();
+            let mut deliveries = Vec::new();
             for outgoing in frames {
                 let message = match outgoing {
                     Outgoing::Encoded(message) => message,
-                    Outgoing::Delivery { frame, sent_at_ms: sent } => {
-                        sent_at_ms.push(sent);
+                    Outgoing::Delivery { frame, sent_at_ms, writing } => {
+                        deliveries.push((sent_at_ms, writing));
                         frame
                     }
                     Outgoing::Frame(frame) => format.encode(&frame),
@@ -251,7 +252,7 @@ impl Shell {
                 socket.feed(message).await?;
             }
             socket.flush().await?;
-            delivered(&sent_at_ms);
+            delivered(deliveries);
             Ok::<_, axum::Error>(())
         };
         if let Some(fault) = drained.close {
@@ -294,14 +295,15 @@ impl Shell {
 }
 
 /// Frames with entries of these times were written.
-fn delivered(sent_at_ms: &[i64]) {
-    if sent_at_ms.is_empty() {
+fn delivered(deliveries: Vec<(i64, Spans)>) {
+    if deliveries.is_empty() {
         return;
     }
     let (latency, now) = (metrics::delivery(), now_ms());
-    for sent in sent_at_ms {
+    for (sent_at_ms, writing) in deliveries {
         // The clocks of two gateways may differ.
-        latency.record((now - sent).max(0) as f64 / 1_000.0);
+        latency.record((now - sent_at_ms).max(0) as f64 / 1_000.0);
+        writing.finish();
     }
 }
 

@@ -102,6 +102,14 @@ impl Config {
             token.bytes().all(|byte| byte.is_ascii_graphic()),
             "operator.token: must be of visible ASCII characters",
         );
+        let endpoint = self.trace.endpoint.strip_prefix("http://");
+        check(
+            self.trace.endpoint.is_empty()
+                || endpoint
+                    .is_some_and(|rest| rest.contains(':') && !rest.contains('/') && !rest.contains('@')),
+            "trace.endpoint: must be http://HOST:PORT; leave it empty to follow no message",
+        );
+        check((0.0..=1.0).contains(&self.trace.sample), "trace.sample: must be from 0 to 1");
         check(matches!(self.log.format.as_str(), "text" | "json"), "log.format: must be text or json");
         faults
     }
@@ -136,10 +144,18 @@ mod tests {
         config.auth.keys = vec![Secret::new("short=secret")];
         config.limits.send_burst = 0;
         config.operator.token = Secret::new("short");
+        config.trace.endpoint = "collector:4317".into();
+        config.trace.sample = f64::NAN;
         let faults = config.faults().join("\n");
-        for key in
-            ["app:", "gateway.max_in_flight:", "auth.keys[0]:", "limits.send_burst:", "operator.token:"]
-        {
+        for key in [
+            "app:",
+            "gateway.max_in_flight:",
+            "auth.keys[0]:",
+            "limits.send_burst:",
+            "operator.token:",
+            "trace.endpoint:",
+            "trace.sample:",
+        ] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
     }

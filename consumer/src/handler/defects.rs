@@ -5,7 +5,7 @@
 //! - `push-before-save`: entries are pushed before they are saved, with the numbers that they will probably have, and some
 //!   seconds into its life the process ends between the two.
 
-use super::{Batch, Error, HandlerError, MessageHandler, Outcome, SAVE, within};
+use super::{Batch, Error, HandlerError, MessageHandler, Outcome, SAVE, Spans, within};
 use crate::{
     segment::is_change,
     shares::{self, Recipients},
@@ -115,7 +115,7 @@ impl MessageHandler {
             shares::add(&mut portions, entry, true, &recipients);
         }
         for portion in portions {
-            self.deliver(app, portion).await?;
+            self.deliver(app, portion, &Spans::default()).await?;
         }
         if is_over() {
             tracing::warn!("the process ends between push and save");

@@ -14,7 +14,7 @@ use tests::{
 };
 
 /// A world over a system that the test keeps to itself. The system may be ended and started again: its address stays.
-fn world_over(system: &Embedded) -> World {
+pub(crate) fn world_over(system: &Embedded) -> World {
     #[derive(Debug)]
     struct Addresses(Vec<String>);
     impl System for Addresses {
