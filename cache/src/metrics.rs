@@ -12,14 +12,16 @@ pub fn describe_metrics() {
         "godwit_cache_members_total",
         "Look-ups of a group's members, and whether Redis knew them."
     );
+    for known in ["true", "false"] {
+        metrics::counter!("godwit_cache_members_total", "known" => known).increment(0);
+    }
 }
 
 /// A call to Redis ended.
 pub(crate) fn call(call: &'static str, took: Duration, ok: bool) {
     metrics::histogram!("godwit_cache_call_seconds", "call" => call).record(took.as_secs_f64());
-    if !ok {
-        metrics::counter!("godwit_cache_errors_total", "call" => call).increment(1);
-    }
+    // From 0 on: an alert sees a rise, not a first value.
+    metrics::counter!("godwit_cache_errors_total", "call" => call).increment((!ok).into());
 }
 
 /// Members of a group were looked up.

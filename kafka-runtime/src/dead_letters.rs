@@ -139,6 +139,9 @@ impl Ending {
 impl Letters {
     /// The letters in `archive`. `producer` writes to that topic and to those that the letters came from.
     pub fn new(archive: Arc<dyn Archive>, producer: Arc<dyn Producer>) -> Self {
+        for ending in [Ending::Replayed, Ending::Dropped] {
+            metrics::letters_ended(archive.topic(), ending.name(), 0);
+        }
         Self { archive, producer, index: Mutex::default() }
     }
 
@@ -284,7 +287,7 @@ impl Letters {
         let sent = self.producer.send(record).await;
         sent.map_err(|source| Error::NotWritten { id, what: "ending", source })?;
         index.close(id.0);
-        metrics::letter_ended(self.archive.topic(), ending.name());
+        metrics::letters_ended(self.archive.topic(), ending.name(), 1);
         tracing::info!(letter = %id, ending = ending.name(), "dead letter ended");
         Ok(())
     }

@@ -161,10 +161,10 @@ impl Backlog {
     }
 }
 
-/// A dead letter was replayed or dropped.
-pub(crate) fn letter_ended(topic: &str, ending: &'static str) {
+/// So many dead letters were replayed or dropped; with 0 the counting begins.
+pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
     let name = "godwit_kafka_runtime_dead_letters_ended_total";
-    counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(1);
+    counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(count);
 }
 
 /// Records of a Kafka partition that the group has not read yet.

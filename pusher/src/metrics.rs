@@ -9,6 +9,10 @@ pub fn describe_metrics() {
     describe_counter!("godwit_pusher_deliveries_total", "Deliveries to gateways, by how they ended.");
     describe_histogram!("godwit_pusher_delivery_seconds", "How long gateways took to answer a delivery.");
     describe_counter!("godwit_pusher_users_total", "Users of pushes, and whether any gateway held them.");
+    // From 0 on: an alert sees a rise, not a first value.
+    for outcome in [Outcome::Taken, Outcome::Failed, Outcome::Late, Outcome::Rested] {
+        metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome.name()).increment(0);
+    }
 }
 
 /// How a delivery to a gateway ended.
@@ -24,15 +28,20 @@ pub(crate) enum Outcome {
     Rested,
 }
 
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::Rested => "rested",
+        }
+    }
+}
+
 /// A delivery to a gateway ended.
 pub(crate) fn delivery(outcome: Outcome, took: Duration) {
-    let outcome = match outcome {
-        Outcome::Taken => "taken",
-        Outcome::Failed => "failed",
-        Outcome::Late => "late",
-        Outcome::Rested => "rested",
-    };
-    metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome).increment(1);
+    metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome.name()).increment(1);
     metrics::histogram!("godwit_pusher_delivery_seconds").record(took.as_secs_f64());
 }
 

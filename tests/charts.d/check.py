@@ -128,7 +128,7 @@ def promises(where, documents, values, programs):
         check(pod["securityContext"]["runAsNonRoot"] and safe["readOnlyRootFilesystem"], f"{here}: may be root, or write")
         check(not safe["allowPrivilegeEscalation"] and safe["capabilities"]["drop"] == ["ALL"], f"{here}: has privileges")
         check("podAntiAffinity" in pod["affinity"], f"{here}: no anti-affinity")
-        stop = int(re.search(r'drain = "(\d+)s"', config)[1]) + 15 if short == "ws-gateway" else 15
+        stop = int(re.search(r'drain = "(\d+)s"', config)[1]) + 26 if short == "ws-gateway" else {"consumer": 26}.get(short, 16)
         before = int(container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", 0])[1])
         check(pod["terminationGracePeriodSeconds"] > before + stop, f"{here}: is killed before it has drained")
         wanted = values.get(key, {}).get("autoscaling", {}).get("enabled", False)

@@ -39,9 +39,9 @@ def human(value, unit):
 
 
 class Prometheus:
-    def __init__(self, url, minutes, step):
+    def __init__(self, url, minutes, step, ago):
         self.url, self.step = url, step
-        self.end = time.time()
+        self.end = time.time() - ago
         self.start = self.end - 60 * minutes
 
     def series(self, expression):
@@ -100,7 +100,8 @@ def draw(panel, place, figure, prometheus):
     for spine in axes.spines.values():
         spine.set_visible(False)
     if lines:
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.03, -0.10), ncols=5, fontsize=6, frameon=False, labelcolor=INK)
+        columns = max(1, int(width * 270 / (6 + max(len(text) for text, _ in lines))))
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.03, -0.10), ncols=columns, fontsize=6, frameon=False, labelcolor=INK)
 
 
 def main():
@@ -110,9 +111,10 @@ def main():
     arguments.add_argument("picture", type=Path)
     arguments.add_argument("--minutes", type=float, default=10)
     arguments.add_argument("--step", type=int, default=5, help="seconds, Prometheus' scrape interval")
+    arguments.add_argument("--ago", type=float, default=0, help="seconds: draw it as it was then")
     arguments = arguments.parse_args()
     dashboard = json.loads(arguments.dashboard.read_text())
-    prometheus = Prometheus(arguments.prometheus, arguments.minutes, arguments.step)
+    prometheus = Prometheus(arguments.prometheus, arguments.minutes, arguments.step, arguments.ago)
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
     figure = plt.figure(figsize=(15, rows * 0.37 + 0.6), facecolor=PAPER)
     top = 1 - 0.6 / (rows * 0.37 + 0.6)

@@ -14,6 +14,8 @@ use tokio::{runtime::Runtime, sync::OnceCell, time::timeout};
 
 #[path = "behaviour/connections.rs"]
 mod connections;
+#[path = "behaviour/dashboards.rs"]
+mod dashboards;
 #[path = "behaviour/devices.rs"]
 mod devices;
 #[path = "behaviour/distributed.rs"]
@@ -165,6 +167,10 @@ macro_rules! own {
 
 fn own() -> Vec<Own> {
     own! {
+        dashboards:
+            every_alert_has_a_runbook_and_every_runbook_an_alert
+            dashboards_show_every_program_from_one_source
+            every_metric_of_a_dashboard_or_an_alert_is_exported;
         documents:
             the_table_of_closes_is_the_table_of_errors
             no_program_has_a_deliberate_defect;

@@ -42,6 +42,11 @@ pub(crate) fn ready(ready: bool) {
     gauge!("godwit_utils_ready").set(if ready { 1.0 } else { 0.0 });
 }
 
+/// A task begins. What is counted begins with 0 here.
+pub(crate) fn task(name: &'static str) {
+    counter!("godwit_utils_tasks_failed_total", "task" => name).increment(0);
+}
+
 /// A task failed or panicked.
 pub(crate) fn task_failed(name: &'static str) {
     counter!("godwit_utils_tasks_failed_total", "task" => name).increment(1);

@@ -31,6 +31,14 @@ pub fn describe_metrics() {
         "godwit_ws_gateway_drain_connections",
         "Connections that a gateway which stops has not told to go yet."
     );
+    // From 0 on: an alert sees a rise, not a first value.
+    to_drain(0);
+    for code in [ErrorCode::Internal, ErrorCode::Unavailable] {
+        counter!("godwit_ws_gateway_errors_total", "code" => code.name()).increment(0);
+    }
+    for code in [ErrorCode::TooSlow, ErrorCode::GoingAway] {
+        counter!("godwit_ws_gateway_closes_total", "code" => code.name()).increment(0);
+    }
 }
 
 /// A device sent a message.

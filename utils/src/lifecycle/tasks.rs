@@ -74,6 +74,7 @@ impl Tasks {
         F: Future<Output: Outcome> + Send + 'static,
     {
         let Self { drain, failed, .. } = self.clone();
+        crate::metrics::task(name);
         let task = AssertUnwindSafe(task).catch_unwind();
         self.tracker.spawn(
             async move {

@@ -94,6 +94,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/* How long Kubernetes waits for a stop: before it, the stop itself, and a little. */}}
 {{- define "godwit.graceSeconds" -}}
-{{- $stop := .service.stopSeconds | default (add 15 (int (.values.drainSeconds | default 0)) | int) }}
+{{- $stop := .service.stopSeconds | default (add 27 (int (.values.drainSeconds | default 0)) | int) }}
 {{- add (int .values.preStopSeconds) (int $stop) 5 }}
 {{- end }}

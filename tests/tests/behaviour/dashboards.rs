@@ -1,0 +1,136 @@
+//! Dashboards, alerts and what scales pods, held against what running programs export.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tests::{
+    device::new_id,
+    eventually, http,
+    system::{DISTRIBUTED_PROGRAMS, Distributed, Embedded},
+    world::World,
+};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(repository().join(path)).with_context(|| format!("read {path}"))
+}
+
+/// The dashboards by the names of their files.
+fn dashboards() -> Result<BTreeMap<String, Value>> {
+    let mut dashboards = BTreeMap::new();
+    for file in fs::read_dir(repository().join("deploy/grafana/dashboards"))? {
+        let path = file?.path();
+        let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+        let dashboard = serde_json::from_str(&fs::read_to_string(&path)?).with_context(|| name.clone())?;
+        dashboards.insert(name, dashboard);
+    }
+    Ok(dashboards)
+}
+
+/// Every metric that a text names, without what a histogram adds to its name.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter(|word| word.starts_with("godwit_"));
+    names.map(|name| name.strip_suffix("_bucket").unwrap_or(name).to_owned()).collect()
+}
+
+pub(crate) async fn every_alert_has_a_runbook_and_every_runbook_an_alert() -> Result<()> {
+    let (rules, page) = (read("deploy/prometheus/alerts.yaml")?, read("docs/runbooks.md")?);
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    ensure!(alerts.len() > 10, "{} alerts", alerts.len());
+    let sections: BTreeMap<_, _> = page
+        .split("\n## ")
+        .skip(1)
+        .map(|section| section.split_once('\n').unwrap_or((section, "")))
+        .collect();
+    assert_eq!(
+        sections.keys().copied().collect::<BTreeSet<_>>(),
+        alerts.iter().copied().collect(),
+        "sections of docs/runbooks.md, and alerts"
+    );
+    for alert in alerts {
+        let link = format!("runbook: docs/runbooks.md#{}\n", alert.to_lowercase());
+        ensure!(rules.contains(&link), "{alert} does not name its runbook");
+        let places = ["**Means.**", "**Users see.**", "**Do.**"].map(|part| sections[alert].find(part));
+        ensure!(
+            places[0].is_some() && places.is_sorted(),
+            "{alert}: its runbook says what it means, what users see and what to do, in that order"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn dashboards_show_every_program_from_one_source() -> Result<()> {
+    let dashboards = dashboards()?;
+    for name in ["overview", "path"].iter().chain(&DISTRIBUTED_PROGRAMS) {
+        ensure!(dashboards.contains_key(&format!("{name}.json")), "there is no dashboard {name}");
+    }
+    let source = "godwit-prometheus";
+    ensure!(read("deploy/grafana/provisioning/datasources/godwit.yaml")?.contains(source));
+    for (name, dashboard) in &dashboards {
+        let panels = dashboard["panels"].as_array().context("panels")?;
+        let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+        assert_eq!(ids.len(), panels.len(), "{name}: ids of panels");
+        for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+            let title = &panel["title"];
+            assert_eq!(panel["datasource"]["uid"], source, "{name}: {title}");
+            let targets = panel["targets"].as_array().context("targets")?;
+            ensure!(!targets.is_empty(), "{name}: {title} asks nothing");
+            for target in targets {
+                let asked = target["expr"].as_str().unwrap_or_default();
+                ensure!(!metrics_in(asked).is_empty(), "{name}: {title} names no metric of ours: {asked}");
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn every_metric_of_a_dashboard_or_an_alert_is_exported() -> Result<()> {
+    let mut named = BTreeMap::new();
+    for path in [
+        "deploy/prometheus/alerts.yaml",
+        "deploy/helm/prometheus-adapter.yaml",
+        "deploy/helm/godwit/templates/availability.yaml",
+    ] {
+        let metrics = metrics_in(&read(path)?);
+        ensure!(!metrics.is_empty(), "{path} names no metric");
+        named.extend(metrics.into_iter().map(|metric| (metric, path.to_owned())));
+    }
+    for (name, dashboard) in dashboards()? {
+        named.extend(metrics_in(&dashboard.to_string()).into_iter().map(|metric| (metric, name.clone())));
+    }
+    let embedded = Embedded::start(&[]).await?;
+    let mut distributed = Distributed::start(&[]).await?;
+    let mut admins = vec![embedded.admin().to_owned()];
+    for program in DISTRIBUTED_PROGRAMS {
+        admins.extend(distributed.instances(program).map(|instance| instance.admin().to_owned()));
+    }
+    // Kept until the end: what they hold must go on running.
+    let worlds = [World::new(Arc::new(embedded)), World::new(Arc::new(distributed))];
+    for world in &worlds {
+        let (alice, bob) = world.two_users().await?;
+        let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
+        alices.send(&alice.with(&bob), &new_id(), "hello").await?;
+        bobs.entries(1).await?;
+    }
+    eventually("every metric that is named is exported", async || {
+        let mut exported = BTreeSet::new();
+        for admin in &admins {
+            let answer = http::request(admin, "GET", "/metrics", None, None).await?;
+            let series = answer.body.lines().filter(|line| !line.starts_with('#'));
+            exported.extend(series.flat_map(metrics_in));
+        }
+        let missing: Vec<_> = named.iter().filter(|(metric, _)| !exported.contains(*metric)).collect();
+        ensure!(missing.is_empty(), "named and not exported, with where: {missing:?}");
+        Ok(())
+    })
+    .await
+}
