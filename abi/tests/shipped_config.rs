@@ -8,6 +8,9 @@ use std::{
 };
 
 const SHIPPED: &str = include_str!("../../deploy/godwit.toml");
+/// What sets keys by variables of the environment.
+const DEPLOYED: [&str; 2] =
+    [include_str!("../../deploy/Dockerfile"), include_str!("../../deploy/compose.yaml")];
 
 fn keys(table: &toml::Table) -> BTreeSet<String> {
     table
@@ -88,5 +91,18 @@ fn the_shipped_file_says_what_the_structs_say() {
         };
         assert_eq!(structs.get(&key).map(String::as_str), Some(&*docs.join(" ")), "{key}");
         docs.clear();
+    }
+}
+
+#[test]
+fn images_and_compose_set_keys_that_exist() {
+    let known = keys(&toml::from_str(SHIPPED).unwrap());
+    let words = DEPLOYED.iter().flat_map(|text| text.split(|c: char| c != '_' && !c.is_ascii_uppercase()));
+    let variables: BTreeSet<_> =
+        words.filter_map(|word| word.strip_prefix("GODWIT_")?.split_once("__")).collect();
+    assert!(variables.len() > 10, "{variables:?}");
+    for (section, key) in variables {
+        let key = format!("{section}.{key}").to_lowercase();
+        assert!(known.contains(&key), "there is no key {key}");
     }
 }
