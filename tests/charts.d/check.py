@@ -70,10 +70,28 @@ def of_kind(documents, kind):
     return {d["metadata"]["name"]: d for d in documents if d["kind"] == kind}
 
 
+def certificates(folder):
+    """An authority and a certificate for every name, as a Secret of cert-manager has them."""
+    names = ",".join(f"DNS:{name}" for name in (*SERVICES, "chat.example.com"))
+    request = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
+    subprocess.run(
+        [*request, "-subj", "/CN=authority", "-keyout", folder / "ca.key", "-out", folder / "ca.crt"], check=True, capture_output=True
+    )
+    subprocess.run(
+        [*request, "-subj", "/CN=godwit", "-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE"]
+        + ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"],
+        check=True,
+        capture_output=True,
+    )
+
+
 def program(where, deployment, config, programs):
     """Gives a program the configuration of its pod."""
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     mounted = container["volumeMounts"]
+    named = {m["mountPath"] for m in mounted}
+    for path in set(re.findall(r"/etc/godwit/(?:certificates|tls|secrets)", config + str(container["env"]))):
+        check(path in named, f"{where}: {path} is in its configuration and not mounted")
     check(any(m["mountPath"] == "/etc/godwit/godwit.toml" for m in mounted), f"{where}: no configuration is mounted")
     files = {
         item["path"]
@@ -86,13 +104,14 @@ def program(where, deployment, config, programs):
         return faults.append(f"{where}: there is no {binary} to give its configuration to: cargo build --workspace --bins")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        (folder / "godwit.toml").write_text(config)
+        certificates(folder)
+        (folder / "godwit.toml").write_text(re.sub(r"/etc/godwit/(certificates|tls)/", f"{folder}/", config))
         for name in files:
             (folder / name).write_text("postgres://u:p@h/d" if name == "postgres" else "redis://:p@h" if name == "redis" else "s" * 32)
         environment = {"PATH": os.environ["PATH"]}
         for variable in container["env"]:
             value = variable.get("value", "10.0.0.7").replace("$(POD_IP)", "10.0.0.7")
-            environment[variable["name"]] = value.replace("file:/etc/godwit/secrets/", f"file:{folder}/")
+            environment[variable["name"]] = re.sub(r"/etc/godwit/(secrets|tls)/", f"{folder}/", value)
         command = [binary, "--config", folder / "godwit.toml", "--check-config"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     check(done.returncode == 0, f"{where}: {done.stderr}")
