@@ -18,10 +18,14 @@ mod connections;
 mod dashboards;
 #[path = "behaviour/devices.rs"]
 mod devices;
+#[path = "behaviour/discovery.rs"]
+mod discovery;
 #[path = "behaviour/distributed.rs"]
 mod distributed;
 #[path = "behaviour/documents.rs"]
 mod documents;
+#[path = "behaviour/drain.rs"]
+mod drain;
 #[path = "behaviour/embedded.rs"]
 mod embedded;
 #[path = "behaviour/groups.rs"]
@@ -207,6 +211,12 @@ fn own() -> Vec<Own> {
             p6_a_service_without_its_server_says_which_one_is_missing
             p9_each_service_is_replaced_under_load_unseen
             a_bad_configuration_is_told_with_every_fault;
+        discovery:
+            p9_every_caller_sees_within_a_second_who_comes_and_goes
+            p9_consul_away_and_back_with_nothing_changes_nothing
+            p8_a_guarded_consul_takes_who_has_a_token;
+        drain:
+            p9_the_devices_of_a_gateway_leave_without_a_storm_and_nothing_is_lost;
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Distributed {
     gateways: Vec<String>,
     /// The topic of messages.
     pub topic: String,
+    /// In front of the names of services in Consul.
+    pub prefix: String,
     /// The servers below.
     pub servers: Servers,
 }
@@ -48,6 +50,7 @@ impl Distributed {
     pub async fn start_on(servers: Servers, settings: &[&str]) -> Result<Self> {
         let run = unique();
         let topic = format!("godwit-test-{run}");
+        let prefix = topic.clone();
         let common: Vec<String> = CHEAP
             .into_iter()
             .map(str::to_owned)
@@ -63,7 +66,7 @@ impl Distributed {
                 format!("redis.prefix=godwit-test-{run}"),
                 "discovery.kind=consul".into(),
                 format!("discovery.consul={}", servers.consul),
-                format!("discovery.prefix=godwit-test-{run}"),
+                format!("discovery.prefix={prefix}"),
             ])
             .chain(settings.iter().map(|&setting| setting.to_owned()))
             .collect();
@@ -72,7 +75,16 @@ impl Distributed {
             try_join_all(starting.map(|program| Instance::start(program, common.clone(), "127.0.0.1:0")))
                 .await?;
         let gateways = instances.iter().filter_map(|instance| instance.gateway.clone()).collect();
-        Ok(Self { instances, gateways, topic, servers })
+        Ok(Self { instances, gateways, topic, prefix, servers })
+    }
+
+    /// Starts one more instance of a program, and waits until it is ready. It ends with what this gives.
+    ///
+    /// # Errors
+    /// If it does not become ready; with what it said.
+    pub async fn one_more(&mut self, program: &'static str) -> Result<Instance> {
+        let settings = self.instances(program).next().context("there are two of each")?.settings.clone();
+        Instance::start(program, settings, "127.0.0.1:0").await
     }
 
     /// The instances of one program.
@@ -144,6 +156,16 @@ impl Instance {
     pub async fn readiness(&self) -> Result<(u16, String)> {
         let answer = http::request(&self.admin, "GET", "/readyz", None, None).await?;
         Ok((answer.status, answer.body))
+    }
+
+    /// The value of a metric, as `/metrics` has it: the name, with its labels.
+    ///
+    /// # Errors
+    /// If it does not answer, or has no such metric.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let body = http::request(&self.admin, "GET", "/metrics", None, None).await?.body;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("{} has no metric {name}", self.program))?.parse()?)
     }
 
     /// Waits until it is ready.

@@ -47,6 +47,9 @@ pub struct OwnServers {
     data: PathBuf,
     base: u16,
     brokers: u16,
+    /// Which of the four; empty for all.
+    names: &'static [&'static str],
+    consul_token: String,
 }
 
 impl OwnServers {
@@ -60,9 +63,17 @@ impl OwnServers {
     /// # Errors
     /// With what the script said.
     pub fn start() -> Result<Self> {
-        // `tests/run` names a folder that it clears, should this test be ended before it can do so itself.
-        let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
-        Self::start_in(folder.join(format!("godwit-own-servers-{}", unique())), free_ports(20)?, 1)
+        Self::unstarted(Self::folder(), free_ports(20)?, 1).up()
+    }
+
+    /// Starts Consul alone, which lets nobody do anything without a token; `token` may do all.
+    ///
+    /// # Errors
+    /// With what the script said.
+    pub fn start_guarded_consul(token: &str) -> Result<Self> {
+        let mut servers = Self::unstarted(Self::folder(), free_ports(20)?, 1);
+        (servers.names, servers.consul_token) = (&["consul"], token.to_owned());
+        servers.up()
     }
 
     /// Starts all four with three brokers on a block of ports, their data in a folder. Clients find the brokers only where
@@ -71,13 +82,22 @@ impl OwnServers {
     /// # Errors
     /// With what the script said.
     pub fn start_proxied(data: PathBuf) -> Result<Self> {
-        Self::start_in(data, free_ports(300)?, 3)
+        Self::unstarted(data, free_ports(300)?, 3).up()
     }
 
-    fn start_in(data: PathBuf, base: u16, brokers: u16) -> Result<Self> {
-        let servers = Self { data, base, brokers };
-        servers.run(&["up"])?;
-        Ok(servers)
+    fn folder() -> PathBuf {
+        // `tests/run` names a folder that it clears, should this test be ended before it can do so itself.
+        let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        folder.join(format!("godwit-own-servers-{}", unique()))
+    }
+
+    fn unstarted(data: PathBuf, base: u16, brokers: u16) -> Self {
+        Self { data, base, brokers, names: &[], consul_token: String::new() }
+    }
+
+    fn up(self) -> Result<Self> {
+        self.run(&[&["up"], self.names].concat())?;
+        Ok(self)
     }
 
     /// The first port of the block.
@@ -130,6 +150,7 @@ impl OwnServers {
             .args(arguments)
             .envs(ports)
             .env("GODWIT_SERVERS_DATA", &self.data)
+            .env("GODWIT_CONSUL_TOKEN", &self.consul_token)
             .env("KAFKA_NODES", self.brokers.to_string());
         if self.brokers > 1 {
             command.env("GODWIT_KAFKA_ADVERTISED_OFFSET", Self::PROXY_OFFSET.to_string());

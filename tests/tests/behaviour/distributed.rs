@@ -20,7 +20,7 @@ use tests::{
 use tokio::sync::Mutex;
 
 /// A world over a system that the test keeps to itself. Gateways come back at their addresses.
-fn world_over(system: &Distributed) -> World {
+pub(crate) fn world_over(system: &Distributed) -> World {
     #[derive(Debug)]
     struct Addresses(Vec<String>);
     impl System for Addresses {
@@ -67,7 +67,7 @@ pub(crate) async fn p9_each_service_is_replaced_under_load_unseen() -> Result<()
 }
 
 /// Held by tests that start servers of their own, so that there is one such set at a time.
-static OWN_SERVERS: Mutex<()> = Mutex::const_new(());
+pub(crate) static OWN_SERVERS: Mutex<()> = Mutex::const_new(());
 
 pub(crate) async fn p6_an_outage_of_any_server_loses_nothing() -> Result<()> {
     let _one_at_a_time = OWN_SERVERS.lock().await;
