@@ -266,6 +266,18 @@ mod tests {
     }
 
     #[test]
+    fn p5_a_place_that_was_not_kept_is_given_up() {
+        let hub = Hub::new(4);
+        let (left, stayed) = (connection("alice", "phone", "1"), connection("bob", "phone", "2"));
+        hub.add(left.clone()).unwrap();
+        drop(hub.place(&left));
+        hub.add(stayed.clone()).unwrap();
+        hub.place(&stayed).keep();
+        let delivered = |user| hub.deliver(push(user, vec![0]), &Spans::default());
+        assert_eq!((delivered("alice"), delivered("bob")), (0, 1));
+    }
+
+    #[test]
     fn p7_connections_of_a_user_are_bounded() {
         let hub = Hub::new(2);
         hub.add(connection("alice", "phone", "1")).unwrap();

@@ -311,3 +311,6 @@ fn error(id: u32, fault: Fault) -> Outgoing {
     metrics::refused(fault.code);
     Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(Frame::Error(fault.into())) }))
 }
+
+#[cfg(test)]
+mod tests;
