@@ -10,9 +10,10 @@ use cache::MemoryCache;
 use db_service::transfer::{Place, Source, Summary, Target, copy};
 use kafka_runtime::{Archive as _, KafkaArchive, KafkaConfig, Log};
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Write},
     ops::Range,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -48,7 +49,10 @@ pub async fn export(config: &Config, mode: Mode, file: &Path, despite_lag: bool)
     let is_file = file != Path::new("-");
     ensure!(!is_file || !file.exists(), "{} exists; it is not written over", file.display());
     let target: Box<dyn Write + Send> = if is_file {
-        Box::new(File::create(&draft).with_context(|| format!("{} can't be made", draft.display()))?)
+        // It holds keys and hashes of passwords: its owner's alone.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        Box::new(options.open(&draft).with_context(|| format!("{} can't be made", draft.display()))?)
     } else {
         Box::new(io::stdout())
     };
@@ -139,14 +143,19 @@ async fn export_postgres(
     let unreachable = "Kafka can't be asked whether everything is stored";
     let held = topic.bounds().await.context(unreachable)?;
     let committed = topic.committed(&config.kafka.group).await.context(unreachable)?;
+    // A name that is spelled wrong has no lag.
+    let name = &config.kafka.topic;
+    ensure!(
+        despite_lag || !held.is_empty(),
+        "Kafka has no topic {name}: kafka.topic must be that of the gateways"
+    );
     let lag = lag(&held, &committed);
     if lag > 0 && despite_lag {
         tracing::warn!(lag, "records that are in Kafka and not stored yet are left behind");
     } else if lag > 0 {
         bail!(
-            "{lag} records of {} are acknowledged and not stored yet: stop the gateways, leave the consumers running, and \
-             export again in some seconds; or leave these records behind with --despite-lag",
-            config.kafka.topic
+            "{lag} records of {name} are acknowledged and not stored yet: stop the gateways, leave the consumers running, and \
+             export again in some seconds; or leave these records behind with --despite-lag"
         );
     }
     let db = Box::new(config.db.clone());
@@ -238,6 +247,7 @@ pub fn back_up(data: &Path, copy: &Path) -> anyhow::Result<()> {
         // One that was interrupted.
         fs::remove_dir_all(&draft).with_context(unusable)?;
     }
+    DirBuilder::new().mode(0o700).recursive(true).create(&draft).with_context(unusable)?;
     kafka_runtime::log::back_up(&data.join(LOG), &draft.join(LOG))?;
     db_service::transfer::back_up(&data.join(STORE), &draft.join(STORE))?;
     crate::operator::copy(data, &draft).with_context(unusable)?;

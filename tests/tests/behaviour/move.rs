@@ -3,7 +3,7 @@
 use abi::v1::{ReceiverSeq, message::Body};
 use anyhow::{Context as _, Result, ensure};
 use client::{Client, Event, Events, Options, Server, State, tokens::FixedToken};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 use tests::{
     device::{Wire, new_id, send, texts},
     eventually,
@@ -168,6 +168,7 @@ pub(crate) async fn p1_a_move_to_the_services_and_back_takes_everything_and_ever
     }
     system.kill();
     done(&["export", &file, "--data", &home]).await?;
+    assert_eq!(std::fs::metadata(&file)?.permissions().mode() & 0o077, 0, "it holds secrets");
     let sums = checksums(&["--data", &home]).await?;
     ensure!(sums.contains_key(&format!("300 default/{talk}")), "{sums:?}");
     assert_eq!(checksums(&[&file]).await?, sums);
@@ -202,6 +203,9 @@ pub(crate) async fn p1_a_move_to_the_services_and_back_takes_everything_and_ever
     let bob = moved.refresh(&bob).await.context("the refresh token is taken along")?;
 
     // And back.
+    let elsewhere = distributed(&servers, &schema, "no-such-topic");
+    let said = refused(&strs(&["export", &back], &elsewhere)).await?;
+    ensure!(said.contains("no-such-topic"), "{said}");
     let at = distributed(&servers, &schema, &services.topic);
     eventually("everything in Kafka is stored", async || done(&strs(&["export", &back], &at)).await).await?;
     drop(services);
