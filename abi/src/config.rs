@@ -4,8 +4,10 @@
 //! variables and on the command line. An empty text means "not set".
 
 mod faults;
+mod network;
 mod units;
 
+pub use network::Network;
 pub use units::{ByteSize, Secret};
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ section! {
         redis: Redis = Redis::default(),
         /// How services find each other.
         discovery: Discovery = Discovery::default(),
+        /// TLS between the services.
+        tls: Tls = Tls::default(),
         /// The one-process program.
         embedded: Embedded = Embedded::default(),
         /// Who may ask on the admin ports for more than whether a program is well.
@@ -67,6 +71,13 @@ section! {
     Gateway {
         /// Address of HTTP and WebSocket.
         listen: String = "127.0.0.1:7450".into(),
+        /// File of the certificate (PEM, its chain after it) that devices see. Empty: plain HTTP, for a proxy in front that adds TLS.
+        tls_certificate: String = String::new(),
+        /// File of the key (PEM) of `tls_certificate`.
+        tls_key: String = String::new(),
+        /// Proxies in front, as networks or single addresses: where one of them connects, the client's address is the last one in
+        /// `X-Forwarded-For` that is not of these. Nobody else's `X-Forwarded-For` is believed.
+        trusted_proxies: Vec<Network> = Vec::new(),
         /// Address of gRPC (`GatewayService`).
         grpc_listen: String = "127.0.0.1:7451".into(),
         /// `host:port` under which pushers reach gRPC. Empty: the address that it listens on, or this machine's.
@@ -120,7 +131,7 @@ section! {
         grpc_advertise: String = String::new(),
         /// Address of `/livez`, `/readyz` and `/metrics`.
         admin_listen: String = "127.0.0.1:7479".into(),
-        /// PostgreSQL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
+        /// PostgreSQL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; with TLS, `?sslmode=verify-full&sslrootcert=FILE` after it.
         postgres: Secret = Secret::new("postgres://godwit:godwit@127.0.0.1:5432/godwit"),
         /// Schema of all tables; made when missing.
         schema: String = "godwit".into(),
@@ -193,6 +204,19 @@ section! {
     Kafka {
         /// Brokers, `host:port`.
         brokers: Vec<String> = vec!["127.0.0.1:9092".into()],
+        /// Turns TLS on: file of the authorities (PEM) that brokers are checked against, or `system`. TLS and SCRAM need programs that
+        /// were built with the feature `ssl`.
+        tls_ca: String = String::new(),
+        /// File of our certificate (PEM), where brokers ask for one.
+        tls_certificate: String = String::new(),
+        /// File of the key (PEM) of `tls_certificate`.
+        tls_key: String = String::new(),
+        /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`, where there is a user.
+        sasl_mechanism: String = "SCRAM-SHA-512".into(),
+        /// Whom to log in as. Empty: nobody.
+        sasl_username: String = String::new(),
+        /// The user's password.
+        sasl_password: Secret = Secret::default(),
         /// Topic of messages; dead letters go to the same name with `.dead`.
         topic: String = crate::MESSAGES_TOPIC.into(),
         /// Partitions of the topic when it is made.
@@ -215,11 +239,28 @@ section! {
     }
 }
 
+impl Kafka {
+    /// How brokers are to be reached, as options of an address of `kafka-runtime`.
+    pub fn options(&self) -> [(&'static str, &str); 6] {
+        let mechanism = if self.sasl_username.is_empty() { "" } else { &self.sasl_mechanism };
+        [
+            ("tls.ca", &self.tls_ca),
+            ("tls.cert", &self.tls_certificate),
+            ("tls.key", &self.tls_key),
+            ("sasl.mechanism", mechanism),
+            ("sasl.username", &self.sasl_username),
+            ("sasl.password", self.sasl_password.expose()),
+        ]
+    }
+}
+
 section! {
     /// Redis.
     Redis {
-        /// `redis://[:PASSWORD@]HOST:PORT[/DB]`.
+        /// `redis://[:PASSWORD@]HOST:PORT[/DB]`, with TLS `rediss://`.
         url: Secret = Secret::new("redis://127.0.0.1:6379"),
+        /// File of the authorities (PEM) that a `rediss://` is checked against. Empty: those of the system.
+        ca: String = String::new(),
         /// In front of every key.
         prefix: String = "godwit".into(),
         /// Most connections.
@@ -247,6 +288,8 @@ section! {
         kind: DiscoveryKind = DiscoveryKind::Fixed,
         /// Consul's agent.
         consul: String = "http://127.0.0.1:8500".into(),
+        /// File of the authorities (PEM) that an `https://` agent is checked against. Empty: those of the system.
+        consul_ca: String = String::new(),
         /// Consul's ACL token.
         consul_token: Secret = Secret::default(),
         /// In front of service names in Consul.
@@ -264,6 +307,19 @@ section! {
         db: Vec<String> = vec!["127.0.0.1:7471".into()],
         /// pusher: `host:port` addresses (fixed) or one `name:port` (dns).
         pusher: Vec<String> = vec!["127.0.0.1:7481".into()],
+    }
+}
+
+section! {
+    /// TLS between the services, gRPC in both directions. All empty: plain. The files are read again when they change.
+    Tls {
+        /// File of the authorities (PEM): services talk only to peers whose certificate one of them has signed.
+        ca: String = String::new(),
+        /// File of this service's certificate (PEM, its chain after it), with its name among the DNS names: `ws-gateway`,
+        /// `consumer`, `db-service`, `pusher`.
+        certificate: String = String::new(),
+        /// File of the key (PEM) of `certificate`.
+        key: String = String::new(),
     }
 }
 

@@ -7,8 +7,16 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configured URL can't be used. It is not shown: it may hold a password.
-    #[error("redis.url: must be redis://[:PASSWORD@]HOST:PORT[/DB]")]
+    #[error("redis.url: must be redis://[:PASSWORD@]HOST:PORT[/DB], or rediss:// for TLS")]
     Url,
+    /// The file of authorities can't be used.
+    #[error("redis.ca: {path} {reason}")]
+    Ca {
+        /// As configured.
+        path: String,
+        /// The end of the sentence.
+        reason: String,
+    },
     /// No connection to Redis could be had.
     #[error("redis can't be reached for {call}: {reason}")]
     Connect {
@@ -38,7 +46,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Url)
+        !matches!(self, Self::Url | Self::Ca { .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One WebSocket to the server, from `hello` to close. Frames in, frames out; nothing is remembered here.
 
-use crate::{Error, Server, codec, http::problem};
+use crate::{Error, Server, codec, http::problem, trust};
 use abi::{
     error::{ErrorCode, Reconnect},
     v1::{Hello, ReceiverSeq, ServerFrame, Welcome, client_frame, server_frame},
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
+    MaybeTlsStream, WebSocketStream, client_async_with_config,
     tungstenite::{
         self, Message,
         client::IntoClientRequest as _,
@@ -19,7 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
-/// How long connecting, and then each of upgrade and welcome, may take.
+/// How long connecting, and then each of handshake, upgrade and welcome, may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that takes no bytes for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,7 +42,7 @@ fn config() -> WebSocketConfig {
 /// An open connection that was welcomed.
 #[derive(Debug)]
 pub struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What the server said.
     pub welcome: Welcome,
 }
@@ -62,6 +63,17 @@ impl Connection {
             .map_err(|_| Error::Timeout { what: "connecting" })?
             .map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
+        let stream = match server.tls() {
+            None => MaybeTlsStream::Plain(stream),
+            Some((name, config)) => {
+                let handshake = TlsConnector::from(config).connect(name, stream);
+                let shaken = timeout(TIMEOUT, handshake)
+                    .await
+                    .map_err(|_| Error::Timeout { what: "the TLS handshake" })?;
+                let explained = shaken.map_err(|error| failed(trust::explain(&error).unwrap_or(error)))?;
+                MaybeTlsStream::Rustls(explained)
+            }
+        };
         let mut request = server.websocket().into_client_request().map_err(|error| lost(&error))?;
         request
             .headers_mut()

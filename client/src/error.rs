@@ -20,6 +20,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The file of authorities can't be used.
+    #[error("the authorities in {path} can't be used: it {reason}")]
+    Authorities {
+        /// As it was given.
+        path: String,
+        /// The end of the sentence.
+        reason: String,
+    },
     /// Nobody answers at the address.
     #[error("cannot reach {address}: {source}")]
     Connect {
@@ -90,7 +98,9 @@ impl Error {
             | Self::Timeout { .. }
             | Self::Lost(_)
             | Self::Protocol(_) => Recovery::Retry(None),
-            Self::Address { .. } | Self::Store(_) | Self::Stopped => Recovery::Stop,
+            Self::Address { .. } | Self::Authorities { .. } | Self::Store(_) | Self::Stopped => {
+                Recovery::Stop
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The HTTP API: accounts, sessions, groups.
 
-use crate::{Error, Server};
+use crate::{Error, Server, Trust, trust};
 use abi::{
     Fault,
     error::ErrorCode,
@@ -9,10 +9,12 @@ use abi::{
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
@@ -81,7 +83,7 @@ struct Problem {
 #[derive(Clone, Debug)]
 pub struct Api {
     server: Arc<Server>,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Api {
@@ -90,6 +92,14 @@ impl Api {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(10)));
+        connector.enforce_http(false);
+        // Without TLS nobody looks at it, and the system's authorities need not be read.
+        let trusted = server.tls().map_or_else(|| Trust::nobody().config(), |(_, config)| config);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(ClientConfig::clone(&trusted))
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Self { server: Arc::new(server), client }
     }
@@ -256,7 +266,7 @@ impl Api {
         while let Some(inner) = source {
             if let Some(io) = inner.downcast_ref::<std::io::Error>() {
                 let (host, port) = self.server.host_port();
-                let io = std::io::Error::new(io.kind(), io.to_string());
+                let io = trust::explain(io).unwrap_or_else(|| std::io::Error::new(io.kind(), io.to_string()));
                 return Error::Connect { address: format!("{host}:{port}"), source: Arc::new(io) };
             }
             source = inner.source();

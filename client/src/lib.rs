@@ -24,9 +24,11 @@ mod server;
 pub mod state;
 pub mod sync;
 pub mod tokens;
+mod trust;
 
 pub use client::{Client, Event, Events, Options, Sending, text};
 pub use connection::Connection;
 pub use error::{Error, Recovery};
 pub use server::Server;
 pub use state::State;
+pub use trust::Trust;

@@ -1,35 +1,43 @@
 //! Where a server is.
 
-use crate::Error;
+use crate::{Error, Trust};
 use http::Uri;
-use std::net::Ipv6Addr;
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{net::Ipv6Addr, sync::Arc};
 
-/// The address of a server, checked: `http://HOST[:PORT][/PATH]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The address of a server, checked: `http://HOST[:PORT][/PATH]` or the same with `https`.
+#[derive(Clone, Debug)]
 pub struct Server {
     url: String,
     host: String,
     port: u16,
+    /// For `https`: who the server must be, and who says so.
+    tls: Option<(ServerName<'static>, Option<Trust>)>,
 }
 
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+}
+
+impl Eq for Server {}
+
 impl Server {
-    /// Parses an address. `ws://` is taken for `http://`, and no scheme at all as well.
+    /// Parses an address. `ws://` is taken for `http://`, `wss://` for `https://`, and no scheme at all for `http://`. With
+    /// `https` the server's certificate is checked against the authorities of the system, or against [`Server::trusting`].
     ///
     /// # Errors
-    /// [`Error::Address`] when it is no address, or asks for TLS, which this client leaves to a proxy in front.
+    /// [`Error::Address`] when it is no address.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let fault = |reason| Error::Address { url: url.to_owned(), reason };
-        let plain = match url.split_once("://") {
-            Some(("http" | "ws", rest)) => rest,
-            Some(("https" | "wss", _)) => {
-                return Err(fault(
-                    "TLS is not supported by this client; use http:// to a proxy that adds it",
-                ));
-            }
-            Some(_) => return Err(fault("it must begin with http://")),
-            None => url,
+        let (scheme, plain) = match url.split_once("://") {
+            Some(("http" | "ws", rest)) => ("http", rest),
+            Some(("https" | "wss", rest)) => ("https", rest),
+            Some(_) => return Err(fault("it must begin with http:// or https://")),
+            None => ("http", url),
         };
-        let url_text = format!("http://{}", plain.trim_end_matches('/'));
+        let url_text = format!("{scheme}://{}", plain.trim_end_matches('/'));
         let uri: Uri = url_text.parse().map_err(|_| fault("it must look like http://HOST:PORT"))?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it has no host"))?;
         if uri.query().is_some() || plain.contains(['@', '#']) {
@@ -40,7 +48,30 @@ impl Server {
             Some(v6) => v6.to_owned(),
             None => host.to_owned(),
         };
-        Ok(Self { port: uri.port_u16().unwrap_or(80), host, url: url_text })
+        let (port, tls) = match scheme {
+            "https" => {
+                let name = ServerName::try_from(host.clone())
+                    .map_err(|_| fault("its host is no name that a certificate could have"))?;
+                (443, Some((name, None)))
+            }
+            _ => (80, None),
+        };
+        Ok(Self { port: uri.port_u16().unwrap_or(port), host, url: url_text, tls })
+    }
+
+    /// With `https`, takes the server's certificate only from these authorities.
+    #[must_use]
+    pub fn trusting(mut self, trust: &Trust) -> Self {
+        if let Some((_, chosen)) = &mut self.tls {
+            *chosen = Some(trust.clone());
+        }
+        self
+    }
+
+    /// For `https`: the name in the server's certificate, and how it is checked.
+    pub(crate) fn tls(&self) -> Option<(ServerName<'static>, Arc<ClientConfig>)> {
+        let (name, trust) = self.tls.as_ref()?;
+        Some((name.clone(), trust.clone().unwrap_or_else(Trust::system).config()))
     }
 
     /// The address in its normal form, without a slash at the end.
@@ -98,6 +129,18 @@ mod tests {
         ] {
             assert!(Server::parse(url).is_err(), "{url}");
         }
-        assert!(Server::parse("https://host").unwrap_err().to_string().contains("TLS"));
+    }
+
+    #[test]
+    fn addresses_with_tls_have_a_name_and_a_port_of_their_own() {
+        for url in ["https://chat.example", "wss://chat.example/"] {
+            let server = Server::parse(url).unwrap();
+            assert_eq!(server.url(), "https://chat.example", "{url}");
+            assert_eq!(server.host_port(), ("chat.example", 443));
+            assert_eq!(server.websocket(), "wss://chat.example/v1/ws");
+            assert!(server.tls().is_some());
+        }
+        assert!(Server::parse("http://chat.example").unwrap().tls().is_none());
+        assert!(Server::parse("https://[::1]:7450").unwrap().tls().is_some());
     }
 }

@@ -19,6 +19,7 @@ use utils::{
     discovery::Discovery,
     grpc::{self, balanced},
     host::Host,
+    tls::{self, Mutual},
 };
 
 /// Name of the service in discovery.
@@ -34,6 +35,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     host: Host,
+    tls: Option<Mutual>,
     cache: Arc<RedisCache>,
     discovery: Discovery,
     addresses: config::Discovery,
@@ -52,11 +54,13 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     cache::describe_metrics();
     crate::describe_metrics();
     let consumer = &config.consumer;
+    let tls = Mutual::new(&config.tls, NAME)?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
         discovery: Discovery::new(&config.discovery)?,
         addresses: config.discovery.clone(),
-        host: Host::bind(&consumer.grpc_listen, "", &consumer.admin_listen).await?,
+        host: Host::bind(&consumer.grpc_listen, "", &consumer.admin_listen).await?.tls(tls.clone()),
+        tls,
         kafka: config.kafka.clone(),
         max_batch: consumer.max_batch,
         app: config.app.clone(),
@@ -71,11 +75,11 @@ impl App {
     /// # Errors
     /// An address in the configuration is not `host:port`, or a setting of Kafka or a topic can't be used.
     pub async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { host, cache, discovery, addresses, kafka, max_batch, app, operator } = self;
-        let options = grpc::Options::default();
-        let db = balanced("db-service", discovery.watch("db-service", &addresses.db)?, options);
+        let Self { host, tls, cache, discovery, addresses, kafka, max_batch, app, operator } = self;
+        let options = grpc::Options { tls, ..grpc::Options::default() };
+        let db = balanced("db-service", discovery.watch("db-service", &addresses.db)?, options.clone());
         let push = balanced("pusher", discovery.watch("pusher", &addresses.pusher)?, options);
-        let brokers = KafkaConfig::new(kafka.brokers.clone(), "godwit-consumer");
+        let brokers = brokers(&kafka)?;
         let producer: Arc<dyn Producer> =
             Arc::new(KafkaProducer::new(&brokers, KafkaProducerConfig::default())?);
         let source: Arc<dyn Source> = Arc::new(KafkaSource::new(KafkaSourceConfig {
@@ -109,6 +113,20 @@ impl App {
         });
         Ok(())
     }
+}
+
+/// What is wrong with what the program `consumer` takes from the configuration beyond the values themselves.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut faults = Mutual::faults(&config.tls, NAME);
+    faults.extend(tls::checks::consul(&config.discovery));
+    faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
+    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    faults
+}
+
+/// How to reach the brokers.
+fn brokers(kafka: &config::Kafka) -> Result<KafkaConfig, kafka_runtime::Error> {
+    KafkaConfig::with_options(kafka.brokers.clone(), "godwit-consumer", &kafka.options())
 }
 
 fn dead_letter_topic(kafka: &config::Kafka) -> String {

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         admin: |config| &config.consumer.admin_listen,
         threads: Threads::Cores,
         drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(25),
+        check: consumer::check,
     };
     run_main(program, &Args::parse().options, |config, shutdown| async move {
         consumer::build(&config).await?.run(&shutdown).await

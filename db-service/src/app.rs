@@ -4,7 +4,12 @@ use crate::{Error, Service, max_members, postgres::PostgresStore};
 use abi::config::Config;
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
-use utils::{Phase, Shutdown, discovery::Discovery, host::Host};
+use utils::{
+    Phase, Shutdown,
+    discovery::Discovery,
+    host::Host,
+    tls::{self, Mutual},
+};
 
 /// Name of the service in discovery.
 const NAME: &str = "db-service";
@@ -25,11 +30,20 @@ pub struct App {
 pub async fn build(config: &Config) -> Result<App, Error> {
     crate::describe_metrics();
     let db = &config.db;
+    let tls = Mutual::new(&config.tls, NAME)?;
     Ok(App {
         store: Arc::new(PostgresStore::new(db, max_members(config))?),
         discovery: Discovery::new(&config.discovery)?,
-        host: Host::bind(&db.grpc_listen, &db.grpc_advertise, &db.admin_listen).await?,
+        host: Host::bind(&db.grpc_listen, &db.grpc_advertise, &db.admin_listen).await?.tls(tls),
     })
+}
+
+/// What is wrong with what the program `db-service` takes from the configuration beyond the values themselves.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut faults = Mutual::faults(&config.tls, NAME);
+    faults.extend(tls::checks::consul(&config.discovery));
+    faults.extend(crate::postgres::check(config.db.postgres.expose()));
+    faults
 }
 
 impl App {

@@ -105,6 +105,18 @@ pub(crate) struct PostgresStore {
     max_members: usize,
 }
 
+/// What is wrong with a URL, or with the file of authorities that it names.
+pub(crate) fn check(url: &str) -> Vec<String> {
+    if let Err(error) = PgConnectOptions::from_str(url) {
+        return vec![format!("db.postgres: must be postgres://USER:PASSWORD@HOST:PORT/DATABASE: {error}")];
+    }
+    let options = url.split_once('?').map_or("", |(_, options)| options).split('&');
+    // A path that is written with %XX is read by sqlx alone.
+    let authorities =
+        options.filter_map(|option| option.strip_prefix("sslrootcert=")).filter(|path| !path.contains('%'));
+    authorities.flat_map(|path| utils::tls::checks::authorities("db.postgres", path)).collect()
+}
+
 impl PostgresStore {
     /// A store that has not connected yet. `max_members` is the size limit of groups.
     pub(crate) fn new(config: &Db, max_members: usize) -> Result<Self> {

@@ -1,15 +1,16 @@
 //! Requests to a gateway, from the path to the answer.
 
 use crate::{gateway::Gateway, tokens::GOOD};
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{Router, body::Body};
 use http::{Request, header};
 use serde_json::Value;
 use std::{
     cell::RefCell,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
 };
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+use ws_gateway::problem::ClientAddress;
 
 struct Edge {
     gateway: Gateway,
@@ -36,7 +37,7 @@ pub fn request(data: &[u8]) {
         let token = if token == "+" { &*GOOD } else { token };
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let address = ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let address = ClientAddress(Ipv4Addr::LOCALHOST.into());
     // What is no request at all the HTTP library refuses before.
     let Ok(request) = request.extension(address).body(Body::from(body.to_vec())) else { return };
     EDGE.with_borrow(|edge| {

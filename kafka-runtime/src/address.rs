@@ -88,6 +88,17 @@ impl Address {
         self.settings.dead_letters.as_deref()
     }
 
+    /// Brokers with options by name; those without a value are left out.
+    pub(crate) fn kafka(brokers: Vec<String>, options: &[(&str, &str)]) -> Result<Self, Error> {
+        let given = options.iter().filter(|(_, value)| !value.is_empty());
+        let given = given.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let unreachable = parse::check_brokers(&brokers);
+        match (Self::new(Endpoint::Kafka { brokers }, given), unreachable) {
+            (Ok(address), None) => Ok(address),
+            (made, fault) => Err(error(fault.into_iter().chain(made.err().unwrap_or_default()).collect())),
+        }
+    }
+
     /// Checks all that was given; every fault at once.
     fn new(endpoint: Endpoint, given: Vec<(String, String)>) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();

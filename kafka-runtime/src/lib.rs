@@ -50,6 +50,9 @@ mod health;
 mod metrics;
 mod record;
 
+/// Whether this build can do TLS and SCRAM to Kafka's brokers: the cargo feature `ssl`.
+pub const TLS: bool = cfg!(feature = "ssl");
+
 pub use address::Address;
 pub use archive::Archive;
 pub use backoff::Backoff;

@@ -5,7 +5,13 @@ use anyhow::Context as _;
 use cache::{Cache, RedisCache};
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
-use utils::{Shutdown, discovery::Discovery, grpc::KeyedPool, host::Host};
+use utils::{
+    Shutdown,
+    discovery::Discovery,
+    grpc::KeyedPool,
+    host::Host,
+    tls::{self, Mutual},
+};
 
 /// Name of the service in discovery.
 const NAME: &str = "pusher";
@@ -20,6 +26,7 @@ const MAX_GATEWAYS: usize = 4_096;
 #[derive(Debug)]
 pub struct App {
     host: Host,
+    tls: Option<Mutual>,
     cache: Arc<RedisCache>,
     discovery: Discovery,
     deadline: Duration,
@@ -33,12 +40,23 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     cache::describe_metrics();
     crate::describe_metrics();
     let pusher = &config.pusher;
+    let tls = Mutual::new(&config.tls, NAME)?;
+    let host = Host::bind(&pusher.grpc_listen, &pusher.grpc_advertise, &pusher.admin_listen).await?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
         discovery: Discovery::new(&config.discovery)?,
-        host: Host::bind(&pusher.grpc_listen, &pusher.grpc_advertise, &pusher.admin_listen).await?,
+        host: host.tls(tls.clone()),
+        tls,
         deadline: pusher.deliver_timeout,
     })
+}
+
+/// What is wrong with what the program `pusher` takes from the configuration beyond the values themselves.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut faults = Mutual::faults(&config.tls, NAME);
+    faults.extend(tls::checks::consul(&config.discovery));
+    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    faults
 }
 
 impl App {
@@ -48,12 +66,12 @@ impl App {
     /// # Errors
     /// The advertised address is not `host:port`.
     pub fn run(self, shutdown: &Shutdown) -> anyhow::Result<String> {
-        let Self { host, cache, discovery, deadline } = self;
+        let Self { host, tls, cache, discovery, deadline } = self;
         let latch = shutdown.readiness().latch("redis");
         let grpc = host.serve_admin(shutdown);
         let address = grpc.advertised().to_owned();
         // The pusher's own deadlines are the shorter ones: see `rest`.
-        let pool = KeyedPool::new("ws-gateway", deadline * 2, IDLE, MAX_GATEWAYS);
+        let pool = KeyedPool::new("ws-gateway", deadline * 2, IDLE, MAX_GATEWAYS).tls(tls);
         let gateways = Arc::new(move |address: &str| pool.get(address));
         let asked = Arc::clone(&cache);
         let routes = Routes::new(crate::server(cache, gateways, deadline));

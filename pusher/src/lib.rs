@@ -18,7 +18,7 @@ mod rest;
 pub mod service;
 mod split;
 
-pub use app::{App, build};
+pub use app::{App, build, check};
 pub use metrics::describe_metrics;
 pub use service::{Pusher, server};
 

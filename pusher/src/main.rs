@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         admin: |config| &config.pusher.admin_listen,
         threads: Threads::Cores,
         drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(15),
+        check: pusher::check,
     };
     run_main(program, &Args::parse().options, |config, shutdown| async move {
         pusher::build(&config).await?.run(&shutdown)?;

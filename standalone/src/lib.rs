@@ -32,10 +32,15 @@ const GROUP: &str = "godwit";
 /// Where the started program can be reached.
 #[derive(Debug)]
 pub struct Started {
-    /// HTTP and WebSocket.
-    pub address: std::net::SocketAddr,
+    /// HTTP and WebSocket, `http://HOST:PORT` or `https://HOST:PORT`.
+    pub url: String,
     /// `/livez`, `/readyz`, `/metrics`, and dead letters for who has the operator's token.
     pub admin: std::net::SocketAddr,
+}
+
+/// What is wrong with what the program takes from the configuration beyond the values themselves.
+pub fn check(config: &Config) -> Vec<String> {
+    utils::tls::Served::faults(&config.gateway)
 }
 
 /// Opens everything, binds, and runs it as tasks of `shutdown`.
@@ -72,7 +77,7 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
         producer: producer.clone(),
     };
     let app = App::build(&config, listener, GATEWAY.into(), &keys, dependencies)?;
-    let address = app.address();
+    let url = app.url();
     gateway_channel.get_or_init(|| grpc::local(Routes::new(app.grpc()), CALL_DEADLINE));
 
     let consumer = consume(&log, db, push, cache, &config)?;
@@ -91,7 +96,7 @@ pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Starte
     readiness.latch("log").ready();
     let stop = shutdown.token(Phase::Telemetry);
     shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, letters, stop));
-    Ok(Started { address, admin: admin_address })
+    Ok(Started { url, admin: admin_address })
 }
 
 fn describe_metrics() {

@@ -36,6 +36,7 @@ const PROGRAM: Program = Program {
     admin: |config| &config.gateway.admin_listen,
     threads: Threads::Current,
     drain_limit: standalone::drain_limit,
+    check: standalone::check,
 };
 
 fn main() -> ExitCode {
@@ -50,12 +51,12 @@ fn main() -> ExitCode {
         let started = standalone::start(config, &shutdown).await?;
         write!(
             io::stdout(),
-            "godwit {} is ready\nlistening on http://{}\nadmin on http://{}\ndata in {data}\n\n\
+            "godwit {} is ready\nlistening on {}\nadmin on http://{}\ndata in {data}\n\n\
              try, in two other terminals:\n  \
              cargo run --release -p client -- register alice\n  \
              cargo run --release -p client -- --user alice chat bob\n",
             PROGRAM.version,
-            started.address,
+            started.url,
             started.admin,
         )?;
         Ok(())

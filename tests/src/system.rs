@@ -45,7 +45,12 @@ fn set_arguments<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<String>
 
 /// The address in what follows `listening on` in a program's first lines.
 fn address(line: &str) -> Result<String> {
-    let address = line.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let address = line
+        .trim()
+        .trim_start_matches("http://")
+        .trim_start_matches("https://")
+        .trim_end_matches('/')
+        .to_owned();
     if address.parse::<std::net::SocketAddr>().is_err() {
         bail!("'{line}' is no address");
     }

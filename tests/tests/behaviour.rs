@@ -46,6 +46,8 @@ mod metrics;
 mod moves;
 #[path = "behaviour/sync.rs"]
 mod sync;
+#[path = "behaviour/tls.rs"]
+mod tls;
 #[path = "behaviour/traces.rs"]
 mod traces;
 
@@ -191,7 +193,13 @@ fn own() -> Vec<Own> {
             embedded_p8_dead_letters_are_for_operators
             distributed_p6_dead_letters_are_listed_shown_replayed_and_dropped
             distributed_p8_dead_letters_are_for_operators;
+        tls:
+            p8_services_and_servers_talk_over_tls_and_a_stranger_is_refused
+            p8_a_gateway_is_known_by_its_certificate
+            p9_a_gateways_certificate_is_renewed_without_a_restart
+            every_fault_of_certificates_is_told_at_once;
         embedded:
+            p9_keys_are_changed_and_nobody_is_logged_out
             p1_sigkill_under_load_loses_nothing
             p1_a_full_disk_refuses_and_loses_nothing
             p1_a_second_process_on_the_same_data_is_refused

@@ -87,6 +87,9 @@ pub struct Program {
     pub threads: Threads,
     /// A stop that takes longer is ended.
     pub drain_limit: fn(&Config) -> Duration,
+    /// What is wrong with what this program takes from the configuration beyond the values themselves: files that it names, what
+    /// the program was built without. Each as `section.key: a sentence`.
+    pub check: fn(&Config) -> Vec<String>,
 }
 
 /// Loads the configuration, starts telemetry and the runtime, calls `start`, and runs until a signal or a failure of a
@@ -101,7 +104,7 @@ where
     F: FnOnce(Config, Shutdown) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let config = match config::load::<Config>(&options.sources()) {
+    let config = match config::load_checked::<Config>(&options.sources(), program.check) {
         Ok(loaded) => loaded.config,
         Err(faults) => return fail(EXIT_CONFIG, &faults),
     };
@@ -251,6 +254,7 @@ mod tests {
             admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
             drain_limit: |_| Duration::from_secs(1),
+            check: |_| Vec::new(),
         };
         let code = run_main(program, &options, |_, _| async { panic!("must not start") });
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(EXIT_CONFIG)));
@@ -264,6 +268,7 @@ mod tests {
             admin: |config| &config.gateway.admin_listen,
             threads: Threads::Current,
             drain_limit: |_| Duration::from_secs(1),
+            check: |_| Vec::new(),
         };
         let ended = run(program, Config::default(), |_, shutdown| async move {
             shutdown.tasks().spawn_critical("log", async { Err::<(), _>("disk full") });

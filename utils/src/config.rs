@@ -82,6 +82,17 @@ pub fn load<T>(sources: &Sources) -> Result<Loaded<T>, Faults>
 where
     T: Serialize + DeserializeOwned + Default + Validate,
 {
+    load_checked(sources, |_| Vec::new())
+}
+
+/// Reads everything and checks it; `check` adds what else is wrong with the values, each as `section.key: a sentence`.
+///
+/// # Errors
+/// Every fault of every source.
+pub fn load_checked<T>(sources: &Sources, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, Faults>
+where
+    T: Serialize + DeserializeOwned + Default + Validate,
+{
     let mut overlay = Overlay::<T>::new();
     if let Some(file) = &sources.file {
         overlay.file(file);
@@ -90,7 +101,7 @@ where
     for (origin, text) in &sources.overrides {
         overlay.assignment(origin, text);
     }
-    overlay.finish()
+    overlay.finish(check)
 }
 
 #[cfg(test)]

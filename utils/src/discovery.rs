@@ -105,11 +105,11 @@ impl Discovery {
     /// As configured.
     ///
     /// # Errors
-    /// When Consul's address is not `http://host:port`.
+    /// When Consul's address is not `http://host:port` or `https://host:port`, or its authorities can't be read.
     pub fn new(config: &abi::config::Discovery) -> Result<Self, Error> {
         let source = match config.kind {
             DiscoveryKind::Consul => Source::Consul {
-                client: Box::new(Client::new(&config.consul, &config.consul_token)?),
+                client: Box::new(Client::new(&config.consul, &config.consul_ca, &config.consul_token)?),
                 prefix: config.prefix.clone(),
             },
             DiscoveryKind::Dns => Source::Dns { refresh: config.dns_refresh },

@@ -37,6 +37,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Certificates, keys or authorities that can't be used.
+    #[error("{}", faults.join("; "))]
+    Tls {
+        /// Each a sentence with the key of the configuration.
+        faults: Vec<String>,
+    },
     /// A token that a header can't carry.
     #[error("discovery.consul_token has characters that a header can't carry")]
     Token,
@@ -62,6 +68,17 @@ pub enum Error {
         /// The beginning of its answer.
         body: String,
     },
+}
+
+impl Error {
+    /// The faults of files that something was to be made of.
+    pub(crate) fn tls_faults<T>(made: Result<T, Self>) -> Vec<String> {
+        match made {
+            Ok(_) => Vec::new(),
+            Err(Self::Tls { faults }) => faults,
+            Err(error) => vec![error.to_string()],
+        }
+    }
 }
 
 /// The whole chain of causes in one line, for logs and for the sentence that a program ends with.

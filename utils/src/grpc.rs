@@ -21,7 +21,7 @@ pub use deadline::{Deadline, DeadlineLayer};
 pub use keyed::KeyedPool;
 pub use server::{Server, bind};
 
-use crate::{Channel, discovery::Instances};
+use crate::{Channel, discovery::Instances, tls::Mutual};
 use balance::Balance;
 use http::Response;
 use retry::RetryLayer;
@@ -30,7 +30,7 @@ use tonic::{Status, body::Body, service::Routes};
 use tower::{BoxError, ServiceBuilder, load_shed::error::Overloaded, util::BoxCloneSyncService};
 
 /// How a [`balanced`] channel behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// For calls that have no deadline of their own; all tries of a call together.
     pub deadline: Duration,
@@ -38,11 +38,13 @@ pub struct Options {
     pub tries: u32,
     /// Calls in flight; more are refused with `RESOURCE_EXHAUSTED`.
     pub max_in_flight: usize,
+    /// Where the services talk over TLS.
+    pub tls: Option<Mutual>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(5), tries: 3, max_in_flight: 4096 }
+        Self { deadline: Duration::from_secs(5), tries: 3, max_in_flight: 4096, tls: None }
     }
 }
 
@@ -74,7 +76,7 @@ pub fn balanced(service: &'static str, instances: Instances, options: Options) -
             .concurrency_limit(options.max_in_flight)
             // Around the choice: each try chooses anew, and passes over those that it has tried.
             .layer(RetryLayer::new(service, options.tries))
-            .service(Balance::new(service, instances)),
+            .service(Balance::new(service, instances, options.tls)),
     )
 }
 

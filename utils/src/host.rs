@@ -5,6 +5,7 @@ use crate::{
     Error, Phase, Shutdown, admin,
     discovery::{Discovery, Instance, Registrar},
     grpc::{self, Server},
+    tls::Mutual,
 };
 use axum::Router;
 use std::{
@@ -23,6 +24,7 @@ pub struct Host {
     admin_address: SocketAddr,
     advertised: String,
     operators: Router,
+    tls: Option<Mutual>,
 }
 
 impl Host {
@@ -39,13 +41,20 @@ impl Host {
         let (grpc_address, admin_address) = (address(&grpc, grpc_listen)?, address(&admin, admin_listen)?);
         let advertised =
             if advertise.is_empty() { reachable(grpc_address).to_string() } else { advertise.into() };
-        Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new() })
+        Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new(), tls: None })
     }
 
     /// Adds something for operators to the admin port; see [`admin::guarded`].
     #[must_use]
     pub fn operators(mut self, routes: Router) -> Self {
         self.operators = routes;
+        self
+    }
+
+    /// Serves gRPC over TLS, to peers that show a certificate.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -56,7 +65,12 @@ impl Host {
         let readiness = shutdown.readiness().clone();
         shutdown.tasks().spawn("admin", admin::serve(self.admin, readiness, self.operators, stop));
         say(format_args!("admin on http://{}", self.admin_address));
-        GrpcHost { listener: self.grpc, address: self.grpc_address, advertised: self.advertised }
+        GrpcHost {
+            listener: self.grpc,
+            address: self.grpc_address,
+            advertised: self.advertised,
+            tls: self.tls,
+        }
     }
 }
 
@@ -85,6 +99,7 @@ pub struct GrpcHost {
     listener: TcpListener,
     address: SocketAddr,
     advertised: String,
+    tls: Option<Mutual>,
 }
 
 impl GrpcHost {
@@ -110,11 +125,12 @@ impl GrpcHost {
             address: self.advertised,
             version: version.into(),
             zone: discovery.zone().into(),
+            tls: self.tls.is_some(),
         };
         Registrar::new(discovery, instance)?.attach(shutdown);
         // Peers call until they have seen the deregistration, and what is in flight is finished before.
         let stop = shutdown.token(Phase::Pools);
-        let server = Server::new(routes, abi::DESCRIPTORS, shutdown.readiness().clone());
+        let server = Server::new(routes, abi::DESCRIPTORS, shutdown.readiness().clone()).tls(self.tls);
         shutdown.tasks().spawn_critical("grpc", server.serve(self.listener, stop));
         say(format_args!("grpc on {}", self.address));
         Ok(())

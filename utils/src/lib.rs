@@ -18,6 +18,7 @@
 //! Calls:
 //! - [`grpc`]: servers, and channels to services in this process, to any instance, or to a named one.
 //! - [`discovery`]: which instances there are.
+//! - [`tls`]: certificates, between the services and towards devices.
 //!
 //! Pieces:
 //! - [`backoff`]: how long to wait before another try, and whether to try.
@@ -25,6 +26,9 @@
 
 pub mod admin;
 pub mod backoff;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod discovery;
@@ -36,6 +40,7 @@ pub mod problem;
 pub mod rate;
 pub mod readiness;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 
 mod metrics;

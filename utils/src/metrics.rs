@@ -24,6 +24,10 @@ pub fn describe_metrics() {
         "godwit_utils_calls_retried_total",
         "Calls that were made once more because an instance was unavailable."
     );
+    describe_counter!(
+        "godwit_utils_tls_handshakes_failed_total",
+        "Connections that were refused because there was no TLS handshake or no good certificate."
+    );
 }
 
 /// Which program this is.
@@ -71,4 +75,14 @@ pub(crate) fn call_retried(service: &'static str) {
 /// Instances of a service that are known.
 pub(crate) fn instances(service: &'static str, known: usize) {
     gauge!("godwit_utils_known_instances", "service" => service).set(known as f64);
+}
+
+/// A server with TLS, `gateway` or `grpc`, takes connections from now on.
+pub(crate) fn handshakes(server: &'static str) {
+    counter!("godwit_utils_tls_handshakes_failed_total", "server" => server).increment(0);
+}
+
+/// A peer did not get through the TLS handshake of a server.
+pub(crate) fn handshake_failed(server: &'static str) {
+    counter!("godwit_utils_tls_handshakes_failed_total", "server" => server).increment(1);
 }

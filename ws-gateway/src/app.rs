@@ -3,7 +3,9 @@
 use crate::{
     backend::{Backend, Dependencies},
     delivery::Delivery,
-    drain, http, serve,
+    drain, http,
+    proxies::Proxies,
+    serve::{self, Serving},
     token::Tokens,
 };
 use abi::{
@@ -13,10 +15,14 @@ use abi::{
         gateway_service_server::GatewayServiceServer,
     },
 };
+use cache::RedisCache;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use utils::{Phase, Shutdown};
+use utils::{
+    Phase, Shutdown,
+    tls::{self, Mutual, Served},
+};
 
 /// Largest delivery from a pusher.
 const MAX_DELIVERY: usize = 32 << 20;
@@ -30,7 +36,7 @@ pub struct App {
     backend: Arc<Backend>,
     listener: TcpListener,
     address: SocketAddr,
-    max_connections: usize,
+    serving: Serving,
     drain: Duration,
     drain_grace: Duration,
 }
@@ -57,7 +63,11 @@ impl App {
             backend: Arc::new(backend),
             address: listener.local_addr()?,
             listener,
-            max_connections: config.gateway.max_connections as usize,
+            serving: Serving {
+                max_open: config.gateway.max_connections as usize,
+                tls: Served::new(&config.gateway)?,
+                proxies: Proxies::new(&config.gateway.trusted_proxies),
+            },
             drain: config.gateway.drain,
             drain_grace: config.gateway.drain_grace,
         })
@@ -66,6 +76,12 @@ impl App {
     /// Where HTTP and WebSocket are served.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as the beginning of a URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.serving.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// What pushers and other gateways call.
@@ -77,8 +93,8 @@ impl App {
     pub fn run(self, shutdown: &Shutdown) {
         let sockets = TaskTracker::new();
         let stop = shutdown.token(Phase::StopAccepting);
-        let router = http::router(self.backend.clone(), sockets.clone(), self.max_connections);
-        let server = serve::serve(self.listener, router, self.max_connections, stop);
+        let router = http::router(self.backend.clone(), sockets.clone(), self.serving.max_open);
+        let server = serve::serve(self.listener, router, self.serving, stop);
         shutdown.tasks().spawn_critical("http", server);
         let grace = self.drain_grace;
         // `/readyz` says so by now: whoever sends connections here has the time to notice.
@@ -89,6 +105,16 @@ impl App {
             drain::run(&backend.hub, &sockets, time).await;
         });
     }
+}
+
+/// What is wrong with what the program `ws-gateway` takes from the configuration beyond the values themselves.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut faults = Served::faults(&config.gateway);
+    faults.extend(Mutual::faults(&config.tls, crate::NAME));
+    faults.extend(tls::checks::consul(&config.discovery));
+    faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
+    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    faults
 }
 
 /// The longest that a program with a gateway takes to stop.

@@ -30,6 +30,7 @@ mod metrics;
 pub mod outbox;
 pub mod password;
 pub mod problem;
+mod proxies;
 pub mod send;
 pub mod serve;
 pub mod session;
@@ -37,6 +38,9 @@ pub mod socket;
 pub mod token;
 mod trace;
 
-pub use app::{App, drain_limit, signing_keys};
+pub use app::{App, check, drain_limit, signing_keys};
 pub use backend::{Dependencies, Gateways};
 pub use metrics::describe_metrics;
+
+/// Name of the service in discovery and in certificates.
+pub const NAME: &str = "ws-gateway";

@@ -16,8 +16,9 @@ use utils::{
     discovery::Discovery,
     grpc::{self, KeyedPool, balanced},
     host::{Host, say},
+    tls::Mutual,
 };
-use ws_gateway::{App, Dependencies, signing_keys};
+use ws_gateway::{App, Dependencies, NAME, signing_keys};
 
 /// Dependencies are asked this often whether they answer.
 const PROBE: Duration = Duration::from_secs(2);
@@ -36,11 +37,12 @@ struct Args {
 
 fn main() -> ExitCode {
     let program = Program {
-        name: "ws-gateway",
+        name: NAME,
         version: env!("CARGO_PKG_VERSION"),
         admin: |config| &config.gateway.admin_listen,
         threads: Threads::Cores,
         drain_limit: ws_gateway::drain_limit,
+        check: ws_gateway::check,
     };
     run_main(program, &Args::parse().options, |config, shutdown| async move {
         start(&config, &shutdown, program.version).await
@@ -52,20 +54,27 @@ async fn start(config: &Config, shutdown: &Shutdown, version: &str) -> anyhow::R
     cache::describe_metrics();
     ws_gateway::describe_metrics();
     let gateway = &config.gateway;
+    let tls = Mutual::new(&config.tls, NAME)?;
     let listener = grpc::bind(&gateway.listen).await?;
-    let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen).await?;
+    let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen)
+        .await?
+        .tls(tls.clone());
     let discovery = Discovery::new(&config.discovery)?;
     let host = host.serve_admin(shutdown);
     let latch = |name: &str| shutdown.readiness().latch(name);
     let (db_latch, redis_latch, kafka_latch) = (latch("db-service"), latch("redis"), latch("kafka"));
 
     let instances = discovery.watch("db-service", &config.discovery.db)?;
-    let db = balanced("db-service", instances, grpc::Options::default());
-    let push =
-        balanced("pusher", discovery.watch("pusher", &config.discovery.pusher)?, grpc::Options::default());
-    let peers = KeyedPool::new("ws-gateway", PEER_DEADLINE, Duration::from_secs(300), 1_024);
+    let options = grpc::Options { tls: tls.clone(), ..grpc::Options::default() };
+    let db = balanced("db-service", instances, options.clone());
+    let push = balanced("pusher", discovery.watch("pusher", &config.discovery.pusher)?, options);
+    let peers = KeyedPool::new(NAME, PEER_DEADLINE, Duration::from_secs(300), 1_024).tls(tls);
     let cache: Arc<dyn Cache> = Arc::new(RedisCache::new(&config.redis).context("redis.url")?);
-    let kafka = KafkaConfig::new(config.kafka.brokers.clone(), "godwit-ws-gateway");
+    let kafka = KafkaConfig::with_options(
+        config.kafka.brokers.clone(),
+        "godwit-ws-gateway",
+        &config.kafka.options(),
+    )?;
     let settings = KafkaProducerConfig {
         linger_ms: u32::try_from(config.kafka.linger.as_millis()).unwrap_or(u32::MAX),
         timeout: config.kafka.produce_timeout,
@@ -93,15 +102,15 @@ async fn start(config: &Config, shutdown: &Shutdown, version: &str) -> anyhow::R
         producer: producer.clone(),
     };
     let app = App::build(config, listener, host.advertised().to_owned(), &keys, dependencies)?;
-    let address = app.address();
-    host.serve("ws-gateway", version, Routes::new(app.grpc()), &discovery, shutdown)?;
+    let url = app.url();
+    host.serve(NAME, version, Routes::new(app.grpc()), &discovery, shutdown)?;
     app.run(shutdown);
     shutdown.on(Phase::Flush, "producer", async move {
         if let Err(error) = producer.flush(FLUSH).await {
             tracing::warn!(%error, "the log was not flushed in time; what was not acknowledged may be missing");
         }
     });
-    say(format_args!("listening on http://{address}"));
+    say(format_args!("listening on {url}"));
     Ok(())
 }
 

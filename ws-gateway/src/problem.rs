@@ -8,15 +8,12 @@ use abi::{
     error::{ErrorCode, excerpt},
 };
 use axum::{
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{header, request::Parts},
     response::Response,
 };
 use serde::de::DeserializeOwned;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 use utils::problem::respond;
 
 /// There is nothing at this path.
@@ -59,6 +56,10 @@ impl FromRequestParts<Arc<Backend>> for Authorized {
     }
 }
 
+/// Where a request comes from; put in by the server that took the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
+
 /// The client's address, for limits.
 pub struct Address(pub IpAddr);
 
@@ -66,10 +67,10 @@ impl<S: Sync> FromRequestParts<S> for Address {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let ConnectInfo(address) = parts
+        let ClientAddress(address) = parts
             .extensions
-            .get::<ConnectInfo<SocketAddr>>()
+            .get()
             .ok_or_else(|| Fault::new(ErrorCode::Internal, "the connection has no address"))?;
-        Ok(Self(address.ip()))
+        Ok(Self(*address))
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! A connection that becomes a WebSocket leaves here and is the session's; the bound on those is in [`http`](crate::http).
 
-use axum::{Router, extract::ConnectInfo};
+use crate::{problem::ClientAddress, proxies::Proxies};
+use axum::Router;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
+use utils::tls::Served;
 
 /// A connection has so long to send the head of a request, the first and every further one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,10 +23,20 @@ const REST: Duration = Duration::from_millis(100);
 /// Requests in flight have so long to be answered once the server stops.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Serves until `stop`; then finishes the requests that are in flight. At most `max_open` connections speak HTTP at a time:
-/// one more is closed at once.
-pub async fn serve(listener: TcpListener, router: Router, max_open: usize, stop: CancellationToken) {
-    let (open, connections) = (Arc::new(Semaphore::new(max_open)), TaskTracker::new());
+/// How connections are taken.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// So many speak HTTP at a time: one more is closed at once.
+    pub max_open: usize,
+    /// Over TLS, with this certificate.
+    pub tls: Option<Served>,
+    /// Who is believed about a client's address.
+    pub proxies: Proxies,
+}
+
+/// Serves until `stop`; then finishes the requests that are in flight.
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving, stop: CancellationToken) {
+    let (open, connections) = (Arc::new(Semaphore::new(serving.max_open)), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -40,9 +53,10 @@ pub async fn serve(listener: TcpListener, router: Router, max_open: usize, stop:
             }
         };
         let Ok(place) = open.clone().try_acquire_owned() else { continue };
-        let connection = serve_connection(stream, address, router.clone(), stop.clone());
+        let (router, serving, stop) = (router.clone(), serving.clone(), stop.clone());
         connections.spawn(async move {
-            connection.await;
+            // Within the task: a handshake that takes its time holds up nobody but its own place.
+            take(stream, address, router, &serving, stop).await;
             drop(place);
         });
     }
@@ -60,12 +74,40 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve_connection(stream: TcpStream, address: SocketAddr, router: Router, stop: CancellationToken) {
+async fn take(
+    stream: TcpStream,
+    address: SocketAddr,
+    router: Router,
+    Serving { tls, proxies, .. }: &Serving,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps Nagle's algorithm");
     }
+    let proxies = proxies.clone();
+    let Some(tls) = tls else { return serve_connection(stream, address, proxies, router, stop).await };
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => serve_connection(stream, address, proxies, router, stop).await,
+        Err(error) => tracing::debug!(%error, "a connection did not become one of TLS"),
+    }
+}
+
+async fn serve_connection<S>(
+    stream: S,
+    address: SocketAddr,
+    proxies: Proxies,
+    router: Router,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(address));
+        let client = proxies.client(address.ip(), request.headers());
+        request.extensions_mut().insert(ClientAddress(client));
         router.clone().call(request)
     });
     let connection = http1::Builder::new()
@@ -87,71 +129,4 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, router: Router
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    async fn start(max_open: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let slow = async || tokio::time::sleep(FINISH).await;
-        let router = Router::new().route("/", get(async || "hello")).route("/slow", get(slow));
-        let mut server = tokio::task::JoinSet::new();
-        server.spawn(serve(listener, router, max_open, stop.clone()));
-        (address, stop, server)
-    }
-
-    async fn ask(stream: &mut TcpStream) -> String {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn p7_a_connection_that_says_nothing_is_closed() {
-        let (address, _stop, _server) = start(2).await;
-        let mut silent = TcpStream::connect(address).await.unwrap();
-        let begun = tokio::time::Instant::now();
-        let mut answer = Vec::new();
-        // Closed with or without a word: what counts is that it does not stay.
-        let _ = silent.read_to_end(&mut answer).await;
-        assert!(begun.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", begun.elapsed());
-    }
-
-    #[tokio::test]
-    async fn p9_who_comes_while_the_last_requests_are_answered_is_refused() {
-        let (address, stop, mut server) = start(2).await;
-        let mut last = TcpStream::connect(address).await.unwrap();
-        last.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        stop.cancel();
-        let refused = async {
-            while TcpStream::connect(address).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(FINISH / 2, refused).await.expect("it still takes connections");
-        drop(last);
-        server.join_next().await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn p7_connections_are_bounded_and_a_place_is_free_again_after_one() {
-        let (address, stop, mut server) = start(1).await;
-        let mut first = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "there was no place for it");
-        assert!(ask(&mut first).await.ends_with("hello"));
-        let mut answer = String::new();
-        while !answer.ends_with("hello") {
-            let mut third = TcpStream::connect(address).await.unwrap();
-            answer.clear();
-            let _ = third.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-            let _ = third.read_to_string(&mut answer).await;
-        }
-        stop.cancel();
-        server.join_next().await.unwrap().unwrap();
-    }
-}
+mod tests;

@@ -95,6 +95,33 @@ impl Config {
             discovery.zone.is_empty() || crate::ids::check_id("zone", &discovery.zone).is_ok(),
             "discovery.zone: must be 1 to 64 of letters, digits, '.', '_' and '-'",
         );
+        for (first, second, pair) in [
+            (&gateway.tls_certificate, &gateway.tls_key, "gateway.tls_certificate: and gateway.tls_key"),
+            (&self.kafka.tls_certificate, &self.kafka.tls_key, "kafka.tls_certificate: and kafka.tls_key"),
+        ] {
+            check(
+                first.is_empty() == second.is_empty(),
+                &format!("{pair} need each other: set both or none"),
+            );
+        }
+        let kafka = &self.kafka;
+        check(
+            kafka.sasl_username.is_empty() == kafka.sasl_password.is_empty(),
+            "kafka.sasl_username: and kafka.sasl_password need each other: set both or none",
+        );
+        check(
+            matches!(kafka.sasl_mechanism.as_str(), "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512"),
+            "kafka.sasl_mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+        );
+        check(
+            !kafka.tls_ca.is_empty() || kafka.tls_certificate.is_empty(),
+            "kafka.tls_certificate: needs kafka.tls_ca, which turns TLS on",
+        );
+        let tls = &self.tls;
+        check(
+            [&tls.ca, &tls.certificate, &tls.key].iter().all(|file| file.is_empty() == tls.ca.is_empty()),
+            "tls.ca: with tls.certificate and tls.key it makes TLS between the services: set all three or none",
+        );
         check(self.embedded.max_backlog > 0, "embedded.max_backlog: must be more than 0");
         let token = self.operator.token.expose();
         check(token.is_empty() || token.len() >= 32, "operator.token: must have at least 32 bytes");

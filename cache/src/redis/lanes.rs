@@ -9,10 +9,12 @@ use crate::{Error, Result, metrics};
 use deadpool_redis::{
     Connection, Manager, Pool, Runtime,
     redis::{
-        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-        ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection, cmd,
+        AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+        IntoConnectionInfo as _, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
+        TlsCertificates, aio::MultiplexedConnection, cmd,
     },
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     sync::{
         Arc,
@@ -79,7 +81,7 @@ impl Lanes {
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(DEADLINE))
             .set_response_timeout(Some(DEADLINE));
-        let manager = Manager::new_with_config(config.url.expose(), connection).map_err(|_| Error::Url)?;
+        let manager = Manager::new_with_config(server(config)?, connection).map_err(|_| Error::Url)?;
         let lanes = usize::try_from(config.max_connections).unwrap_or(MAX_LANES).clamp(1, MAX_LANES);
         let pool = Pool::builder(manager)
             .max_size(lanes)
@@ -154,6 +156,31 @@ impl Lanes {
             generation: lane.generation,
         })
     }
+}
+
+/// Where Redis is, and for TLS whom to believe that it is Redis.
+fn server(config: &abi::config::Redis) -> Result<ConnectionInfo> {
+    let server = config.url.expose().into_connection_info().map_err(|_| Error::Url)?;
+    if !matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Ok(server);
+    }
+    // The client of Redis takes the provider of the process. If there is one already, it is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    if config.ca.is_empty() {
+        return Ok(server);
+    }
+    let fault = |reason| Error::Ca { path: config.ca.clone(), reason };
+    let authorities = std::fs::read(&config.ca).map_err(|error| {
+        fault(format!("can't be read: {error}; name a PEM file that this program may read"))
+    })?;
+    if !matches!(CertificateDer::pem_slice_iter(&authorities).next(), Some(Ok(_))) {
+        let wanted = "has no certificate; it must have one that begins with -----BEGIN CERTIFICATE-----";
+        return Err(fault(wanted.to_owned()));
+    }
+    let files = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+    let client =
+        Client::build_with_tls(server, files).map_err(|error| fault(format!("can't be used: {error}")))?;
+    Ok(client.get_connection_info().clone())
 }
 
 /// Which run of which server this is, and under which replication id: 8 digits of each.

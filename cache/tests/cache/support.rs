@@ -92,7 +92,13 @@ pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 
 fn cache(url: &str, prefix: &str) -> RedisCache {
     let url = abi::config::Secret::new(url);
-    RedisCache::new(&abi::config::Redis { url, prefix: prefix.into(), max_connections: 2 }).unwrap()
+    RedisCache::new(&abi::config::Redis {
+        url,
+        prefix: prefix.into(),
+        max_connections: 2,
+        ..abi::config::Redis::default()
+    })
+    .unwrap()
 }
 
 /// The gateways of users, in order of their names.

@@ -17,6 +17,9 @@ pub struct Args {
         default_value = "http://127.0.0.1:7450"
     )]
     pub url: Vec<String>,
+    /// File of the authorities (PEM) that the certificate of an https:// server is checked against, in place of the system's.
+    #[arg(long, global = true, env = "GODWIT_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Write one JSON object per line.
     #[arg(long, global = true)]
     pub json: bool,

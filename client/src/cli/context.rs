@@ -4,7 +4,7 @@ use super::{
     Args, Command, Output, Usage,
     store::{Role, Store, StoredTokens},
 };
-use crate::{Client, Events, Options, Server, State, http::Api, sync::Start};
+use crate::{Client, Error, Events, Options, Server, State, Trust, http::Api, sync::Start};
 use abi::ids::{self, Conversation};
 use anyhow::Result;
 use std::fs::File;
@@ -28,7 +28,12 @@ pub(super) struct Once {
 
 impl Context {
     pub(super) fn new(args: &Args) -> Result<Self> {
-        let parse = |url: &String| Server::parse(url).map_err(|error| Usage(error.to_string()));
+        let usage = |error: Error| Usage(error.to_string());
+        let trust = args.ca.as_deref().map(Trust::file).transpose().map_err(usage)?;
+        let parse = |url: &String| {
+            let server = Server::parse(url).map_err(usage)?;
+            Ok::<_, Usage>(trust.iter().fold(server, Server::trusting))
+        };
         let servers = args.url.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let several = servers.len() > 1 && !matches!(args.command, Command::Load { .. });
         let [server, ..] = servers.as_slice() else {

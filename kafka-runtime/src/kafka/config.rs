@@ -1,5 +1,7 @@
 //! Settings of Kafka clients.
 
+use crate::address::Address;
+use crate::error::Error;
 use crate::source::{InitialOffset, QueueLimits};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -33,6 +35,20 @@ impl KafkaConfig {
     /// Without further properties.
     pub fn new(brokers: Vec<String>, client_id: impl Into<String>) -> Self {
         Self { brokers, client_id: client_id.into(), properties: Vec::new() }
+    }
+
+    /// With options of an [`Address`](crate::Address), such as `tls.ca` and `sasl.username`; empty values are left out.
+    ///
+    /// # Errors
+    /// [`Error::Address`] with every fault: options that don't go together, that this build can't do, or brokers that are none.
+    pub fn with_options(
+        brokers: Vec<String>,
+        client_id: impl Into<String>,
+        options: &[(&str, &str)],
+    ) -> Result<Self, Error> {
+        let address = Address::kafka(brokers, options)?;
+        let config = address.kafka_config()?.expect("brokers are Kafka");
+        Ok(Self { client_id: client_id.into(), ..config })
     }
 
     pub(crate) fn client(&self) -> ClientConfig {

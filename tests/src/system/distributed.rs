@@ -144,6 +144,11 @@ impl Instance {
         &self.admin
     }
 
+    /// What it was started with.
+    pub fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -50,6 +50,8 @@ pub struct OwnServers {
     /// Which of the four; empty for all.
     names: &'static [&'static str],
     consul_token: String,
+    /// Folder of the certificates, where all speak TLS.
+    tls: Option<PathBuf>,
 }
 
 impl OwnServers {
@@ -57,6 +59,9 @@ impl OwnServers {
     pub const PROXY_OFFSET: u16 = 40;
     /// Ports that a set with three brokers leaves free for its owner, counted from its first one.
     pub const FREE_PORTS: std::ops::Range<u16> = 50..100;
+
+    /// Consul's token, where all speak TLS.
+    pub const CONSUL_TOKEN: &str = "11111111-2222-3333-4444-555555555555";
 
     /// Starts all four, with one broker, and waits until each answers.
     ///
@@ -76,6 +81,17 @@ impl OwnServers {
         servers.up()
     }
 
+    /// Starts all four with TLS: a folder has the authority, `ca.pem`, and the certificate of them all, `server.pem` and
+    /// `server.key`. Consul wants [`OwnServers::CONSUL_TOKEN`].
+    ///
+    /// # Errors
+    /// With what the script said.
+    pub fn start_tls(certificates: &Path) -> Result<Self> {
+        let mut servers = Self::unstarted(Self::folder(), free_ports(20)?, 1);
+        (servers.tls, servers.consul_token) = (Some(certificates.to_owned()), Self::CONSUL_TOKEN.to_owned());
+        servers.up()
+    }
+
     /// Starts all four with three brokers on a block of ports, their data in a folder. Clients find the brokers only where
     /// a proxy has to be, see [`OwnServers::broker`].
     ///
@@ -92,7 +108,7 @@ impl OwnServers {
     }
 
     fn unstarted(data: PathBuf, base: u16, brokers: u16) -> Self {
-        Self { data, base, brokers, names: &[], consul_token: String::new() }
+        Self { data, base, brokers, names: &[], consul_token: String::new(), tls: None }
     }
 
     fn up(self) -> Result<Self> {
@@ -119,6 +135,15 @@ impl OwnServers {
     /// Where they are.
     pub fn addresses(&self) -> Servers {
         let [kafka, postgres, redis, consul, ..] = self.ports();
+        if let Some(tls) = &self.tls {
+            let options = format!("sslmode=verify-full&sslrootcert={}/ca.pem", tls.display());
+            return Servers {
+                kafka: format!("127.0.0.1:{}", kafka + 3),
+                postgres: format!("postgres://godwit:godwit@127.0.0.1:{postgres}/godwit?{options}"),
+                redis: format!("rediss://127.0.0.1:{redis}"),
+                consul: format!("https://127.0.0.1:{consul}"),
+            };
+        }
         let brokers: Vec<_> =
             (0..self.brokers).map(|number| format!("127.0.0.1:{}", kafka + number * 100)).collect();
         Servers {
@@ -152,6 +177,9 @@ impl OwnServers {
             .env("GODWIT_SERVERS_DATA", &self.data)
             .env("GODWIT_CONSUL_TOKEN", &self.consul_token)
             .env("KAFKA_NODES", self.brokers.to_string());
+        if let Some(tls) = &self.tls {
+            command.env("GODWIT_SERVERS_TLS", tls);
+        }
         if self.brokers > 1 {
             command.env("GODWIT_KAFKA_ADVERTISED_OFFSET", Self::PROXY_OFFSET.to_string());
         }

@@ -139,3 +139,52 @@ pub(crate) async fn p1_a_second_process_on_the_same_data_is_refused() -> Result<
 pub(crate) async fn a_bad_configuration_is_told_with_every_fault() -> Result<()> {
     crate::bad_configuration("godwit").await
 }
+
+pub(crate) async fn p9_keys_are_changed_and_nobody_is_logged_out() -> Result<()> {
+    const OLD: &str = "old=an-old-secret-of-more-than-32-bytes";
+    const NEW: &str = "new=a-new-secret-of-more-than-32-bytes!";
+    let folder = tempfile::tempdir()?;
+    let start = async |keys: String| {
+        let keys = format!("auth.keys={keys}");
+        let system = Embedded::start_in(folder.path().into(), &[&keys, "auth.access_token_life=1h"]).await?;
+        let world = world_over(&system);
+        anyhow::Ok((system, world))
+    };
+    let (mut system, world) = start(OLD.into()).await?;
+    let alice = world.user("alice").await?;
+    world.connect(&alice).await?;
+    stop(&mut system).await?;
+
+    // The new key is known everywhere before anything is signed with it.
+    let (mut system, world) = start(format!("{OLD},{NEW}")).await?;
+    world.connect(&alice).await.context("when the new key is known")?;
+    stop(&mut system).await?;
+
+    // It is in front: it signs, and the old one still verifies.
+    let (mut system, world) = start(format!("{NEW},{OLD}")).await?;
+    world.connect(&alice).await.context("with the token of the old key")?;
+    let refreshed = world.refresh(&alice).await?;
+    world.connect(&refreshed).await.context("with a token of the new key")?;
+    stop(&mut system).await?;
+
+    // A gateway that is one step behind.
+    let (mut system, world) = start(format!("{OLD},{NEW}")).await?;
+    world.connect(&refreshed).await.context("with a token of the new key, where the old one signs")?;
+    stop(&mut system).await?;
+
+    // Once the last token of the old key has expired, that key can go.
+    let (mut system, world) = start(NEW.into()).await?;
+    let refused = world.connect(&alice).await.err().context("the old key is still good")?;
+    ensure!(refused.to_string().contains("unauthenticated"), "{refused:#}");
+    world.connect(&refreshed).await.context("with the token of the new key")?;
+    let again = world.refresh(&refreshed).await.context("refresh tokens need no key")?;
+    world.connect(&again).await?;
+    stop(&mut system).await
+}
+
+async fn stop(system: &mut Embedded) -> Result<()> {
+    system.process().signal("TERM")?;
+    let status = system.process().ended().await?;
+    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().said().join("\n"));
+    Ok(())
+}

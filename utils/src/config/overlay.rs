@@ -129,11 +129,12 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         format!("there is no such key; {place} there are {}", keys.join(", "))
     }
 
-    pub(super) fn finish(mut self) -> Result<Loaded<T>, Faults> {
+    pub(super) fn finish(mut self, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, Faults> {
         match self.values.try_into::<T>() {
             Ok(config) => {
                 let mut together = Vec::new();
                 config.validate(&mut together);
+                together.extend(check(&config));
                 self.faults.extend(together.into_iter().map(|fault| located(&self.origins, fault)));
                 if self.faults.is_empty() {
                     return Ok(Loaded { config, origins: self.origins });

@@ -1,10 +1,14 @@
 //! As much of Consul's HTTP API as we need.
 
-use crate::Error;
+use crate::{
+    Error,
+    tls::{nobody, trust},
+};
 use abi::config::Secret;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::HeaderName};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
@@ -23,7 +27,7 @@ const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 pub(super) struct Client {
     agent: String,
     token: Option<HeaderValue>,
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// An answer, and the index of the state that it shows, for blocking queries.
@@ -34,10 +38,12 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(agent: &str, token: &Secret) -> Result<Self, Error> {
+    /// `ca` is the file of the authorities that an `https://` agent is checked against; empty for those of the system.
+    pub(super) fn new(agent: &str, ca: &str, token: &Secret) -> Result<Self, Error> {
         let wrong = || Error::Address { address: agent.to_owned() };
         let agent = agent.trim_end_matches('/');
-        super::check_address(agent.strip_prefix("http://").ok_or_else(wrong)?).map_err(|_| wrong())?;
+        let (scheme, address) = agent.split_once("://").ok_or_else(wrong)?;
+        super::check_address(address).map_err(|_| wrong())?;
         let token = match token.expose() {
             "" => None,
             text => {
@@ -49,6 +55,17 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(2)));
+        connector.enforce_http(false);
+        let trusted = match scheme {
+            "https" => trust("discovery.consul_ca", ca)?,
+            "http" => nobody(),
+            _ => return Err(wrong()),
+        };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trusted)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http = HttpClient::builder(TokioExecutor::new()).build(connector);
         Ok(Self { agent: agent.to_owned(), token, http })
     }

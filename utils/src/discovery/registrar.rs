@@ -22,6 +22,8 @@ pub struct Instance {
     pub version: String,
     /// Where it runs; may be empty.
     pub zone: String,
+    /// Whether its gRPC is over TLS.
+    pub tls: bool,
 }
 
 /// Registers an instance while it is ready, and takes it off when the process stops.
@@ -195,6 +197,10 @@ fn registration(prefix: &str, instance: &Instance) -> Result<Registration, Error
         "Check": {
             "Name": "gRPC health",
             "GRPC": address,
+            "GRPCUseTLS": instance.tls,
+            // The agent asks for health alone. Who calls an instance checks its certificate, by the service's name, which
+            // older agents can't be told.
+            "TLSSkipVerify": instance.tls,
             "Interval": "1s",
             "Timeout": "2s",
             // It registers only when ready: others need not wait for the first check.

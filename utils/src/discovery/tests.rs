@@ -47,7 +47,7 @@ fn zoned(agent: &str, prefix: &str, zone: &str) -> Discovery {
 }
 
 fn instance(address: String, zone: &str) -> Instance {
-    Instance { service: "db".into(), address, version: "1".into(), zone: zone.into() }
+    Instance { service: "db".into(), address, version: "1".into(), zone: zone.into(), tls: false }
 }
 
 fn addresses(processes: &[&Process]) -> Addresses {
@@ -227,7 +227,7 @@ async fn an_instance_that_the_agent_has_lost_registers_again() {
     process.shutdown.readiness().latch("test").ready();
     seen(&mut instances, &process.address, true).await;
 
-    let client = Client::new(&agent, &Secret::default()).unwrap();
+    let client = Client::new(&agent, "", &Secret::default()).unwrap();
     let id = format!("{prefix}-db-{}", process.address.replace(':', "-"));
     let path = format!("/v1/agent/service/deregister/{id}");
     client.put(&path, &serde_json::Value::Null, Duration::from_secs(2)).await.unwrap();
@@ -342,7 +342,7 @@ fn addresses_are_told_from_nonsense() {
     for text in ["", "db", ":80", "db:", "db:99999", "http://db:1", "u@db:1", "a b:1"] {
         assert!(check_address(text).is_err(), "{text}");
     }
-    for agent in ["consul:8500", "https://consul:8500", "http://consul"] {
-        assert!(Client::new(agent, &Secret::default()).is_err(), "{agent}");
+    for agent in ["consul:8500", "ftp://consul:8500", "http://consul"] {
+        assert!(Client::new(agent, "", &Secret::default()).is_err(), "{agent}");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     endpoint::Endpoint,
     retry::Tried,
 };
-use crate::{discovery::Instances, metrics};
+use crate::{discovery::Instances, metrics, tls::Mutual};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use rand::RngExt as _;
@@ -42,11 +42,11 @@ pub(super) struct Balance {
 }
 
 impl Balance {
-    pub(super) fn new(service: &'static str, instances: Instances) -> Self {
+    pub(super) fn new(service: &'static str, instances: Instances, tls: Option<Mutual>) -> Self {
         metrics::calls(service);
         let (sender, endpoints) = watch::channel(Endpoints::default());
         let mut follower = JoinSet::new();
-        follower.spawn(follow(service, instances, sender));
+        follower.spawn(follow(service, instances, tls, sender));
         Self { service, endpoints, _follower: Arc::new(follower) }
     }
 }
@@ -114,7 +114,12 @@ fn choose(
 
 /// Keeps the endpoints in step with the instances. Those that stay keep their connection and what is known of them;
 /// calls in flight to one that goes are not cut off.
-async fn follow(service: &'static str, mut instances: Instances, endpoints: watch::Sender<Endpoints>) {
+async fn follow(
+    service: &'static str,
+    mut instances: Instances,
+    tls: Option<Mutual>,
+    endpoints: watch::Sender<Endpoints>,
+) {
     loop {
         let addresses = instances.current();
         metrics::instances(service, addresses.len());
@@ -122,7 +127,7 @@ async fn follow(service: &'static str, mut instances: Instances, endpoints: watc
         let next = addresses.iter().filter_map(|(address, zone)| {
             let known = known.iter().find(|known| **known.endpoint.address() == **address);
             let endpoint = known.map(|known| known.endpoint.clone()).or_else(|| {
-                Endpoint::new(service, address, EJECTION)
+                Endpoint::new(service, address, EJECTION, tls.clone())
                     .inspect_err(|error| tracing::warn!(service, %error, "instance passed over"))
                     .ok()
             })?;
@@ -141,7 +146,7 @@ mod tests {
 
     fn candidates(near: &[bool]) -> Vec<Candidate> {
         let policy = Policy { after: 1, ..EJECTION };
-        let endpoint = |n| Endpoint::new("test", &format!("127.0.0.1:{}", n + 1), policy).unwrap();
+        let endpoint = |n| Endpoint::new("test", &format!("127.0.0.1:{}", n + 1), policy, None).unwrap();
         near.iter().enumerate().map(|(n, near)| Candidate { endpoint: endpoint(n), near: *near }).collect()
     }
 

@@ -4,15 +4,15 @@ use super::{
     ejection::{Ejection, Policy, State},
     load::Load,
 };
-use crate::{Error, discovery::check_address, metrics};
-use http::{Request, Response};
+use crate::{Error, discovery::check_address, metrics, tls::Mutual};
+use http::{Request, Response, Uri};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
 use tonic::{Code, Status, TimeoutExpired, body::Body, transport};
-use tower::ServiceExt as _;
+use tower::{ServiceExt as _, service_fn};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// A connection is asked whether it lives this often, idle ones too, and given up if it doesn't answer: otherwise a
@@ -41,21 +41,34 @@ struct Health {
 }
 
 impl Endpoint {
-    /// Connects when it is first called. Must be made in a runtime.
-    pub(super) fn new(service: &'static str, address: &str, policy: Policy) -> Result<Arc<Self>, Error> {
+    /// Connects when it is first called. With TLS only to who shows a certificate of this service. Must be made in a runtime.
+    pub(super) fn new(
+        service: &'static str,
+        address: &str,
+        policy: Policy,
+        tls: Option<Mutual>,
+    ) -> Result<Arc<Self>, Error> {
         check_address(address)?;
-        let channel = transport::Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| Error::Address { address: address.to_owned() })?
+        let address: Arc<str> = address.into();
+        let endpoint = transport::Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|_| Error::Address { address: address.to_string() })?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect_lazy();
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let channel = match tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => {
+                let address = address.clone();
+                let connect = move |_: Uri| tls.clone().connect(service, address.clone());
+                endpoint.connect_with_connector_lazy(service_fn(connect))
+            }
+        };
         let state = Mutex::new(Health { load: Load::default(), ejection: Ejection::new(policy) });
-        Ok(Arc::new(Self { service, address: address.into(), channel, state }))
+        Ok(Arc::new(Self { service, address, channel, state }))
     }
 
     pub(super) fn address(&self) -> &Arc<str> {

@@ -6,7 +6,7 @@ use super::{
     endpoint::Endpoint,
     into_status,
 };
-use crate::{Channel, metrics};
+use crate::{Channel, metrics, tls::Mutual};
 use http::Request;
 use std::{
     collections::HashMap,
@@ -31,6 +31,7 @@ pub struct KeyedPool {
     deadline: Duration,
     idle: Duration,
     capacity: usize,
+    tls: Option<Mutual>,
     entries: Mutex<Entries>,
 }
 
@@ -52,7 +53,14 @@ impl KeyedPool {
     pub fn new(service: &'static str, deadline: Duration, idle: Duration, capacity: usize) -> Self {
         metrics::calls(service);
         let entries = Entries { by_address: HashMap::new(), swept_at: Instant::now() };
-        Self { service, deadline, idle, capacity: capacity.max(1), entries: Mutex::new(entries) }
+        Self { service, deadline, idle, capacity: capacity.max(1), tls: None, entries: Mutex::new(entries) }
+    }
+
+    /// With TLS it talks only to who shows a certificate of the service.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// The channel to `host:port`. Calls are not retried, and are refused with `UNAVAILABLE` at once for a while after
@@ -82,7 +90,8 @@ impl KeyedPool {
 
     fn channel(&self, address: &str) -> Channel {
         // What can't be an address can't be reached either: the caller need not tell the two apart.
-        let endpoint = Endpoint::new(self.service, address, EJECTION).map_err(|error| error.to_string());
+        let endpoint = Endpoint::new(self.service, address, EJECTION, self.tls.clone())
+            .map_err(|error| error.to_string());
         BoxCloneSyncService::new(
             ServiceBuilder::new()
                 // Outermost: whatever is still an error becomes the status that says what to do.

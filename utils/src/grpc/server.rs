@@ -1,6 +1,9 @@
 //! A gRPC server with health and reflection.
 
-use crate::{Error, Readiness};
+use crate::{
+    Error, Readiness,
+    tls::{self, Mutual},
+};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,13 +32,21 @@ pub struct Server {
     routes: Routes,
     descriptors: &'static [u8],
     readiness: Readiness,
+    tls: Option<Mutual>,
 }
 
 impl Server {
     /// `descriptors`: an encoded `FileDescriptorSet` for reflection; empty for none. gRPC health says `SERVING` while
     /// `readiness` is ready.
     pub fn new(routes: Routes, descriptors: &'static [u8], readiness: Readiness) -> Self {
-        Self { routes, descriptors, readiness }
+        Self { routes, descriptors, readiness, tls: None }
+    }
+
+    /// With TLS it takes only peers that show a certificate.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Serves on a bound listener until `stop`, then lets calls in flight finish for some seconds.
@@ -55,15 +66,21 @@ impl Server {
                 .map_err(|error| Error::Descriptors(error.into()))?;
             routes = routes.add_service(reflection);
         }
-        let served = tonic::transport::Server::builder()
+        let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(MAX_STREAMS)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.clone().cancelled_owned(),
-            );
+            .add_routes(routes);
+        let stopped = stop.clone().cancelled_owned();
+        let served = async {
+            match self.tls {
+                Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), stopped).await,
+                None => {
+                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                    server.serve_with_incoming_shutdown(incoming, stopped).await
+                }
+            }
+        };
         let patience = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Dependencies, http, serve, token::Tokens};
+use crate::{Dependencies, http, proxies::Proxies, serve, token::Tokens};
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{Channel, config::Config, v1::SigningKey};
 use bytes::Bytes;
@@ -70,8 +70,9 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, sockets) = (listener.local_addr().unwrap(), TaskTracker::new());
         let router = http::router(backend, sockets.clone(), 10);
+        let serving = serve::Serving { max_open: 10, tls: None, proxies: Proxies::default() };
         let mut server = JoinSet::new();
-        server.spawn(serve::serve(listener, router, 10, CancellationToken::new()));
+        server.spawn(serve::serve(listener, router, serving, CancellationToken::new()));
         Self { address, hello, sockets, asked, answers, _server: server }
     }
 

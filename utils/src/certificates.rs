@@ -1,0 +1,88 @@
+//! Authorities and certificates for tests, of this crate and of others.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// An authority that signs certificates, all in one folder.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    folder: PathBuf,
+    /// Its own certificate.
+    pub ca: String,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// Now.
+    Now,
+    /// Now, and so many seconds more.
+    Seconds(u64),
+    /// It was until 2001.
+    Past,
+}
+
+/// Files of a certificate and of its key.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new one, whose files are `NAME.pem` and so on in the folder.
+    ///
+    /// # Panics
+    /// When the files can't be written.
+    pub fn new(folder: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().expect("ring makes keys");
+        let certificate = params.self_signed(&key).expect("it can be signed");
+        let ca = write(folder, &format!("{name}.pem"), "CERTIFICATE", certificate.der());
+        Self { issuer: Issuer::new(params, key), folder: folder.to_owned(), ca }
+    }
+
+    /// A certificate for these names or addresses; the files are named after the first. One that is there is replaced.
+    ///
+    /// # Panics
+    /// When the files can't be written, or a name is none.
+    pub fn issue(&self, names: &[&str], time: Time) -> Files {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let file = names.first().cloned().unwrap_or_default();
+        let mut params = CertificateParams::new(names).expect("names are names");
+        params.distinguished_name.push(rcgen::DnType::CommonName, &file);
+        match time {
+            Time::Now => {}
+            Time::Seconds(left) => params.not_after = (SystemTime::now() + Duration::from_secs(left)).into(),
+            Time::Past => {
+                (params.not_before, params.not_after) =
+                    (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+            }
+        }
+        let key = KeyPair::generate().expect("ring makes keys");
+        let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
+        Files {
+            certificate: write(&self.folder, &format!("{file}.pem"), "CERTIFICATE", certificate.der()),
+            key: write(&self.folder, &format!("{file}.key"), "PRIVATE KEY", key.serialized_der()),
+        }
+    }
+}
+
+/// Writes PEM, and gives the path.
+fn write(folder: &Path, name: &str, label: &str, content: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(content);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    let path = folder.join(name);
+    let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"));
+    std::fs::write(&path, pem).expect("the folder can be written");
+    path.to_string_lossy().into_owned()
+}
