@@ -138,7 +138,8 @@ async fn export_postgres(
     target: Box<dyn Write + Send>,
     despite_lag: bool,
 ) -> anyhow::Result<Summary> {
-    let kafka = KafkaConfig::new(config.kafka.brokers.clone(), "godwit-export");
+    let kafka =
+        KafkaConfig::with_options(config.kafka.brokers.clone(), "godwit-export", &config.kafka.options())?;
     let topic = KafkaArchive::new(kafka, config.kafka.topic.as_str());
     let unreachable = "Kafka can't be asked whether everything is stored";
     let held = topic.bounds().await.context(unreachable)?;
