@@ -4,10 +4,7 @@ use crate::{gateway::Gateway, tokens::GOOD};
 use axum::{Router, body::Body};
 use http::{Request, header};
 use serde_json::Value;
-use std::{
-    cell::RefCell,
-    net::Ipv4Addr,
-};
+use std::{cell::RefCell, net::Ipv4Addr};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use ws_gateway::problem::ClientAddress;
