@@ -185,7 +185,10 @@ impl<'a> Device<'a> {
             let frame = match outgoing {
                 Outgoing::Frame(frame) => *frame,
                 Outgoing::Sent { id, result } => {
-                    self.session.answered();
+                    if let Err(fault) = &result {
+                        self.session.refused(id, fault, self.now);
+                    }
+                    self.session.answered(id);
                     self.acked += usize::from(result.is_ok());
                     let frame = result.map_or_else(|fault| Frame::Error(fault.into()), Frame::Ack);
                     ServerFrame { id, frame: Some(frame) }

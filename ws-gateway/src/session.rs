@@ -1,12 +1,15 @@
 //! The state machine of a WebSocket session: typed frames and the time go in, steps come out. It has no socket, no clock and
 //! no backend, so every rule of the protocol is tested here.
 
+mod order;
+
 use crate::hub::Identity;
 use abi::{
     Fault,
     error::ErrorCode,
     v1::{ClientFrame, GetHeads, GetHistory, Hello, MarkRead, Send, client_frame::Frame},
 };
+use order::Order;
 use std::time::Duration;
 use tokio::time::Instant;
 use utils::rate::TokenBucket;
@@ -70,7 +73,7 @@ pub struct Session {
     settings: std::sync::Arc<Settings>,
     phase: Phase,
     heard_at: Instant,
-    in_flight: u32,
+    sends: Order,
     requests: TokenBucket,
 }
 
@@ -82,7 +85,7 @@ impl Session {
             phase: Phase::AwaitingHello { until: now + settings.hello_timeout },
             requests: TokenBucket::new(rate, burst, now),
             heard_at: now,
-            in_flight: 0,
+            sends: Order::default(),
             settings,
         }
     }
@@ -97,7 +100,7 @@ impl Session {
 
     /// Whether another frame may be read: with too many sends unanswered the device waits.
     pub fn can_read(&self) -> bool {
-        self.in_flight < self.settings.max_in_flight
+        self.sends.in_flight() < self.settings.max_in_flight as usize
     }
 
     /// Something arrived that is not a frame of ours, such as a WebSocket ping.
@@ -131,10 +134,10 @@ impl Session {
                 Fault::invalid("hello was said before; open another connection for another token"),
                 now,
             ),
-            (Phase::Live { .. }, Frame::Send(send)) => {
-                self.in_flight += 1;
-                Step::Send(id, send)
-            }
+            (Phase::Live { .. }, Frame::Send(send)) => match self.sends.begin(id, &send, now) {
+                Ok(()) => Step::Send(id, send),
+                Err(fault) => Step::Refuse(id, fault),
+            },
             (Phase::Live { .. }, Frame::Heads(heads)) => self.request(id, Request::Heads(heads), now),
             (Phase::Live { .. }, Frame::History(history)) => self.request(id, Request::History(history), now),
             (Phase::Live { .. }, Frame::Read(read)) => self.request(id, Request::Read(read), now),
@@ -176,9 +179,14 @@ impl Session {
         }
     }
 
+    /// A send is refused: what comes after it in its conversation must not overtake it. To be told as soon as it is known.
+    pub fn refused(&mut self, id: u32, fault: &Fault, now: Instant) {
+        self.sends.refused(id, fault, now);
+    }
+
     /// A send was answered, with an ack or an error.
-    pub fn answered(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub fn answered(&mut self, id: u32) {
+        self.sends.answered(id);
     }
 
     fn silent_until(&self) -> Instant {

@@ -164,6 +164,7 @@ impl Shell {
                 let connection = self.connection.clone().ok_or(End::Gone)?;
                 let sent: Boxed<'_, _> = Box::pin(send::send(&self.backend, &connection, id, send));
                 if let Err(fault) = sent.await {
+                    self.session.refused(id, &fault, Instant::now());
                     connection.outbox.push(Outgoing::Sent { id, result: Err(fault) });
                 }
                 Ok(())
@@ -238,14 +239,15 @@ impl Shell {
                     }
                     Outgoing::Frame(frame) => format.encode(&frame),
                     Outgoing::Sent { id, result } => {
-                        session.answered();
                         let frame = match result {
                             Ok(ack) => Frame::Ack(ack),
                             Err(fault) => {
                                 metrics::refused(fault.code);
+                                session.refused(id, &fault, Instant::now());
                                 Frame::Error(fault.into())
                             }
                         };
+                        session.answered(id);
                         format.encode(&ServerFrame { id, frame: Some(frame) })
                     }
                 };

@@ -5,7 +5,8 @@ use abi::{Channel, config::Config, v1::SigningKey};
 use bytes::Bytes;
 use cache::MemoryCache;
 use http_body_util::{BodyExt as _, Full};
-use kafka_runtime::{Health, OnDelivery, ProduceError, Producer, ProducerRecord};
+use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -16,13 +17,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{service_fn, util::BoxCloneSyncService};
 
-/// A log that nobody writes to.
-struct Unused;
+/// A log that has no room for the first record and then takes everything.
+#[derive(Default)]
+struct Log(AtomicU32);
 
 #[tonic::async_trait]
-impl Producer for Unused {
-    fn enqueue(&self, _: ProducerRecord, _: OnDelivery) -> Result<(), ProduceError> {
-        unreachable!("nothing is sent here")
+impl Producer for Log {
+    fn enqueue(&self, _: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => return Err(ProduceError::QueueFull),
+            number => on_delivery(Ok(Position { partition: 0, offset: number.into() })),
+        }
+        Ok(())
     }
 
     async fn flush(&self, _: Duration) -> Result<(), ProduceError> {
@@ -64,7 +70,7 @@ impl Gateway {
             push: yes(asked.clone(), answers.clone()),
             gateways: Arc::new(|_| unreachable!("there is no other gateway")),
             cache: Arc::new(MemoryCache::default()),
-            producer: Arc::new(Unused),
+            producer: Arc::new(Log::default()),
         };
         let backend = Arc::new(Backend::new(&config, tokens, "here:0".into(), services).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -129,4 +135,31 @@ async fn p5_an_attempt_that_its_device_gave_up_does_not_replace_the_connection_m
     assert!(hear(&mut device).await.contains("welcome"));
     say(&mut device, r#"{"id":2,"ping":{}}"#).await;
     assert!(hear(&mut device).await.contains("pong"));
+}
+
+#[tokio::test]
+async fn p3_what_was_sent_behind_a_refused_message_does_not_overtake_it() {
+    let gateway = Gateway::start().await;
+    gateway.answers.add_permits(100);
+    let mut device = gateway.connect().await;
+    assert!(hear(&mut device).await.contains("welcome"));
+    let send = |id: u32, message: &str| {
+        format!(
+            r#"{{"id":{id},"send":{{"conversation":"d:alice:bob","clientMsgId":"{message}","message":{{"text":"hi"}}}}}}"#
+        )
+    };
+    // The log refuses the first one only. The device says the second one before it can know.
+    say(&mut device, &send(2, "first")).await;
+    say(&mut device, &send(3, "second")).await;
+    for id in [2, 3] {
+        let answer = hear(&mut device).await;
+        assert!(answer.contains(&format!(r#""id":{id}"#)) && answer.contains("error"), "{answer}");
+    }
+    // It says both again, in their order.
+    say(&mut device, &send(4, "first")).await;
+    say(&mut device, &send(5, "second")).await;
+    for id in [4, 5] {
+        let answer = hear(&mut device).await;
+        assert!(answer.contains(&format!(r#""id":{id}"#)) && answer.contains("ack"), "{answer}");
+    }
 }

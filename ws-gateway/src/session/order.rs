@@ -1,0 +1,163 @@
+//! The order of what a connection sends to a conversation, through refusals.
+//!
+//! What was refused for now comes again, and what was sent behind it must not overtake it: its device did not know yet, and if the
+//! connection ends before the answer is read, it never will. So such a refusal holds the conversation for a while: what comes for it is
+//! refused as well, until the refused message itself comes again.
+
+use abi::{Fault, v1::Send};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a conversation is held: longer than an answer takes to a device, and what the device sent until then takes to here.
+const HOLD: Duration = Duration::from_secs(1);
+/// Most conversations that are held. A device that has more of them refused at once loses the order of the first ones.
+const MAX_HELD: usize = 64;
+
+/// A send on its way. Texts are kept as hashes: to take one for another costs a refusal that was not needed.
+#[derive(Debug)]
+struct Sending {
+    id: u32,
+    conversation: u64,
+    message: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    conversation: u64,
+    /// The first one that was refused.
+    message: u64,
+    until: Instant,
+    fault: Fault,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    in_flight: Vec<Sending>,
+    held: Vec<Held>,
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Order {
+    /// How many sends are unanswered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// A send has come. It is in flight until [`Self::answered`].
+    ///
+    /// # Errors
+    /// Why an earlier one of its conversation was refused, of which the device may not know yet, and how long to wait.
+    pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), Fault> {
+        let (conversation, message) = (hash(&send.conversation), hash(&send.client_msg_id));
+        if !self.held.is_empty() {
+            self.held.retain(|held| held.until > now);
+            if let Some(place) = self.held.iter().position(|held| held.conversation == conversation) {
+                let held = &self.held[place];
+                if held.message != message {
+                    return Err(Fault { retry_after: Some(held.until - now), ..held.fault.clone() });
+                }
+                self.held.swap_remove(place);
+            }
+        }
+        self.in_flight.push(Sending { id, conversation, message });
+        Ok(())
+    }
+
+    /// A send in flight is refused. May be told again.
+    pub(super) fn refused(&mut self, id: u32, fault: &Fault, now: Instant) {
+        let Some(sending) = self.in_flight.iter().find(|sending| sending.id == id) else { return };
+        let is_held = self.held.iter().any(|held| held.conversation == sending.conversation);
+        if is_held || !fault.code.is_retryable() {
+            return;
+        }
+        if self.held.len() == MAX_HELD {
+            self.held.remove(0);
+        }
+        let &Sending { conversation, message, .. } = sending;
+        self.held.push(Held { conversation, message, until: now + HOLD, fault: fault.clone() });
+    }
+
+    /// The answer to a send is being written.
+    pub(super) fn answered(&mut self, id: u32) {
+        if let Some(place) = self.in_flight.iter().position(|sending| sending.id == id) {
+            self.in_flight.remove(place);
+        }
+        if self.in_flight.is_empty() {
+            // Most connections are idle, and are to take no memory.
+            self.in_flight = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::error::ErrorCode;
+
+    fn send(conversation: &str, client_msg_id: &str) -> Send {
+        let (conversation, client_msg_id) = (conversation.into(), client_msg_id.into());
+        Send { conversation, client_msg_id, message: None }
+    }
+
+    /// Two that were sent to the conversation `c`, of which the first is refused.
+    fn refused(now: Instant) -> Order {
+        let mut order = Order::default();
+        for (id, message) in [(1, "first"), (2, "second")] {
+            order.begin(id, &send("c", message), now).unwrap();
+        }
+        order.refused(1, &Fault::unavailable("not now"), now);
+        order
+    }
+
+    #[test]
+    fn p3_what_follows_a_refusal_waits_until_the_refused_message_comes_again() {
+        let now = Instant::now();
+        let mut order = refused(now);
+        let fault = order.begin(3, &send("c", "third"), now).unwrap_err();
+        assert_eq!((fault.code, fault.retry_after), (ErrorCode::Unavailable, Some(HOLD)));
+        order.begin(4, &send("another", "third"), now).unwrap();
+        order.refused(2, &Fault::unavailable("not now"), now);
+        assert!(order.begin(5, &send("c", "second"), now).is_err(), "the first one comes before it");
+        for message in ["first", "second", "third"] {
+            order.begin(6, &send("c", message), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn p3_a_device_that_has_had_the_answer_decides_itself() {
+        let now = Instant::now();
+        let mut order = refused(now);
+        assert!(order.begin(3, &send("c", "third"), now + HOLD / 2).is_err());
+        order.begin(4, &send("c", "third"), now + HOLD).unwrap();
+    }
+
+    #[test]
+    fn what_is_refused_for_good_holds_nothing() {
+        let now = Instant::now();
+        let mut order = Order::default();
+        order.begin(1, &send("c", "first"), now).unwrap();
+        order.refused(1, &Fault::invalid("never"), now);
+        order.begin(2, &send("c", "second"), now).unwrap();
+    }
+
+    #[test]
+    fn p7_what_is_held_is_remembered_within_a_bound() {
+        let now = Instant::now();
+        let mut order = Order::default();
+        for number in 0..1_000 {
+            order.begin(number, &send(&number.to_string(), "x"), now).unwrap();
+            order.refused(number, &Fault::unavailable("not now"), now);
+            order.answered(number);
+        }
+        assert_eq!((order.held.len(), order.in_flight()), (MAX_HELD, 0));
+    }
+}
