@@ -10,8 +10,8 @@
 //!   was lost heals by itself;
 //! - everything is bounded: in memory by count, in Redis by expiry (P7).
 //!
-//! Every call is one round trip (a counter that begins takes a second one). Losing all of it costs a moment of more work: counters begin new epochs, gateways
-//! renew their routes with the next heartbeats, members are asked of the store.
+//! Every call is one round trip (a counter that begins takes a second one). Losing all of it costs a moment of more work:
+//! counters begin new epochs, gateways renew their routes with the next heartbeats, members are asked of the store.
 //!
 //! - [`memory`]: the implementation for one process.
 //! - [`redis`]: the implementation over Redis; its scripts, its connections.

@@ -2,8 +2,8 @@
 //!
 //! It owns the connections of devices and nothing else: everything durable is db-service's, everything shared is the
 //! cache's. It promises that a `send` is acknowledged only when the log has it durably (P1), that who a device is comes
-//! from its token alone and is checked before the ack (P8), that no device makes another one wait, and that an idle
-//! connection costs less than 10 KB (P7).
+//! from its token alone and is checked before the ack (P8), that nothing overtakes a message which was refused for now (P3), that
+//! no device makes another one wait, and that an idle connection without TLS costs less than 10 KB (P7).
 //!
 //! A message comes in through [`socket`], is judged by [`session`], checked and logged by [`send`](mod@send), and its ack
 //! goes out through the [`outbox`]. A delivery comes in through [`delivery`], is spread by the [`hub`], and goes out
