@@ -10,7 +10,7 @@ use abi::{
     error::ErrorCode,
     v1::{Session, SigningKey},
 };
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 
 /// `false` if the id is taken: by an account with another hash, which no retry has.
 pub(super) async fn create_user(conn: &mut PgConnection, app: &str, user: &str, hash: &str) -> Result<bool> {
@@ -125,16 +125,20 @@ async fn load(conn: &mut PgConnection, id: &str) -> Result<Option<(Session, Hash
         "SELECT id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = $1",
     );
     let Some(row) = select.bind(id).fetch_optional(conn).await? else { return Ok(None) };
-    let session = Session {
+    let hashes =
+        Hashes { current: row.try_get(4)?, previous: row.try_get(5)?, rotated_at_ms: row.try_get(6)? };
+    Ok(Some((session_of(&row)?, hashes)))
+}
+
+/// A row that begins with id, app, user and device.
+pub(super) fn session_of(row: &PgRow) -> Result<Session> {
+    Ok(Session {
         session: row.try_get(0)?,
         app: row.try_get(1)?,
         user: row.try_get(2)?,
         device: row.try_get(3)?,
         ..Session::default()
-    };
-    let hashes =
-        Hashes { current: row.try_get(4)?, previous: row.try_get(5)?, rotated_at_ms: row.try_get(6)? };
-    Ok(Some((session, hashes)))
+    })
 }
 
 /// Newest first. `fresh` becomes the first one if there is none, and nobody is faster.

@@ -2,7 +2,7 @@
 
 mod rows;
 
-use super::schema;
+use super::{accounts, schema};
 use crate::{
     error::{Error, Result},
     generation,
@@ -12,8 +12,7 @@ use crate::{
 use abi::{
     config::Db,
     v1::{
-        ExportConversation, ExportEntry, ExportMember, ExportSession, Session, SigningKey, User,
-        export_record::Record,
+        ExportConversation, ExportEntry, ExportMember, ExportSession, SigningKey, User, export_record::Record,
     },
 };
 use prost::bytes::Bytes;
@@ -117,15 +116,8 @@ async fn read_accounts(conn: &mut PgConnection, feed: &mut Feed) -> Result<()> {
     }
     let mut sessions = Cursor::of("all_sessions");
     while let Some(row) = sessions.next(conn).await? {
-        let session = Session {
-            session: row.try_get(0)?,
-            app: row.try_get(1)?,
-            user: row.try_get(2)?,
-            device: row.try_get(3)?,
-            ..Session::default()
-        };
         let session = ExportSession {
-            session: Some(session),
+            session: Some(accounts::session_of(&row)?),
             refresh_hash: bytes(&row, 4)?,
             previous_hash: bytes(&row, 5)?,
             rotated_at_ms: row.try_get(6)?,

@@ -88,17 +88,21 @@ fn load(conn: &Connection, id: &str) -> Result<Option<(Session, Hashes)>> {
         "SELECT id, app, user, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = ?",
     )?;
     let found = select.query_row([id], |row| {
-        let session = Session {
-            session: row.get(0)?,
-            app: row.get(1)?,
-            user: row.get(2)?,
-            device: row.get(3)?,
-            ..Session::default()
-        };
         let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, rotated_at_ms: row.get(6)? };
-        Ok((session, hashes))
+        Ok((session_of(row)?, hashes))
     });
     Ok(found.optional()?)
+}
+
+/// A row that begins with id, app, user and device.
+pub(super) fn session_of(row: &Row<'_>) -> rusqlite::Result<Session> {
+    Ok(Session {
+        session: row.get(0)?,
+        app: row.get(1)?,
+        user: row.get(2)?,
+        device: row.get(3)?,
+        ..Session::default()
+    })
 }
 
 /// Newest first.

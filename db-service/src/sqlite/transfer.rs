@@ -1,6 +1,6 @@
 //! The embedded store as a whole: read, filled, copied.
 
-use super::{FILE, schema};
+use super::{FILE, accounts, schema};
 use crate::{
     error::{Error, Result},
     generation,
@@ -98,15 +98,8 @@ fn read_accounts(conn: &Connection, feed: &mut Feed) -> Result<()> {
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let session = Session {
-            session: row.get(0)?,
-            app: row.get(1)?,
-            user: row.get(2)?,
-            device: row.get(3)?,
-            ..Session::default()
-        };
         let session = ExportSession {
-            session: Some(session),
+            session: Some(accounts::session_of(row)?),
             refresh_hash: row.get::<_, Vec<u8>>(4)?.into(),
             previous_hash: row.get::<_, Vec<u8>>(5)?.into(),
             rotated_at_ms: row.get(6)?,
