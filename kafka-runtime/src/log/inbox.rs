@@ -1,10 +1,12 @@
 //! The way into the log's thread: bounded, and the thread is woken at most once however much comes in.
 
 use super::config::LogTopic;
+use super::engine::Shared;
 use crate::error::Error;
 use crate::producer::{Delivery, ProduceError};
 use crate::record::ProducerRecord;
 use crate::source::{AssignedPartition, InitialOffset, Offsets};
+use std::fmt;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -24,12 +26,30 @@ pub(super) struct Append {
     pub(super) enqueued: Instant,
 }
 
-/// A consumer that is being fed.
+/// A consumer that is being fed. It leaves when this is dropped, also on the way to a consumer that has gone meanwhile.
 pub(super) struct Attached {
-    pub(super) token: u64,
+    pub(super) membership: Membership,
     pub(super) assigned: Vec<AssignedPartition>,
     /// Cancelled when it is no longer fed: it has left, or the log is closed.
     pub(super) gone: CancellationToken,
+}
+
+/// The right to be fed, which ends with this.
+pub(super) struct Membership {
+    pub(super) shared: Arc<Shared>,
+    pub(super) token: u64,
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Membership").field(&self.token).finish()
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.shared.inbox.command(Command::Detach(self.token));
+    }
 }
 
 /// Records to be written together with the offset of what they were made from.

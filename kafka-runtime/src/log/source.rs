@@ -1,7 +1,7 @@
 //! The embedded log as a [`Source`].
 
 use super::Log;
-use super::inbox::{Attached, Command, Transfer};
+use super::inbox::{Attached, Command, Membership, Transfer};
 use crate::error::Error;
 use crate::health::Health;
 use crate::record::ProducerRecord;
@@ -25,7 +25,7 @@ pub struct LogSource {
 
 #[derive(Debug, Default)]
 struct State {
-    token: Option<u64>,
+    membership: Option<Membership>,
     assigned: Option<Vec<AssignedPartition>>,
     gone: CancellationToken,
 }
@@ -67,12 +67,6 @@ impl LogSource {
         }
         Ok(written)
     }
-
-    fn detach(&self) {
-        if let Some(token) = self.state().token.take() {
-            self.log.0.shared.inbox.command(Command::Detach(token));
-        }
-    }
 }
 
 #[async_trait]
@@ -82,8 +76,8 @@ impl Source for LogSource {
         let (group, topics) = (Arc::clone(&self.group), self.topics.clone());
         let attach = Command::Attach { group, topics, initial: self.initial, reply };
         self.log.0.shared.inbox.command(attach);
-        let Attached { token, assigned, gone } = attached.await.map_err(|_| Error::Closed)??;
-        *self.state() = State { token: Some(token), assigned: Some(assigned), gone };
+        let Attached { membership, assigned, gone } = attached.await.map_err(|_| Error::Closed)??;
+        *self.state() = State { membership: Some(membership), assigned: Some(assigned), gone };
         Ok(())
     }
 
@@ -116,16 +110,10 @@ impl Source for LogSource {
     }
 
     async fn close(&self) {
-        self.detach();
+        self.state().membership = None;
     }
 
     fn health(&self) -> Health {
         crate::Producer::health(&self.log)
-    }
-}
-
-impl Drop for LogSource {
-    fn drop(&mut self) {
-        self.detach();
     }
 }

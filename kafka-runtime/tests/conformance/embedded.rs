@@ -5,6 +5,7 @@ use crate::support::{Handled, Running, consumer, enqueue, eventually, expected, 
 use kafka_runtime::{
     Error, Event, HandlerError, Health, Log, Outcome, ProduceError, Producer, ProducerRecord, Source,
 };
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -173,6 +174,19 @@ async fn a_second_process_or_consumer_is_refused() {
     assert!(matches!(second.start().await, Err(Error::Attached { .. })));
     drop(first);
     second.start().await.expect("the first one has left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_is_killed_as_it_begins_leaves_the_group_free() {
+    let backend = Embedded::new();
+    let first = backend.source();
+    {
+        let mut start = pin!(first.start());
+        assert!(futures_util::poll!(&mut start).is_pending());
+        // What was asked of the log before this has been answered after it.
+        backend.log().send(record("a", "1")).await.unwrap();
+    }
+    backend.source().start().await.expect("the first one has left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

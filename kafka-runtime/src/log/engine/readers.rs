@@ -1,7 +1,7 @@
 //! Consumers of the log: who is fed, from where, and catching up by SQL.
 
 use super::super::config::LogTopic;
-use super::super::inbox::{Attached, Command};
+use super::super::inbox::{Attached, Command, Membership};
 use super::super::topics::{Feed, Reader, Topic};
 use super::{CHUNK, Commit, Engine, PROBE_EVERY};
 use crate::error::Error;
@@ -20,10 +20,9 @@ impl Engine {
         for command in std::mem::take(&mut self.commands) {
             match command {
                 Command::Attach { group, topics, initial, reply } => {
-                    // The consumer may be gone already; then nobody would ever detach.
-                    if let Err(Ok(Attached { token, .. })) = reply.send(self.attach(&group, &topics, initial))
-                    {
-                        self.detach(token);
+                    // The consumer may be gone already; the next one, in this very round perhaps, is not to find it here.
+                    if let Err(Ok(gone)) = reply.send(self.attach(&group, &topics, initial)) {
+                        self.detach(gone.membership.token);
                     }
                 }
                 Command::Transact(transfer) => self.transfers.push(transfer),
@@ -119,7 +118,8 @@ impl Engine {
             }
             topic.readers.push(Reader { token, group: Arc::clone(group), _gone: Arc::clone(&guard), feeds });
         }
-        Ok(Attached { token, assigned, gone })
+        let membership = Membership { shared: Arc::clone(&self.shared), token };
+        Ok(Attached { membership, assigned, gone })
     }
 
     fn detach(&mut self, token: u64) {
