@@ -16,6 +16,10 @@ use tokio::sync::oneshot;
 /// must not block. It is called as well when the producer goes away.
 pub type OnDelivery = Box<dyn FnOnce(Result<Position, ProduceError>) + Send>;
 
+/// After a record was given up nothing is taken for so long, so that whoever sent it hears of that before something newer is
+/// written: longer than a thread waits for its turn.
+pub(crate) const NOTICE: Duration = Duration::from_millis(100);
+
 /// Why a record was not confirmed. After [`TimedOut`](Self::TimedOut), [`Unavailable`](Self::Unavailable) and
 /// [`Closed`](Self::Closed) it may be in the log all the same when the log is Kafka.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +27,7 @@ pub enum ProduceError {
     /// As many records are waiting as may.
     #[error("the queue to the log is full")]
     QueueFull,
-    /// The log did not take it in time.
+    /// The log did not take it in time, or one that was to be written before it.
     #[error("the log did not take the record in time")]
     TimedOut,
     /// It is larger than a record may be.
@@ -72,8 +76,10 @@ impl ProduceError {
 #[async_trait]
 pub trait Producer: Send + Sync + 'static {
     /// Takes a record without waiting. When this returns `Ok`, `on_delivery` is called exactly once, `Ok` there meaning
-    /// that the log has the record durably; when it returns an error, `on_delivery` is dropped uncalled. Records of one
-    /// key are written in the order of the calls.
+    /// that the log has the record durably; when it returns an error, `on_delivery` is dropped uncalled.
+    ///
+    /// Records of one key are written in the order of the calls. When one is given up that was taken, so is all that is taken
+    /// behind it until its callback was called: a sender that hears of it and sends both again keeps the order.
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError>;
 
     /// Waits until nothing is in flight, or fails with [`ProduceError::TimedOut`] after `deadline`.

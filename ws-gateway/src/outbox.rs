@@ -62,6 +62,8 @@ impl Outgoing {
 struct State {
     queue: VecDeque<Outgoing>,
     bytes: usize,
+    /// A refusal waits of which the connection's task does not know.
+    refused: bool,
     close: Option<Fault>,
     waker: Option<Waker>,
 }
@@ -95,7 +97,22 @@ impl Outbox {
 
     /// Adds something to write. After [`Self::close`] it is dropped: the device catches up.
     pub fn push(&self, outgoing: Outgoing) {
+        self.add(self.state(), outgoing);
+    }
+
+    /// Adds that a send that was in flight is refused. The session hears of it when it is drained.
+    pub fn push_refusal(&self, id: u32, fault: Fault) {
         let mut state = self.state();
+        state.refused = true;
+        self.add(state, Outgoing::Sent { id, result: Err(fault) });
+    }
+
+    /// Whether a send in flight was refused of which the session has not heard yet.
+    pub fn has_refusal(&self) -> bool {
+        self.state().refused
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, outgoing: Outgoing) {
         if state.close.is_some() {
             return;
         }
@@ -136,6 +153,7 @@ impl Outbox {
             return Poll::Pending;
         }
         state.bytes = 0;
+        state.refused = false;
         Poll::Ready(Drained { frames: mem::take(&mut state.queue), close: state.close.clone() })
     }
 
@@ -180,6 +198,19 @@ mod tests {
         let drained = poll_fn(|cx| outbox.poll_drain(cx)).await;
         assert!(drained.frames.is_empty());
         assert_eq!(drained.close.unwrap().code, ErrorCode::TooSlow);
+    }
+
+    #[tokio::test]
+    async fn p3_a_refusal_is_known_until_it_is_drained_also_when_nobody_will_write_it() {
+        let outbox = Outbox::new(1_000);
+        assert!(!outbox.has_refusal());
+        outbox.push_refusal(1, Fault::unavailable("not now"));
+        assert!(outbox.has_refusal());
+        assert_eq!(poll_fn(|cx| outbox.poll_drain(cx)).await.frames.len(), 1);
+        assert!(!outbox.has_refusal());
+        outbox.close(Fault::new(ErrorCode::GoingAway, "drain"));
+        outbox.push_refusal(2, Fault::unavailable("not now"));
+        assert!(outbox.has_refusal());
     }
 
     #[tokio::test]

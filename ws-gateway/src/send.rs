@@ -44,18 +44,18 @@ pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Sen
         client_msg_id: entry.client_msg_id,
     };
     let outbox = connection.outbox.clone();
-    let on_delivery = Box::new(move |delivered: Result<Position, _>| {
-        let result = match delivered {
-            Ok(position) => {
-                metrics::acknowledged();
-                trace::logged(logging, position);
-                spans.finish();
-                Ok(ack)
-            }
-            Err(error) => Err(not_logged(&error)),
-        };
-        outbox.push(Outgoing::Sent { id, result });
+    let on_delivery = Box::new(move |delivered: Result<Position, _>| match delivered {
+        Ok(position) => {
+            metrics::acknowledged();
+            trace::logged(logging, position);
+            spans.finish();
+            outbox.push(Outgoing::Sent { id, result: Ok(ack) });
+        }
+        Err(error) => outbox.push_refusal(id, not_logged(&error)),
     });
+    if connection.outbox.has_refusal() {
+        return Err(Fault::unavailable("a message before it could not be logged; try again"));
+    }
     backend.producer().enqueue(record, on_delivery).map_err(|error| not_logged(&error))
 }
 

@@ -83,7 +83,8 @@ pub struct KafkaProducerConfig {
     pub linger_ms: u32,
     /// Requests per broker that may be unanswered, at most 5: more would break the order.
     pub max_in_flight: u32,
-    /// A record that is not confirmed by then is answered [`TimedOut`](crate::ProduceError::TimedOut).
+    /// A record that is not confirmed by then is answered [`TimedOut`](crate::ProduceError::TimedOut), and so is all that waits
+    /// with it; then a new client begins.
     pub timeout: Duration,
     /// `none`, `gzip`, `lz4`, `snappy` or `zstd`.
     pub compression: String,
@@ -122,7 +123,8 @@ impl KafkaProducerConfig {
             .set("partitioner", "murmur2_random")
             .set("linger.ms", self.linger_ms.to_string())
             .set("max.in.flight.requests.per.connection", self.max_in_flight.clamp(1, 5).to_string())
-            .set("message.timeout.ms", self.timeout.as_millis().max(1).to_string())
+            // Never: the producer gives records up itself, in order.
+            .set("message.timeout.ms", "0")
             .set("compression.type", &self.compression)
             .set("queue.buffering.max.messages", self.max_queued.to_string())
             .set("queue.buffering.max.kbytes", (self.max_queued_bytes / 1024).max(1).to_string())

@@ -1,30 +1,38 @@
 //! The producer: idempotent, acks from all in-sync replicas, one callback per record.
 //!
 //! A supervisor thread owns the life of the client: it asks the brokers whether they are there for as long as that is not
-//! known, and replaces a client that has failed for good (an idempotent producer that was fenced, say). It also drops
-//! clients, which must not happen on the thread that calls callbacks.
+//! known, and replaces a client that has failed for good (an idempotent producer that was fenced, say) or that holds a record
+//! for longer than it may. It also drops clients, which must not happen on the thread that calls callbacks.
+//!
+//! The client itself gives no record up: it would go on to write what was enqueued behind it, and the retry of the first would
+//! come too late. So all that a client holds is given up together, and nothing new is taken until that was told.
+
+mod ages;
 
 use super::config::{KafkaConfig, KafkaProducerConfig};
 use super::errors;
 use crate::error::Error;
 use crate::health::{Health, HealthCell};
 use crate::metrics::Produced;
-use crate::producer::{Delivery, InFlight, OnDelivery, ProduceError, Producer};
+use crate::producer::{Delivery, InFlight, NOTICE, OnDelivery, ProduceError, Producer};
 use crate::record::{Position, ProducerRecord};
+use ages::{Age, Ages};
 use async_trait::async_trait;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// So long a client may take to answer what it is made to give up.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Writes records to Kafka. Dropping it answers what is in flight with [`ProduceError::Closed`];
 /// [`flush`](Producer::flush) first.
@@ -64,7 +72,16 @@ struct Context {
     status: Arc<Status>,
     health: Arc<HealthCell>,
     supervisor: SyncSender<Signal>,
+    ages: Ages,
     fatal: AtomicBool,
+    /// It holds a record for longer than it may.
+    expired: AtomicBool,
+}
+
+/// A record that a client holds.
+struct Held {
+    delivery: Delivery,
+    age: Age,
 }
 
 impl Context {
@@ -82,6 +99,8 @@ impl Context {
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
                     if self.status.closing.load(Ordering::SeqCst) {
                         ProduceError::Closed
+                    } else if self.expired.load(Ordering::SeqCst) {
+                        ProduceError::TimedOut
                     } else {
                         ProduceError::Unavailable { reason: "the client was replaced".into() }
                     }
@@ -106,9 +125,11 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Delivery>;
+    type DeliveryOpaque = Box<Held>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, held: Box<Held>) {
+        let Held { delivery, age } = *held;
+        self.ages.end(age);
         let outcome = self.outcome(result);
         if outcome.is_ok() {
             self.health.ready();
@@ -133,6 +154,7 @@ impl KafkaProducer {
         let supervisor_of = Supervisor {
             shared: Arc::clone(&shared),
             config: config.client(kafka),
+            timeout: config.timeout,
             supervisor: supervisor.clone(),
         };
         let client = supervisor_of.client().map_err(Error::Client)?;
@@ -149,13 +171,15 @@ impl Shared {
         std::mem::replace(&mut *self.client.write().unwrap_or_else(PoisonError::into_inner), client)
     }
 
-    fn send(&self, record: &ProducerRecord, delivery: Box<Delivery>) -> Result<(), ProduceError> {
+    fn send(&self, record: &ProducerRecord, delivery: Delivery) -> Result<(), ProduceError> {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner);
         let Some(client) = &*client else {
             delivery.forget();
             return Err(ProduceError::Unavailable { reason: "the client is being replaced".into() });
         };
-        let mut message = BaseRecord::with_opaque_to(&record.topic, delivery)
+        let ages = &client.context().ages;
+        let age = ages.begin();
+        let mut message = BaseRecord::with_opaque_to(&record.topic, Box::new(Held { delivery, age }))
             .key(&record.key[..])
             .payload(&record.payload[..]);
         if !record.headers.is_empty() {
@@ -165,7 +189,8 @@ impl Shared {
             }));
         }
         client.send(message).map_err(|(error, message)| {
-            message.delivery_opaque.forget();
+            ages.end(age);
+            message.delivery_opaque.delivery.forget();
             if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
                 client.context().fatal();
             }
@@ -179,7 +204,7 @@ impl Producer for KafkaProducer {
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
         let status = &self.shared.status;
         status.in_flight.begin(1);
-        self.shared.send(&record, Box::new(Delivery::new(on_delivery))).inspect_err(|error| {
+        self.shared.send(&record, Delivery::new(on_delivery)).inspect_err(|error| {
             status.in_flight.end(1);
             status.produced.failed(error);
         })
@@ -209,6 +234,8 @@ impl Drop for KafkaProducer {
 struct Supervisor {
     shared: Arc<Shared>,
     config: ClientConfig,
+    /// A record may be held for so long.
+    timeout: Duration,
     supervisor: SyncSender<Signal>,
 }
 
@@ -218,33 +245,74 @@ impl Supervisor {
             status: Arc::clone(&self.shared.status),
             health: Arc::clone(&self.shared.health),
             supervisor: self.supervisor.clone(),
+            ages: Ages::default(),
             fatal: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
         };
         ThreadedProducer::from_config_and_context(&self.config, context)
     }
 
     fn run(self, signals: &mpsc::Receiver<Signal>) {
+        let older_every = Ages::step(self.timeout);
+        let (mut older_at, mut probe_at) = (Instant::now() + older_every, Instant::now() + PROBE_EVERY);
         while !self.shared.status.closing.load(Ordering::SeqCst) {
-            match signals.recv_timeout(PROBE_EVERY) {
+            let wait = older_at.min(probe_at).saturating_duration_since(Instant::now());
+            match signals.recv_timeout(wait) {
                 Ok(Signal::Fatal) => self.renew(),
                 Ok(Signal::Close) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => self.look_after(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if older_at <= Instant::now() {
+                self.grow_older();
+                older_at = Instant::now() + older_every;
+            }
+            if probe_at <= Instant::now() {
+                self.look_after();
+                probe_at = Instant::now() + PROBE_EVERY;
             }
         }
         // Purges what waits, and so answers it.
         drop(self.shared.replace(None));
     }
 
-    fn renew(&self) {
-        tracing::error!("the kafka producer failed for good, making a new one");
-        // The old one answers what it had in flight as it is dropped, after the new one is in place.
-        let old = match self.client() {
-            Ok(client) => self.shared.replace(Some(client)),
-            Err(error) => {
-                tracing::error!(%error, "cannot make a kafka producer, trying again");
-                self.shared.replace(None)
-            }
+    fn grow_older(&self) {
+        let is_too_old = |client: &ThreadedProducer<Context>| {
+            let context = client.context();
+            let is_too_old = context.ages.grow_older().is_err();
+            context.expired.store(is_too_old, Ordering::SeqCst);
+            is_too_old
         };
+        let expired = self
+            .shared
+            .client
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(is_too_old);
+        if expired {
+            tracing::error!(timeout = ?self.timeout, "kafka did not take a record in time, giving up all that wait");
+            self.renew();
+        }
+    }
+
+    /// Replaces the client. What the old one holds is answered before the new one takes anything.
+    #[expect(clippy::disallowed_methods, reason = "this thread waits for nothing else")]
+    fn renew(&self) {
+        tracing::warn!("making a new kafka producer");
+        // Made first: it connects meanwhile.
+        let new = self.client().inspect_err(|error| {
+            tracing::error!(%error, "cannot make a kafka producer, trying again");
+        });
+        let old = self.shared.replace(None);
+        if let Some(old) = &old {
+            old.purge(PurgeConfig::default().queue().inflight());
+            if let Err(error) = old.flush(PURGE_TIMEOUT) {
+                tracing::error!(%error, "the old kafka producer does not give all of its records up");
+            }
+            thread::sleep(NOTICE);
+        }
+        self.shared.replace(new.ok());
+        // Ends its connections, for which nobody has to wait.
         drop(old);
     }
 
@@ -254,8 +322,10 @@ impl Supervisor {
             drop(client);
             return self.renew();
         };
-        // While all is well, confirmed records are proof enough; when they stop, errors say so.
-        if !self.shared.health.is_ready() && client.client().fetch_metadata(None, PROBE_TIMEOUT).is_ok() {
+        // While all is well, confirmed records are proof enough; when they stop, errors say so. What waits tells by itself, and must
+        // not grow old unseen while this waits.
+        let asks = !self.shared.health.is_ready() && client.in_flight_count() == 0;
+        if asks && client.client().fetch_metadata(None, PROBE_TIMEOUT).is_ok() {
             self.shared.health.ready();
         }
     }

@@ -43,7 +43,8 @@ pub struct LogConfig {
     pub max_queued: usize,
     /// Most bytes that wait to be written.
     pub max_queued_bytes: usize,
-    /// A record that is not being written by then is answered [`TimedOut`](crate::ProduceError::TimedOut).
+    /// A record that is not being written by then is answered [`TimedOut`](crate::ProduceError::TimedOut), and so is all of its
+    /// topic that waits behind it.
     pub produce_timeout: Duration,
     /// Largest record: key, payload and headers.
     pub max_record_bytes: usize,

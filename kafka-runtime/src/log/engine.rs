@@ -135,25 +135,24 @@ impl Engine {
         for append in self.incoming.drain(..) {
             self.topics[append.topic].held.push_back(append);
         }
-        let mut expired = Vec::new();
+        let mut given_up = Vec::new();
         let config = &self.shared.config;
         let now = Instant::now();
         for topic in self.topics.iter_mut().filter(|topic| !topic.held.is_empty()) {
-            let mut room = topic.room(config.max_backlog);
-            while let Some(append) = topic.held.pop_front() {
-                if now.duration_since(append.enqueued) > config.produce_timeout {
-                    expired.push(append);
-                } else if room > 0 {
-                    room -= 1;
-                    self.batch.push(append);
-                } else {
-                    topic.held.push_front(append);
-                    break;
-                }
+            let is_late = |oldest: &Append| now.duration_since(oldest.enqueued) > config.produce_timeout;
+            if topic.held.front().is_some_and(is_late) {
+                topic.give_up(ProduceError::TimedOut, now);
             }
+            if let Some(reason) = topic.gives_up(now) {
+                given_up.push((topic.held.drain(..).collect(), reason));
+            }
+            let room = topic.room(config.max_backlog).min(topic.held.len());
+            self.batch.extend(topic.held.drain(..room));
             topic.metrics.held.set(topic.held.len() as f64);
         }
-        self.answer(expired, |_| Err(ProduceError::TimedOut));
+        for (appends, reason) in given_up {
+            self.answer(appends, |_| Err(reason.clone()));
+        }
     }
 
     /// Writes everything in one transaction. When that fails, offsets and trimming are tried without the records: they are
@@ -172,6 +171,9 @@ impl Engine {
             let reason = describe(error);
             self.fail_tied_commits(&reason);
             let reason = ProduceError::Unavailable { reason };
+            for append in &batch {
+                self.topics[append.topic].give_up(reason.clone(), Instant::now());
+            }
             self.answer(batch, |_| Err(reason.clone()));
             if !self.commits.is_empty() || !trims.is_empty() {
                 result = self.transaction(at, false, &trims);

@@ -6,10 +6,12 @@ use super::db::Db;
 use super::inbox::Append;
 use crate::error::Error;
 use crate::metrics::Backlog;
+use crate::producer::{NOTICE, ProduceError};
 use crate::record::{Record, TopicPartition};
 use crate::source::Queue;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 use tokio_util::sync::DropGuard;
 
 pub(super) struct Partition {
@@ -86,6 +88,8 @@ pub(super) struct Topic {
     pub(super) readers: Vec<Reader>,
     /// Records that wait until the consumer has caught up, in order.
     pub(super) held: VecDeque<Append>,
+    /// Records that come until then are given up too, for this reason.
+    given_up: Option<(Instant, ProduceError)>,
     pub(super) metrics: Backlog,
 }
 
@@ -108,7 +112,27 @@ impl Topic {
         let partitions = ids.into_iter().enumerate().map(open).collect::<Result<_, _>>()?;
         let metrics = Backlog::new(&config.name);
         let (name, trim) = (Arc::clone(&config.name), config.trim);
-        Ok(Self { name, trim, partitions, readers: Vec::new(), held: VecDeque::new(), metrics })
+        Ok(Self {
+            name,
+            trim,
+            partitions,
+            readers: Vec::new(),
+            held: VecDeque::new(),
+            given_up: None,
+            metrics,
+        })
+    }
+
+    /// A record is given up: what is behind it must not overtake it when it is sent again, so it is given up as well until who
+    /// sent them has heard of it.
+    pub(super) fn give_up(&mut self, reason: ProduceError, now: Instant) {
+        self.given_up = Some((now + NOTICE, reason));
+    }
+
+    /// Why what is held now is given up, if it is.
+    pub(super) fn gives_up(&mut self, now: Instant) -> Option<ProduceError> {
+        self.given_up.take_if(|(until, _)| *until <= now);
+        self.given_up.as_ref().map(|(_, reason)| reason.clone())
     }
 
     /// Records that the slowest consumer has not done. Without a consumer there is no backlog.

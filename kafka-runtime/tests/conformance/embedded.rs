@@ -62,10 +62,34 @@ async fn appends_wait_while_the_consumer_is_behind_and_late_ones_are_never_writt
 
     blocked.store(false, Ordering::SeqCst);
     handled.reach(50).await;
-    backend.log().send(record("a", "last")).await.expect("there is room again");
+    eventually("there is room again", async || backend.log().send(record("a", "last")).await.is_ok()).await;
     handled.reach(51).await;
     running.stop().await;
     assert_eq!(handled.payloads(), [vec!["first".into()], expected("a", 49), vec!["last".into()]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_what_waits_behind_a_record_that_is_given_up_is_given_up_too() {
+    let backend = Embedded::with(|config| {
+        config.max_backlog = 1;
+        config.produce_timeout = Duration::from_millis(500);
+    });
+    let (blocked, handled) = (Arc::new(AtomicBool::new(true)), Handled::default());
+    let running = blocked_by_the_first_record(&backend, &handled, &blocked).await;
+    let first = enqueue(backend.log(), record("a", "1"));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let second = enqueue(backend.log(), record("a", "2"));
+    assert_eq!(first.await.unwrap(), Err(ProduceError::TimedOut));
+    blocked.store(false, Ordering::SeqCst);
+    assert_eq!(second.await.unwrap(), Err(ProduceError::TimedOut), "though its own time had not run out");
+    let sent_before_the_answer_was_read = backend.log().send(record("a", "3")).await;
+    assert_eq!(sent_before_the_answer_was_read, Err(ProduceError::TimedOut));
+    for number in ["1", "2", "3"] {
+        eventually("it is taken", async || backend.log().send(record("a", number)).await.is_ok()).await;
+    }
+    handled.reach(4).await;
+    running.stop().await;
+    assert_eq!(handled.payloads(), ["first", "1", "2", "3"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,8 +132,11 @@ async fn a_full_disk_refuses_whole_records_and_recovers() {
     handled.reach(acknowledged.len()).await;
     assert_eq!(handled.payloads(), acknowledged, "what was refused is not in the log");
     eventually("the log is ready again", async || backend.log().ready()).await;
-    let position = backend.log().send(record("a", "after")).await.unwrap();
-    assert_eq!(position.offset, acknowledged.len() as i64, "offsets have no gap");
+    eventually("it takes records", async || match backend.log().send(record("a", "after")).await {
+        Ok(position) => position.offset == acknowledged.len() as i64,
+        Err(_) => false,
+    })
+    .await;
     handled.reach(acknowledged.len() + 1).await;
     running.stop().await;
 }

@@ -176,8 +176,8 @@ pub struct Send {
     pub client_msg_id: Id,
     /// When it was given to the device. Sends of one device to one conversation are in this order in the ledger.
     pub began: Millis,
-    /// Whether the protocol promises its place among the device's sends: not for one of several on the wire of which
-    /// one had to be repeated.
+    /// Whether the protocol promises its place among the device's sends: not for one that another device sends as well, and not
+    /// for one that was refused for good after a first attempt.
     pub ordered: bool,
     /// The user has no right to send it: it has to be refused.
     pub forbidden: bool,

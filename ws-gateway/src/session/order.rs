@@ -20,6 +20,8 @@ const MAX_HELD: usize = 64;
 #[derive(Debug)]
 struct Sending {
     id: u32,
+    /// Counts the sends of the connection.
+    number: u64,
     conversation: u64,
     message: u64,
 }
@@ -29,6 +31,7 @@ struct Held {
     conversation: u64,
     /// The first one that was refused.
     message: u64,
+    number: u64,
     until: Instant,
     fault: Fault,
 }
@@ -36,6 +39,7 @@ struct Held {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Order {
+    sends: u64,
     in_flight: Vec<Sending>,
     held: Vec<Held>,
 }
@@ -62,28 +66,35 @@ impl Order {
             self.held.retain(|held| held.until > now);
             if let Some(place) = self.held.iter().position(|held| held.conversation == conversation) {
                 let held = &self.held[place];
-                if held.message != message {
+                let is_before =
+                    |other: &Sending| other.conversation == conversation && other.number < held.number;
+                if held.message != message || self.in_flight.iter().any(is_before) {
                     return Err(Fault { retry_after: Some(held.until - now), ..held.fault.clone() });
                 }
                 self.held.swap_remove(place);
             }
         }
-        self.in_flight.push(Sending { id, conversation, message });
+        self.sends += 1;
+        self.in_flight.push(Sending { id, number: self.sends, conversation, message });
         Ok(())
     }
 
     /// A send in flight is refused. May be told again.
     pub(super) fn refused(&mut self, id: u32, fault: &Fault, now: Instant) {
         let Some(sending) = self.in_flight.iter().find(|sending| sending.id == id) else { return };
-        let is_held = self.held.iter().any(|held| held.conversation == sending.conversation);
-        if is_held || !fault.code.is_retryable() {
+        if !fault.code.is_retryable() {
             return;
         }
-        if self.held.len() == MAX_HELD {
+        let &Sending { conversation, message, number, .. } = sending;
+        if let Some(place) = self.held.iter().position(|held| held.conversation == conversation) {
+            if self.held[place].number <= number {
+                return;
+            }
+            self.held.remove(place);
+        } else if self.held.len() == MAX_HELD {
             self.held.remove(0);
         }
-        let &Sending { conversation, message, .. } = sending;
-        self.held.push(Held { conversation, message, until: now + HOLD, fault: fault.clone() });
+        self.held.push(Held { conversation, message, number, until: now + HOLD, fault: fault.clone() });
     }
 
     /// The answer to a send is being written.
@@ -129,6 +140,24 @@ mod tests {
         assert!(order.begin(5, &send("c", "second"), now).is_err(), "the first one comes before it");
         for message in ["first", "second", "third"] {
             order.begin(6, &send("c", message), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn p3_refusals_that_come_in_another_order_hold_the_first_message() {
+        let now = Instant::now();
+        let mut order = Order::default();
+        for (id, message) in [(1, "first"), (2, "second")] {
+            order.begin(id, &send("c", message), now).unwrap();
+        }
+        order.refused(2, &Fault::unavailable("no room"), now);
+        order.answered(2);
+        assert!(order.begin(3, &send("c", "second"), now).is_err(), "what becomes of the first is not known");
+        order.refused(1, &Fault::unavailable("not now"), now);
+        order.answered(1);
+        assert!(order.begin(4, &send("c", "second"), now).is_err());
+        for message in ["first", "second"] {
+            order.begin(5, &send("c", message), now).unwrap();
         }
     }
 

@@ -4,10 +4,15 @@ use std::time::Instant;
 
 /// Brokers inside librdkafka, which answer as they are told.
 fn mocked() -> KafkaProducer {
+    mocked_with(KafkaProducerConfig::default().timeout)
+}
+
+fn mocked_with(timeout: Duration) -> KafkaProducer {
     let mut kafka = KafkaConfig::new(vec!["unused:1".into()], "mocked");
     let properties = [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")];
     kafka.properties = properties.map(|(name, value)| (name.into(), value.into())).into();
-    KafkaProducer::new(&kafka, KafkaProducerConfig::default()).expect("the settings are valid")
+    let config = KafkaProducerConfig { timeout, ..KafkaProducerConfig::default() };
+    KafkaProducer::new(&kafka, config).expect("the settings are valid")
 }
 
 fn record(n: usize) -> ProducerRecord {
@@ -37,6 +42,43 @@ async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_
     };
     assert_eq!(position.offset, 0, "a new client has new mocked brokers, so this is one");
     producer.flush(Duration::from_secs(1)).await.expect("nothing is left unanswered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_what_waits_behind_a_record_that_is_given_up_is_given_up_too() {
+    let producer = Arc::new(mocked_with(Duration::from_secs(1)));
+    producer.send(record(0)).await.expect("the mock takes records");
+    let broker = |up: bool| {
+        let client = producer.shared.client.read().expect("nobody panicked");
+        let cluster = client.as_ref()?.client().mock_cluster()?;
+        match up {
+            true => cluster.broker_up(1).ok(),
+            false => cluster.broker_down(1).ok(),
+        }
+    };
+    broker(false).expect("it is mocked");
+    let (outcome, first) = tokio::sync::oneshot::channel();
+    let same = Arc::clone(&producer);
+    let on_delivery = move |result| {
+        let behind = same.enqueue(record(3), Box::new(|_| ()));
+        drop(outcome.send((result, behind)));
+    };
+    producer.enqueue(record(1), Box::new(on_delivery)).expect("there is room");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let second = producer.send(record(2));
+    let brokers_return = async {
+        let first = first.await.expect("it is answered");
+        broker(true);
+        first
+    };
+    let ((first, behind), second) = tokio::join!(brokers_return, second);
+    assert_eq!(first, Err(ProduceError::TimedOut));
+    assert_eq!(second, Err(ProduceError::TimedOut), "though its own time had not run out");
+    assert!(matches!(behind, Err(ProduceError::Unavailable { .. })), "{behind:?}");
+    let until = Instant::now() + Duration::from_secs(20);
+    while producer.send(record(1)).await.is_err() {
+        assert!(Instant::now() < until, "the new client works");
+    }
 }
 
 #[test]

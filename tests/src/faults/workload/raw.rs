@@ -111,9 +111,7 @@ impl Device {
                     Left::Lost(Some(error))
                 }
             };
-            for send in self.lanes.reset() {
-                self.seat.book.unordered(send);
-            }
+            self.lanes.reset();
             self.catch_up.disconnected();
             match left {
                 Left::Stopped => return,
@@ -373,11 +371,7 @@ impl Session<'_> {
         let jitter = Duration::from_millis(random.random_range(100..400));
         let until = Instant::now() + fault.retry_after.unwrap_or(jitter);
         match asked {
-            Asked::Send(job) if fault.code.is_retryable() => {
-                for send in lanes.retry(&job, until) {
-                    seat.book.unordered(send);
-                }
-            }
+            Asked::Send(job) if fault.code.is_retryable() => lanes.retry(&job, until),
             Asked::Send(job) => {
                 let at_once = lanes.done(&job);
                 if !at_once {

@@ -71,26 +71,21 @@ impl Lanes {
         self.depth > 1
     }
 
-    /// A message was refused for now: its conversation waits. Gives the messages whose order is lost by that.
-    pub(super) fn retry(&mut self, job: &Job, until: Instant) -> Vec<u32> {
-        let Some(lane) = self.lanes.get_mut(&job.conversation) else { return Vec::new() };
-        let lost = lane.on_wire();
+    /// A message was refused for now: its conversation waits.
+    pub(super) fn retry(&mut self, job: &Job, until: Instant) {
+        let Some(lane) = self.lanes.get_mut(&job.conversation) else { return };
         lane.held = Some(until);
         for outgoing in lane.outgoing.iter_mut().filter(|outgoing| outgoing.job.send == job.send) {
             outgoing.on_wire = false;
         }
-        lost
     }
 
-    /// The connection is gone: all is to be sent again. Gives the messages whose order is lost by that.
-    pub(super) fn reset(&mut self) -> Vec<u32> {
-        let mut lost = Vec::new();
+    /// The connection is gone: all is to be sent again.
+    pub(super) fn reset(&mut self) {
         for lane in self.lanes.values_mut() {
-            lost.extend(lane.on_wire());
             lane.held = None;
             lane.outgoing.iter_mut().for_each(|outgoing| outgoing.on_wire = false);
         }
-        lost
     }
 
     /// All that was not answered for good.
@@ -100,24 +95,13 @@ impl Lanes {
 }
 
 impl Lane {
-    /// The messages on the wire, if there are several: what becomes of one may put it behind the others.
-    fn on_wire(&self) -> Vec<u32> {
-        let on_wire: Vec<_> = self
-            .outgoing
-            .iter()
-            .filter(|outgoing| outgoing.on_wire)
-            .map(|outgoing| outgoing.job.send)
-            .collect();
-        if on_wire.len() > 1 { on_wire } else { Vec::new() }
-    }
-
     fn next(&mut self, now: Instant, depth: usize) -> Option<Job> {
         if self.held.is_some_and(|until| until > now) {
             return None;
         }
         let on_wire = self.outgoing.iter().filter(|outgoing| outgoing.on_wire).count();
         let next = self.outgoing.iter_mut().find(|outgoing| !outgoing.on_wire)?;
-        // What is sent again goes alone, so that it is not overtaken once more.
+        // Before something is sent again it is known what became of all behind it.
         if on_wire >= depth || (next.tries > 0 && on_wire > 0) {
             return None;
         }
@@ -142,29 +126,33 @@ mod tests {
         (0..3).for_each(|send| lanes.push(job(send)));
         assert_eq!(lanes.next(now).unwrap().send, 0);
         assert!(lanes.next(now).is_none());
-        assert!(lanes.retry(&job(0), now + Duration::from_secs(1)).is_empty());
+        lanes.retry(&job(0), now + Duration::from_secs(1));
         assert!(lanes.next(now).is_none(), "it waits");
         let later = now + Duration::from_secs(2);
         assert_eq!(lanes.next(later).unwrap().send, 0);
         assert!(!lanes.done(&job(0)), "that was the second attempt");
         assert_eq!(lanes.next(later).unwrap().send, 1);
-        assert!(lanes.reset().is_empty());
+        lanes.reset();
         assert_eq!(lanes.next(later).unwrap().send, 1);
     }
 
     #[test]
-    fn several_on_the_wire_lose_their_order_with_a_refusal_or_the_connection() {
+    fn several_on_the_wire_are_sent_again_in_order_when_all_are_answered() {
         let (now, mut lanes) = (Instant::now(), Lanes::new(2));
         (0..3).for_each(|send| lanes.push(job(send)));
         lanes.next(now).unwrap();
         lanes.next(now).unwrap();
         assert!(lanes.next(now).is_none());
-        assert_eq!(lanes.retry(&job(0), now), [0, 1]);
-        assert!(lanes.next(now).is_none(), "the refused one goes alone");
-        assert!(lanes.done(&job(1)));
+        lanes.retry(&job(0), now);
+        assert!(lanes.next(now).is_none(), "the other is not answered");
+        lanes.retry(&job(1), now);
         assert_eq!(lanes.next(now).unwrap().send, 0);
-        assert_eq!(lanes.next(now).unwrap().send, 2);
-        assert_eq!(lanes.reset(), [0, 2]);
-        assert_eq!(lanes.unsent().collect::<Vec<_>>(), [0, 2]);
+        assert!(lanes.next(now).is_none(), "what is sent again goes alone");
+        lanes.reset();
+        assert_eq!(lanes.next(now).unwrap().send, 0);
+        assert!(!lanes.done(&job(0)));
+        assert_eq!(lanes.next(now).unwrap().send, 1);
+        assert_eq!(lanes.next(now).unwrap().send, 2, "it was never sent");
+        assert_eq!(lanes.unsent().collect::<Vec<_>>(), [1, 2]);
     }
 }
