@@ -28,6 +28,12 @@ struct Arguments {
     /// Only a rolling restart of every service under the load generator.
     #[arg(long)]
     rolling: bool,
+    /// With --rolling: start as the programs in this folder, of another version; become this build, and then the other again.
+    #[arg(long, value_name = "FOLDER", requires = "rolling")]
+    from: Option<PathBuf>,
+    /// With --from: not back.
+    #[arg(long, requires = "from")]
+    one_way: bool,
     /// Only compares once more what a run has kept in this folder.
     #[arg(long, value_name = "FOLDER")]
     recheck: Option<PathBuf>,
@@ -72,7 +78,8 @@ fn run(arguments: Arguments) -> Result<bool> {
     let runtime = tokio::runtime::Runtime::new()?;
     let run = async {
         if arguments.rolling {
-            let kept = rolling::run(&folder, &arguments.set, say).await?;
+            let rollout = rolling::Rollout { from: arguments.from, one_way: arguments.one_way };
+            let kept = rolling::run(&folder, &arguments.set, &rollout, say).await?;
             std::fs::remove_dir_all(&folder)?;
             return Ok(kept);
         }

@@ -13,7 +13,7 @@ use super::{
     store::StoreView,
 };
 use crate::{
-    process::Process,
+    process::{self, Process},
     system::{Instance, OwnServers},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -48,6 +48,24 @@ struct Member {
     instance: Option<Instance>,
 }
 
+/// The programs of the services: those of this build, or in a folder, of another version.
+#[derive(Clone, Copy, Debug)]
+pub enum Programs<'a> {
+    /// Of this build.
+    Own,
+    /// In a folder.
+    In(&'a Path),
+}
+
+impl Programs<'_> {
+    fn file(self, program: &str) -> Result<PathBuf> {
+        match self {
+            Self::Own => process::path(program),
+            Self::In(folder) => Ok(folder.join(program)),
+        }
+    }
+}
+
 impl Cluster {
     /// Partitions of the topic of messages.
     pub const PARTITIONS: u32 = 4;
@@ -56,7 +74,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If one does not become ready; with what it said.
-    pub async fn start(folder: &Path, settings: &[String]) -> Result<Self> {
+    pub async fn start(folder: &Path, settings: &[String], programs: Programs<'_>) -> Result<Self> {
         let logs = folder.join("logs");
         std::fs::create_dir_all(&logs)?;
         let servers = block_in_place(|| OwnServers::start_proxied(folder.join("servers")))?;
@@ -64,7 +82,7 @@ impl Cluster {
         let (servers, starting) = (Arc::new(servers), JoinSet::new());
         let mut cluster = Self { members, links, gateways, schema, logs, servers, starting };
         for member in &mut cluster.members {
-            member.start(&cluster.logs).await?;
+            member.start(&cluster.logs, programs).await?;
         }
         for member in &cluster.members {
             member.ready().await?;
@@ -117,17 +135,17 @@ impl Cluster {
         self.members.len()
     }
 
-    /// Ends a service as an upgrade does, starts it again, and waits until it is ready. Gives its name.
+    /// Ends a service as an upgrade does, starts it again, perhaps of another version, and waits until it is ready. Gives its name.
     ///
     /// # Errors
     /// If it does not end in order, or does not come back.
-    pub async fn restart(&mut self, member: usize) -> Result<String> {
+    pub async fn restart(&mut self, member: usize, programs: Programs<'_>) -> Result<String> {
         let member = self.members.get_mut(member).context("no such service")?;
         let process = member.process()?;
         process.signal("TERM")?;
         let status = process.ended().await?;
         ensure!(status.code() == Some(0), "{} ended with {status} when it was told to stop", member.name());
-        member.start(&self.logs).await?;
+        member.start(&self.logs, programs).await?;
         member.ready().await?;
         Ok(member.name())
     }
@@ -203,7 +221,7 @@ impl Breakable for Cluster {
             }
             (Action::Roll, _) => {
                 for member in 0..self.members.len() {
-                    self.restart(member).await?;
+                    self.restart(member, Programs::Own).await?;
                 }
             }
             (Action::Kill, Part::Server(_)) => self.run(&["kill", &self.target(fault)]).await?,
@@ -223,7 +241,7 @@ impl Breakable for Cluster {
         match (action, part) {
             (Action::Kill, Part::Service(program)) => {
                 let logs = self.logs.clone();
-                self.member(program, target)?.start(&logs).await?;
+                self.member(program, target)?.start(&logs, Programs::Own).await?;
             }
             (Action::Pause, Part::Service(program)) => {
                 self.member(program, target)?.process()?.signal("CONT")?;
@@ -254,7 +272,7 @@ impl Breakable for Cluster {
                 let said = instance.process().said();
                 let last = said.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>();
                 ended.push(format!("{} ended by itself with {status}: {}", member.name(), last.join(" / ")));
-                member.start(&self.logs).await?;
+                member.start(&self.logs, Programs::Own).await?;
             }
         }
         Ok(ended)
@@ -267,8 +285,10 @@ impl Member {
     }
 
     /// Starts it, without waiting until it is ready: what it needs may be away.
-    async fn start(&mut self, logs: &Path) -> Result<()> {
-        let mut instance = Instance::start_unready(self.program, self.settings.clone(), &self.listen).await?;
+    async fn start(&mut self, logs: &Path, programs: Programs<'_>) -> Result<()> {
+        let file = programs.file(self.program)?;
+        let mut instance =
+            Instance::start_of(&file, self.program, self.settings.clone(), &self.listen).await?;
         instance.process().keep(&logs.join(format!("{}-{}.log", self.program, self.number)))?;
         self.instance = Some(instance);
         Ok(())

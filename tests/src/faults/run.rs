@@ -2,7 +2,7 @@
 
 use super::{
     checker::{self, Verdict},
-    cluster::Cluster,
+    cluster::{Cluster, Programs},
     fault::Breakable,
     ledger::Ledger,
     nemesis::{self, Story},
@@ -103,7 +103,7 @@ pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<bool>
 async fn distributed(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
     let mut programs = vec![HEARTBEAT.to_owned()];
     programs.extend(settings.set.iter().cloned());
-    let mut cluster = Cluster::start(&settings.folder, &programs).await?;
+    let mut cluster = Cluster::start(&settings.folder, &programs, Programs::Own).await?;
     say("2 ws-gateway, 2 consumer, 2 db-service, 2 pusher; 3 kafka brokers, postgres, redis, consul");
     let options = Options { rate: settings.rate, partitions: Cluster::PARTITIONS, ..Options::default() };
     let gateways = cluster.gateways();

@@ -1,9 +1,13 @@
 //! The four services, two instances of each, on real servers.
 
 use super::{CHEAP, Servers, System, address, set_arguments, unique};
-use crate::{eventually, http, process::Process};
+use crate::{
+    eventually, http,
+    process::{self, Process},
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
+use std::{path::Path, process::Command};
 
 /// The four programs.
 pub const DISTRIBUTED_PROGRAMS: [&str; 4] = ["db-service", "pusher", "consumer", "ws-gateway"];
@@ -123,6 +127,19 @@ impl Instance {
     /// # Errors
     /// If it does not say; with what it said.
     pub async fn start_unready(program: &'static str, settings: Vec<String>, listen: &str) -> Result<Self> {
+        Self::start_of(&process::path(program)?, program, settings, listen).await
+    }
+
+    /// The same with a program in a file, which may be of another version.
+    ///
+    /// # Errors
+    /// If it does not say; with what it said.
+    pub async fn start_of(
+        file: &Path,
+        program: &'static str,
+        settings: Vec<String>,
+        listen: &str,
+    ) -> Result<Self> {
         let section = match program {
             "ws-gateway" => "gateway",
             "db-service" => "db",
@@ -134,7 +151,9 @@ impl Instance {
             format!("gateway.listen={listen}"),
         ];
         let all = own.iter().chain(&settings).map(String::as_str);
-        let mut process = Process::start(program, set_arguments(all))?;
+        let mut command = Command::new(file);
+        command.args(set_arguments(all));
+        let mut process = Process::spawn(program, command)?;
         let admin = address(&process.line("admin on ").await?)?;
         Ok(Self { program, settings, process, admin, gateway: None })
     }
