@@ -35,7 +35,7 @@ pub fn describe_metrics() {
     describe_histogram!("godwit_kafka_runtime_handler_seconds", "How long calls of a handler took.");
     describe_gauge!(
         "godwit_kafka_runtime_lag_records",
-        "Records of a Kafka partition that the group has not read yet."
+        "Records of a Kafka partition that the group has not committed as done."
     );
     describe_gauge!(
         "godwit_kafka_runtime_log_backlog_records",
@@ -167,7 +167,7 @@ pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
     counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(count);
 }
 
-/// Records of a Kafka partition that the group has not read yet.
+/// Records of a Kafka partition that the group has not committed as done.
 pub(crate) fn lag(topic: &str, partition: i32) -> Gauge {
     gauge!("godwit_kafka_runtime_lag_records", "topic" => topic.to_owned(), "partition" => partition.to_string())
 }
