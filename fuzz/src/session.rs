@@ -186,7 +186,7 @@ impl<'a> Device<'a> {
                 Outgoing::Frame(frame) => *frame,
                 Outgoing::Sent { id, result } => {
                     if let Err(fault) = &result {
-                        self.session.refused(id, fault, self.now);
+                        self.session.refused(id, fault);
                     }
                     self.session.answered(id);
                     self.acked += usize::from(result.is_ok());
@@ -208,6 +208,7 @@ impl<'a> Device<'a> {
             };
             assert_eq!(read, frame);
         }
+        self.session.written(self.now);
         count
     }
 

@@ -180,8 +180,23 @@ impl Session {
     }
 
     /// A send is refused: what comes after it in its conversation must not overtake it. To be told as soon as it is known.
-    pub fn refused(&mut self, id: u32, fault: &Fault, now: Instant) {
-        self.sends.refused(id, fault, now);
+    pub fn refused(&mut self, id: u32, fault: &Fault) {
+        self.sends.refused(id, fault);
+    }
+
+    /// Whether [`Self::written`] and [`Self::was_busy`] need to be told.
+    pub fn is_holding(&self) -> bool {
+        self.sends.is_holding()
+    }
+
+    /// The answers that it was told of are written.
+    pub fn written(&mut self, now: Instant) {
+        self.sends.written(now);
+    }
+
+    /// For so long nothing was read, because something else was done.
+    pub fn was_busy(&mut self, time: Duration) {
+        self.sends.was_busy(time);
     }
 
     /// A send was answered, with an ack or an error.

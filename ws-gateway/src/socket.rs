@@ -159,12 +159,21 @@ impl Shell {
     }
 
     async fn perform(&mut self, step: Step) -> Result<(), End> {
+        let begun = self.session.is_holding().then(Instant::now);
+        let performed = self.perform_at_once(step).await;
+        if let Some(begun) = begun {
+            self.session.was_busy(begun.elapsed());
+        }
+        performed
+    }
+
+    async fn perform_at_once(&mut self, step: Step) -> Result<(), End> {
         match step {
             Step::Send(id, send) => {
                 let connection = self.connection.clone().ok_or(End::Gone)?;
                 let sent: Boxed<'_, _> = Box::pin(send::send(&self.backend, &connection, id, send));
                 if let Err(fault) = sent.await {
-                    self.session.refused(id, &fault, Instant::now());
+                    self.session.refused(id, &fault);
                     connection.outbox.push(Outgoing::Sent { id, result: Err(fault) });
                 }
                 Ok(())
@@ -228,6 +237,7 @@ impl Shell {
         let patience = self.backend.session.heartbeat * 5 / 2;
         let (socket, session, format) = (&mut self.socket, &mut self.session, self.format);
         let frames = drained.frames;
+        let begun = session.is_holding().then(Instant::now);
         let written = async {
             let mut deliveries = Vec::new();
             for outgoing in frames {
@@ -243,7 +253,7 @@ impl Shell {
                             Ok(ack) => Frame::Ack(ack),
                             Err(fault) => {
                                 metrics::refused(fault.code);
-                                session.refused(id, &fault, Instant::now());
+                                session.refused(id, &fault);
                                 Frame::Error(fault.into())
                             }
                         };
@@ -254,6 +264,12 @@ impl Shell {
                 socket.feed(message).await?;
             }
             socket.flush().await?;
+            if let Some(begun) = begun {
+                session.was_busy(begun.elapsed());
+            }
+            if session.is_holding() {
+                session.written(Instant::now());
+            }
             delivered(deliveries);
             Ok::<_, axum::Error>(())
         };

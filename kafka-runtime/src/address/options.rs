@@ -310,9 +310,12 @@ pub(super) static OPTIONS: &[AddressOption] = &[
     kafka("produce.in_flight", "1", "Requests per broker that may be unanswered, at most 5.", |s, v| {
         put(&mut s.in_flight, number(v, 1, 5))
     }),
-    both("produce.timeout", "5s", "A record that is not confirmed by then has timed out, and all that waits with it.", |s, v| {
-        put(&mut s.produce_timeout, duration(v))
-    }),
+    both(
+        "produce.timeout",
+        "5s",
+        "A record that is not confirmed by then has timed out, and all that waits with it.",
+        |s, v| put(&mut s.produce_timeout, duration(v)),
+    ),
     kafka("produce.compression", "none", "`none`, `gzip`, `lz4`, `snappy` or `zstd`.", |s, v| {
         put(&mut s.compression, choice(v, &["none", "gzip", "lz4", "snappy", "zstd"]))
     }),

@@ -63,6 +63,8 @@ impl Transactor {
         let mut config = producer.client(&source.kafka);
         config
             .set("transactional.id", format!("{}-{member}", source.group))
+            // A record that is given up takes the transaction with it.
+            .set("message.timeout.ms", producer.timeout.as_millis().to_string())
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         Self { consumer, config, producer: None, in_doubt: HashSet::new() }
     }

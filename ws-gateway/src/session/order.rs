@@ -1,8 +1,8 @@
 //! The order of what a connection sends to a conversation, through refusals.
 //!
 //! What was refused for now comes again, and what was sent behind it must not overtake it: its device did not know yet, and if the
-//! connection ends before the answer is read, it never will. So such a refusal holds the conversation for a while: what comes for it is
-//! refused as well, until the refused message itself comes again.
+//! connection ends before the answer is read, it never will. So such a refusal holds the conversation: what comes for it is refused as
+//! well, until the refused message itself comes again, or the device has had the answer for a while.
 
 use abi::{Fault, v1::Send};
 use std::{
@@ -11,7 +11,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a conversation is held: longer than an answer takes to a device, and what the device sent until then takes to here.
+/// How long a conversation is held after the refusal was written: longer than an answer takes to a device, and what the device sent until
+/// then takes to here. Time in which nothing was read does not count.
 const HOLD: Duration = Duration::from_secs(1);
 /// Most conversations that are held. A device that has more of them refused at once loses the order of the first ones.
 const MAX_HELD: usize = 64;
@@ -32,7 +33,8 @@ struct Held {
     /// The first one that was refused.
     message: u64,
     number: u64,
-    until: Instant,
+    /// Unknown until the refusal is written.
+    until: Option<Instant>,
     fault: Fault,
 }
 
@@ -63,7 +65,7 @@ impl Order {
     pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), Fault> {
         let (conversation, message) = (hash(&send.conversation), hash(&send.client_msg_id));
         if !self.held.is_empty() {
-            self.held.retain(|held| held.until > now);
+            self.held.retain(|held| held.until.is_none_or(|until| until > now));
             if let Some(place) = self.held.iter().position(|held| held.conversation == conversation) {
                 let held = &self.held[place];
                 let is_before =
@@ -80,7 +82,7 @@ impl Order {
     }
 
     /// A send in flight is refused. May be told again.
-    pub(super) fn refused(&mut self, id: u32, fault: &Fault, now: Instant) {
+    pub(super) fn refused(&mut self, id: u32, fault: &Fault) {
         let Some(sending) = self.in_flight.iter().find(|sending| sending.id == id) else { return };
         if !fault.code.is_retryable() {
             return;
@@ -94,7 +96,27 @@ impl Order {
         } else if self.held.len() == MAX_HELD {
             self.held.remove(0);
         }
-        self.held.push(Held { conversation, message, number, until: now + HOLD, fault: fault.clone() });
+        self.held.push(Held { conversation, message, number, until: None, fault: fault.clone() });
+    }
+
+    /// Whether a conversation is held, so that [`Self::written`] and [`Self::was_busy`] matter.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// All that was [`Self::answered`] is written.
+    pub(super) fn written(&mut self, now: Instant) {
+        for held in &mut self.held {
+            let is_answered = !self.in_flight.iter().any(|sending| sending.number == held.number);
+            if held.until.is_none() && is_answered {
+                held.until = Some(now + HOLD);
+            }
+        }
+    }
+
+    /// Nothing was read for so long.
+    pub(super) fn was_busy(&mut self, time: Duration) {
+        self.held.iter_mut().filter_map(|held| held.until.as_mut()).for_each(|until| *until += time);
     }
 
     /// The answer to a send is being written.
@@ -124,7 +146,7 @@ mod tests {
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(1, &Fault::unavailable("not now"), now);
+        order.refused(1, &Fault::unavailable("not now"));
         order
     }
 
@@ -134,7 +156,7 @@ mod tests {
         let mut order = refused(now);
         assert_eq!(order.begin(3, &send("c", "third"), now), Err(Fault::unavailable("not now")));
         order.begin(4, &send("another", "third"), now).unwrap();
-        order.refused(2, &Fault::unavailable("not now"), now);
+        order.refused(2, &Fault::unavailable("not now"));
         assert!(order.begin(5, &send("c", "second"), now).is_err(), "the first one comes before it");
         for message in ["first", "second", "third"] {
             order.begin(6, &send("c", message), now).unwrap();
@@ -148,10 +170,10 @@ mod tests {
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(2, &Fault::unavailable("no room"), now);
+        order.refused(2, &Fault::unavailable("no room"));
         order.answered(2);
         assert!(order.begin(3, &send("c", "second"), now).is_err(), "what becomes of the first is not known");
-        order.refused(1, &Fault::unavailable("not now"), now);
+        order.refused(1, &Fault::unavailable("not now"));
         order.answered(1);
         assert!(order.begin(4, &send("c", "second"), now).is_err());
         for message in ["first", "second"] {
@@ -163,8 +185,22 @@ mod tests {
     fn p3_a_device_that_has_had_the_answer_decides_itself() {
         let now = Instant::now();
         let mut order = refused(now);
-        assert!(order.begin(3, &send("c", "third"), now + HOLD / 2).is_err());
-        order.begin(4, &send("c", "third"), now + HOLD).unwrap();
+        assert!(order.begin(3, &send("c", "third"), now + HOLD * 9).is_err(), "nothing is written yet");
+        order.answered(1);
+        order.written(now + HOLD);
+        assert!(order.begin(3, &send("c", "third"), now + HOLD * 3 / 2).is_err());
+        order.begin(4, &send("c", "third"), now + HOLD * 2).unwrap();
+    }
+
+    #[test]
+    fn p3_what_was_sent_before_the_answer_is_held_however_late_it_is_read() {
+        let now = Instant::now();
+        let mut order = refused(now);
+        order.answered(1);
+        order.written(now);
+        order.was_busy(HOLD * 5);
+        assert!(order.begin(3, &send("c", "third"), now + HOLD * 5).is_err());
+        order.begin(4, &send("c", "third"), now + HOLD * 6).unwrap();
     }
 
     #[test]
@@ -172,7 +208,7 @@ mod tests {
         let now = Instant::now();
         let mut order = Order::default();
         order.begin(1, &send("c", "first"), now).unwrap();
-        order.refused(1, &Fault::invalid("never"), now);
+        order.refused(1, &Fault::invalid("never"));
         order.begin(2, &send("c", "second"), now).unwrap();
     }
 
@@ -182,7 +218,7 @@ mod tests {
         let mut order = Order::default();
         for number in 0..1_000 {
             order.begin(number, &send(&number.to_string(), "x"), now).unwrap();
-            order.refused(number, &Fault::unavailable("not now"), now);
+            order.refused(number, &Fault::unavailable("not now"));
             order.answered(number);
         }
         assert_eq!((order.held.len(), order.in_flight()), (MAX_HELD, 0));
