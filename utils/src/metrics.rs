@@ -77,7 +77,7 @@ pub(crate) fn instances(service: &'static str, known: usize) {
     gauge!("godwit_utils_known_instances", "service" => service).set(known as f64);
 }
 
-/// A server with TLS, `gateway` or `grpc`, takes connections from now on.
+/// A server, `gateway` or `grpc`, takes connections from now on, with TLS or without.
 pub(crate) fn handshakes(server: &'static str) {
     counter!("godwit_utils_tls_handshakes_failed_total", "server" => server).increment(0);
 }

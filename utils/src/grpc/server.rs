@@ -71,6 +71,7 @@ impl Server {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(MAX_STREAMS)
             .add_routes(routes);
+        crate::metrics::handshakes("grpc");
         let stopped = stop.clone().cancelled_owned();
         let served = async {
             match self.tls {

@@ -29,7 +29,6 @@ pub(crate) fn incoming(
     listener: TcpListener,
     tls: Mutual,
 ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
-    crate::metrics::handshakes("grpc");
     TcpListenerStream::new(listener)
         .map(move |accepted| {
             let tls = tls.clone();

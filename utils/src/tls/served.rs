@@ -22,6 +22,7 @@ impl Served {
     /// # Errors
     /// Every fault of the files.
     pub fn new(config: &abi::config::Gateway) -> Result<Option<Self>, Error> {
+        crate::metrics::handshakes("gateway");
         if config.tls_certificate.is_empty() || config.tls_key.is_empty() {
             return Ok(None);
         }
@@ -29,7 +30,6 @@ impl Served {
         let key = Named::new("gateway.tls_key", &config.tls_key);
         // Made once: sessions that began before the certificate changed can still be resumed.
         let tickets = Ticketer::new().map_err(|error| Error::Tls { faults: vec![error.to_string()] })?;
-        crate::metrics::handshakes("gateway");
         let files = vec![certificate.clone(), key.clone()];
         let config = Reload::new(files, move || {
             let certified = files::certified(&certificate, &key)?;

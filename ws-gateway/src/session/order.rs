@@ -61,7 +61,7 @@ impl Order {
     /// A send has come. It is in flight until [`Self::answered`].
     ///
     /// # Errors
-    /// Why an earlier one of its conversation was refused, of which the device may not know yet.
+    /// Why an earlier one of its conversation was refused, of which the device may not know yet, and how long to wait.
     pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), Fault> {
         let (conversation, message) = (hash(&send.conversation), hash(&send.client_msg_id));
         if !self.held.is_empty() {
@@ -71,7 +71,8 @@ impl Order {
                 let is_before =
                     |other: &Sending| other.conversation == conversation && other.number < held.number;
                 if held.message != message || self.in_flight.iter().any(is_before) {
-                    return Err(held.fault.clone());
+                    let wait = held.until.map_or(HOLD, |until| until - now);
+                    return Err(Fault { retry_after: Some(wait), ..held.fault.clone() });
                 }
                 self.held.swap_remove(place);
             }
@@ -134,6 +135,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::error::ErrorCode;
 
     fn send(conversation: &str, client_msg_id: &str) -> Send {
         let (conversation, client_msg_id) = (conversation.into(), client_msg_id.into());
@@ -154,7 +156,8 @@ mod tests {
     fn p3_what_follows_a_refusal_waits_until_the_refused_message_comes_again() {
         let now = Instant::now();
         let mut order = refused(now);
-        assert_eq!(order.begin(3, &send("c", "third"), now), Err(Fault::unavailable("not now")));
+        let fault = order.begin(3, &send("c", "third"), now).unwrap_err();
+        assert_eq!((fault.code, fault.retry_after), (ErrorCode::Unavailable, Some(HOLD)));
         order.begin(4, &send("another", "third"), now).unwrap();
         order.refused(2, &Fault::unavailable("not now"));
         assert!(order.begin(5, &send("c", "second"), now).is_err(), "the first one comes before it");
