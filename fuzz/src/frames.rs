@@ -5,16 +5,12 @@ use axum::extract::ws::Message;
 use prost::Message as _;
 use ws_gateway::codec::Format;
 
-/// A negative int32, of which a frame has one at most, has ten bytes as protobuf writes it, and may come in five; the length in
-/// front of what it is in may take one more.
-const MOST_GROWN: usize = 6;
-
 /// A binary frame.
 pub fn proto(data: &[u8]) {
     let message = Message::Binary(data.to_vec().into());
     match Format::Proto.decode(&message) {
         Ok(frame) => {
-            assert!(frame.encoded_len() <= data.len() + MOST_GROWN, "a frame has grown from {data:?}");
+            crate::has_not_grown(data.len(), frame.encoded_len());
             is_the_same_in_both(&frame);
         }
         Err(fault) => crate::is_fault(&fault),

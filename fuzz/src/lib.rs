@@ -42,6 +42,12 @@ pub fn is_fault(fault: &Fault) {
     assert_eq!((told.code, &told.message), (fault.code, &fault.message));
 }
 
+/// Checks that what was `read` from so many bytes is `written` in no more than twice as many: a negative int32 or enum has ten bytes as
+/// protobuf writes it, and may come in five; all else becomes shorter, if anything.
+pub fn has_not_grown(read: usize, written: usize) {
+    assert!(written <= 2 * read, "{read} bytes have grown to {written}");
+}
+
 /// Splits the next part off: its length in two bytes, then the part. What is missing is cut.
 pub fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk::<2>()?;

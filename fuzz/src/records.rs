@@ -15,7 +15,7 @@ pub fn payload(data: &[u8]) {
         Err(fault) => return crate::is_fault(&fault),
     };
     let payload = record::encode(&entry);
-    assert!(payload.len() <= data.len(), "an entry has grown");
+    crate::has_not_grown(data.len(), payload.len());
     assert_eq!(record::decode(&payload).as_ref(), Ok(&entry));
     let key = record::key(&entry.app, &entry.conversation);
     assert_eq!(key, format!("{}/{}", entry.app, entry.conversation));

@@ -67,7 +67,7 @@ impl Device {
             Err(error) => return crate::is_sentence(&error.to_string()),
         };
         let written = frame.encode_to_vec();
-        assert!(written.len() <= bytes.len(), "a frame has grown");
+        crate::has_not_grown(bytes.len(), written.len());
         assert_eq!(codec::decode(written.into()).expect("what was written can be read"), frame);
         // JSON has no name for a value of a later version.
         if let Ok(json) = serde_json::to_string(&frame) {
