@@ -111,18 +111,34 @@ async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
     drop_schema(&store).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p6_calls_that_gave_up_on_silent_connections_leave_room_for_others() {
+/// A store of one connection, which has been used and then falls silent: on its way back into the pool, or once it is there.
+async fn silent_store(once_it_is_back: bool) -> (PostgresStore, Line) {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (mut config, at, to) = through_a_line(&schema).await;
     config.max_connections = 1;
     let store = PostgresStore::new(&config, 8).unwrap();
     let line = Line::up(at, to).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
+    while once_it_is_back && store.pool.num_idle() == 0 {
+        tokio::task::yield_now().await;
+    }
     line.silence();
+    (store, line)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_call_that_gave_up_on_a_silent_connection_leaves_room_for_others() {
+    let (store, _line) = silent_store(true).await;
     let given_up = timeout(Duration::from_millis(300), store.save(vec![item(2)], false)).await;
     assert!(given_up.is_err(), "the connection was to be silent");
     assert!(eventually_saves(&store, 3).await >= 2);
+    drop_schema(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_connection_that_falls_silent_on_its_way_back_leaves_room_for_others() {
+    let (store, _line) = silent_store(false).await;
+    assert!(eventually_saves(&store, 2).await >= 2);
     drop_schema(&store).await;
 }
 
