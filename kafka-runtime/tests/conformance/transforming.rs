@@ -1,18 +1,20 @@
 //! Making records out of records: what is read back exists exactly once, whatever happens in between. Guards P1 and P2.
 
 use crate::backend::{Backend, Kafka, brokers};
-use crate::support::{Running, config, eventually, payload, produce};
+use crate::support::{Handled, Running, config, eventually, payload, produce};
 use kafka_runtime::{
     Batch, Consumer, ConsumerConfig, DeadLetters, HandlerError, ProducerRecord, Record, TransformHandler,
 };
 use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+/// A step of a transaction may take so long.
+const STEP: Duration = Duration::from_secs(10);
 
 /// Small batches, so that there are many transactions.
 fn small() -> ConsumerConfig {
@@ -131,6 +133,57 @@ pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: i
     assert_eq!(backend.dead_letters().await.len(), KEYS.len());
 }
 
+/// A producer of transactions; it ends the one that another of this name has open. Blocks.
+fn transactional(name: &str) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers().join(",")).set("transactional.id", name);
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(STEP).unwrap();
+    producer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_kafka_the_isolation_says_whether_uncommitted_records_are_seen() {
+    let mut backend = Kafka::new().await;
+    let committed = Handled::default();
+    let reading_committed = Running::start(&backend, committed.handler());
+    backend.source_config.isolation = "read_uncommitted".into();
+    backend.source_config.group.push_str("-uncommitted");
+    let all = Handled::default();
+    let reading_all = Running::start(&backend, all.handler());
+
+    let topic = backend.topic();
+    let write = |payload: &'static str, producer: BaseProducer| {
+        let topic = Arc::clone(&topic);
+        let write = move || {
+            producer.begin_transaction().unwrap();
+            producer
+                .send(BaseRecord::to(&topic).key("a").payload(payload))
+                .map_err(|(error, _)| error)
+                .unwrap();
+            producer.flush(STEP).unwrap();
+            producer
+        };
+        tokio::task::spawn_blocking(write)
+    };
+    let name = format!("{topic}-writer");
+    let producer = tokio::task::spawn_blocking(move || transactional(&name)).await.unwrap();
+    let producer = write("aborted", producer).await.unwrap();
+    all.reach(1).await;
+    let abort = move || producer.abort_transaction(STEP).map(|()| producer).unwrap();
+    let producer = tokio::task::spawn_blocking(abort).await.unwrap();
+    let producer = write("committed", producer).await.unwrap();
+    all.reach(2).await;
+    assert_eq!(committed.len(), 0, "an open transaction was seen");
+    tokio::task::spawn_blocking(move || producer.commit_transaction(STEP).unwrap()).await.unwrap();
+    committed.reach(1).await;
+
+    reading_committed.stop().await;
+    reading_all.stop().await;
+    assert_eq!(committed.payloads(), ["committed"]);
+    assert_eq!(all.payloads(), ["aborted", "committed"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_kafka_members_that_come_and_go_write_nothing_twice() {
     let backend = Kafka::new().await;
@@ -156,15 +209,7 @@ async fn on_kafka_a_producer_that_was_fenced_is_replaced() {
     let running = Running::of(copying(&backend, &seen, |_| Ok(())));
     eventually("it has begun", async || seen.load(Ordering::SeqCst) > 50).await;
     let name = format!("{}-one", backend.source_config.group);
-    let fence = move || {
-        let config = ClientConfig::new()
-            .set("bootstrap.servers", brokers().join(","))
-            .set("transactional.id", name)
-            .clone();
-        let other: BaseProducer = config.create().unwrap();
-        other.init_transactions(Duration::from_secs(10)).unwrap();
-    };
-    tokio::task::spawn_blocking(fence).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(transactional(&name))).await.unwrap();
     all_committed(&backend, 100).await;
     running.stop().await;
     assert_each_once(&backend, 100).await;
