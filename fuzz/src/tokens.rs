@@ -31,7 +31,7 @@ pub fn token(data: &[u8]) {
         (_, Some(claims)) => {
             let mut parts = GOOD.split('.');
             let head = parts.next().expect("a token has a head");
-            format!("{head}.{claims}.{}", parts.last().expect("a token has a signature"))
+            format!("{head}.{claims}.{}", parts.next_back().expect("a token has a signature"))
         }
         _ => text.to_owned(),
     };
