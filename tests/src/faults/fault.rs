@@ -21,7 +21,7 @@ pub enum Action {
     HalfOpen,
     /// Everything arrives later.
     Delay,
-    /// No space is left.
+    /// No space is left, and then nothing can be written at all.
     Fill,
     /// SIGTERM and a start again, one process after the other.
     Roll,
@@ -80,6 +80,15 @@ impl Kind {
     /// Everything that can be done to a part: each action with it.
     pub fn of(part: Part, actions: &[Action]) -> Vec<Self> {
         actions.iter().map(|&action| Self { action, part }).collect()
+    }
+
+    /// Whether nothing can be acknowledged while it lasts.
+    pub fn stops_everything(self) -> bool {
+        match self.part {
+            Part::Service("godwit") => matches!(self.action, Action::Kill | Action::Pause),
+            Part::Disk => self.action == Action::Fill,
+            _ => false,
+        }
     }
 
     /// How long it lasts. A pause outlasts every session: 6 s at Kafka's group, less everywhere else.
@@ -150,7 +159,7 @@ pub trait Breakable {
     fn instances(&self, part: Part) -> usize;
     /// The name of what a fault hits, for the log.
     fn target(&self, fault: &Fault) -> String;
-    /// Makes it happen.
+    /// Makes it happen; it lasts from then on. What takes several steps, a restart of everything, has happened then.
     ///
     /// # Errors
     /// If the suite itself fails.

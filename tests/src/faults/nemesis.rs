@@ -1,7 +1,7 @@
 //! Breaks a system by chance, heals it, and measures how long it took to be well again.
 
 use super::{
-    fault::{Breakable, Fault, Kind},
+    fault::{Action, Breakable, Fault, Kind},
     workload::Workload,
 };
 use anyhow::Result;
@@ -19,6 +19,8 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 const OVERLAP: f64 = 0.3;
 /// So often the supervisor looks after the processes.
 const SUPERVISION: Duration = Duration::from_millis(500);
+/// Messages of which one at least has to wait for a fault that stops everything.
+const ENOUGH: f64 = 12.0;
 /// Seconds between the recovery from one fault and the next one.
 const GAP: std::ops::Range<f64> = 0.2..2.5;
 
@@ -31,7 +33,7 @@ pub struct FaultRecord {
     pub target: String,
     /// When, counted from the beginning of the workload.
     pub at: Duration,
-    /// From its beginning until healing began.
+    /// From when it was there until healing began; of a restart of everything, the time that it took.
     pub held: Duration,
     /// From there, with the start of the service that was killed, until messages went through every gateway and every
     /// partition again. `None` while another fault lasted longer; then that one has the recovery from both.
@@ -96,6 +98,11 @@ pub async fn torment(
             };
             let number = story.faults.len() + 1;
             tell(&line(number, &record, workload.acked()));
+            if has_no_effect(&record, workload.rate()) {
+                let finding = format!("fault #{number}, {}, took no effect", record.kind);
+                tell(&finding);
+                story.findings.push(finding);
+            }
             story.faults.push(record);
         }
         system.settle().await?;
@@ -125,6 +132,13 @@ pub(super) async fn supervise<T>(
             () = sleep(SUPERVISION) => ended.extend(system.revive().await?),
         }
     }
+}
+
+/// Whether messages were acknowledged as if nothing was, during a fault that lets nobody acknowledge anything. When fewer
+/// than [`ENOUGH`] were begun in half of the time that it lasted, nobody can tell.
+fn has_no_effect(record: &FaultRecord, rate: f64) -> bool {
+    let half = record.held / 2;
+    record.kind.stops_everything() && half.as_secs_f64() * rate >= ENOUGH && record.pause < half
 }
 
 fn line(number: usize, record: &FaultRecord, acked: u64) -> String {
@@ -169,8 +183,10 @@ async fn round(
             let until_second = sleep(first.hold.mul_f64(rng.random_range(0.0..0.8)));
             supervise(system, ended, until_second).await?;
         }
-        let begun = Instant::now();
+        let before = Instant::now();
         system.inject(fault).await?;
+        // It lasts from when it is there, and a disk is filled in seconds; but a restart of everything is over by now.
+        let begun = if fault.kind.action == Action::Roll { before } else { Instant::now() };
         lasting.push((fault.clone(), begun));
     }
     lasting.sort_by_key(|(fault, begun)| *begun + fault.hold);
@@ -209,7 +225,7 @@ impl Bag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::fault::{Action, Part};
+    use crate::faults::fault::Part;
 
     #[test]
     fn every_kind_comes_once_before_any_comes_again() {
@@ -240,6 +256,24 @@ mod tests {
         };
         assert_eq!(drawn(1), drawn(1));
         assert_ne!(drawn(1), drawn(2));
+    }
+
+    #[test]
+    fn a_fault_that_nobody_has_to_wait_for_took_no_effect() {
+        let record = |kind, held, pause| FaultRecord {
+            kind,
+            target: String::new(),
+            at: Duration::ZERO,
+            held: Duration::from_secs(held),
+            recovered_in: None,
+            pause: Duration::from_secs(pause),
+        };
+        let fill = Kind { action: Action::Fill, part: Part::Disk };
+        assert!(has_no_effect(&record(fill, 6, 2), 100.0));
+        assert!(!has_no_effect(&record(fill, 6, 3), 100.0));
+        assert!(!has_no_effect(&record(fill, 6, 0), 1.0), "nobody said anything");
+        let one_of_two = Kind { action: Action::Kill, part: Part::Service("consumer") };
+        assert!(!has_no_effect(&record(one_of_two, 6, 0), 100.0), "the other goes on");
     }
 
     #[test]

@@ -13,8 +13,13 @@ use disk::Disk;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
-use tokio::task::block_in_place;
+use tokio::{task::block_in_place, time::sleep};
+
+/// While a disk is full the program can write in place for so long, and nothing at all after that. So it meets both: some
+/// writes that fail, and then all of them, for as long as the fault lasts.
+const IN_PLACE: Duration = Duration::from_secs(4);
 
 /// The running program.
 #[derive(Debug)]
@@ -113,8 +118,9 @@ impl Breakable for Single {
             }
             (Action::Pause, _) => self.program.process().signal("STOP")?,
             (Action::Fill, _) => {
-                let process = self.program.process().id();
-                block_in_place(|| self.disk.fill(process))?;
+                block_in_place(|| self.disk.fill())?;
+                sleep(IN_PLACE).await;
+                Disk::deny(self.program.process().id())?;
             }
             (_, Part::Link(_)) => self.devices.set(fault.mode),
             other => bail!("no such fault: {other:?}"),

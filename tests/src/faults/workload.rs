@@ -89,6 +89,7 @@ pub(super) const NOT_TAKEN: &str = "not_taken";
 #[derive(Debug)]
 pub struct Workload {
     stage: Arc<Stage>,
+    rate: f64,
     finish_patience: Duration,
     probe_patience: Duration,
     /// One probe at a time.
@@ -112,6 +113,7 @@ impl Workload {
         }
         Ok(Self {
             stage,
+            rate: options.rate,
             finish_patience: options.finish_patience,
             probe_patience: options.probe_patience,
             probing: Mutex::default(),
@@ -133,6 +135,11 @@ impl Workload {
     /// Messages acknowledged so far.
     pub fn acked(&self) -> u64 {
         self.stage.book.count_acked()
+    }
+
+    /// Messages per second that are begun.
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 
     /// The longest time since then that a device, which was meant to be online, waited for an acknowledgement, or is

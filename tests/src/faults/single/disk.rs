@@ -17,8 +17,7 @@ const FILLER: &str = "filler";
 /// The filesystem that a program has its data on.
 ///
 /// A small one in memory, in a mount namespace that a process holds open, so that no privilege is needed and nothing is
-/// left behind. Where the system does not let its users have namespaces, a limit on the size of files takes its place:
-/// writes fail as well, with another error.
+/// left behind. Where the system does not let its users have namespaces, a limit on the size of files has to do.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
@@ -68,10 +67,10 @@ impl Disk {
         }
     }
 
-    /// Leaves no space, or does not let the process write.
-    pub(super) fn fill(&self, process: u32) -> Result<()> {
+    /// Leaves no space. A program can go on for a while in files that it has: the store overwrites its journal in place.
+    pub(super) fn fill(&self) -> Result<()> {
         if self.holder.is_none() {
-            return limit_files(process, "0");
+            return Ok(());
         }
         let path = self.seen().join(FILLER);
         let mut filler = File::create(&path)?;
@@ -92,12 +91,18 @@ impl Disk {
         }
     }
 
-    /// Undoes [`Disk::fill`].
+    /// Lets the process write nothing, not even in place.
+    pub(super) fn deny(process: u32) -> Result<()> {
+        limit_files(process, "0")
+    }
+
+    /// Undoes [`Disk::fill`] and [`Disk::deny`].
     pub(super) fn free(&self, process: u32) -> Result<()> {
-        if self.holder.is_none() {
-            return limit_files(process, "unlimited");
+        limit_files(process, "unlimited")?;
+        if self.holder.is_some() {
+            fs::remove_file(self.seen().join(FILLER))?;
         }
-        Ok(fs::remove_file(self.seen().join(FILLER))?)
+        Ok(())
     }
 
     /// Copies the data to a folder.
