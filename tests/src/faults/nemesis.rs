@@ -111,7 +111,8 @@ pub async fn torment(
             let probe = timeout(2 * RECOVERY_LIMIT, workload.probe());
             let _ = supervise(system, &mut story.findings, probe).await?;
         }
-        sleep(Duration::from_secs_f64(rng.random_range(GAP))).await;
+        let gap = sleep(Duration::from_secs_f64(rng.random_range(GAP)));
+        supervise(system, &mut story.findings, gap).await?;
     }
     Ok(story)
 }
@@ -183,6 +184,8 @@ async fn round(
             let until_second = sleep(first.hold.mul_f64(rng.random_range(0.0..0.8)));
             supervise(system, ended, until_second).await?;
         }
+        // Whoever has ended by itself since the last look must not pass for killed.
+        ended.extend(system.revive().await?);
         let before = Instant::now();
         system.inject(fault).await?;
         // It lasts from when it is there, and a disk is filled in seconds; but a restart of everything is over by now.
@@ -245,6 +248,56 @@ mod tests {
             );
         }
         assert_eq!(bag.next(&mut rng, |_| false), None);
+    }
+
+    /// A system of three of everything to which nothing happens.
+    struct Patient {
+        kinds: Vec<Kind>,
+        /// Who has ended by itself; forgotten when something is done to the system.
+        ended: Vec<String>,
+    }
+
+    impl Breakable for Patient {
+        fn kinds(&self) -> Vec<Kind> {
+            self.kinds.clone()
+        }
+
+        fn instances(&self, _: Part) -> usize {
+            3
+        }
+
+        fn target(&self, fault: &Fault) -> String {
+            fault.target.to_string()
+        }
+
+        async fn inject(&mut self, _: &Fault) -> Result<()> {
+            self.ended.clear();
+            Ok(())
+        }
+
+        async fn heal(&mut self, _: &Fault) -> Result<()> {
+            Ok(())
+        }
+
+        async fn settle(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn revive(&mut self) -> Result<Vec<String>> {
+            Ok(std::mem::take(&mut self.ended))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_ended_by_itself_before_a_kill_is_found() {
+        let kinds = Kind::of(Part::Service("consumer"), &[Action::Kill]);
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut fault = Fault::draw(kinds[0], 3, &mut rng);
+        fault.hold = Duration::ZERO;
+        let mut system = Patient { kinds, ended: vec!["by itself".into()] };
+        let mut ended = Vec::new();
+        round(&mut system, &[fault], &mut rng, &mut ended).await.unwrap();
+        assert_eq!(ended, ["by itself"]);
     }
 
     #[test]

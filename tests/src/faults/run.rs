@@ -143,6 +143,7 @@ async fn torment(
     let mut story = nemesis::torment(system, &workload, settings.seed, until, &mut *say).await?;
     say(&format!("{} faults, {} acknowledged; everybody catches up", story.faults.len(), workload.acked()));
     let caught_up = nemesis::supervise(system, &mut story.findings, workload.finish()).await?;
+    story.findings.extend(system.revive().await?);
     let ledger = caught_up.context("catch up")?;
     Ok((story, ledger))
 }
