@@ -61,6 +61,8 @@ const HEARTBEAT: &str = "gateway.heartbeat=2s";
 /// What a run keeps that found something.
 const LEDGER: &str = "ledger.json.gz";
 const STORE: &str = "store.json.gz";
+/// Where the services' logs are.
+const LOGS: &str = "logs";
 
 /// What a run gave.
 struct Outcome {
@@ -108,9 +110,12 @@ async fn distributed(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<
     let options = Options { rate: settings.rate, partitions: Cluster::PARTITIONS, ..Options::default() };
     let gateways = cluster.gateways();
     let outcome = torment(settings, &mut cluster, gateways, options, say).await;
+    let panics = panics(&settings.folder.join(LOGS));
     // Also, and above all, if the suite gave up.
     cluster.keep_logs()?;
-    Ok(judge(outcome?, cluster.stored().await?))
+    let (mut story, ledger) = outcome?;
+    story.findings.extend(panics?);
+    Ok(judge((story, ledger), cluster.stored().await?))
 }
 
 async fn embedded(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
@@ -126,6 +131,7 @@ async fn embedded(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Out
     let gateways = single.gateways();
     let (mut story, ledger) = torment(settings, &mut single, gateways, options, say).await?;
     let store = single.stored(&mut story.findings).await?;
+    story.findings.extend(panics(&settings.folder.join(LOGS))?);
     Ok(judge((story, ledger), store))
 }
 
@@ -148,6 +154,22 @@ async fn torment(
     Ok((story, ledger))
 }
 
+/// Who has panicked, by the logs of the services: a task that does so ends without its process.
+fn panics(logs: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(logs)? {
+        let entry = entry?;
+        let said = std::fs::read(entry.path())?;
+        let said = String::from_utf8_lossy(&said);
+        let mut lines = said.lines().filter(|line| line.contains("panicked at"));
+        if let Some(first) = lines.next() {
+            let name = entry.file_name();
+            found.push(format!("{} has {} panics, the first: {first}", name.display(), 1 + lines.count()));
+        }
+    }
+    Ok(found)
+}
+
 fn judge((story, ledger): (Story, Ledger), store: StoreView) -> Outcome {
     let verdict = checker::check(&ledger, &store);
     Outcome { story, ledger, store, verdict }
@@ -159,4 +181,23 @@ fn judge((story, ledger): (Story, Ledger), store: StoreView) -> Outcome {
 /// If the folder does not hold both files.
 pub fn recheck(folder: &Path) -> Result<Verdict> {
     Ok(checker::check(&Ledger::read(&folder.join(LEDGER))?, &StoreView::read(&folder.join(STORE))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_log_is_found() {
+        let logs = tempfile::tempdir().unwrap();
+        std::fs::write(logs.path().join("pusher-1.log"), "all is well\n").unwrap();
+        assert!(panics(logs.path()).unwrap().is_empty());
+        let said = "INFO ready\nthread 'a' (7) panicked at src/a.rs:1:1:\noh\nthread 'b' panicked at src/b.rs:2:2:\n";
+        std::fs::write(logs.path().join("consumer-1.log"), said).unwrap();
+        let found = panics(logs.path()).unwrap();
+        assert_eq!(
+            found,
+            ["consumer-1.log has 2 panics, the first: thread 'a' (7) panicked at src/a.rs:1:1:"]
+        );
+    }
 }
