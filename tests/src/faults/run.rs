@@ -4,15 +4,16 @@ use super::{
     checker::{self, Verdict},
     cluster::{Cluster, Programs},
     fault::Breakable,
-    ledger::Ledger,
+    ledger::{Ledger, Outcome as Sent},
     nemesis::{self, Story},
     single::Single,
     store::StoreView,
     table,
     workload::{Options, Workload},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -72,6 +73,25 @@ struct Outcome {
     verdict: Verdict,
 }
 
+impl Outcome {
+    /// What did not happen at all, though it does in the shortest of runs: a promise that nobody made use of was not kept.
+    fn missing(&self) -> Option<&'static str> {
+        let acked = self.ledger.sends.iter().filter(|send| matches!(send.outcome, Sent::Acked { .. }));
+        let spoke: HashSet<_> = acked.map(|send| send.device).collect();
+        let figures = &self.verdict.figures;
+        let missing = [
+            ("no fault", self.story.faults.is_empty()),
+            // The few that probe are not those who talk.
+            ("most devices said nothing", spoke.len() * 2 < self.ledger.devices.len()),
+            ("no change of a group", figures.changes == 0),
+            ("no device was told that it has everything", figures.claims == 0),
+            ("nothing was shown live", figures.live == 0),
+            ("no history was read", figures.read == 0),
+        ];
+        missing.into_iter().find_map(|(what, is_missing)| is_missing.then_some(what))
+    }
+}
+
 /// Starts a system, lets users talk and things break, and prints what came of it. Gives whether the promise was kept; the
 /// folder is gone then, and else it holds the ledger, the log of every process and the list of faults.
 ///
@@ -93,6 +113,9 @@ pub async fn run(settings: &Settings, mut say: impl FnMut(&str)) -> Result<bool>
     let well = settings.defective || outcome.story.findings.is_empty();
     let clean = well && outcome.verdict.is_clean();
     if clean {
+        if let Some(missing) = outcome.missing() {
+            bail!("too little happened to say anything: {missing}; what the processes said is in {kept}");
+        }
         std::fs::remove_dir_all(&settings.folder)?;
     } else {
         outcome.ledger.write(&settings.folder.join(LEDGER))?;
@@ -186,6 +209,49 @@ pub fn recheck(folder: &Path) -> Result<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::{
+        fault::{self, Action, Part},
+        ledger::{Device, Id, Kind, Send},
+        nemesis::FaultRecord,
+    };
+
+    #[test]
+    fn a_run_in_which_only_probes_went_on_says_nothing() {
+        let device = |name: &str| Device { user: 0, name: name.into(), kind: Kind::Raw, lives: vec![] };
+        let devices = ["phone", "desk", "tablet"].map(device).to_vec();
+        let fault = FaultRecord {
+            kind: fault::Kind { action: Action::Fill, part: Part::Disk },
+            target: String::new(),
+            at: Duration::ZERO,
+            held: Duration::ZERO,
+            recovered_in: None,
+            pause: Duration::ZERO,
+        };
+        let mut outcome = Outcome {
+            story: Story { faults: vec![fault], findings: vec![] },
+            ledger: Ledger { devices, ..Ledger::default() },
+            store: StoreView::default(),
+            verdict: Verdict::default(),
+        };
+        let send = |device| Send {
+            device,
+            conversation: 0,
+            client_msg_id: Id::default(),
+            began: 0,
+            ordered: true,
+            forbidden: false,
+            outcome: Sent::Acked { message_id: Id::default(), at: 0 },
+        };
+        outcome.ledger.sends.push(send(0));
+        assert_eq!(outcome.missing(), Some("most devices said nothing"));
+        outcome.ledger.sends.push(send(1));
+        assert_eq!(outcome.missing(), Some("no change of a group"));
+        let figures = &mut outcome.verdict.figures;
+        (figures.changes, figures.claims, figures.live, figures.read) = (1, 1, 1, 1);
+        assert_eq!(outcome.missing(), None);
+        outcome.story.faults.clear();
+        assert_eq!(outcome.missing(), Some("no fault"));
+    }
 
     #[test]
     fn a_panic_in_a_log_is_found() {

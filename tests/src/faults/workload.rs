@@ -33,8 +33,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::Mutex, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 /// How much is going on. The default is for the distributed system.
 #[derive(Clone, Debug)]
@@ -95,7 +95,8 @@ pub struct Workload {
     /// One probe at a time.
     probing: Mutex<()>,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    /// Those who decide what is said and done.
+    tasks: JoinSet<()>,
 }
 
 impl Workload {
@@ -105,7 +106,7 @@ impl Workload {
     /// If the system, which should be well at that time, refuses one of them.
     pub async fn start(seed: u64, gateways: Vec<String>, options: Options) -> Result<Self> {
         let stage = Arc::new(Stage::set(seed, gateways, &options).await?);
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(talk::run(Arc::clone(&stage), seed, options.rate, stop.clone()));
         tasks.spawn(comings::absences(Arc::clone(&stage), !seed, options.absences, stop.clone()));
         for group in 0..stage.cast.groups.len() {
@@ -154,10 +155,11 @@ impl Workload {
     /// # Errors
     /// If the suite itself fails.
     pub async fn finish(self) -> Result<Ledger> {
-        let Self { stage, stop, tasks, finish_patience, .. } = self;
+        let Self { stage, stop, mut tasks, finish_patience, .. } = self;
         stop.cancel();
-        tasks.close();
-        tasks.wait().await;
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("who decides what is said or done has panicked")?;
+        }
         ending::settle(&stage, finish_patience).await;
         if let Err(error) = ending::read(&stage).await {
             stage.book.unfinished(format!("the histories could not be read: {error:#}"));
