@@ -2,7 +2,7 @@
 
 use super::{
     LoadUser,
-    ledger::{Seen, Sent},
+    ledger::{Counters, Seen},
     pacer::{Pacer, Schedule},
     process::{self, Processes},
     receiver::{self, Receiver},
@@ -124,7 +124,7 @@ impl Run {
 
 /// What is known of a conversation.
 struct Account {
-    sent: Rc<RefCell<Sent>>,
+    acked: Rc<RefCell<Counters>>,
     seen: Vec<Rc<RefCell<Seen>>>,
 }
 
@@ -157,7 +157,7 @@ pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
         ended.context("a receiver died")?.context("a receiver was turned away")?;
     }
 
-    let stored = read_back(&run, &conversations, &accounts).await?;
+    let stored = read_back(&run, &conversations).await?;
     let mut totals = compare(&accounts, &stored);
     totals.sent = run.sent.get();
     let due = match pace {
@@ -197,17 +197,11 @@ fn receive(
     let mut connections = connections.into_iter();
     let mut accounts = Vec::with_capacity(conversations.len());
     for conversation in conversations {
-        let mut account = Account { sent: Rc::default(), seen: Vec::new() };
+        let mut account = Account { acked: Rc::default(), seen: Vec::new() };
         for (user, connection) in conversation.receivers.iter().zip(connections.by_ref()) {
             let seen = Rc::<RefCell<Seen>>::default();
-            let receiver = Receiver::new(
-                run.clone(),
-                user.clone(),
-                conversation.id.clone(),
-                account.sent.clone(),
-                seen.clone(),
-                stop.clone(),
-            );
+            let receiver =
+                Receiver::new(run.clone(), user.clone(), conversation.id.clone(), seen.clone(), stop.clone());
             tasks.spawn_local(receiver.run(connection));
             account.seen.push(seen);
         }
@@ -238,7 +232,7 @@ fn send(
             }
         };
         let (user, id) = (conversation.sender.clone(), conversation.id.clone());
-        let sender = Sender::new(run.clone(), index, user, id, drive, account.sent.clone());
+        let sender = Sender::new(run.clone(), index, user, id, drive, account.acked.clone());
         tasks.spawn_local(sender.run(connection));
     }
     match pace {
@@ -306,12 +300,12 @@ async fn wait_for_rest(run: &Run, receivers: u64, tasks: &mut JoinSet<Result<(),
     }
 }
 
-async fn read_back(run: &Run, conversations: &[Conversation], accounts: &[Account]) -> Result<Vec<Seen>> {
+async fn read_back(run: &Run, conversations: &[Conversation]) -> Result<Vec<Seen>> {
     let bar = users::bar("reading back", conversations.len() as u64);
-    let stored = stream::iter(conversations.iter().zip(accounts))
-        .map(|(conversation, account)| {
+    let stored = stream::iter(conversations)
+        .map(|conversation| {
             let reader = conversation.receivers.first().unwrap_or(&conversation.sender);
-            receiver::read_back(run, reader, &conversation.id, &account.sent)
+            receiver::read_back(run, reader, &conversation.id)
         })
         .buffered(READERS)
         .inspect(|_| bar.inc(1))
@@ -325,8 +319,8 @@ async fn read_back(run: &Run, conversations: &[Conversation], accounts: &[Accoun
 fn compare(accounts: &[Account], stored: &[Seen]) -> Totals {
     let mut totals = Totals::default();
     for (account, stored) in accounts.iter().zip(stored) {
-        let sent = account.sent.borrow();
-        totals.acked += sent.acked.len();
+        let acked = account.acked.borrow();
+        totals.acked += acked.len();
         totals.stored += stored.counters.len();
         totals.duplicated += stored.duplicated;
         totals.out_of_order += stored.out_of_order;
@@ -335,7 +329,7 @@ fn compare(accounts: &[Account], stored: &[Seen]) -> Totals {
             totals.received += seen.counters.len();
             totals.duplicated += seen.duplicated;
             totals.out_of_order += seen.out_of_order;
-            totals.lost += sent.acked.missing(&seen.counters, &stored.counters);
+            totals.lost += acked.missing(&seen.counters, &stored.counters);
         }
     }
     totals

@@ -23,10 +23,6 @@ impl Counters {
         new
     }
 
-    pub(super) fn contains(&self, counter: u64) -> bool {
-        self.words.get((counter / 64) as usize).is_some_and(|word| word & 1 << (counter % 64) != 0)
-    }
-
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -40,15 +36,6 @@ impl Counters {
     }
 }
 
-/// What a sender knows.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// The server has them durably.
-    pub(super) acked: Counters,
-    /// The server said "try again" to them: later ones that were on their way may have overtaken them.
-    pub(super) refused: Counters,
-}
-
 /// What a reader of a conversation has seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -59,11 +46,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Takes note of a message.
-    pub(super) fn take(&mut self, counter: u64, refused: &Counters) {
+    /// Takes note of a message. Order is promised of what was told to try again, too: the server refuses what comes behind it.
+    pub(super) fn take(&mut self, counter: u64) {
         if !self.counters.insert(counter) {
             self.duplicated += 1;
-        } else if self.highest.is_some_and(|highest| counter < highest) && !refused.contains(counter) {
+        } else if self.highest.is_some_and(|highest| counter < highest) {
             self.out_of_order += 1;
         }
         self.highest = self.highest.max(Some(counter));
@@ -138,12 +125,10 @@ mod tests {
 
     #[test]
     fn p2_p3_twice_and_backwards_are_seen() {
-        let mut refused = Counters::default();
-        refused.insert(2);
         let mut seen = Seen::default();
         for counter in [0, 1, 3, 2, 5, 4, 4] {
-            seen.take(counter, &refused);
+            seen.take(counter);
         }
-        assert_eq!((seen.duplicated, seen.out_of_order), (1, 1));
+        assert_eq!((seen.duplicated, seen.out_of_order), (1, 2));
     }
 }

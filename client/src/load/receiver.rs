@@ -3,7 +3,7 @@
 use super::{
     LoadUser,
     exchange::Run,
-    ledger::{Seen, Sent, Stamp},
+    ledger::{Seen, Stamp},
 };
 use crate::{
     Connection, Error, State, codec,
@@ -30,7 +30,6 @@ pub(super) struct Receiver {
     pub(super) run: Rc<Run>,
     pub(super) user: LoadUser,
     pub(super) conversation: String,
-    pub(super) sent: Rc<RefCell<Sent>>,
     pub(super) seen: Rc<RefCell<Seen>>,
     pub(super) stop: CancellationToken,
     sync: Sync,
@@ -46,7 +45,6 @@ impl Receiver {
         run: Rc<Run>,
         user: LoadUser,
         conversation: String,
-        sent: Rc<RefCell<Sent>>,
         seen: Rc<RefCell<Seen>>,
         stop: CancellationToken,
     ) -> Self {
@@ -54,7 +52,6 @@ impl Receiver {
             run,
             user,
             conversation,
-            sent,
             seen,
             stop,
             sync: Sync::new(State::default(), Start::Beginning),
@@ -169,10 +166,10 @@ impl Receiver {
             _ => {}
         }
         if !entries.is_empty() {
-            let (sent, mut seen) = (self.sent.borrow(), self.seen.borrow_mut());
+            let mut seen = self.seen.borrow_mut();
             for entry in entries.drain(..).filter(|entry| entry.conversation == self.conversation) {
                 if let Some(stamp) = Stamp::read(&entry) {
-                    seen.take(stamp.counter, &sent.refused);
+                    seen.take(stamp.counter);
                     self.run.received(stamp.intended);
                 }
             }
@@ -186,12 +183,7 @@ impl Receiver {
 ///
 /// # Errors
 /// A server that stays away, or does not let the user in.
-pub(super) async fn read_back(
-    run: &Run,
-    user: &LoadUser,
-    conversation: &str,
-    sent: &RefCell<Sent>,
-) -> Result<Seen, Error> {
+pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) -> Result<Seen, Error> {
     let mut seen = Seen::default();
     let mut after = 0;
     let mut connection = None;
@@ -204,7 +196,7 @@ pub(super) async fn read_back(
             Ok(page) => {
                 for entry in &page.entries {
                     if let Some(stamp) = Stamp::read(entry) {
-                        seen.take(stamp.counter, &sent.borrow().refused);
+                        seen.take(stamp.counter);
                     }
                     // A number that is left out or comes again is as wrong as a message in another place.
                     if entry.conversation_seq != after + 1 {

@@ -3,7 +3,7 @@
 use super::{
     LoadUser,
     exchange::Run,
-    ledger::{Sent, Stamp},
+    ledger::{Counters, Stamp},
     pacer::Schedule,
 };
 use crate::{Connection, Error, codec, connection::HELLO_ID};
@@ -60,7 +60,8 @@ pub(super) struct Sender {
     pub(super) user: LoadUser,
     pub(super) conversation: String,
     pub(super) drive: Drive,
-    pub(super) sent: Rc<RefCell<Sent>>,
+    /// The server has them durably.
+    pub(super) acked: Rc<RefCell<Counters>>,
     /// Messages from the oldest unacknowledged one on; the first has the counter `base`.
     slots: VecDeque<Slot>,
     base: u64,
@@ -82,7 +83,7 @@ impl Sender {
         user: LoadUser,
         conversation: String,
         drive: Drive,
-        sent: Rc<RefCell<Sent>>,
+        acked: Rc<RefCell<Counters>>,
     ) -> Self {
         Self {
             run,
@@ -90,7 +91,7 @@ impl Sender {
             user,
             conversation,
             drive,
-            sent,
+            acked,
             slots: VecDeque::new(),
             base: 0,
             scan: 0,
@@ -259,7 +260,6 @@ impl Sender {
                 };
                 slot.state = State::ToSend;
                 self.on_wire -= 1;
-                self.sent.borrow_mut().refused.insert(self.base + offset as u64);
                 self.run.refused.set(self.run.refused.get() + 1);
                 let until = Instant::now() + fault.retry_after.unwrap_or_default().max(MIN_HOLD);
                 self.hold = self.hold.max(Some(until));
@@ -275,7 +275,7 @@ impl Sender {
         slot.state = State::Done;
         let now = self.run.acked(slot.intended);
         self.end_pause(now);
-        self.sent.borrow_mut().acked.insert(self.base + offset as u64);
+        self.acked.borrow_mut().insert(self.base + offset as u64);
         while self.slots.front().is_some_and(|slot| slot.state == State::Done) {
             self.slots.pop_front();
             self.base += 1;
