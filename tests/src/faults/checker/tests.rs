@@ -6,6 +6,11 @@ use crate::faults::{
     store::{Content, Conversation, Stored},
 };
 
+mod access;
+mod claims;
+mod devices;
+mod stored;
+
 const GROUP: u32 = 0;
 const DIRECT: u32 = 1;
 const ALICE: u32 = 0;
@@ -25,13 +30,13 @@ fn own(number: u8) -> Id {
     Id([100 + number; 16])
 }
 
-fn stored(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
+fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
     let client_msg_id = own(number).to_string();
     Stored { conversation_seq: seq, message_id: id(number), sender: sender.into(), client_msg_id, content }
 }
 
 fn message(seq: u64, number: u8, sender: &str) -> Stored {
-    stored(seq, number, sender, Content::Message { begins: own(number).to_string() })
+    entry(seq, number, sender, Content::Message { begins: own(number).to_string() })
 }
 
 fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Seen {
@@ -65,10 +70,10 @@ fn acked(number: u8, at: u32) -> Outcome {
 fn good() -> (Ledger, StoreView) {
     let everybody = vec!["bob".to_owned(), "carol".to_owned()];
     let group = vec![
-        stored(1, 1, "alice", Content::Created { members: everybody, sees_all: false }),
+        entry(1, 1, "alice", Content::Created { members: everybody, sees_all: false }),
         message(2, 2, "alice"),
         message(3, 3, "alice"),
-        stored(4, 4, "alice", Content::Removed(vec!["carol".into()])),
+        entry(4, 4, "alice", Content::Removed(vec!["carol".into()])),
         message(5, 5, "bob"),
     ];
     let store = StoreView {
@@ -158,224 +163,6 @@ fn a_good_run_is_clean_and_is_counted() {
     assert!(verdict.is_clean(), "{verdict}");
     let Figures { sent, acked, refused, unknown, stored, receipts, claims, .. } = verdict.figures;
     assert_eq!([sent, acked, refused, unknown, stored, receipts, claims], [6, 4, 1, 1, 6, 22, 3]);
-}
-
-#[test]
-fn p1_acknowledged_and_not_stored_is_lost() {
-    expect([(Kind::Lost, 1)], |ledger, store| {
-        entries(store).pop();
-        store.conversations.get_mut("g:1").unwrap().head = 4;
-        ledger.histories.clear();
-        for device in [PHONE, TABLET, BOBS] {
-            seen(ledger, device).retain(|seen| *seen != shown(GROUP, 5, 5));
-        }
-    });
-}
-
-#[test]
-fn p1_acknowledged_and_never_shown_to_a_device_is_lost_to_it() {
-    expect([(Kind::Lost, 1), (Kind::Incomplete, 1)], |ledger, _| {
-        seen(ledger, BOBS).retain(|seen| *seen != shown(GROUP, 5, 5));
-    });
-}
-
-#[test]
-fn p1_a_change_that_was_answered_and_is_not_stored_is_lost() {
-    expect([(Kind::Lost, 1)], |ledger, _| {
-        ledger.changes.push(Change { message_id: id(77), ..removal() });
-    });
-}
-
-#[test]
-fn p1_shown_and_not_stored_is_untrue() {
-    expect([(Kind::Untrue, 1)], |ledger, _| seen(ledger, BOBS).push(shown(GROUP, 6, 66)));
-    expect([(Kind::Untrue, 1)], |ledger, _| seen(ledger, BOBS)[2] = shown(GROUP, 3, 66));
-}
-
-#[test]
-fn p1_other_words_than_were_sent_are_untrue() {
-    expect([(Kind::Untrue, 1)], |_, store| {
-        entries(store)[1].content = Content::Message { begins: own(44).to_string() };
-    });
-}
-
-#[test]
-fn p4_a_history_that_differs_from_the_store_is_untrue() {
-    expect([(Kind::Untrue, 1)], |ledger, _| {
-        ledger.histories[0].entries.remove(2);
-    });
-}
-
-#[test]
-fn p2_one_message_with_two_numbers_is_duplicated() {
-    expect([(Kind::Duplicated, 1)], |ledger, store| {
-        entries(store).push(Stored { message_id: id(66), ..message(6, 5, "bob") });
-        store.conversations.get_mut("g:1").unwrap().head = 6;
-        ledger.histories.clear();
-        for device in [PHONE, TABLET, BOBS] {
-            seen(ledger, device).push(shown(GROUP, 6, 66));
-        }
-        // Else it would be acknowledged under another id than one of the two.
-        ledger.sends[3].outcome = Outcome::Unknown;
-    });
-}
-
-#[test]
-fn p2_a_retry_with_another_id_is_duplicated() {
-    expect([(Kind::Duplicated, 1)], |ledger, _| ledger.later_acks[0].message_id = id(66));
-}
-
-#[test]
-fn p2_an_id_that_is_not_the_stored_one_is_duplicated() {
-    expect([(Kind::Duplicated, 1)], |ledger, _| ledger.sends[3].outcome = acked(66, 31));
-}
-
-#[test]
-fn p2_shown_twice_is_duplicated() {
-    expect([(Kind::Duplicated, 1)], |ledger, _| seen(ledger, PHONE).push(shown(GROUP, 3, 3)));
-    expect([(Kind::Duplicated, 2)], |ledger, _| ledger.devices[0].lives[0].positions = vec![(GROUP, 2)]);
-}
-
-#[test]
-fn p2_a_program_with_an_old_state_is_shown_again_what_it_had_forgotten() {
-    let forgotten = Life {
-        began: 70,
-        positions: vec![(GROUP, 3), (DIRECT, 1)],
-        seen: vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)],
-    };
-    expect([], |ledger, _| ledger.devices[0].lives.push(forgotten.clone()));
-    expect([(Kind::Lost, 1), (Kind::Incomplete, 1)], |ledger, _| {
-        let mut life = forgotten.clone();
-        life.seen.pop();
-        ledger.devices[0].lives.push(life);
-    });
-}
-
-#[test]
-fn p3_stored_in_another_order_than_sent_is_out_of_order() {
-    expect([(Kind::OutOfOrder, 1)], |ledger, _| {
-        ledger.later_acks.clear();
-        ledger.sends.swap(0, 1);
-    });
-    expect([], |ledger, _| {
-        ledger.later_acks.clear();
-        ledger.sends.swap(0, 1);
-        ledger.sends[0].ordered = false;
-    });
-}
-
-#[test]
-fn p3_sent_after_the_acknowledgement_and_stored_before_is_out_of_order() {
-    // 3 was sent from the tablet, and acknowledged before 2 was begun.
-    expect([(Kind::OutOfOrder, 1)], |ledger, _| {
-        ledger.sends[1].device = TABLET;
-        ledger.sends[0].began = 15;
-        ledger.sends[0].outcome = acked(2, 16);
-    });
-}
-
-#[test]
-fn p3_shown_in_another_order_is_out_of_order() {
-    expect([(Kind::Lost, 1), (Kind::OutOfOrder, 1), (Kind::Incomplete, 1)], |ledger, _| {
-        seen(ledger, TABLET).swap(1, 2);
-    });
-}
-
-#[test]
-fn p4_a_missing_number_is_a_gap() {
-    expect([(Kind::Gap, 1)], |ledger, store| {
-        // Nothing of it was ever sent or shown.
-        let entries = entries(store);
-        entries.push(message(7, 70, "bob"));
-        store.conversations.get_mut("g:1").unwrap().head = 7;
-        ledger.histories.clear();
-        for device in [PHONE, TABLET, BOBS] {
-            seen(ledger, device).push(shown(GROUP, 7, 70));
-        }
-    });
-}
-
-#[test]
-fn p4_a_head_that_is_not_the_last_entry_is_a_gap() {
-    expect([(Kind::Gap, 1)], |_, store| store.conversations.get_mut("g:1").unwrap().head = 6);
-}
-
-#[test]
-fn p5_a_number_that_counts_what_the_device_lacks_has_lied() {
-    // The phone was delivered the direct message as the sixth change. The tablet believes to have six, before it has it.
-    expect([(Kind::Lied, 1)], |ledger, _| seen(ledger, TABLET).insert(5, complete(6)));
-    expect([], |ledger, _| seen(ledger, TABLET).insert(5, complete(5)));
-    expect([], |ledger, _| seen(ledger, TABLET).insert(5, Seen::Complete { epoch: 2, seq: 6, at: 1 }));
-}
-
-#[test]
-fn p4_a_delivered_entry_that_can_not_be_read_has_lied() {
-    expect([(Kind::Lied, 1)], |ledger, _| {
-        seen(ledger, BOBS).push(Seen::Unreadable { conversation: GROUP, conversation_seq: 5, at: 60 });
-    });
-}
-
-#[test]
-fn p5_a_hole_in_what_a_device_was_shown_is_incomplete() {
-    expect([(Kind::Incomplete, 1)], |ledger, _| {
-        seen(ledger, BOBS).retain(|seen| *seen != shown(GROUP, 4, 4));
-    });
-}
-
-#[test]
-fn p8_shown_to_a_member_who_had_been_removed_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, _| seen(ledger, CAROLS).push(shown(GROUP, 5, 5)));
-    expect([(Kind::Unauthorised, 1)], |ledger, _| seen(ledger, CAROLS).push(shown(DIRECT, 1, 7)));
-}
-
-#[test]
-fn p8_what_was_before_a_member_joined_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, store| {
-        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
-        members.retain(|member| member != "carol");
-        entries(store)[3].content = Content::Added(vec!["carol".into()]);
-        ledger.changes.clear();
-        *seen(ledger, CAROLS) = vec![shown(GROUP, 3, 3), shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
-    });
-}
-
-#[test]
-fn p8_a_refused_message_that_is_stored_is_unauthorised() {
-    // And it should not have been refused.
-    expect([(Kind::Unauthorised, 1), (Kind::Stuck, 1)], |ledger, _| {
-        ledger.sends[3].outcome = refused("forbidden");
-    });
-}
-
-#[test]
-fn p8_a_message_from_outside_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, _| ledger.sends[3].forbidden = true);
-}
-
-#[test]
-fn p8_a_message_from_a_removed_member_is_unauthorised() {
-    // Carol's message is taken after her removal was answered.
-    let late = |began| {
-        move |ledger: &mut Ledger, store: &mut StoreView| {
-            entries(store)[4].sender = "carol".into();
-            ledger.sends[3] = send(CAROLS, GROUP, 5, began, acked(5, began + 1));
-        }
-    };
-    expect([(Kind::Unauthorised, 1)], late(30));
-    expect([], late(24));
-}
-
-#[test]
-fn p9_who_may_send_and_is_refused_for_good_is_stuck() {
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("internal"));
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("forbidden"));
-    expect([], |ledger, _| ledger.sends[4].outcome = refused(NOT_TAKEN));
-}
-
-#[test]
-fn p9_what_did_not_come_to_its_end_is_stuck() {
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.unfinished.push("a device".into()));
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.ended.push((PHONE, 3, "replaced".into())));
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! What was sent, changed and read against the store.
+
+use super::*;
+
+#[test]
+fn p1_acknowledged_and_not_stored_is_lost() {
+    expect([(Kind::Lost, 1)], |ledger, store| {
+        entries(store).pop();
+        store.conversations.get_mut("g:1").unwrap().head = 4;
+        ledger.histories.clear();
+        for device in [PHONE, TABLET, BOBS] {
+            seen(ledger, device).retain(|seen| *seen != shown(GROUP, 5, 5));
+        }
+    });
+}
+
+#[test]
+fn p1_a_change_that_was_answered_and_is_not_stored_is_lost() {
+    expect([(Kind::Lost, 1)], |ledger, _| {
+        ledger.changes.push(Change { message_id: id(77), ..removal() });
+    });
+}
+
+#[test]
+fn p1_other_words_than_were_sent_are_untrue() {
+    expect([(Kind::Untrue, 1)], |_, store| {
+        entries(store)[1].content = Content::Message { begins: own(44).to_string() };
+    });
+}
+
+#[test]
+fn p4_a_history_that_differs_from_the_store_is_untrue() {
+    expect([(Kind::Untrue, 1)], |ledger, _| {
+        ledger.histories[0].entries.remove(2);
+    });
+}
+
+#[test]
+fn p2_one_message_with_two_numbers_is_duplicated() {
+    expect([(Kind::Duplicated, 1)], |ledger, store| {
+        entries(store).push(Stored { message_id: id(66), ..message(6, 5, "bob") });
+        store.conversations.get_mut("g:1").unwrap().head = 6;
+        ledger.histories.clear();
+        for device in [PHONE, TABLET, BOBS] {
+            seen(ledger, device).push(shown(GROUP, 6, 66));
+        }
+        // Else it would be acknowledged under another id than one of the two.
+        ledger.sends[3].outcome = Outcome::Unknown;
+    });
+}
+
+#[test]
+fn p2_a_retry_with_another_id_is_duplicated() {
+    expect([(Kind::Duplicated, 1)], |ledger, _| ledger.later_acks[0].message_id = id(66));
+}
+
+#[test]
+fn p2_an_id_that_is_not_the_stored_one_is_duplicated() {
+    expect([(Kind::Duplicated, 1)], |ledger, _| ledger.sends[3].outcome = acked(66, 31));
+}
+
+#[test]
+fn p3_stored_in_another_order_than_sent_is_out_of_order() {
+    expect([(Kind::OutOfOrder, 1)], |ledger, _| {
+        ledger.later_acks.clear();
+        ledger.sends.swap(0, 1);
+    });
+    expect([], |ledger, _| {
+        ledger.later_acks.clear();
+        ledger.sends.swap(0, 1);
+        ledger.sends[0].ordered = false;
+    });
+}
+
+#[test]
+fn p3_sent_after_the_acknowledgement_and_stored_before_is_out_of_order() {
+    // 3 was sent from the tablet, and acknowledged before 2 was begun.
+    expect([(Kind::OutOfOrder, 1)], |ledger, _| {
+        ledger.sends[1].device = TABLET;
+        ledger.sends[0].began = 15;
+        ledger.sends[0].outcome = acked(2, 16);
+    });
+}
+
+#[test]
+fn p4_a_missing_number_is_a_gap() {
+    expect([(Kind::Gap, 1)], |ledger, store| {
+        // Nothing of it was ever sent or shown.
+        let entries = entries(store);
+        entries.push(message(7, 70, "bob"));
+        store.conversations.get_mut("g:1").unwrap().head = 7;
+        ledger.histories.clear();
+        for device in [PHONE, TABLET, BOBS] {
+            seen(ledger, device).push(shown(GROUP, 7, 70));
+        }
+    });
+}
+
+#[test]
+fn p4_a_head_that_is_not_the_last_entry_is_a_gap() {
+    expect([(Kind::Gap, 1)], |_, store| store.conversations.get_mut("g:1").unwrap().head = 6);
+}
