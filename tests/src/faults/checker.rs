@@ -3,6 +3,7 @@
 mod case;
 mod claims;
 mod devices;
+mod pushed;
 mod stored;
 
 use super::{
@@ -165,6 +166,7 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     stored::histories(&case, &mut verdict);
     devices::receipts(&case, &mut verdict);
     claims::check(&case, &mut verdict);
+    pushed::check(&case, &mut verdict);
     for (device, at, reason) in &ledger.ended {
         verdict.find(Kind::Stuck, || format!("{} ended at {at} ms: {reason}", case.device(*device)));
     }
@@ -202,7 +204,7 @@ fn figures(ledger: &Ledger, store: &StoreView) -> Figures {
                     figures.live += u64::from(receipt.live);
                 }
                 Seen::Complete { .. } => figures.claims += 1,
-                Seen::Counted { .. } | Seen::Unreadable { .. } => {}
+                Seen::Counted { .. } | Seen::Head { .. } | Seen::Unreadable { .. } => {}
             }
         }
     }

@@ -134,10 +134,21 @@ pub enum Seen {
         conversation: Conversation,
         /// Which.
         conversation_seq: u32,
+        /// Its id.
+        message_id: Id,
         /// Epoch of the receiver's seq.
         epoch: u32,
         /// The receiver's seq that counts it.
         seq: u64,
+    },
+    /// The server named a conversation as one of the user's.
+    Head {
+        /// Which.
+        conversation: Conversation,
+        /// Its last number.
+        conversation_seq: u32,
+        /// The first number that the user may see of it.
+        visible_from: u32,
     },
     /// An entry had been delivered, and history asked for it afterwards had nothing there.
     Unreadable {

@@ -9,6 +9,7 @@ use crate::faults::{
 mod access;
 mod claims;
 mod devices;
+mod pushed;
 mod stored;
 
 const GROUP: u32 = 0;
@@ -44,7 +45,12 @@ fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Seen {
 }
 
 fn counted(conversation: u32, conversation_seq: u32, seq: u64) -> Seen {
-    Seen::Counted { conversation, conversation_seq, epoch: 1, seq }
+    let message_id = if conversation == DIRECT { id(7) } else { id(conversation_seq as u8) };
+    Seen::Counted { conversation, conversation_seq, message_id, epoch: 1, seq }
+}
+
+fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Seen {
+    Seen::Head { conversation, conversation_seq, visible_from }
 }
 
 fn complete(seq: u64) -> Seen {

@@ -10,7 +10,7 @@ use super::{
     book::Job,
     device::{Seat, Snapshots},
 };
-use crate::faults::ledger::Seen;
+use crate::faults::ledger::{Id, Seen};
 use abi::{
     Fault,
     error::ErrorCode,
@@ -317,7 +317,15 @@ impl Session<'_> {
                 seat.book.acked(job.send, &ack);
             }
             (Some(Frame::Error(error)), Some(asked)) => self.refused(asked, &error.into()),
-            (Some(Frame::Heads(page)), Some(Asked::Heads)) => catch_up.heads(page),
+            (Some(Frame::Heads(page)), Some(Asked::Heads)) => {
+                for head in &page.heads {
+                    let conversation = seat.book.conversation(&head.conversation);
+                    let conversation_seq = super::book::number(head.conversation_seq);
+                    let visible_from = super::book::number(head.visible_from);
+                    seat.book.saw(seat.id, Seen::Head { conversation, conversation_seq, visible_from });
+                }
+                catch_up.heads(page);
+            }
             (Some(Frame::History(page)), Some(Asked::History(conversation))) => {
                 for entry in catch_up.history(&conversation, page) {
                     seat.book.shown(seat.id, &entry, false);
@@ -348,8 +356,10 @@ impl Session<'_> {
         for entry in &deliver.entries {
             let conversation = seat.book.conversation(&entry.conversation);
             let conversation_seq = super::book::number(entry.conversation_seq);
+            let message_id = Id::parse(&entry.message_id).unwrap_or_default();
             let ReceiverSeq { epoch, seq } = counted;
-            seat.book.saw(seat.id, Seen::Counted { conversation, conversation_seq, epoch, seq });
+            let seen = Seen::Counted { conversation, conversation_seq, message_id, epoch, seq };
+            seat.book.saw(seat.id, seen);
         }
         let live = catch_up.is_idle();
         let mut shown = Vec::new();

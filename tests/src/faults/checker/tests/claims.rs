@@ -9,10 +9,3 @@ fn p5_a_number_that_counts_what_the_device_lacks_has_lied() {
     expect([], |ledger, _| seen(ledger, TABLET).insert(5, complete(5)));
     expect([], |ledger, _| seen(ledger, TABLET).insert(5, Seen::Complete { epoch: 2, seq: 6, at: 1 }));
 }
-
-#[test]
-fn p4_a_delivered_entry_that_can_not_be_read_has_lied() {
-    expect([(Kind::Lied, 1)], |ledger, _| {
-        seen(ledger, BOBS).push(Seen::Unreadable { conversation: GROUP, conversation_seq: 5, at: 60 });
-    });
-}
