@@ -159,6 +159,7 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     let case = Case::new(ledger, store);
     let mut verdict = Verdict { figures: figures(ledger, store), ..Verdict::default() };
     stored::numbers(&case, &mut verdict);
+    stored::origins(&case, &mut verdict);
     stored::sends(&case, &mut verdict);
     stored::order(&case, &mut verdict);
     stored::order_of_users(&case, &mut verdict);

@@ -6,7 +6,7 @@ use crate::faults::{
     store::{Content, Stored},
     workload::NOT_TAKEN,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// P4: the numbers of every conversation are 1, 2, 3, ...; P2: each message is in it once.
 pub(super) fn numbers(case: &Case<'_>, verdict: &mut Verdict) {
@@ -30,6 +30,38 @@ pub(super) fn numbers(case: &Case<'_>, verdict: &mut Verdict) {
             verdict.find(Kind::Gap, || {
                 format!("{id} says that its head is {head}, and ends with {}", expected - 1)
             });
+        }
+    }
+}
+
+/// P1: all that is stored was said by somebody, there, and was understood.
+pub(super) fn origins(case: &Case<'_>, verdict: &mut Verdict) {
+    let known: HashSet<&str> = case.ledger.conversations.iter().map(String::as_str).collect();
+    let sends = case.ledger.sends.iter();
+    let said: HashSet<_> = sends
+        .map(|send| (case.id(send.conversation), case.user(case.sender(send)), send.client_msg_id))
+        .collect();
+    let changes = case.ledger.changes.iter();
+    let changed: HashSet<_> =
+        changes.map(|change| (case.id(change.conversation), change.message_id)).collect();
+    for (id, conversation) in &case.store.conversations {
+        if !known.contains(id.as_str()) {
+            verdict.find(Kind::Untrue, || format!("{id} is stored, and nobody talks there"));
+        }
+        for entry in &conversation.entries {
+            let has_origin = match &entry.content {
+                Content::Message { .. } => Id::parse(&entry.client_msg_id)
+                    .is_some_and(|own| said.contains(&(id.as_str(), entry.sender.as_str(), own))),
+                // Groups are made before all else, and a run that could not does not begin.
+                Content::Created { .. } => entry.conversation_seq == 1,
+                Content::Added(_) | Content::Removed(_) | Content::Left => {
+                    changed.contains(&(id.as_str(), entry.message_id))
+                }
+                Content::Nothing => false,
+            };
+            if !has_origin {
+                verdict.find(Kind::Untrue, || format!("{id} holds what nobody said there: {entry:?}"));
+            }
         }
     }
 }
@@ -171,6 +203,15 @@ pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
                 )
             });
         }
+        if let Some(entry) = case.at(change.conversation, change.conversation_seq.into())
+            && stored == Some(entry.conversation_seq)
+            && !does(case, entry, change)
+        {
+            verdict.find(Kind::Untrue, || {
+                let (user, id) = (case.user(change.user), case.id(change.conversation));
+                format!("the answered {change:?} of {user} in {id} is stored as {:?}", entry.content)
+            });
+        }
         by_member.entry((change.conversation, change.user)).or_default().push(change);
     }
     for send in &case.ledger.sends {
@@ -188,6 +229,17 @@ pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
                 )
             });
         }
+    }
+}
+
+/// Whether an entry is the change of this one user.
+fn does(case: &Case<'_>, entry: &Stored, change: &Change) -> bool {
+    let user = case.user(change.user);
+    match &entry.content {
+        Content::Added(users) => change.joined && *users == [user],
+        Content::Removed(users) => !change.joined && *users == [user],
+        Content::Left => !change.joined && entry.sender == user,
+        _ => false,
     }
 }
 

@@ -29,6 +29,41 @@ fn p1_other_words_than_were_sent_are_untrue() {
 }
 
 #[test]
+fn p1_what_nobody_said_there_is_untrue() {
+    let extra = |content| {
+        move |ledger: &mut Ledger, store: &mut StoreView| {
+            entries(store).push(Stored { content, ..message(6, 60, "bob") });
+            store.conversations.get_mut("g:1").unwrap().head = 6;
+            ledger.histories.clear();
+            for device in [PHONE, TABLET, BOBS] {
+                seen(ledger, device).push(shown(GROUP, 6, 60));
+            }
+        }
+    };
+    expect([(Kind::Untrue, 1)], extra(Content::Message { begins: own(60).to_string() }));
+    expect([(Kind::Untrue, 1)], extra(Content::Nothing));
+    expect([(Kind::Untrue, 1)], extra(Content::Added(vec!["bob".into()])));
+    expect([(Kind::Untrue, 1)], extra(Content::Created { members: Vec::new(), sees_all: false }));
+    // Alice's message to Bob is in the group as well.
+    expect([(Kind::Untrue, 1)], |ledger, store| {
+        extra(Content::Nothing)(ledger, store);
+        entries(store)[5] = Stored { message_id: id(60), ..message(6, 7, "alice") };
+    });
+    expect([(Kind::Untrue, 1)], |_, store| {
+        store.conversations.insert("d:alice:carol".into(), Conversation::default());
+    });
+}
+
+#[test]
+fn p1_another_change_than_was_answered_is_untrue() {
+    for content in [Content::Removed(vec!["bob".into()]), Content::Added(vec!["carol".into()]), Content::Left]
+    {
+        let verdict = broken(|_, store| entries(store)[3].content = content);
+        assert_ne!(verdict.count(Kind::Untrue), 0, "{verdict}");
+    }
+}
+
+#[test]
 fn p4_a_history_that_differs_from_the_store_is_untrue() {
     expect([(Kind::Untrue, 1)], |ledger, _| {
         ledger.histories[0].entries.remove(2);
@@ -85,9 +120,8 @@ fn p3_sent_after_the_acknowledgement_and_stored_before_is_out_of_order() {
 #[test]
 fn p4_a_missing_number_is_a_gap() {
     expect([(Kind::Gap, 1)], |ledger, store| {
-        // Nothing of it was ever sent or shown.
-        let entries = entries(store);
-        entries.push(message(7, 70, "bob"));
+        entries(store).push(message(7, 70, "bob"));
+        ledger.sends.push(send(BOBS, GROUP, 70, 40, acked(70, 41)));
         store.conversations.get_mut("g:1").unwrap().head = 7;
         ledger.histories.clear();
         for device in [PHONE, TABLET, BOBS] {
