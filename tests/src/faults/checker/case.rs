@@ -31,6 +31,8 @@ pub(super) struct Case<'a> {
     conversations: Vec<Option<&'a store::Conversation>>,
     /// Where each message is stored.
     places: HashMap<(Conversation, Id), u64>,
+    /// What each message of a sender is stored as, by the sender's own id of it.
+    said: HashMap<(Conversation, &'a str, Id), &'a Stored>,
     stays: HashMap<(Conversation, User), Vec<Stay>>,
     acked: HashSet<(Conversation, Id)>,
 }
@@ -44,6 +46,7 @@ impl<'a> Case<'a> {
             store,
             conversations,
             places: HashMap::new(),
+            said: HashMap::new(),
             stays: HashMap::new(),
             acked: HashSet::new(),
         };
@@ -54,6 +57,9 @@ impl<'a> Case<'a> {
             let entries = case.entries(number);
             case.places
                 .extend(entries.iter().map(|entry| ((number, entry.message_id), entry.conversation_seq)));
+            case.said.extend(entries.iter().filter_map(|entry| {
+                Some(((number, entry.sender.as_str(), Id::parse(&entry.client_msg_id)?), entry))
+            }));
             let direct = abi::ids::Conversation::parse(id).into_iter();
             for user in
                 direct.flat_map(abi::ids::Conversation::direct_members).filter_map(|name| users.get(name))
@@ -125,6 +131,17 @@ impl<'a> Case<'a> {
     /// The number of a message in the store.
     pub(super) fn place(&self, conversation: Conversation, id: Id) -> Option<u64> {
         self.places.get(&(conversation, id)).copied()
+    }
+
+    /// What a send is stored as.
+    pub(super) fn stored(&self, send: &Send) -> Option<&'a Stored> {
+        self.said.get(&(send.conversation, self.user(self.sender(send)), send.client_msg_id)).copied()
+    }
+
+    /// Whether a user was in a conversation when it had come to a number.
+    pub(super) fn is_member(&self, conversation: Conversation, user: User, seq: u64) -> bool {
+        let is_in = |stay: &Stay| stay.joined <= seq && stay.to.is_none_or(|to| seq <= to);
+        self.stays(conversation, user).iter().any(is_in)
     }
 
     /// What a user could see of a conversation, in order.

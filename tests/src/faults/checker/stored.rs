@@ -68,14 +68,8 @@ pub(super) fn origins(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// P1: what was acknowledged is stored, and says what it said. P2: under one id. P8: what was refused is not.
 pub(super) fn sends(case: &Case<'_>, verdict: &mut Verdict) {
-    let stored: HashMap<(Conversation, Id), &Stored> = (0..case.ledger.conversations.len() as Conversation)
-        .flat_map(|number| case.entries(number).iter().map(move |entry| (number, entry)))
-        .filter_map(|(number, entry)| Some(((number, Id::parse(&entry.client_msg_id)?), entry)))
-        .collect();
     for send in &case.ledger.sends {
-        let found = stored
-            .get(&(send.conversation, send.client_msg_id))
-            .filter(|entry| entry.sender == case.user(case.sender(send)));
+        let found = case.stored(send);
         match &send.outcome {
             Outcome::Acked { message_id, .. } => match found {
                 None => verdict
@@ -186,7 +180,7 @@ fn acked<'a>(case: &'a Case<'_>) -> impl Iterator<Item = (u64, Millis, &'a Send)
     })
 }
 
-/// P1: an answered change of a group is stored as answered. P8: who was removed sends no more.
+/// P1: an answered change of a group is stored as answered. P8: who was removed sends no more. P9: who is in is not refused.
 pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
     let mut by_member: HashMap<(Conversation, User), Vec<&Change>> = HashMap::new();
     for change in &case.ledger.changes {
@@ -215,20 +209,40 @@ pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
         by_member.entry((change.conversation, change.user)).or_default().push(change);
     }
     for send in &case.ledger.sends {
-        let Outcome::Acked { at, .. } = send.outcome else { continue };
-        let Some(changes) = by_member.get(&(send.conversation, case.sender(send))) else { continue };
-        // Changes are one after the other, so the last one before the send says where the user was.
-        let next = changes.partition_point(|change| change.at < send.began);
-        let was_out = next.checked_sub(1).is_some_and(|last| !changes[last].joined);
-        if was_out && changes.get(next).is_none_or(|change| at < change.began) {
-            verdict.find(Kind::Unauthorised, || {
-                format!(
-                    "{} was taken from a member who had been removed at {} ms",
-                    case.send(send),
-                    changes[next - 1].at
-                )
-            });
+        if let Some(changes) = by_member.get(&(send.conversation, case.sender(send))) {
+            membership(case, send, changes, verdict);
         }
+    }
+}
+
+/// A send of somebody who was removed or added in the run.
+fn membership(case: &Case<'_>, send: &Send, changes: &[&Change], verdict: &mut Verdict) {
+    let user = case.sender(send);
+    // Changes are one after the other, so the last one before the send says where the user was.
+    let (before, after) = changes.split_at(changes.partition_point(|change| change.at < send.began));
+    // An attempt may be on its way for long, and arrive when the next change has been made.
+    let in_time = |at| after.first().is_none_or(|change| at < change.began);
+    let was_in = before.last().map_or(case.is_member(send.conversation, user, 1), |change| change.joined);
+    if was_in {
+        if let Outcome::Refused { code, at, .. } = &send.outcome
+            && code == "forbidden"
+            && in_time(*at)
+        {
+            verdict.find(Kind::Stuck, || format!("{} was refused for good to a member", case.send(send)));
+        }
+        return;
+    }
+    let taken = matches!(send.outcome, Outcome::Acked { at, .. } if in_time(at));
+    // Whatever the user was told: what was sent after the removal is stored when the user is in again, or not at all.
+    let stored = case.stored(send).map(|entry| entry.conversation_seq);
+    if taken || stored.is_some_and(|seq| !case.is_member(send.conversation, user, seq)) {
+        verdict.find(Kind::Unauthorised, || {
+            let removed = before.last().map_or(0, |change| change.at);
+            format!(
+                "{} was taken from a member who had been removed at {removed} ms, and is stored as {stored:?}",
+                case.send(send)
+            )
+        });
     }
 }
 

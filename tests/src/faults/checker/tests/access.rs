@@ -15,6 +15,7 @@ fn p8_what_was_before_a_member_joined_is_unauthorised() {
         members.retain(|member| member != "carol");
         entries(store)[3].content = Content::Added(vec!["carol".into()]);
         ledger.changes[0].joined = true;
+        ledger.sends.pop();
         *seen(ledger, CAROLS) = vec![shown(GROUP, 3, 3), shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
     });
 }
@@ -43,6 +44,74 @@ fn p8_a_message_from_a_removed_member_is_unauthorised() {
     };
     expect([(Kind::Unauthorised, 1)], late(30));
     expect([], late(24));
+}
+
+#[test]
+fn p8_a_refused_message_of_a_removed_member_that_is_stored_is_unauthorised() {
+    // Carol's 5 is stored, whatever she was told: an SDK does not tell whether it had tried before.
+    let stored = |began, outcome: Outcome| {
+        move |ledger: &mut Ledger, store: &mut StoreView| {
+            entries(store)[4].sender = "carol".into();
+            ledger.sends[3] = send(CAROLS, GROUP, 5, began, outcome);
+        }
+    };
+    let forbidden = || Outcome::Refused { code: "forbidden".into(), at: 31, at_once: false };
+    expect([(Kind::Unauthorised, 1)], stored(30, forbidden()));
+    expect([(Kind::Unauthorised, 1)], stored(30, Outcome::Unknown));
+    expect([], stored(24, Outcome::Unknown));
+    // She was added again by 5, so her 6 may have been on its way until then.
+    for place in [5, 6] {
+        let verdict = broken(|ledger, store| {
+            let entries = entries(store);
+            entries.pop();
+            let added = entry(5, 50, "alice", Content::Added(vec!["carol".into()]));
+            let late = message(6, 5, "carol");
+            if place == 6 {
+                entries.extend([added, late]);
+            } else {
+                entries.extend([message(5, 5, "carol"), Stored { conversation_seq: 6, ..added }]);
+            }
+            store.conversations.get_mut("g:1").unwrap().head = 6;
+            let change = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            ledger.changes.push(Change { conversation_seq: if place == 6 { 5 } else { 6 }, ..change });
+            ledger.sends[3] = send(CAROLS, GROUP, 5, 30, Outcome::Unknown);
+            ledger.sends.pop();
+        });
+        assert_eq!(verdict.count(Kind::Unauthorised), u64::from(place == 5), "{verdict}");
+    }
+}
+
+#[test]
+fn p9_a_member_who_is_refused_is_stuck() {
+    let refused_at = |began, at| {
+        move |ledger: &mut Ledger, _: &mut StoreView| {
+            ledger.sends[5] = send(
+                CAROLS,
+                GROUP,
+                8,
+                began,
+                Outcome::Refused { code: "forbidden".into(), at, at_once: true },
+            );
+        }
+    };
+    expect([(Kind::Stuck, 1)], refused_at(10, 19));
+    expect([], refused_at(10, 20));
+    expect([], refused_at(22, 24));
+    // Carol was not there from the beginning, and is added by 4.
+    let added = |ledger: &mut Ledger, store: &mut StoreView| {
+        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
+        members.retain(|member| member != "carol");
+        entries(store)[3].content = Content::Added(vec!["carol".into()]);
+        ledger.changes[0].joined = true;
+        *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+    };
+    for (began, at, stuck) in [(10, 19, 0), (22, 30, 0), (26, 30, 1)] {
+        let verdict = broken(|ledger, store| {
+            added(ledger, store);
+            refused_at(began, at)(ledger, store);
+        });
+        assert_eq!(verdict.count(Kind::Stuck), stuck, "{began} to {at}: {verdict}");
+    }
 }
 
 #[test]
