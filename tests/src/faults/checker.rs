@@ -205,7 +205,10 @@ fn figures(ledger: &Ledger, store: &StoreView) -> Figures {
                     figures.live += u64::from(receipt.live);
                 }
                 Seen::Complete { .. } => figures.claims += 1,
-                Seen::Counted { .. } | Seen::Head { .. } | Seen::Unreadable { .. } => {}
+                Seen::UpToDate { .. }
+                | Seen::Counted { .. }
+                | Seen::Head { .. }
+                | Seen::Unreadable { .. } => {}
             }
         }
     }

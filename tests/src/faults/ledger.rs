@@ -140,6 +140,13 @@ pub enum Seen {
         epoch: u32,
         /// The receiver's seq that counts it.
         seq: u64,
+        /// When.
+        at: Millis,
+    },
+    /// The server's receiver's seq is the device's, and nothing is missing up to it: there is no news for the device.
+    UpToDate {
+        /// When the question was asked.
+        asked: Millis,
     },
     /// The server named a conversation as one of the user's.
     Head {

@@ -3,9 +3,16 @@
 //! When an entry was delivered with a receiver's seq of (epoch, k), then whoever has (epoch, n) with n at least k has
 //! that entry. Each device of a user tells which entries were counted up to which number, so that what any of them
 //! believes to have can be held against it. That is exact: no time is compared.
+//!
+//! A number that was never raised for somebody can't be found so, because nothing counts then what they lack. But all
+//! who receive an entry are counted before anybody is delivered it. So when somebody asks after that, and hears that there
+//! is no news, they have it.
 
-use super::{Kind, Verdict, case::Case};
-use crate::faults::ledger::{Conversation, DeviceId, Seen, User};
+use super::{
+    Kind, Verdict,
+    case::{Case, Stay},
+};
+use crate::faults::ledger::{Conversation, DeviceId, Millis, Seen, User};
 use std::collections::HashMap;
 
 /// Per conversation, pairs of a receiver's seq and the highest `conversation_seq` that it counts, both rising.
@@ -14,6 +21,8 @@ type Counted = HashMap<Conversation, Vec<(u64, u64)>>;
 /// P4, P5: a device that was told that it has everything has it.
 pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
     let counted = counted(case);
+    let delivered = delivered(case);
+    let members = members(case);
     for (number, device) in case.ledger.devices.iter().enumerate() {
         let number = number as DeviceId;
         for life in &device.lives {
@@ -29,6 +38,10 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                         let Some(counted) = counted.get(&(device.user, epoch)) else { continue };
                         let claim = format_args!("({epoch}, {seq}) at {at} ms").to_string();
                         claimed(case, number, &claim, seq, counted, &positions, verdict);
+                    }
+                    Seen::UpToDate { asked } => {
+                        let stays = members.get(&device.user).map_or(&[][..], Vec::as_slice);
+                        no_news(case, number, asked, stays, &delivered, &positions, verdict);
                     }
                     Seen::Counted { .. } | Seen::Head { .. } | Seen::Unreadable { .. } => {}
                 }
@@ -84,4 +97,86 @@ fn counted(case: &Case<'_>) -> HashMap<(User, u32), Counted> {
         }
     }
     all
+}
+
+/// Per conversation, when somebody was first delivered an entry, and the highest `conversation_seq` by then.
+type Delivered = HashMap<Conversation, Vec<(Millis, u64)>>;
+
+fn delivered(case: &Case<'_>) -> Delivered {
+    let mut all = Delivered::new();
+    for (conversation, conversation_seq, at, _) in pushes(case) {
+        all.entry(conversation).or_default().push((at, conversation_seq));
+    }
+    for delivered in all.values_mut() {
+        delivered.sort_unstable();
+        let mut highest = 0;
+        delivered.retain(|(_, conversation_seq)| {
+            let rises = *conversation_seq > highest;
+            highest = highest.max(*conversation_seq);
+            rises
+        });
+    }
+    all
+}
+
+/// Conversations that a user is in at the end, and since when that is known to whoever counts.
+///
+/// A message that was logged before the change by which somebody joined may be stored after it, and be counted by the
+/// members of before. The newcomer's number rises when the change itself comes in the log, which may be long after if
+/// the consumer dies between. From the first entry on that is delivered to them they are counted like everybody.
+fn members(case: &Case<'_>) -> HashMap<User, Vec<(Conversation, Stay, Millis)>> {
+    let mut known: HashMap<(Conversation, User), Millis> = HashMap::new();
+    for (conversation, conversation_seq, at, user) in pushes(case) {
+        if case.open_stay(conversation, user).is_some_and(|stay| stay.joined <= conversation_seq) {
+            let first = known.entry((conversation, user)).or_insert(at);
+            *first = at.min(*first);
+        }
+    }
+    let mut members: HashMap<User, Vec<_>> = HashMap::new();
+    for user in 0..case.ledger.users.len() as User {
+        for conversation in 0..case.ledger.conversations.len() as Conversation {
+            let Some(stay) = case.open_stay(conversation, user) else { continue };
+            let since = if stay.joined == 1 { Some(0) } else { known.get(&(conversation, user)).copied() };
+            members.entry(user).or_default().extend(since.map(|since| (conversation, stay, since)));
+        }
+    }
+    members
+}
+
+/// All that was delivered: conversation, `conversation_seq`, when, to whom.
+fn pushes(case: &Case<'_>) -> impl Iterator<Item = (Conversation, u64, Millis, User)> {
+    case.ledger.devices.iter().flat_map(|device| {
+        device.lives.iter().flat_map(|life| &life.seen).filter_map(|seen| match *seen {
+            Seen::Counted { conversation, conversation_seq, at, .. } => {
+                Some((conversation, u64::from(conversation_seq), at, device.user))
+            }
+            _ => None,
+        })
+    })
+}
+
+fn no_news(
+    case: &Case<'_>,
+    device: DeviceId,
+    asked: Millis,
+    stays: &[(Conversation, Stay, Millis)],
+    delivered: &Delivered,
+    positions: &HashMap<Conversation, u64>,
+    verdict: &mut Verdict,
+) {
+    for &(conversation, stay, _) in stays.iter().filter(|(.., since)| *since < asked) {
+        let Some(delivered) = delivered.get(&conversation) else { continue };
+        let before = delivered.partition_point(|(at, _)| *at < asked);
+        let needed = before.checked_sub(1).map_or(0, |last| delivered[last].1);
+        let has = positions.get(&conversation).copied().unwrap_or(0);
+        if has < needed && stay.joined <= needed {
+            verdict.find(Kind::Lied, || {
+                format!(
+                    "{} asked at {asked} ms and heard of no news, when {needed} of {} had been delivered, and has only {has}",
+                    case.device(device),
+                    case.id(conversation)
+                )
+            });
+        }
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                         )
                     });
                 }
-                Seen::Entry(_) | Seen::Complete { .. } => {}
+                Seen::Entry(_) | Seen::Complete { .. } | Seen::UpToDate { .. } => {}
             }
         }
     }

@@ -46,7 +46,7 @@ fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Seen {
 
 fn counted(conversation: u32, conversation_seq: u32, seq: u64) -> Seen {
     let message_id = if conversation == DIRECT { id(7) } else { id(conversation_seq as u8) };
-    Seen::Counted { conversation, conversation_seq, message_id, epoch: 1, seq }
+    Seen::Counted { conversation, conversation_seq, message_id, epoch: 1, seq, at: 50 }
 }
 
 fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Seen {

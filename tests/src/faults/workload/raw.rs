@@ -340,9 +340,13 @@ impl Session<'_> {
                 seat.book.saw(seat.id, Seen::Unreadable { conversation, conversation_seq, at });
             }
             (Some(Frame::Pong(pong)), Some(Asked::Ping { closing, at })) => {
-                let equal = catch_up.told(pong.receiver_seq.unwrap_or_default());
-                if equal && closing && lanes.is_empty() {
-                    seat.book.settled(seat.id, at);
+                // A gateway that could not ask for the number leaves it out.
+                let equal = pong.receiver_seq.is_some_and(|now| catch_up.told(now));
+                if equal {
+                    seat.book.saw(seat.id, Seen::UpToDate { asked: at });
+                    if closing && lanes.is_empty() {
+                        seat.book.settled(seat.id, at);
+                    }
                 }
             }
             (Some(Frame::Deliver(deliver)), _) => self.deliver(deliver),
@@ -358,7 +362,8 @@ impl Session<'_> {
             let conversation_seq = super::book::number(entry.conversation_seq);
             let message_id = Id::parse(&entry.message_id).unwrap_or_default();
             let ReceiverSeq { epoch, seq } = counted;
-            let seen = Seen::Counted { conversation, conversation_seq, message_id, epoch, seq };
+            let at = seat.book.now();
+            let seen = Seen::Counted { conversation, conversation_seq, message_id, epoch, seq, at };
             seat.book.saw(seat.id, seen);
         }
         let live = catch_up.is_idle();

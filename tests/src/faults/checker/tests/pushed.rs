@@ -33,6 +33,7 @@ fn p1_a_push_of_another_entry_than_is_stored_is_untrue() {
                 message_id: other,
                 epoch: 1,
                 seq: 7,
+                at: 50,
             });
         });
     }
