@@ -132,7 +132,7 @@ impl Log {
         db.read((id, &TopicPartition { topic: topic.into(), partition }), from, limit)
     }
 
-    /// The offset that `group` goes on from in a partition, if it has committed one. Blocks, like [`read`](Self::read).
+    /// The offset that `group` goes on from in a partition, if it has begun to read it. Blocks, like [`read`](Self::read).
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
         let (db, id) = self.look_up(topic, partition)?;
         db.committed_by(group, id)

@@ -41,7 +41,17 @@ struct Commit {
     offsets: Vec<(usize, usize, i64)>,
     /// Written with the records of its round, or not at all.
     tied: bool,
-    reply: oneshot::Sender<Result<(), Error>>,
+    /// `None`: where a group begins. It is tried until it is stored.
+    reply: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Commit {
+    /// Whoever asked may have given up waiting.
+    fn answer(self, result: Result<(), Error>) {
+        if let Some(reply) = self.reply {
+            drop(reply.send(result));
+        }
+    }
 }
 
 pub(super) struct Engine {
@@ -307,7 +317,10 @@ impl Engine {
             // Each waits for an answer of its own; the error can't be copied, its words can.
             let reason = describe(&error);
             for commit in commits {
-                drop(commit.reply.send(Err(Error::NotCommitted { reason: reason.clone() })));
+                match commit.reply {
+                    Some(_) => commit.answer(Err(Error::NotCommitted { reason: reason.clone() })),
+                    None => self.commits.push(commit),
+                }
             }
             return;
         }
@@ -315,11 +328,10 @@ impl Engine {
             self.topics[topic].partitions[partition].low = to;
         }
         for commit in commits {
-            for (topic, partition, next) in commit.offsets {
+            for &(topic, partition, next) in &commit.offsets {
                 self.topics[topic].partitions[partition].set_committed(&commit.group, next);
             }
-            // The consumer may have given up waiting; the offsets are stored all the same.
-            drop(commit.reply.send(Ok(())));
+            commit.answer(Ok(()));
         }
     }
 

@@ -288,3 +288,31 @@ async fn two_groups_read_the_same_records() {
     second.stop().await;
     assert_eq!(one.payloads(), two.payloads());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_group_that_has_done_nothing_yet_misses_nothing_after_reopening() {
+    let backend = Embedded::new();
+    let last = produce(&backend, &["a"], 100).await.pop().unwrap();
+    let (one, none, other) = (Handled::default(), Handled::default(), Handled::default());
+    let others = |backend: &Embedded| Arc::new(backend.log().source("other", &["events"]).unwrap());
+    let tried = Arc::new(AtomicBool::new(false));
+    let trying = Arc::clone(&tried);
+    let fails = none.deciding(move |_| {
+        trying.store(true, Ordering::SeqCst);
+        Err(HandlerError::retry("it can't handle the first record"))
+    });
+    let failing = Running::of(kafka_runtime::Consumer::batches(others(&backend), fails));
+    eventually("the other group has begun", async || tried.load(Ordering::SeqCst)).await;
+    let running = Running::start(&backend, one.handler());
+    one.reach(100).await;
+    running.stop().await;
+    failing.abandon().await;
+
+    let backend = backend.reopen();
+    backend.log().send(record("a", "a:100")).await.unwrap();
+    assert_eq!(backend.log().read("events", last.partition, 0, usize::MAX).unwrap().len(), 101);
+    let running = Running::of(kafka_runtime::Consumer::batches(others(&backend), other.handler()));
+    other.reach(101).await;
+    running.stop().await;
+    assert_eq!(other.payloads(), expected("a", 101));
+}

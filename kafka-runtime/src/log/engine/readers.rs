@@ -9,7 +9,6 @@ use crate::record::{Record, TopicPartition};
 use crate::source::{AssignedPartition, InitialOffset, Offsets, Queue, QueueLimits};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for the worker of one partition.
@@ -29,7 +28,9 @@ impl Engine {
                 Command::AddTopics { topics, reply } => drop(reply.send(self.add_topics(&topics))),
                 Command::Detach(token) => self.detach(token),
                 Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
-                    Ok(offsets) => self.commits.push(Commit { group, offsets, tied: false, reply }),
+                    Ok(offsets) => {
+                        self.commits.push(Commit { group, offsets, tied: false, reply: Some(reply) })
+                    }
                     Err(error) => drop(reply.send(Err(error))),
                 },
             }
@@ -47,8 +48,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Where the group begins in each partition of the topics that it has committed no offset of, if that is not the first
-    /// record.
+    /// Where the group begins in each partition of the topics that it has committed no offset of.
     fn beginnings(
         &self,
         group: &str,
@@ -62,7 +62,7 @@ impl Engine {
                     continue;
                 }
                 let next = match initial {
-                    InitialOffset::Earliest => continue,
+                    InitialOffset::Earliest => partition.low,
                     InitialOffset::Latest => partition.end,
                     InitialOffset::Time { ms } => {
                         self.db.first_at(partition.id, ms)?.unwrap_or(partition.end)
@@ -91,9 +91,13 @@ impl Engine {
             self.topics[topic].partitions[number].set_committed(group, next);
         }
         if !beginnings.is_empty() {
-            // Nobody waits for it: it is as good as the first commit.
-            let (reply, _) = oneshot::channel();
-            self.commits.push(Commit { group: Arc::clone(group), offsets: beginnings, tied: false, reply });
+            // So that others' commits don't trim what this group has yet to read, also after a restart, before it is back.
+            self.commits.push(Commit {
+                group: Arc::clone(group),
+                offsets: beginnings,
+                tied: false,
+                reply: None,
+            });
         }
         self.next_token += 1;
         let token = self.next_token;
@@ -105,10 +109,8 @@ impl Engine {
         for &topic in topics {
             let topic = &mut self.topics[topic];
             let mut feeds = Vec::new();
-            for partition in &mut topic.partitions {
+            for partition in &topic.partitions {
                 let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
-                // Others' commits must not trim what this group has yet to read.
-                partition.set_committed(group, from);
                 let shared = Arc::clone(&self.shared);
                 let queue =
                     Arc::new(Queue::new(limits, from, Some(Box::new(move || shared.inbox.progress()))));

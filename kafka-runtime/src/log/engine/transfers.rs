@@ -29,7 +29,7 @@ impl Engine {
         match self.resolve(&vec![(from.partition, next)]) {
             Ok(offsets) => {
                 self.batch.extend(outputs);
-                self.commits.push(Commit { group, offsets, tied: true, reply });
+                self.commits.push(Commit { group, offsets, tied: true, reply: Some(reply) });
             }
             Err(error) => {
                 self.answer(outputs, |_| Err(ProduceError::Closed));
@@ -69,7 +69,7 @@ impl Engine {
     /// After the records of this round could not be written: neither can the offsets that go with them.
     pub(super) fn fail_tied_commits(&mut self, reason: &str) {
         for commit in self.commits.extract_if(.., |commit| commit.tied) {
-            drop(commit.reply.send(Err(Error::NotCommitted { reason: reason.to_owned() })));
+            commit.answer(Err(Error::NotCommitted { reason: reason.to_owned() }));
         }
     }
 }
