@@ -96,7 +96,8 @@ impl Log {
         Ok(Self(Arc::new(Handle { shared, path, thread: Mutex::new(Some(thread)) })))
     }
 
-    /// Opens more topics, or makes them; those that are open stay as they are. Blocks for as long as the disk needs.
+    /// Opens more topics, or makes them; those that are open stay as they are, but for [`trim`](LogTopic::trim). Blocks for as long
+    /// as the disk needs.
     pub fn add_topics(&self, topics: Vec<LogTopic>) -> Result<(), Error> {
         let (reply, added) = std::sync::mpsc::sync_channel(1);
         self.0.shared.inbox.command(Command::AddTopics { topics, reply });

@@ -28,7 +28,7 @@ pub struct TopicSpec {
     pub replication: Option<u32>,
     /// Fewer replicas, or fewer in sync, than asked for are a loud warning instead of an error.
     pub allow_fewer_replicas: bool,
-    /// More settings when it is made, for example `retention.ms`.
+    /// More settings when it is made, for example `retention.ms`. A topic that is there and has others is warned of.
     pub settings: Vec<(String, String)>,
 }
 
@@ -161,6 +161,18 @@ async fn look(admin: &Admin, spec: &TopicSpec) -> Result<Option<Found>, Error> {
     let settings = configs.into_iter().next().and_then(Result::ok);
     let min_in_sync = settings.as_ref().and_then(|resource| resource.get("min.insync.replicas"));
     found.min_in_sync = min_in_sync.and_then(|entry| entry.value.as_ref()?.parse().ok());
+    for (name, wanted) in &spec.settings {
+        let entry = settings.as_ref().and_then(|resource| resource.get(name));
+        if let Some(value) = entry.and_then(|entry| entry.value.as_ref()).filter(|value| *value != wanted) {
+            tracing::warn!(
+                topic = spec.name,
+                name,
+                value,
+                wanted,
+                "the topic keeps a setting that should be another"
+            );
+        }
+    }
     Ok(Some(found))
 }
 

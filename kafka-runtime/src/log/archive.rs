@@ -11,7 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What is removed is what this group has committed: so it is in the file, and known after a restart.
+/// What is removed is what this group has committed: so it is in the file, and known after a restart. A topic of which it has
+/// committed something, be it 0, is kept.
 pub(super) const GROUP: &str = "archive";
 /// Records that are read at once: few enough that the largest ones are no burden.
 const CHUNK: usize = 16;

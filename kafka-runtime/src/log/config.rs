@@ -13,7 +13,8 @@ pub struct LogTopic {
     /// break the order per key.
     pub partitions: u32,
     /// Whether records that every group has committed are removed. Off for topics that people look at, such as dead
-    /// letters: there only an [`Archive`](crate::Archive) removes.
+    /// letters: there only an [`Archive`](crate::Archive) removes. Once off it stays off, whoever opens the topic with what:
+    /// those who keep it must not lose records to those who don't.
     pub trim: bool,
 }
 

@@ -109,18 +109,39 @@ impl Topic {
             })?;
             Partition::open(db, TopicPartition { topic: Arc::clone(&config.name), partition }, id)
         };
-        let partitions = ids.into_iter().enumerate().map(open).collect::<Result<_, _>>()?;
-        let metrics = Backlog::new(&config.name);
-        let (name, trim) = (Arc::clone(&config.name), config.trim);
-        Ok(Self {
-            name,
-            trim,
+        let partitions: Vec<_> = ids.into_iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        let is_kept = |partition: &Partition| partition.committed_by(archive::GROUP).is_some();
+        let mut topic = Self {
+            name: Arc::clone(&config.name),
+            trim: !partitions.iter().any(is_kept),
             partitions,
             readers: Vec::new(),
             held: VecDeque::new(),
             given_up: None,
-            metrics,
-        })
+            metrics: Backlog::new(&config.name),
+        };
+        topic.keep(db, config);
+        Ok(topic)
+    }
+
+    /// Stops trimming, if that is what the configuration says. The file says so from then on: whoever opens the topic first after
+    /// a restart may not know of who keeps it.
+    pub(super) fn keep(&mut self, db: &Db, config: &LogTopic) {
+        if config.trim || !self.trim {
+            return;
+        }
+        self.trim = false;
+        let write = || -> Result<(), Error> {
+            db.begin()?;
+            let mut partitions = self.partitions.iter();
+            partitions.try_for_each(|partition| db.set_committed(archive::GROUP, partition.id, 0))?;
+            db.commit()
+        };
+        if let Err(error) = write() {
+            db.rollback();
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, topic = %self.name, "the log keeps a topic, but can't write that down");
+        }
     }
 
     /// A record is given up: what is behind it must not overtake it when it is sent again, so it is given up as well until who

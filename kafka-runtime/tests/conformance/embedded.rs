@@ -316,3 +316,34 @@ async fn p1_a_group_that_has_done_nothing_yet_misses_nothing_after_reopening() {
     running.stop().await;
     assert_eq!(other.payloads(), expected("a", 101));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_a_topic_that_is_kept_for_one_is_kept_whoever_opens_it_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = || {
+        let topics = vec![kafka_runtime::LogTopic::new("letters", 1)];
+        Log::open(kafka_runtime::LogConfig::new(directory.path(), topics)).unwrap()
+    };
+    let letter = || ProducerRecord::new("letters".into(), "k", "letter");
+    let log = opened();
+    log.add_topics(vec![kafka_runtime::LogTopic::kept("letters")]).unwrap();
+    for _ in 0..3 {
+        log.send(letter()).await.unwrap();
+    }
+    let handled = Handled::default();
+    let audit = kafka_runtime::Consumer::batches(
+        Arc::new(log.source("audit", &["letters"]).unwrap()),
+        handled.handler(),
+    );
+    let running = Running::of(audit);
+    handled.reach(3).await;
+    running.stop().await;
+    log.send(letter()).await.unwrap();
+    assert_eq!(log.read("letters", 0, 0, 9).unwrap().len(), 4);
+
+    // Also from the start of the process until whoever keeps it opens it again.
+    drop(log);
+    let log = opened();
+    log.send(letter()).await.unwrap();
+    assert_eq!(log.read("letters", 0, 0, 9).unwrap().len(), 5);
+}

@@ -39,11 +39,13 @@ impl Engine {
 
     fn add_topics(&mut self, topics: &[LogTopic]) -> Result<(), Error> {
         for topic in topics {
-            if !self.topics.iter().any(|known| known.name == topic.name) {
-                let topic = Topic::open(&self.db, topic)?;
-                self.shared.topics.add(&topic.name, topic.partitions.len());
-                self.topics.push(topic);
+            if let Some(known) = self.topics.iter_mut().find(|known| known.name == topic.name) {
+                known.keep(&self.db, topic);
+                continue;
             }
+            let topic = Topic::open(&self.db, topic)?;
+            self.shared.topics.add(&topic.name, topic.partitions.len());
+            self.topics.push(topic);
         }
         Ok(())
     }
