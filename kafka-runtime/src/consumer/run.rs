@@ -9,6 +9,7 @@ use crate::metrics::Group;
 use crate::observer::Observer;
 use crate::record::TopicPartition;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,14 +71,31 @@ impl Run {
                 }
             }
         };
-        let partitions: Vec<_> = self.workers.keys().cloned().collect();
-        tracing::debug!(partitions = partitions.len(), "finishing what is in flight");
+        tracing::debug!(partitions = self.workers.len(), "finishing what is in flight");
+        self.give_away().await;
+        self.end(&self.partitions()).await;
+        self.give_away().await;
+        let partitions = self.partitions();
         self.finish(&partitions).await;
         if !partitions.is_empty() {
             self.observer.revoked(&self.shared.name, &partitions);
         }
         self.source.close().await;
         result
+    }
+
+    fn partitions(&self) -> Vec<TopicPartition> {
+        self.workers.keys().cloned().collect()
+    }
+
+    /// Takes notice of partitions that have gone, or are to go now, though this consumer stops: what was lost must not be
+    /// finished or committed, and the group waits for what is revoked.
+    async fn give_away(&mut self) {
+        while let Some(Ok(event)) = self.source.next().now_or_never() {
+            if !matches!(event, Event::Assigned(_)) {
+                self.on_event(event).await;
+            }
+        }
     }
 
     async fn on_event(&mut self, event: Event) {
@@ -93,20 +111,26 @@ impl Run {
                     self.workers.insert(partition, worker);
                 }
             }
-            Event::Revoked { partitions, release } => {
+            Event::Revoked { mut partitions, release } => {
+                partitions.retain(|partition| self.workers.contains_key(partition));
                 self.metrics.revoked.increment(1);
                 tracing::info!(consumer, count = partitions.len(), "partitions revoked");
                 self.finish(&partitions).await;
-                self.observer.revoked(&self.shared.name, &partitions);
+                if !partitions.is_empty() {
+                    self.observer.revoked(&self.shared.name, &partitions);
+                }
                 drop(release);
             }
-            Event::Lost(partitions) => {
+            Event::Lost(mut partitions) => {
+                partitions.retain(|partition| self.workers.contains_key(partition));
                 self.metrics.lost.increment(1);
                 tracing::warn!(consumer, count = partitions.len(), "partitions lost");
                 // A commit that waits for its hook would cover them; what it covers of others is committed later.
                 self.commits.abandon();
                 self.abort(&partitions).await;
-                self.observer.lost(&self.shared.name, &partitions);
+                if !partitions.is_empty() {
+                    self.observer.lost(&self.shared.name, &partitions);
+                }
                 self.shared.progress.notify_one();
             }
         }
@@ -114,19 +138,7 @@ impl Run {
 
     /// Ends workers after what is in flight, or without it when it takes too long, and commits what they have done.
     async fn finish(&mut self, partitions: &[TopicPartition]) {
-        let deadline = Instant::now() + self.shared.config.finish_timeout;
-        for partition in partitions {
-            if let Some(worker) = self.workers.get(partition) {
-                worker.finish();
-            }
-        }
-        for partition in partitions {
-            if let Some(worker) = self.workers.get_mut(partition)
-                && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
-            {
-                tracing::warn!(%partition, "abandoned what is in flight: it will be delivered again");
-            }
-        }
+        self.end(partitions).await;
         if self.commits.is_running() {
             let committed = self.commits.finished().await;
             self.on_committed(committed);
@@ -138,6 +150,21 @@ impl Run {
             self.on_committed(committed);
         }
         self.abort(partitions).await;
+    }
+
+    /// Waits until workers have finished what is in flight, or it has taken too long. Those that had their time before get
+    /// no more.
+    async fn end(&mut self, partitions: &[TopicPartition]) {
+        let deadline = Instant::now() + self.shared.config.finish_timeout;
+        let asked = |partition: &&TopicPartition| self.workers.get(partition).is_some_and(Worker::finish);
+        let partitions: Vec<_> = partitions.iter().filter(asked).collect();
+        for partition in partitions {
+            if let Some(worker) = self.workers.get_mut(partition)
+                && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
+            {
+                tracing::warn!(%partition, "abandoned what is in flight: it will be delivered again");
+            }
+        }
     }
 
     /// Ends workers at once. None of their offsets is committed after this.

@@ -283,3 +283,41 @@ async fn only_so_many_records_wait_behind_a_key_that_does_not_go_on() {
     assert_eq!(left, 500, "a thousand were taken");
     script.stop().await;
 }
+
+/// A consumer that is told to stop while `event` waits for it; what it has committed in the end. One record is done and one
+/// is in flight.
+async fn stopped_with(event: Event) -> Vec<Offsets> {
+    let mut script = script(Duration::from_millis(100)).await;
+    script.feed(1);
+    assert_eq!(script.handled.recv().await, Some(1));
+    script.feed(2);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    script.stop.cancel();
+    script.events.send(event).await.unwrap();
+    script.stop().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_while_the_consumer_stops_is_not_committed() {
+    assert!(stopped_with(Event::Lost(vec![partition()])).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_while_a_stop_finishes_what_is_in_flight_is_not_committed() {
+    let mut script = script(Duration::from_millis(100)).await;
+    script.feed(1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    script.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    script.events.send(Event::Lost(vec![partition()])).await.unwrap();
+    assert_eq!(script.handled.recv().await, Some(1));
+    assert!(script.stop().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_while_the_consumer_stops_is_finished_and_committed_and_let_go() {
+    let (signal, released) = sync_channel(1);
+    let revoked = Event::Revoked { partitions: vec![partition()], release: Release::new(signal) };
+    assert_eq!(stopped_with(revoked).await, [vec![(partition(), 3)]]);
+    assert_eq!(released.try_recv(), Err(TryRecvError::Disconnected));
+}

@@ -50,9 +50,11 @@ impl Worker {
         Self { committed: queue.done(), queue, finish, task }
     }
 
-    /// Asks it to end after what is in flight; what is waiting to be tried again is abandoned.
-    pub(super) fn finish(&self) {
+    /// Asks it to end after what is in flight; what is waiting to be tried again is abandoned. `false` if it was asked before.
+    pub(super) fn finish(&self) -> bool {
+        let is_first = !self.finish.is_cancelled();
         self.finish.cancel();
+        is_first
     }
 
     /// Waits for its end.

@@ -162,6 +162,8 @@ impl Source for KafkaSource {
         self.closing.store(true, Ordering::SeqCst);
         // Its thread ends after what it has taken.
         drop(self.transactor.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Nobody takes events any more. A revocation among them would hold the thread, and with it the whole group.
+        *self.events.lock().await = None;
         let ended = self.running().ended.take();
         if let Some(ended) = ended
             && tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err()

@@ -223,3 +223,31 @@ async fn two_members_share_partitions_3_and_3_with_roundrobin() {
 async fn two_members_share_partitions_3_and_3_with_cooperative_sticky() {
     two_members_share("cooperative-sticky").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stops_while_another_joins_does_not_hold_up_the_group() {
+    let backend = Kafka::with_partitions(PARTITIONS).await;
+    let (journal, slow) = (Journal::default(), Arc::new(AtomicBool::new(false)));
+    let is_slow = Arc::clone(&slow);
+    let handler = tower::service_fn(move |_: Message| {
+        is_slow.store(true, Ordering::SeqCst);
+        // Longer than the group takes to tell its members that another one joins.
+        async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok(())
+        }
+    });
+    let observer = Arc::new(Member("one", journal.clone()));
+    let consumer = Consumer::records(backend.source(), handler).config(config()).observe(observer);
+    let one = Running::of(consumer);
+    eventually("the first member has all", async || journal.owned("one") == 6).await;
+    backend.producer().send(ProducerRecord::new(backend.topic(), "k", "k:0")).await.unwrap();
+    eventually("it is busy", async || slow.load(Ordering::SeqCst)).await;
+    let two = start(&backend, "two", &journal);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begin = Instant::now();
+    one.stop().await;
+    eventually("the second member has all", async || journal.owned("two") == 6).await;
+    assert!(begin.elapsed() < Duration::from_secs(9), "nobody had partitions for {:?}", begin.elapsed());
+    two.stop().await;
+}
