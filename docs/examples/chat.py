@@ -41,7 +41,7 @@ async def main():
     while True:
         try:
             where, token = URL.replace("http", "ws", 1) + "/v1/ws", await asyncio.to_thread(log_in)
-            async with websockets.connect(where, subprotocols=["godwit.v1.json"]) as socket:
+            async with websockets.connect(where, subprotocols=["godwit.v1.json"], max_size=8 << 20) as socket:
                 await socket.send(json.dumps({"id": 3, "hello": {"token": token}}))
                 on_its_way = None  # what has no ack is sent again
                 while unsent or reader.is_alive():

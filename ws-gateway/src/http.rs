@@ -19,7 +19,9 @@ use axum::{
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
-/// Read and write buffers of a socket, in bytes. The library's own defaults take 130 KiB per connection.
+/// Read and write buffers of a socket, in bytes. The library's own defaults take 130 KiB per connection. The write buffer has
+/// no upper bound of its own, which would be one on frames: a page of history is one frame, and nothing is added to a buffer
+/// that could not be written.
 const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
 
@@ -79,7 +81,6 @@ async fn connect(
         .protocols([SUBPROTOCOL_PROTO, SUBPROTOCOL_JSON])
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER + edge.backend.max_outbox)
         .max_frame_size(edge.backend.max_frame)
         .max_message_size(edge.backend.max_frame);
     let selected = upgrade.selected_protocol().and_then(|name| name.to_str().ok());

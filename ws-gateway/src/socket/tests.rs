@@ -1,18 +1,27 @@
 use super::*;
 use crate::{Dependencies, http, proxies::Proxies, serve, token::Tokens};
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
-use abi::{Channel, config::Config, v1::SigningKey};
+use abi::{
+    Channel, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
+    config::Config,
+    v1::{
+        self, ClientFrame, Entry, HistoryPage, SigningKey,
+        entry::Content,
+        message::Body::{Data, Text},
+    },
+};
 use bytes::Bytes;
 use cache::MemoryCache;
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
+use prost::Message as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::client::IntoClientRequest as _};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{service_fn, util::BoxCloneSyncService};
@@ -40,7 +49,7 @@ impl Producer for Log {
     }
 }
 
-/// A gateway whose db-service says yes to everything, when it is let.
+/// A gateway whose db-service says yes to everything, when it is let, and has one page of history.
 struct Gateway {
     address: std::net::SocketAddr,
     hello: String,
@@ -56,7 +65,10 @@ type Device = WebSocketStream<TcpStream>;
 
 impl Gateway {
     async fn start() -> Self {
-        let mut config = Config::default();
+        Self::start_with(Config::default(), HistoryPage::default()).await
+    }
+
+    async fn start_with(mut config: Config, history: HistoryPage) -> Self {
         // Nothing here ends because it takes long.
         config.gateway.hello_timeout = Duration::from_secs(3_600);
         let key = SigningKey { id: "k".into(), secret: vec![7; 32].into() };
@@ -66,8 +78,8 @@ impl Gateway {
         let hello = format!(r#"{{"id":1,"hello":{{"token":"{}"}}}}"#, tokens.issue(&identity).unwrap());
         let (asked, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let services = Dependencies {
-            db: yes(asked.clone(), answers.clone()),
-            push: yes(asked.clone(), answers.clone()),
+            db: yes(asked.clone(), answers.clone(), &history),
+            push: yes(asked.clone(), answers.clone(), &history),
             gateways: Arc::new(|_| unreachable!("there is no other gateway")),
             cache: Arc::new(MemoryCache::default()),
             producer: Arc::new(Log::default()),
@@ -84,9 +96,18 @@ impl Gateway {
 
     /// A connection whose device has said hello.
     async fn connect(&self) -> Device {
+        self.connect_as(SUBPROTOCOL_JSON).await
+    }
+
+    async fn connect_as(&self, subprotocol: &'static str) -> Device {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut device, _) = client_async(format!("ws://{}/v1/ws", self.address), stream).await.unwrap();
-        say(&mut device, &self.hello).await;
+        let mut request = format!("ws://{}/v1/ws", self.address).into_client_request().unwrap();
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        let (mut device, _) = client_async(request, stream).await.unwrap();
+        match subprotocol {
+            SUBPROTOCOL_PROTO => say_in_proto(&mut device, &self.hello).await,
+            _ => say(&mut device, &self.hello).await,
+        }
         // Its token is being looked at.
         self.asked.acquire().await.unwrap().forget();
         device
@@ -97,20 +118,34 @@ async fn say(device: &mut Device, frame: &str) {
     device.send(tungstenite::Message::text(frame.to_owned())).await.unwrap();
 }
 
+/// The same in `godwit.v1.proto`.
+async fn say_in_proto(device: &mut Device, frame: &str) {
+    let frame: ClientFrame = serde_json::from_str(frame).unwrap();
+    device.send(tungstenite::Message::binary(frame.encode_to_vec())).await.unwrap();
+}
+
 async fn hear(device: &mut Device) -> String {
     device.next().await.unwrap().unwrap().to_string()
 }
 
-/// A service that answers every call with an empty message, all of whose fields are left out.
-fn yes(asked: Arc<Semaphore>, answers: Arc<Semaphore>) -> Channel {
-    BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
+/// A message of gRPC, not compressed.
+fn message(content: &impl prost::Message) -> Bytes {
+    let content = content.encode_to_vec();
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, &content].concat().into()
+}
+
+/// A service that answers every call but that of a history with an empty message, all of whose fields are left out.
+fn yes(asked: Arc<Semaphore>, answers: Arc<Semaphore>, history: &HistoryPage) -> Channel {
+    let (nothing, history) = (message(&HistoryPage::default()), message(history));
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         asked.add_permits(1);
         let answers = answers.clone();
+        let message = if request.uri().path().ends_with("/History") { &history } else { &nothing };
+        let message = Full::new(message.clone());
         async move {
             answers.acquire().await?.forget();
             let status = HeaderMap::from_iter([("grpc-status".parse()?, HeaderValue::from(0))]);
-            // Not compressed, and no bytes long.
-            let message = Full::new(Bytes::from_static(&[0; 5]));
             let body = Body::new(message.with_trailers(std::future::ready(Some(Ok(status)))));
             Ok(Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(body)?)
         }
@@ -161,5 +196,33 @@ async fn p3_what_was_sent_behind_a_refused_message_does_not_overtake_it() {
     for id in [4, 5] {
         let answer = hear(&mut device).await;
         assert!(answer.contains(&format!(r#""id":{id}"#)) && answer.contains("ack"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn p5_a_page_of_history_comes_however_large_it_is_in_a_frame() {
+    let cases = [
+        (SUBPROTOCOL_JSON, 100, Data(vec![0xff; 16 << 10].into())),
+        (SUBPROTOCOL_PROTO, 500, Text("x".repeat(2_000))),
+    ];
+    for (subprotocol, count, body) in cases {
+        let mut config = Config::default();
+        config.gateway.max_outbox = config.gateway.max_frame;
+        let message = v1::Message { content_type: String::new(), body: Some(body) };
+        let entry = Entry { content: Some(Content::Message(message)), ..Entry::default() };
+        let history = HistoryPage { entries: vec![entry; count], more: true };
+        let gateway = Gateway::start_with(config, history.clone()).await;
+        gateway.answers.add_permits(100);
+        let mut device = gateway.connect_as(subprotocol).await;
+        device.next().await.unwrap().unwrap();
+        let ask = r#"{"id":2,"history":{"conversation":"d:alice:bob"}}"#;
+        let frame: v1::ServerFrame = if subprotocol == SUBPROTOCOL_PROTO {
+            say_in_proto(&mut device, ask).await;
+            v1::ServerFrame::decode(device.next().await.unwrap().unwrap().into_data()).unwrap()
+        } else {
+            say(&mut device, ask).await;
+            serde_json::from_str(&hear(&mut device).await).unwrap()
+        };
+        assert!(frame.frame == Some(Frame::History(history)), "a page in {subprotocol}");
     }
 }
