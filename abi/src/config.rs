@@ -96,7 +96,7 @@ section! {
         max_frame: ByteSize = ByteSize::kib(64),
         /// Most sends that a connection may have unanswered; reading from it waits at that.
         max_in_flight: u32 = 64,
-        /// A device that has more than this waiting to be written is closed and catches up later.
+        /// A device that has more than this waiting to be written is closed and catches up later. What is more than a quarter of it at once comes as news without the entries.
         max_outbox: ByteSize = ByteSize::kib(1024),
         /// Connections that one gateway takes.
         max_connections: u32 = 200_000,

@@ -54,9 +54,14 @@ impl EncodedEntry {
         self.json.get_or_init(json).as_deref()
     }
 
-    /// About how many bytes it takes in a frame.
-    pub fn size(&self) -> usize {
+    /// How many bytes it takes in a frame of [`deliver_proto`].
+    pub fn proto_size(&self) -> usize {
         self.proto().len()
+    }
+
+    /// How many bytes it takes in a frame of [`deliver_json`].
+    pub fn json_size(&self) -> usize {
+        self.json().map_or(0, |json| json.len() + 1)
     }
 }
 
@@ -133,6 +138,13 @@ mod tests {
             let parts: Vec<_> = encoded.iter().collect();
             prop_assert_eq!(&deliver_proto(receiver_seq, raised, &parts), &whole.encode_to_vec());
             prop_assert_eq!(deliver_json(receiver_seq, raised, &parts), serde_json::to_string(&whole).unwrap());
+            let (proto, json) = (deliver_proto(receiver_seq, raised, &[]), deliver_json(receiver_seq, raised, &[]));
+            let grown = deliver_proto(receiver_seq, raised, &parts).len() - proto.len();
+            let entries: usize = parts.iter().map(|entry| entry.proto_size()).sum();
+            prop_assert!((entries..=entries + 4).contains(&grown), "{} bytes more, {} of entries", grown, entries);
+            let grown = deliver_json(receiver_seq, raised, &parts).len() - json.len();
+            let entries: usize = parts.iter().map(|entry| entry.json_size()).sum();
+            prop_assert!((entries..=entries + 12).contains(&grown), "{} bytes more, {} of entries", grown, entries);
         }
     }
     #[test]

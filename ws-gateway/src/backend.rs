@@ -118,20 +118,20 @@ impl Backend {
         address: String,
         services: Dependencies,
     ) -> Result<Self, argon2::Error> {
-        let gateway = &config.gateway;
+        let (gateway, limits) = (&config.gateway, &config.limits);
         Ok(Self {
             app: config.app.clone(),
             auth: config.auth.clone(),
             passwords: Passwords::new(&config.auth)?,
             tokens,
-            limits: Limits::new(&config.limits),
-            hub: Arc::new(Hub::new(config.limits.connections_per_user as usize)),
+            limits: Limits::new(limits),
+            hub: Arc::new(Hub::new(limits.connections_per_user as usize, gateway.max_outbox.bytes() / 4)),
             session: Arc::new(Settings {
                 hello_timeout: gateway.hello_timeout,
                 heartbeat: gateway.heartbeat,
                 recheck: config.auth.access_token_life,
                 max_in_flight: gateway.max_in_flight,
-                requests: (config.limits.requests_per_second, config.limits.request_burst),
+                requests: (limits.requests_per_second, limits.request_burst),
             }),
             max_frame: gateway.max_frame.bytes(),
             max_body: gateway.max_body.bytes(),

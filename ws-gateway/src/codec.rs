@@ -56,6 +56,15 @@ impl Format {
         }
     }
 
+    /// About how many bytes a `Deliver` frame of these entries has.
+    pub fn size(self, entries: &[&EncodedEntry]) -> usize {
+        let size = match self {
+            Self::Proto => EncodedEntry::proto_size,
+            Self::Json => EncodedEntry::json_size,
+        };
+        entries.iter().map(|entry| size(entry)).sum()
+    }
+
     /// Writes a `Deliver` frame of entries that were encoded before.
     pub fn deliver(self, receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> Message {
         match self {

@@ -25,7 +25,7 @@ impl GatewayService for Delivery {
             metrics::refused(abi::error::ErrorCode::InvalidRequest);
             return Err(abi::Fault::invalid("this gateway serves another application").into());
         }
-        let connections = self.0.hub.deliver(push, &spans);
+        let connections = self.0.hub.deliver(push, &spans).await;
         spans.finish();
         Ok(Response::new(PushResponse { connections }))
     }

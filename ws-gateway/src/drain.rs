@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn p9_devices_leave_at_an_even_rate_over_the_whole_time() {
-        let (hub, sockets, begun) = (Arc::new(Hub::new(1)), TaskTracker::new(), Instant::now());
+        let (hub, sockets, begun) = (Arc::new(Hub::new(1, 1_000)), TaskTracker::new(), Instant::now());
         let closed = connect(&hub, &sockets, 0..1_000);
         sockets.close();
         run(&hub, &sockets, Duration::from_secs(10)).await;
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn p9_who_says_hello_during_the_drain_is_told_too_and_who_does_not_listen_is_left() {
-        let (hub, sockets, begun) = (Arc::new(Hub::new(1)), TaskTracker::new(), Instant::now());
+        let (hub, sockets, begun) = (Arc::new(Hub::new(1, 1_000)), TaskTracker::new(), Instant::now());
         let early = connect(&hub, &sockets, 0..2);
         sockets.close();
         let mut drain = JoinSet::new();

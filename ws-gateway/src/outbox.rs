@@ -45,7 +45,7 @@ pub enum Outgoing {
 
 impl Outgoing {
     /// About how many bytes it takes; frames of the session are small and few.
-    fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         match self {
             Self::Encoded(frame) | Self::Delivery { frame, .. } => match frame {
                 Message::Binary(bytes) => bytes.len(),

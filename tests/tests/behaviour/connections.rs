@@ -172,12 +172,13 @@ pub(crate) async fn p7_a_device_that_does_not_read_is_cut_off_and_catches_up(wor
     bobs.hello(&bob.access_token, None).await?;
     let body = "x".repeat(16 * 1024);
     let count = 640; // 10 MiB: what waits for a device is bounded by 1 MiB, and the kernel takes up to 4 MiB
-    for _ in 0..count / 32 {
-        let ids = alices.pipeline((0..32).map(|_| send(&talk, &new_id(), &body))).await?;
+    // Few enough to come with their entries.
+    for _ in 0..count / 8 {
+        let ids = alices.pipeline((0..8).map(|_| send(&talk, &new_id(), &body))).await?;
         for id in ids {
             alices.answer(id).await?;
         }
-        alices.entries(32).await?;
+        alices.entries(8).await?;
     }
     let mut seen = 0;
     let code = loop {
