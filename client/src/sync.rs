@@ -56,6 +56,19 @@ pub enum Request {
     },
 }
 
+/// Takes entries over. A position moves only past what was taken.
+pub trait Taker {
+    /// Takes an entry over, or gives it back when there is no place for it.
+    fn take(&mut self, entry: Entry) -> Option<Entry>;
+}
+
+impl Taker for Vec<Entry> {
+    fn take(&mut self, entry: Entry) -> Option<Entry> {
+        self.push(entry);
+        None
+    }
+}
+
 /// A conversation of which something is missing.
 #[derive(Debug)]
 struct Fetch {
@@ -148,6 +161,11 @@ impl Sync {
         !self.queue.is_empty() && self.asked == 0 && self.rewind.is_none()
     }
 
+    /// Places that the pages on their way need.
+    pub fn promised_places(&self) -> usize {
+        self.asked * PAGE
+    }
+
     /// Positions that were set without entries, since the last call.
     pub fn take_baseline(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.new_positions)
@@ -196,8 +214,8 @@ impl Sync {
     }
 
     /// Entries came. `room` is how many can be handed over; those go to `out`.
-    pub fn on_deliver(&mut self, deliver: Deliver, room: usize, out: &mut Vec<Entry>) {
-        let limit = out.len() + room.saturating_sub(self.asked * PAGE);
+    pub fn on_deliver(&mut self, deliver: Deliver, room: usize, out: &mut impl Taker) {
+        let mut left = room.saturating_sub(self.promised_places());
         let (raised, whole) = (deliver.raised, deliver.entries.len() as u64 == u64::from(deliver.raised));
         for entry in deliver.entries {
             let number = entry.conversation_seq;
@@ -219,11 +237,10 @@ impl Sync {
             if number <= *position {
                 continue;
             }
-            if number - *position == 1 && out.len() < limit {
-                *position = number;
-                out.push(entry);
-            } else {
-                self.want(entry.conversation, number);
+            let is_next = number - *position == 1 && left > 0;
+            match if is_next { out.take(entry) } else { Some(entry) } {
+                None => (*position, left) = (number, left - 1),
+                Some(entry) => self.want(entry.conversation, number),
             }
         }
         if let Some(seq) = deliver.receiver_seq {
@@ -272,7 +289,7 @@ impl Sync {
             round.asked = true;
             return Some(Request::Heads { after: round.after.clone() });
         }
-        if self.rewind.is_some() || self.asked >= MAX_ASKED || room < (self.asked + 1) * PAGE {
+        if self.rewind.is_some() || self.asked >= MAX_ASKED || room < self.promised_places() + PAGE {
             return None;
         }
         let conversation = self.queue.pop_front()?;
@@ -336,23 +353,27 @@ impl Sync {
         }
     }
 
-    /// A page of history came. There is room for it: it was asked for with room.
-    pub fn on_history(&mut self, conversation: &str, page: HistoryPage, out: &mut Vec<Entry>) {
+    /// A page of history came. It was asked for with room; what finds none all the same is asked for again.
+    pub fn on_history(&mut self, conversation: &str, page: HistoryPage, out: &mut impl Taker) {
         let Some(fetch) = self.fetches.get_mut(conversation) else { return };
         let Some(asked) = fetch.asked.take() else { return };
         self.asked -= 1;
         let position = self.positions.entry(conversation.to_owned()).or_insert(0);
-        let before = *position;
+        let (before, mut is_full) = (*position, false);
         for entry in page.entries {
             // The page is the truth about what the user can see: a jump is an invisible part, not a gap. What is not of
             // this conversation was not asked for.
-            if entry.conversation == conversation && entry.conversation_seq > *position {
-                *position = entry.conversation_seq;
-                out.push(entry);
+            let number = entry.conversation_seq;
+            if entry.conversation == conversation && number > *position {
+                is_full = out.take(entry).is_some();
+                if is_full {
+                    break;
+                }
+                *position = number;
             }
         }
         // A server that says "more" and gives nothing new is not asked for ever.
-        let more = page.more && *position > before;
+        let more = is_full || page.more && *position > before;
         // A page that was asked for before an entry was known may lack it.
         if *position < fetch.want && (more || asked < fetch.want) {
             self.queue.push_back(conversation.to_owned());

@@ -3,6 +3,7 @@
 use crate::{
     Error,
     state::{Have, State},
+    sync::{self, Sync},
 };
 use abi::v1::{Entry, ReadReceipt, Welcome};
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// Places in the channel that entries do not take.
 const RESERVED: usize = 16;
@@ -106,7 +107,7 @@ pub(super) struct EventSender {
 
 pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
     // A page of history has to fit beside some entries and events that were not taken out yet.
-    let (items, out) = mpsc::channel(capacity.max(2 * crate::sync::PAGE) + RESERVED);
+    let (items, out) = mpsc::channel(capacity.max(2 * sync::PAGE) + RESERVED);
     let sender = EventSender { items, unsent: None, unsent_baseline: BTreeMap::new(), unsent_restored: None };
     (sender, Events { items: out, state })
 }
@@ -126,29 +127,30 @@ impl EventSender {
 
     /// Waits until a page of history fits.
     pub(super) async fn wait_for_room(&self) {
-        let _ = self.items.reserve_many(crate::sync::PAGE + RESERVED).await;
+        let _ = self.items.reserve_many(sync::PAGE + RESERVED).await;
     }
 
-    /// Hands over entries, for which there is room, and then what is complete with them.
-    pub(super) fn entries(&mut self, entries: Vec<Entry>, mut have: Option<Have>) {
-        let mut left = entries.len();
-        for entry in entries {
-            left -= 1;
-            let with = if left == 0 { have.take() } else { None };
-            if with.is_some() {
-                self.unsent = None;
-            }
-            let _ = self.items.try_send(Item::Entry(Box::new(entry), with));
-        }
-        if let Some(have) = have.or(self.unsent.take())
-            && (self.unsent_restored.is_some() || self.items.try_send(Item::Have(have)).is_err())
+    /// Lets catching up take note of something, takes over the entries that it gives, and tells what is complete with them.
+    pub(super) fn follow(&mut self, sync: &mut Sync, note: impl FnOnce(&mut Sync, &mut Places<'_>)) {
+        let mut places = Places { items: &self.items, is_barred: self.unsent_restored.is_some(), last: None };
+        note(sync, &mut places);
+        self.unsent = sync.settle().or(self.unsent);
+        places.end(|| if self.unsent_baseline.is_empty() { self.unsent.take() } else { None });
+        self.restored(sync.take_restored());
+        self.baseline(sync.take_baseline());
+        // Not before the positions that it is true with.
+        if self.unsent_restored.is_none()
+            && self.unsent_baseline.is_empty()
+            && self.unsent.is_some()
+            && let Ok(place) = self.items.try_reserve()
+            && let Some(have) = self.unsent.take()
         {
-            self.unsent = Some(have);
+            place.send(Item::Have(have));
         }
     }
 
     /// Tells that the server's data are of another generation.
-    pub(super) fn restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
+    fn restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
         // A later one replaces none that was not taken: positions of both went back.
         if let Some((generation, mut kept)) = restored {
             if let Some((_, earlier)) = self.unsent_restored.take() {
@@ -167,12 +169,19 @@ impl EventSender {
     }
 
     /// Tells of positions that were set without entries.
-    pub(super) fn baseline(&mut self, positions: BTreeMap<String, u64>) {
+    fn baseline(&mut self, positions: BTreeMap<String, u64>) {
         self.unsent_baseline.extend(positions);
         if !self.unsent_baseline.is_empty()
             && let Ok(place) = self.items.try_reserve()
         {
             place.send(Item::Baseline(std::mem::take(&mut self.unsent_baseline)));
+        }
+    }
+
+    /// Tells what somebody has read, where that takes no place of an entry on its way.
+    pub(super) fn receipt(&self, receipt: ReadReceipt, sync: &Sync) {
+        if self.room() > sync.promised_places() {
+            self.event(Event::Receipt(receipt));
         }
     }
 
@@ -186,3 +195,44 @@ impl EventSender {
         let _ = self.items.send(Item::Event(Event::Ended(error))).await;
     }
 }
+
+/// Places in the channel, each held before the entry for it is taken.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    items: &'a mpsc::Sender<Item>,
+    /// Something has to be told before any entry.
+    is_barred: bool,
+    /// The last entry waits for what is complete with it.
+    last: Option<(mpsc::Permit<'a, Item>, Box<Entry>)>,
+}
+
+impl Places<'_> {
+    /// Hands over the last entry, with what is complete after it.
+    fn end(self, have: impl FnOnce() -> Option<Have>) {
+        if let Some((place, entry)) = self.last {
+            place.send(Item::Entry(entry, have()));
+        }
+    }
+}
+
+impl sync::Taker for Places<'_> {
+    fn take(&mut self, entry: Entry) -> Option<Entry> {
+        if self.is_barred {
+            return Some(entry);
+        }
+        match self.items.try_reserve() {
+            Ok(place) => {
+                if let Some((place, entry)) = self.last.replace((place, Box::new(entry))) {
+                    place.send(Item::Entry(entry, None));
+                }
+                None
+            }
+            Err(TrySendError::Full(())) => Some(entry),
+            // Nobody listens.
+            Err(TrySendError::Closed(())) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

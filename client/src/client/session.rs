@@ -117,10 +117,7 @@ impl Session<'_> {
     /// Tells the application what has changed in what it has.
     fn look(&mut self) {
         let worker = &mut *self.worker;
-        worker.events.restored(worker.sync.take_restored());
-        worker.events.baseline(worker.sync.take_baseline());
-        let have = worker.sync.settle();
-        worker.events.entries(Vec::new(), have);
+        worker.events.follow(&mut worker.sync, |_, _| {});
         if !self.caught_up && worker.sync.is_idle() {
             self.caught_up = true;
             worker.events.event(Event::CaughtUp);
@@ -211,22 +208,24 @@ impl Session<'_> {
         if matches!(pending, Some(Pending::Query(_))) {
             self.queries -= 1;
         }
-        let mut out = Vec::new();
-        let worker = &mut *self.worker;
+        let Worker { outbox, events, sync, .. } = &mut *self.worker;
         match (frame.frame, pending) {
             (Some(Frame::Ack(ack)), Some(Pending::Send(key))) => {
-                if let Some(item) = worker.outbox.finish(key) {
+                if let Some(item) = outbox.finish(key) {
                     let _ = item.reply.send(Ok(ack));
                 }
             }
             (Some(Frame::Deliver(deliver)), _) => {
-                worker.sync.on_deliver(deliver, worker.events.room(), &mut out);
+                let room = events.room();
+                events.follow(sync, |sync, places| sync.on_deliver(deliver, room, places));
             }
-            (Some(Frame::Pong(pong)), _) => worker.sync.on_seq(pong.receiver_seq),
-            (Some(Frame::Receipt(receipt)), _) => worker.events.event(Event::Receipt(receipt)),
-            (Some(Frame::Heads(page)), Some(Pending::Sync(_))) => worker.sync.on_heads(page),
+            (Some(Frame::Pong(pong)), _) => sync.on_seq(pong.receiver_seq),
+            (Some(Frame::Receipt(receipt)), _) => events.receipt(receipt, sync),
+            (Some(Frame::Heads(page)), Some(Pending::Sync(_))) => {
+                events.follow(sync, |sync, _| sync.on_heads(page));
+            }
             (Some(Frame::History(page)), Some(Pending::Sync(Request::History { conversation, .. }))) => {
-                worker.sync.on_history(&conversation, page, &mut out);
+                events.follow(sync, |sync, places| sync.on_history(&conversation, page, places));
             }
             (Some(Frame::Heads(page)), Some(Pending::Query(Query::Heads(_, reply)))) => {
                 let _ = reply.send(Ok(page));
@@ -244,11 +243,6 @@ impl Session<'_> {
             (_, Some(pending)) => self.refused(pending, Fault::invalid("an answer of another kind")),
             (_, None) => tracing::debug!(id = frame.id, "an answer that nobody waits for"),
         }
-        let worker = &mut *self.worker;
-        worker.events.restored(worker.sync.take_restored());
-        worker.events.baseline(worker.sync.take_baseline());
-        let have = worker.sync.settle();
-        worker.events.entries(out, have);
     }
 
     /// A request failed: again later, or for good.

@@ -6,8 +6,8 @@ use abi::{
     Fault,
     error::ErrorCode,
     v1::{
-        ClientFrame, Deliver, Entry, GetHistory, Head, Hello, Pong, ReceiverSeq, ServerFrame, Welcome,
-        client_frame, server_frame::Frame,
+        ClientFrame, Deliver, Entry, GetHistory, Head, Hello, Pong, ReadReceipt, ReceiverSeq, ServerFrame,
+        Welcome, client_frame, server_frame::Frame,
     },
 };
 use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
@@ -152,6 +152,16 @@ fn has(seq: u64, positions: &[(&str, u64)]) -> State {
 
 fn entry(number: u64) -> Entry {
     Entry { conversation: "c".into(), conversation_seq: number, ..Entry::default() }
+}
+
+fn head(number: u64) -> Head {
+    Head { conversation: "c".into(), conversation_seq: number, visible_from: 1, ..Head::default() }
+}
+
+/// What a server with so many entries answers.
+fn page(request: &GetHistory, many: u64) -> HistoryPage {
+    let last = many.min(request.after + request.limit as u64);
+    HistoryPage { entries: (request.after + 1..=last).map(entry).collect(), more: last < many }
 }
 
 async fn connect(state: State) -> (FakeServer, Peer, Client, Events) {
@@ -300,13 +310,7 @@ async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application()
     for _ in 0..2 {
         match peer.ask(8).await {
             (id, client_frame::Frame::Heads(_)) => {
-                let head = Head {
-                    conversation: "c".into(),
-                    conversation_seq: 5,
-                    visible_from: 1,
-                    ..Head::default()
-                };
-                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head], more: false })).await;
+                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(5)], more: false })).await;
             }
             (id, client_frame::Frame::History(GetHistory { after: 2, .. })) => {
                 let entries = (3..=5).map(entry).collect();
@@ -338,8 +342,7 @@ async fn p5_a_heartbeat_that_shows_another_seq_makes_the_device_catch_up() {
     let (_fake, mut peer, _client, mut events) = connect(has(0, &[])).await;
     let (id, frame) = peer.ask(1).await;
     assert!(matches!(frame, client_frame::Frame::Heads(_)), "{frame:?}");
-    let head = Head { conversation: "c".into(), conversation_seq: 1, visible_from: 1, ..Head::default() };
-    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head], more: false })).await;
+    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(1)], more: false })).await;
     let (id, frame) = peer.ask(1).await;
     assert!(matches!(frame, client_frame::Frame::History(_)), "{frame:?}");
     peer.send(id, Frame::History(HistoryPage { entries: vec![entry(1)], more: false })).await;
@@ -367,9 +370,7 @@ async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
         loop {
             match peer.ask(many).await {
                 (id, client_frame::Frame::History(request)) => {
-                    let last = many.min(request.after + request.limit as u64);
-                    let entries = (request.after + 1..=last).map(entry).collect();
-                    peer.send(id, Frame::History(HistoryPage { entries, more: last < many })).await;
+                    peer.send(id, Frame::History(page(&request, many))).await;
                 }
                 other => panic!("not history: {other:?}"),
             }
@@ -381,6 +382,52 @@ async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
         () = serve => {}
     }
     assert_eq!(seen, (1..=many).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
+    let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
+    // With the two events of the beginning, this leaves room for exactly one page.
+    let (taken, many) = (98, 250);
+    let deliver =
+        Deliver { receiver_seq: at(taken), raised: taken as u32, entries: (1..=taken).map(entry).collect() };
+    peer.send(0, Frame::Deliver(deliver)).await;
+    let deliver = Deliver {
+        receiver_seq: at(many),
+        raised: (many - taken) as u32,
+        entries: (taken + 2..=many).map(entry).collect(),
+    };
+    peer.send(0, Frame::Deliver(deliver)).await;
+    let (mut receipts, mut asked) = (20, Vec::new());
+    let serve = async {
+        loop {
+            match peer.ask(many).await {
+                (id, client_frame::Frame::Heads(_)) => {
+                    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(many)], more: false })).await;
+                }
+                (id, client_frame::Frame::History(request)) => {
+                    asked.push(request.after);
+                    for _ in 0..std::mem::take(&mut receipts) {
+                        peer.send(0, Frame::Receipt(ReadReceipt::default())).await;
+                    }
+                    peer.send(id, Frame::History(page(&request, many))).await;
+                }
+                other => panic!("neither heads nor history: {other:?}"),
+            }
+        }
+    };
+    let slow = async {
+        // The page comes while nothing is taken.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        entries(&mut events, many as usize).await
+    };
+    let seen = tokio::select! {
+        seen = slow => seen,
+        () = serve => unreachable!("it serves for ever"),
+    };
+    assert_eq!(seen, (1..=many).collect::<Vec<_>>());
+    assert_eq!(asked, [98, 198], "a page found no room for all of it");
+    assert_eq!(client.state().positions["c"], many);
 }
 
 #[tokio::test]

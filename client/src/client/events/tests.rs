@@ -1,0 +1,222 @@
+use super::*;
+use crate::sync::{Request, Start};
+use abi::v1::{Deliver, Head, HeadsPage, HistoryPage, ReceiverSeq};
+use futures_util::FutureExt as _;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// What happens between a server, a device, and an application that takes its time.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Entries are stored; they are pushed, or only the last of them is.
+    Post { conversation: usize, entries: u64, gap: bool },
+    /// Others have read something.
+    Receipts(usize),
+    /// The server answers a request.
+    Answer,
+    /// The device reads frames.
+    Read(usize),
+    /// The application takes things out of its events.
+    Take(usize),
+    /// The program ends, and begins again with the state that it kept.
+    Restart,
+}
+
+enum Frame {
+    Deliver(Deliver),
+    Receipt,
+    Heads(HeadsPage),
+    History(String, HistoryPage),
+}
+
+struct Device {
+    sync: Sync,
+    sender: EventSender,
+    events: Events,
+}
+
+impl Device {
+    fn new(state: State, now: ReceiverSeq) -> Self {
+        let mut sync = Sync::new(state.clone(), Start::Beginning);
+        sync.on_welcome(Some(now));
+        let (sender, events) = channel(0, Arc::new(Mutex::new(state)));
+        Self { sync, sender, events }
+    }
+
+    fn read(&mut self, frame: Frame) {
+        let Self { sync, sender, .. } = self;
+        match frame {
+            Frame::Deliver(deliver) => {
+                let room = sender.room();
+                sender.follow(sync, |sync, places| sync.on_deliver(deliver, room, places));
+            }
+            Frame::Receipt => sender.receipt(ReadReceipt::default(), sync),
+            Frame::Heads(page) => sender.follow(sync, |sync, _| sync.on_heads(page)),
+            Frame::History(conversation, page) => {
+                sender.follow(sync, |sync, places| sync.on_history(&conversation, page, places));
+            }
+        }
+    }
+}
+
+struct World {
+    device: Device,
+    heads: [u64; 2],
+    now: ReceiverSeq,
+    wire: VecDeque<Frame>,
+    asked: VecDeque<Request>,
+    seen: [Vec<u64>; 2],
+}
+
+impl World {
+    fn new() -> Self {
+        let now = ReceiverSeq { epoch: 1, seq: 0 };
+        Self {
+            device: Device::new(State::default(), now),
+            heads: [0; 2],
+            now,
+            wire: VecDeque::new(),
+            asked: VecDeque::new(),
+            seen: Default::default(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Post { conversation, entries, gap } => {
+                let first = self.heads[conversation] + 1;
+                self.heads[conversation] += entries;
+                self.now.seq += entries;
+                let last = self.heads[conversation];
+                let numbers = if gap { last..=last } else { first..=last };
+                self.wire.push_back(Frame::Deliver(Deliver {
+                    receiver_seq: Some(self.now),
+                    raised: entries as u32,
+                    entries: numbers.map(|number| entry(conversation, number)).collect(),
+                }));
+            }
+            Step::Receipts(count) => self.wire.extend((0..count).map(|_| Frame::Receipt)),
+            Step::Answer => {
+                let answer = self.asked.pop_front().map(|request| self.answer(request));
+                self.wire.extend(answer);
+            }
+            Step::Read(count) => {
+                for frame in self.wire.drain(..count.min(self.wire.len())) {
+                    self.device.read(frame);
+                }
+            }
+            Step::Take(count) => self.take(count),
+            Step::Restart => {
+                (self.wire, self.asked) = Default::default();
+                self.device = Device::new(self.kept(), self.now);
+            }
+        }
+        let Device { sync, sender, .. } = &mut self.device;
+        sender.follow(sync, |_, _| {});
+        self.asked.extend(std::iter::from_fn(|| sync.next_request(sender.room())));
+    }
+
+    /// What the application keeps.
+    fn kept(&self) -> State {
+        self.device.events.state.lock().unwrap().clone()
+    }
+
+    fn answer(&self, request: Request) -> Frame {
+        match request {
+            Request::Heads { .. } => {
+                let head = |(name, number): (&&str, &u64)| Head {
+                    conversation: (*name).into(),
+                    conversation_seq: *number,
+                    visible_from: 1,
+                    ..Head::default()
+                };
+                Frame::Heads(HeadsPage {
+                    heads: NAMES.iter().zip(&self.heads).map(head).collect(),
+                    more: false,
+                })
+            }
+            Request::History { conversation, after } => {
+                let index = NAMES.iter().position(|name| *name == conversation).unwrap();
+                let last = self.heads[index].min(after + sync::PAGE as u64);
+                let entries = (after + 1..=last).map(|number| entry(index, number)).collect();
+                let more = last < self.heads[index];
+                Frame::History(conversation, HistoryPage { entries, more })
+            }
+        }
+    }
+
+    fn take(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(event) = self.device.events.next().now_or_never() else { break };
+            if let Some(Event::Entry(entry)) = event {
+                let index = NAMES.iter().position(|name| *name == entry.conversation).unwrap();
+                self.seen[index].push(entry.conversation_seq);
+            }
+        }
+    }
+}
+
+fn entry(conversation: usize, number: u64) -> Entry {
+    Entry { conversation: NAMES[conversation].into(), conversation_seq: number, ..Entry::default() }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let post = (0..2usize, 1..150u64, any::<bool>()).prop_map(|(conversation, entries, gap)| Step::Post {
+        conversation,
+        entries,
+        gap,
+    });
+    let step = prop_oneof![
+        4 => post,
+        3 => (1..60usize).prop_map(Step::Receipts),
+        6 => Just(Step::Answer),
+        8 => (1..60usize).prop_map(Step::Read),
+        2 => (1..150usize).prop_map(Step::Take),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn p1_p5_a_slow_application_sees_each_entry_once_and_in_order_also_over_restarts(steps in steps()) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        let mut rounds = 0;
+        while world.kept().have != Some(world.now.into()) || !world.wire.is_empty() {
+            world.step(&Step::Answer);
+            world.step(&Step::Read(1));
+            world.step(&Step::Take(usize::MAX));
+            rounds += 1;
+            prop_assert!(rounds < 20_000, "it never has everything");
+        }
+        for (seen, head) in world.seen.iter().zip(world.heads) {
+            prop_assert_eq!(seen, &(1..=head).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn an_entry_without_a_place_moves_nothing() {
+    let mut device = Device::new(State::default(), ReceiverSeq { epoch: 1, seq: 0 });
+    let deliver = Deliver {
+        receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 9 }),
+        raised: 9,
+        entries: (2..=9).map(|number| entry(0, number)).collect(),
+    };
+    device.read(Frame::Deliver(deliver));
+    let asked = std::iter::from_fn(|| device.sync.next_request(device.sender.room())).last();
+    assert_eq!(asked, Some(Request::History { conversation: "a".into(), after: 0 }));
+    while device.sender.items.capacity() > 3 {
+        device.sender.event(Event::CaughtUp);
+    }
+    let entries = (1..=9).map(|number| entry(0, number)).collect();
+    device.read(Frame::History("a".into(), HistoryPage { entries, more: false }));
+    assert_eq!(device.sync.position("a"), Some(3));
+}
