@@ -21,7 +21,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 use std::collections::HashSet;
 use std::slice;
@@ -151,6 +151,15 @@ impl Transactor {
         }
         let ask = failed("read committed offsets");
         let committed = consumer.committed_offsets(list(&in_doubt), STEP_TIMEOUT).map_err(ask)?;
+        self.leave_out(&committed, waiting)
+    }
+
+    /// Takes what is committed out of `waiting`.
+    fn leave_out(
+        &mut self,
+        committed: &TopicPartitionList,
+        waiting: &mut Vec<&Request>,
+    ) -> Result<(), Error> {
         for partition in committed.elements() {
             partition.error().map_err(failed("read a committed offset"))?;
             let Offset::Offset(committed) = partition.offset() else { continue };
@@ -159,8 +168,9 @@ impl Transactor {
                 !is_same || *next > committed
             });
         }
-        // What is left is written now; if its outcome is not learnt either, it is in doubt again.
-        self.in_doubt.retain(|partition| !in_doubt.contains(partition));
+        // What is left is written now; if its outcome is not learnt either, it is in doubt again. Of a partition with nothing left
+        // an earlier part of what was committed may come next, and is not to be written again.
+        self.in_doubt.retain(|partition| waiting.iter().all(|request| request.from.partition != *partition));
         Ok(())
     }
 
@@ -251,4 +261,35 @@ fn write<'a>(
     }
     producer.flush(STEP_TIMEOUT).map_err(failed("write outputs"))?;
     producer.context().refused().map_or(Ok(()), |refused| Err(Error::Output(refused)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::KafkaConfig;
+    use crate::source::{Queue, QueueLimits};
+    use std::sync::Arc;
+
+    #[test]
+    fn p2_a_commit_that_has_happened_is_known_until_something_behind_it_is_written() {
+        let config = KafkaSourceConfig::new(KafkaConfig::new(vec![], "test"), "g", &["t"]);
+        let mut transactor = Transactor::new(Weak::new(), &config);
+        let partition = TopicPartition { topic: "t".into(), partition: 3 };
+        transactor.in_doubt.insert(partition.clone());
+        let mut committed = TopicPartitionList::new();
+        committed.add_partition_offset("t", 3, Offset::Offset(100)).unwrap();
+        let mut is_left = |next| {
+            let queue = Arc::new(Queue::new(QueueLimits { records: 1, bytes: 1 }, -1, None));
+            let from = AssignedPartition { partition: partition.clone(), queue };
+            let request = Request { from, next, outputs: Vec::new(), reply: oneshot::channel().0 };
+            let mut waiting = vec![&request];
+            transactor.leave_out(&committed, &mut waiting).unwrap();
+            (!waiting.is_empty(), transactor.in_doubt.len())
+        };
+        // 90 to 99 were written together, and come again one by one.
+        for next in 91..=100 {
+            assert_eq!(is_left(next), (false, 1), "{next}");
+        }
+        assert_eq!(is_left(101), (true, 0));
+    }
 }
