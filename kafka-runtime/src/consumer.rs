@@ -71,7 +71,8 @@ impl Consumer {
     /// committed records only (the default) finds those of each record exactly once.
     ///
     /// A record that is rejected goes to the dead letters before its offset is written: after a crash just between the two, it
-    /// is there twice. [`before_commit`](Self::before_commit) is not called.
+    /// is there twice. What the log does not take uses up no attempt of the [`RetryPolicy`], unless it says that it will never take
+    /// it. [`before_commit`](Self::before_commit) is not called.
     pub fn transform(source: Arc<dyn Source>, handler: impl TransformHandler) -> Self {
         let reads = Arc::downgrade(&source);
         let work: Work =

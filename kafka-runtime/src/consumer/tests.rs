@@ -193,6 +193,32 @@ async fn a_lost_partition_is_neither_finished_nor_committed() {
     assert!(script.stop().await.is_empty(), "not even what had been done is committed");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_made_of_a_partition_that_is_gone_is_left_to_the_next_owner() {
+    let (done, handled) = mpsc::channel(16);
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let opened = Arc::clone(&gate);
+    let handler = tower::service_fn(move |batch: Batch| {
+        let (done, opened) = (done.clone(), Arc::clone(&opened));
+        async move {
+            done.send(batch.records[0].offset).await.map_err(HandlerError::retry)?;
+            opened.notified().await;
+            Ok::<_, HandlerError>(Vec::new())
+        }
+    });
+    let retry = RetryPolicy { attempts: std::num::NonZeroU32::new(1), ..RetryPolicy::default() };
+    let config = ConsumerConfig { retry, ..config() };
+    let mut script = start(handled, |source| Consumer::transform(source, handler).config(config)).await;
+    script.feed(1);
+    script.feed(2);
+    assert_eq!(script.handled.recv().await, Some(1));
+    script.queue.close();
+    gate.notify_one();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(script.handled.try_recv().is_err(), "neither is tried again alone");
+    script.stop().await;
+}
+
 /// A script with order per key, where each record of the key `slow` takes for ever.
 async fn keyed_script(observer: Arc<dyn Observer>) -> Script {
     let (done, handled) = mpsc::channel(16);

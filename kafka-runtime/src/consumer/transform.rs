@@ -50,9 +50,20 @@ impl<H: TransformHandler> Transform<H> {
     /// Tries until the batch is done. A batch of one record is never split.
     async fn settle(&mut self, mut batch: Batch) -> Settled {
         let Some(next) = batch.records.last().map(|last| last.offset + 1) else { return Settled::Done };
+        let mut unwritten = 0;
         loop {
-            let error = match self.attempt(&batch, next).await {
-                Ok(()) => return self.done(&batch, next),
+            let error = match self.handling.call(batch.clone()).await {
+                Ok(outputs) => match self.write(next, outputs).await {
+                    Ok(()) => return self.done(&batch, next),
+                    Err(Error::Output(refusal)) if !refusal.is_retryable() => HandlerError::reject(refusal),
+                    Err(error) => {
+                        unwritten += 1;
+                        if self.waits(next, &error, unwritten).await {
+                            continue;
+                        }
+                        return Settled::Abandoned;
+                    }
+                },
                 Err(error) => error,
             };
             match self.lane.after_failure(&batch, &error).await {
@@ -64,31 +75,47 @@ impl<H: TransformHandler> Transform<H> {
         }
     }
 
-    async fn attempt(&mut self, batch: &Batch, next: i64) -> Result<(), HandlerError> {
-        let outputs = self.handling.call(batch.clone()).await?;
-        self.write(next, outputs).await
-    }
-
-    async fn write(&self, next: i64, outputs: Vec<ProducerRecord>) -> Result<(), HandlerError> {
-        let Some(source) = self.source.upgrade() else { return Err(HandlerError::retry(Error::Closed)) };
+    async fn write(&self, next: i64, outputs: Vec<ProducerRecord>) -> Result<(), Error> {
+        let source = self.source.upgrade().ok_or(Error::Closed)?;
         let written = source.transact(&self.from, next, outputs);
         drop(source);
-        written.await.map_err(|error| match error {
-            Error::Output(refusal) if !refusal.is_retryable() => HandlerError::reject(refusal),
-            error => HandlerError::retry(error),
-        })
+        written.await
+    }
+
+    /// Waits before what the log did not take is tried again; `false` if it is left to the next owner. It uses up none of the
+    /// handler's attempts: an outage makes no dead letters.
+    async fn waits(&self, next: i64, error: &Error, failures: u32) -> bool {
+        let Lane { partition, queue, finish, shared, metrics } = &self.lane;
+        if queue.is_closed() {
+            return false;
+        }
+        let delay = shared.config.retry.backoff.delay(failures);
+        tracing::warn!(
+            consumer = &*shared.name, %partition, next, failures, delay_ms = delay.as_millis() as u64,
+            error = error as &dyn std::error::Error,
+            "outputs not written, trying again"
+        );
+        metrics.pauses.increment(1);
+        tokio::select! {
+            biased;
+            () = finish.cancelled() => false,
+            () = tokio::time::sleep(delay) => {
+                metrics.retries.increment(1);
+                true
+            }
+        }
     }
 
     /// Only the offset is left to be written when the dead letters have the record.
     async fn bury(&self, batch: &Batch, next: i64, error: &HandlerError) -> Settled {
         let rejected = Rejected { index: 0, reason: error.reason() };
         self.lane.bury(&batch.records, slice::from_ref(&rejected), batch.attempt).await;
-        let mut waiting = batch.clone();
+        let mut failures = 0;
         while let Err(error) = self.write(next, Vec::new()).await {
-            if let Next::Abandon = self.lane.after_failure(&waiting, &error).await {
+            failures += 1;
+            if !self.waits(next, &error, failures).await {
                 return Settled::Abandoned;
             }
-            waiting.attempt = waiting.attempt.saturating_add(1);
         }
         self.done(batch, next)
     }

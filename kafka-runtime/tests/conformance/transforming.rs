@@ -1,9 +1,10 @@
 //! Making records out of records: what is read back exists exactly once, whatever happens in between. Guards P1 and P2.
 
-use crate::backend::{Backend, Kafka, brokers};
+use crate::backend::{Backend, Embedded, Kafka, brokers};
 use crate::support::{Handled, Running, config, eventually, payload, produce};
 use kafka_runtime::{
-    Batch, Consumer, ConsumerConfig, DeadLetters, HandlerError, ProducerRecord, Record, TransformHandler,
+    Batch, Consumer, ConsumerConfig, DeadLetters, HandlerError, ProducerRecord, Record, RetryPolicy,
+    TransformHandler,
 };
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -131,6 +132,30 @@ pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: i
         assert_eq!(numbers, [0, 1, 2, 4], "{key}");
     }
     assert_eq!(backend.dead_letters().await.len(), KEYS.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_what_the_log_does_not_take_for_a_while_is_no_dead_letter() {
+    let backend = Embedded::with(|config| {
+        config.max_backlog = 4;
+        config.produce_timeout = Duration::from_millis(50);
+    });
+    produce(&backend, &KEYS, 10).await;
+    let behind = backend.source_of("behind", &["events.out"]);
+    behind.start().await.unwrap();
+    let seen = Arc::default();
+    let retry = RetryPolicy { attempts: std::num::NonZeroU32::new(2), ..small().retry };
+    let copying = copying(&backend, &seen, |_| Ok(())).config(ConsumerConfig { retry, ..small() });
+    let running = Running::of(copying);
+    eventually("everything was tried often", async || {
+        seen.load(Ordering::SeqCst) >= 20 * KEYS.len() || !backend.dead_letters().await.is_empty()
+    })
+    .await;
+    drop(behind);
+    all_committed(&backend, 10).await;
+    running.stop().await;
+    assert!(backend.dead_letters().await.is_empty());
+    assert_each_once(&backend, 10).await;
 }
 
 /// A producer of transactions; it ends the one that another of this name has open. Blocks.
