@@ -72,7 +72,8 @@ impl Consumer {
     ///
     /// A record that is rejected goes to the dead letters before its offset is written: after a crash just between the two, it
     /// is there twice. What the log does not take uses up no attempt of the [`RetryPolicy`], unless it says that it will never take
-    /// it. [`before_commit`](Self::before_commit) is not called.
+    /// it. [`before_commit`](Self::before_commit) is not called, and neither an [`Observer`] nor the metrics of commits hear of offsets:
+    /// those of a transformation are batches that were handled.
     pub fn transform(source: Arc<dyn Source>, handler: impl TransformHandler) -> Self {
         let reads = Arc::downgrade(&source);
         let work: Work =
