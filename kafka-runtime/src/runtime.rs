@@ -167,8 +167,9 @@ impl Runtime {
         };
         check.timeout = check.timeout.max(timeout);
         for spec in address.topic_specs() {
-            if !check.topics.contains(&spec) {
-                check.topics.push(spec);
+            match check.topics.iter_mut().find(|known| known.name == spec.name) {
+                Some(known) => known.add(spec),
+                None => check.topics.push(spec),
             }
         }
         Ok(())

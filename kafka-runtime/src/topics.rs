@@ -8,6 +8,7 @@ use check::{Found, Verdict, check};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,6 +48,22 @@ impl TopicSpec {
             allow_fewer_replicas: false,
             settings: Vec::new(),
         }
+    }
+
+    /// Asks for what another specification of the topic asks for as well. Of two numbers of partitions it is the smaller one, as
+    /// dead letters need, of replicas the larger one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.partitions = [self.partitions, other.partitions].into_iter().flatten().min();
+        match other.replication.cmp(&self.replication) {
+            Ordering::Less => {}
+            Ordering::Equal => self.allow_fewer_replicas &= other.allow_fewer_replicas,
+            Ordering::Greater => {
+                (self.replication, self.allow_fewer_replicas) =
+                    (other.replication, other.allow_fewer_replicas);
+            }
+        }
+        self.settings.extend(other.settings);
+        self.settings.dedup();
     }
 
     /// How many replicas must have a record before it is acknowledged: with three, one may be away and another lost.
@@ -193,4 +210,24 @@ fn replicas(admin: &Admin, topic: &str) -> Result<Option<Found>, Error> {
         in_sync: partitions.iter().map(|partition| partition.isr().len()).min().unwrap_or(0),
         min_in_sync: None,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_asked_for_in_the_same_way_whichever_specification_comes_first() {
+        let weak = TopicSpec { allow_fewer_replicas: true, ..TopicSpec::existing("t") };
+        let made = TopicSpec::new("t", 4, 3);
+        let kept = vec![("retention.ms".to_owned(), "-1".to_owned())];
+        let letters = TopicSpec { partitions: Some(1), settings: kept.clone(), ..TopicSpec::existing("t") };
+        let wanted = TopicSpec { settings: kept, ..TopicSpec::new("t", 1, 3) };
+        let specs = [weak, made, letters];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut all = TopicSpec::existing("t");
+            order.into_iter().for_each(|index: usize| all.add(specs[index].clone()));
+            assert_eq!(all, wanted, "{order:?}");
+        }
+    }
 }

@@ -195,6 +195,24 @@ async fn nothing_runs_when_a_topic_is_missing() {
     assert!(matches!(&error, Error::Topic { reason, .. } if reason.contains("does not exist")), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_made_if_one_address_says_how_though_it_is_added_last() {
+    let place = Place::kafka();
+    let text = format!("{}&topics={}&group={}-g", place.text, place.topic("a"), place.unique);
+    let (without, with) = (text.parse().unwrap(), place.address(&["a"], "with", ""));
+    let seen = Seen::default();
+    let runtime = Runtime::new().records("without", &without, seen.handler()).unwrap();
+    let runtime = runtime.records("with", &with, seen.handler()).unwrap();
+    let (stop, mut running, health) = (CancellationToken::new(), JoinSet::new(), runtime.health());
+    running.spawn(runtime.run(stop.clone()));
+    tokio::select! {
+        () = eventually("both read", async || health() == Health::Ready) => {}
+        ended = running.join_next() => panic!("{ended:?}"),
+    }
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().expect("it ends well");
+}
+
 async fn records_are_made_out_of_records(place: Place) {
     let read = place.address(&["in"], "making", "");
     let made = place.address(&["out"], "reading", "");
