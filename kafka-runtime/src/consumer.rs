@@ -143,7 +143,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The source is finished; what was not committed will be delivered again. Dropping the future abandons everything at
-    /// once.
+    /// once, and leaves the group unless somebody else still holds the source.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         run::Run::new(self).run(shutdown).await
     }

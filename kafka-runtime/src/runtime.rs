@@ -30,7 +30,7 @@ use crate::source::Source;
 use crate::topics::{TopicSpec, ensure};
 use opened::Opened;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub struct Runtime {
     opened: Opened,
     consumers: Vec<(Arc<str>, Consumer)>,
-    sources: Vec<Arc<dyn Source>>,
+    /// The consumers own them: a source that is gone has left its group.
+    sources: Vec<Weak<dyn Source>>,
     checks: Vec<Check>,
 }
 
@@ -131,7 +132,7 @@ impl Runtime {
             consumer = consumer.dead_letters(DeadLetters::new(self.opened.producer(address)?, topic));
         }
         self.check(address)?;
-        self.sources.push(source);
+        self.sources.push(Arc::downgrade(&source));
         self.consumers.push((name.into(), consumer));
         Ok(())
     }
@@ -175,11 +176,14 @@ impl Runtime {
         Ok(())
     }
 
-    /// What tells whether everything answers, for readiness: the first consumer or producer that does not.
-    pub fn health(&self) -> impl Fn() -> Health + Clone + Send + Sync + 'static {
+    /// What tells whether everything answers, for readiness: the first consumer or producer that does not. It holds no
+    /// consumer: after their end it says so.
+    pub fn health(&self) -> impl Fn() -> Health + Clone + Send + Sync + use<> {
         let (sources, producers) = (self.sources.clone(), self.opened.producers());
         move || {
-            let sources = sources.iter().map(|source| source.health());
+            let ended = || Health::Failing { reason: "its consumer has ended".into() };
+            let sources =
+                sources.iter().map(|source| source.upgrade().map_or_else(ended, |source| source.health()));
             let mut all = sources.chain(producers.iter().map(|producer| producer.health()));
             all.find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
         }

@@ -145,6 +145,32 @@ async fn several_consumers_run_and_stop_together_on_kafka() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_is_dropped_leaves_its_group_at_once() {
+    let place = Place::kafka();
+    let address = place.address(&["a"], "same", "");
+    let start = |seen: &Seen| {
+        let mut runtime = Runtime::new();
+        let producer = runtime.producer(&address).unwrap();
+        let runtime = runtime.records("reader", &address, seen.handler()).unwrap();
+        let (health, mut running) = (runtime.health(), JoinSet::new());
+        running.spawn(runtime.run(CancellationToken::new()));
+        (producer, health, running)
+    };
+    let (first, second) = (Seen::default(), Seen::default());
+    let (producer, health, mut running) = start(&first);
+    eventually("everything answers", async || health() == Health::Ready).await;
+    place.produce(&producer, "a", 1).await;
+    first.reach(1).await;
+    running.shutdown().await;
+    // Whoever looks at the health of the first one does not keep it alive.
+    assert!(matches!(health(), Health::Failing { .. }), "{:?}", health());
+    let (producer, _, _running) = start(&second);
+    place.produce(&producer, "a", 2).await;
+    second.reach(2).await;
+    assert!(matches!(health(), Health::Failing { .. }), "{:?}", health());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_ends_with_an_error_stops_the_others_and_is_named() {
     let place = Place::log();
     let address = place.address(&["a"], "same", "");
