@@ -3,13 +3,14 @@
 use super::*;
 use crate::Health;
 use crate::producer::{OnDelivery, ProduceError, Producer};
-use crate::record::{Batch, Message, ProducerRecord, Record, TopicPartition};
+use crate::record::{Batch, Message, Position, ProducerRecord, Record, TopicPartition};
 use crate::source::{AssignedPartition, Event, Offsets, Queue, QueueLimits, Release};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -53,12 +54,25 @@ impl Source for Scripted {
     }
 }
 
-struct NoProducer;
+/// Takes records of up to so many bytes, or nothing at all; what it took.
+#[derive(Default)]
+struct Graveyard {
+    limit: AtomicUsize,
+    letters: Mutex<Vec<ProducerRecord>>,
+}
 
 #[async_trait]
-impl Producer for NoProducer {
-    fn enqueue(&self, _: ProducerRecord, _: OnDelivery) -> Result<(), ProduceError> {
-        Err(ProduceError::Closed)
+impl Producer for Graveyard {
+    fn enqueue(&self, letter: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError> {
+        match self.limit.load(SeqCst) {
+            0 => Err(ProduceError::Closed),
+            limit if letter.size() > limit => Err(ProduceError::TooLarge),
+            _ => {
+                self.letters.lock().unwrap().push(letter);
+                on_delivery(Ok(Position { partition: 0, offset: 0 }));
+                Ok(())
+            }
+        }
     }
 
     async fn flush(&self, _: Duration) -> Result<(), ProduceError> {
@@ -71,6 +85,7 @@ impl Producer for NoProducer {
 }
 
 struct Script {
+    graveyard: Arc<Graveyard>,
     events: mpsc::Sender<Event>,
     commits: Arc<Mutex<Vec<Offsets>>>,
     queue: Arc<Queue>,
@@ -112,14 +127,15 @@ async fn start(handled: mpsc::Receiver<i64>, make: impl FnOnce(Arc<dyn Source>) 
     let (events, receiver) = mpsc::channel(4);
     let commits = Arc::default();
     let source = Scripted { events: tokio::sync::Mutex::new(receiver), commits: Arc::clone(&commits) };
-    let dead_letters = DeadLetters::new(Arc::new(NoProducer), "dead");
+    let graveyard = Arc::new(Graveyard::default());
+    let dead_letters = DeadLetters::new(Arc::clone(&graveyard) as Arc<dyn Producer>, "dead");
     let consumer = make(Arc::new(source)).dead_letters(dead_letters);
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(consumer.run(stop.clone()));
     let queue = Arc::new(Queue::new(QueueLimits { records: 10, bytes: 1000 }, -1, None));
     let assigned = AssignedPartition { partition: partition(), queue: Arc::clone(&queue) };
     events.send(Event::Assigned(vec![assigned])).await.unwrap();
-    Script { events, commits, queue, handled, stop, running }
+    Script { graveyard, events, commits, queue, handled, stop, running }
 }
 
 impl Script {
@@ -346,4 +362,31 @@ async fn what_is_revoked_while_the_consumer_stops_is_finished_and_committed_and_
     let revoked = Event::Revoked { partitions: vec![partition()], release: Release::new(signal) };
     assert_eq!(stopped_with(revoked).await, [vec![(partition(), 3)]]);
     assert_eq!(released.try_recv(), Err(TryRecvError::Disconnected));
+}
+
+/// Commits as often as it can.
+fn eager() -> ConsumerConfig {
+    ConsumerConfig { commit_interval: Duration::from_millis(1), ..config() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_before_the_dead_letters_have_what_was_rejected() {
+    let (_, handled) = mpsc::channel(1);
+    let handler = tower::service_fn(|batch: Batch| async move {
+        let reject = |index| Rejected { index, reason: "unreadable".into() };
+        Ok::<_, HandlerError>(Outcome { rejected: (0..batch.records.len()).map(reject).collect() })
+    });
+    let batches = start(handled, |source| Consumer::batches(source, handler).config(eager())).await;
+    let (_, handled) = mpsc::channel(1);
+    let handler = tower::service_fn(|_: Message| async { Err::<(), _>(HandlerError::reject("unreadable")) });
+    let records = start(handled, |source| Consumer::records(source, handler).config(eager())).await;
+    for script in [batches, records] {
+        script.feed(1);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(script.commits.lock().unwrap().is_empty());
+        script.graveyard.limit.store(1_000, SeqCst);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(script.graveyard.letters.lock().unwrap().len(), 1);
+        assert_eq!(script.stop().await, [vec![(partition(), 2)]]);
+    }
 }
