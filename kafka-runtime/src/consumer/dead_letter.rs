@@ -16,12 +16,25 @@ pub mod header {
     pub const PARTITION: &str = "dead-letter-partition";
     /// The offset that the record was read from, in decimal.
     pub const OFFSET: &str = "dead-letter-offset";
-    /// Why it was rejected.
+    /// Why it was rejected, up to 8 KiB of it.
     pub const REASON: &str = "dead-letter-reason";
     /// How often it was handed to the handler, in decimal.
     pub const ATTEMPTS: &str = "dead-letter-attempts";
-    /// Present, with the number of bytes, if the payload was too large for the dead-letter topic and was left out.
+    /// Present, with the number of bytes, if the record was too large for the dead-letter topic and its payload was left out,
+    /// or, where that was not enough, all of it.
     pub const OMITTED: &str = "dead-letter-omitted-bytes";
+}
+
+/// Most bytes of a reason: it may quote what was rejected.
+const MAX_REASON: usize = 8 << 10;
+
+/// How much of its record a letter keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Whole,
+    WithoutPayload,
+    /// Only where it lay.
+    Nothing,
 }
 
 /// Where rejected records go.
@@ -60,28 +73,36 @@ impl DeadLetters {
                 topic = %record.topic, partition = record.partition, offset = record.offset,
                 attempts, reason = %rejected.reason, "record rejected"
             );
-            Some(self.bury_one(self.letter(record, &rejected.reason, attempts), backoff))
+            Some(self.bury_one(record, &rejected.reason, attempts, backoff))
         }))
         .await;
     }
 
-    async fn bury_one(&self, mut letter: ProducerRecord, backoff: Backoff) {
-        let mut attempt = 0;
-        while let Err(error) = self.producer.send(letter.clone()).await {
+    async fn bury_one(&self, record: &Record, reason: &str, attempts: u32, backoff: Backoff) {
+        let (mut attempt, mut kept) = (0, Kept::Whole);
+        while let Err(error) = self.producer.send(self.letter(record, reason, attempts, kept)).await {
             attempt += 1;
-            tracing::warn!(topic = %letter.topic, %error, attempt, "dead letter not written, trying again");
-            if error == ProduceError::TooLarge && !letter.payload.is_empty() {
-                // One bad record must not stop its partition: what is known about it is kept without what it said.
-                letter.headers.push((header::OMITTED.into(), letter.payload.len().to_string().into()));
-                letter.payload = Bytes::new();
-                continue;
-            }
-            tokio::time::sleep(backoff.delay(attempt)).await;
+            tracing::warn!(topic = %self.topic, %error, attempt, "dead letter not written, trying again");
+            // One bad record must not stop its partition: what is known about it is kept without what it said.
+            kept = match (error, kept) {
+                (ProduceError::TooLarge, Kept::Whole) => Kept::WithoutPayload,
+                (ProduceError::TooLarge, Kept::WithoutPayload) => Kept::Nothing,
+                _ => {
+                    tokio::time::sleep(backoff.delay(attempt)).await;
+                    kept
+                }
+            };
         }
     }
 
-    fn letter(&self, record: &Record, reason: &str, attempts: u32) -> ProducerRecord {
-        let mut headers = record.headers.clone();
+    fn letter(&self, record: &Record, reason: &str, attempts: u32, kept: Kept) -> ProducerRecord {
+        let Record { key, payload, headers, .. } = record.clone();
+        let (key, payload, mut headers, omitted) = match kept {
+            Kept::Whole => (key, payload, headers, None),
+            Kept::WithoutPayload => (key, Bytes::new(), headers, Some(payload.len())),
+            Kept::Nothing => (Bytes::new(), Bytes::new(), Vec::new(), Some(record.size())),
+        };
+        let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
         headers.extend([
             (header::TOPIC.to_owned(), Bytes::copy_from_slice(record.topic.as_bytes())),
             (header::PARTITION.to_owned(), record.partition.to_string().into()),
@@ -89,7 +110,7 @@ impl DeadLetters {
             (header::REASON.to_owned(), Bytes::copy_from_slice(reason.as_bytes())),
             (header::ATTEMPTS.to_owned(), attempts.to_string().into()),
         ]);
-        let (key, payload) = (record.key.clone(), record.payload.clone());
+        headers.extend(omitted.map(|bytes| (header::OMITTED.to_owned(), bytes.to_string().into())));
         ProducerRecord { topic: Arc::clone(&self.topic), key, payload, headers }
     }
 }

@@ -390,3 +390,47 @@ async fn nothing_is_committed_before_the_dead_letters_have_what_was_rejected() {
         assert_eq!(script.stop().await, [vec![(partition(), 2)]]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_record_is_too_large_to_be_buried() {
+    let graveyard = Arc::new(Graveyard::default());
+    graveyard.limit.store(10_000, SeqCst);
+    let dead_letters = DeadLetters::new(Arc::clone(&graveyard) as Arc<dyn Producer>, "dead");
+    let large = |bytes: usize| bytes::Bytes::from(vec![b'x'; bytes]);
+    let TopicPartition { topic, partition } = partition();
+    let small = Record {
+        topic,
+        partition,
+        offset: 9,
+        key: "key".into(),
+        payload: "payload".into(),
+        headers: vec![("name".into(), "value".into())],
+        timestamp_ms: 0,
+    };
+    let records = [
+        (Record { payload: large(20_000), ..small.clone() }, "short".to_owned()),
+        (Record { headers: vec![("name".into(), large(20_000))], ..small.clone() }, "short".to_owned()),
+        (Record { key: large(20_000), ..small.clone() }, "short".to_owned()),
+        // Cut where a character begins.
+        (small, format!("a{}", "ß".repeat(10_000))),
+    ];
+    for (record, reason) in &records {
+        let rejected = [Rejected { index: 0, reason: reason.clone() }];
+        let records = std::slice::from_ref(record);
+        let buried = dead_letters.bury(records, &rejected, 1, crate::Backoff::default());
+        tokio::time::timeout(Duration::from_secs(60), buried).await.expect("it ends");
+    }
+    let value = |letter: &ProducerRecord, name: &str| {
+        let header = letter.headers.iter().find(|(header, _)| header == name);
+        header.map(|(_, value)| String::from_utf8(value.to_vec()).expect("it is text"))
+    };
+    let letters = graveyard.letters.lock().unwrap();
+    let omitted: Vec<_> = letters.iter().map(|letter| value(letter, header::OMITTED)).collect();
+    let expected = [Some("20000"), Some("20014"), Some("20016"), None];
+    assert_eq!(omitted, expected.map(|bytes| bytes.map(str::to_owned)));
+    assert_eq!((&letters[0].key[..], value(&letters[0], "name").as_deref()), (&b"key"[..], Some("value")));
+    assert_eq!(value(&letters[3], header::REASON).unwrap().len(), 8 * 1024 - 1);
+    for letter in &*letters {
+        assert_eq!(value(letter, header::OFFSET).as_deref(), Some("9"));
+    }
+}

@@ -49,7 +49,7 @@ pub struct Letter {
     pub attempts: u32,
     /// The letter that it was before, if it was replayed and rejected again.
     pub replayed_from: Option<LetterId>,
-    /// Size of its payload, if that was too large for the dead-letter topic and was left out.
+    /// Size of its payload, or of all of it, if that was too large for the dead-letter topic and was left out.
     pub omitted_bytes: Option<u64>,
     /// The record in the dead-letter topic, with the headers that it had before.
     pub record: Record,
@@ -81,7 +81,7 @@ impl Letter {
     pub(super) fn original(&self) -> Result<ProducerRecord, Error> {
         let not = |reason| Error::NotReplayable { id: self.id, reason };
         if self.omitted_bytes.is_some() {
-            return Err(not("its payload was too large for the dead-letter topic and was left out"));
+            return Err(not("it was too large for the dead-letter topic and its payload was left out"));
         }
         let origin = self.origin.as_ref().ok_or_else(|| not("it does not say from which topic it came"))?;
         let mut headers: Headers = self.record.headers.clone();
