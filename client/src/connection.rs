@@ -7,7 +7,7 @@ use abi::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -43,6 +43,8 @@ fn config() -> WebSocketConfig {
 #[derive(Debug)]
 pub struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Something that was fed is not written yet.
+    is_writing: bool,
     /// What the server said.
     pub welcome: Welcome,
 }
@@ -83,7 +85,7 @@ impl Connection {
             .await
             .map_err(|_| Error::Timeout { what: "the upgrade to WebSocket" })?
             .map_err(|error| upgrade_error(&error))?;
-        let mut connection = Self { socket, welcome: Welcome::default() };
+        let mut connection = Self { socket, is_writing: false, welcome: Welcome::default() };
         let hello = Hello { token: token.to_owned(), device: String::new(), have };
         connection.feed(codec::encode(HELLO_ID, client_frame::Frame::Hello(hello))).await?;
         connection.flush().await?;
@@ -128,12 +130,50 @@ impl Connection {
         }
     }
 
+    /// The next frame as it came, or `None` when what was fed has been written before one came. It reads while it writes:
+    /// a server may read nothing until what it writes is read. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`Connection::next_bytes`].
+    pub async fn turn(&mut self) -> Result<Option<Bytes>, Error> {
+        poll_fn(|context| {
+            if self.is_writing
+                && let Poll::Ready(written) = self.socket.poll_flush_unpin(context)
+            {
+                self.is_writing = false;
+                return Poll::Ready(written.map(|()| None).map_err(|error| lost(&error)));
+            }
+            pin!(self.next_bytes()).poll(context).map_ok(Some)
+        })
+        .await
+    }
+
     /// A frame that is there already.
     ///
     /// # Errors
     /// As [`Connection::next_bytes`].
     pub fn try_next_bytes(&mut self) -> Option<Result<Bytes, Error>> {
         self.next_bytes().now_or_never()
+    }
+
+    /// Whether [`Connection::feed`] takes a frame without waiting. If not, [`Connection::turn`] tells when it does again.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn is_ready(&mut self) -> Result<bool, Error> {
+        let ready = poll_fn(|context| self.socket.poll_ready_unpin(context)).now_or_never();
+        self.is_writing |= ready.is_none();
+        ready.transpose().map(|ready| ready.is_some()).map_err(|error| lost(&error))
+    }
+
+    /// Writes what was fed as far as it goes now; [`Connection::turn`] writes the rest.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn begin_flush(&mut self) -> Result<(), Error> {
+        let flushed = self.socket.flush().now_or_never();
+        self.is_writing = flushed.is_none();
+        flushed.unwrap_or(Ok(())).map_err(|error| lost(&error))
     }
 
     /// Takes a frame to be written; [`Connection::flush`] writes all that were taken, together.

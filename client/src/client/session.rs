@@ -90,7 +90,11 @@ impl Session<'_> {
             let wakes = [self.worker.outbox.wakes_at(), self.sync_paused].into_iter().flatten().min();
             let worker = &mut *self.worker;
             tokio::select! {
-                bytes = self.connection.next_bytes() => self.receive(bytes?)?,
+                turn = self.connection.turn() => {
+                    if let Some(bytes) = turn? {
+                        self.receive(bytes)?;
+                    }
+                }
                 Some((send, reply)) = worker.sends.recv(), if worker.outbox.len() < worker.options.queue => {
                     worker.outbox.push(send, reply);
                     while worker.outbox.len() < worker.options.queue
@@ -124,16 +128,20 @@ impl Session<'_> {
         }
     }
 
-    /// Writes everything that may go out now, in one go.
+    /// Writes everything that may go out now, in one go. What the server does not take now goes with a later turn: it is not
+    /// waited for, as the server may be waiting for what it wrote to be read.
     async fn ask(&mut self) -> Result<(), Error> {
         let mut fed = false;
         let max_in_flight = self.connection.welcome.max_in_flight as usize;
-        while let Some((key, send)) = self.worker.outbox.next(max_in_flight) {
+        while self.connection.is_ready()?
+            && let Some((key, send)) = self.worker.outbox.next(max_in_flight)
+        {
             let frame = Ask::Send(send.clone());
             self.feed(frame, Pending::Send(key)).await?;
             fed = true;
         }
         while self.sync_paused.is_none()
+            && self.connection.is_ready()?
             && let Some(request) = self.worker.sync.next_request(self.worker.events.room())
         {
             let frame = match &request {
@@ -151,6 +159,7 @@ impl Session<'_> {
             fed = true;
         }
         while self.queries < MAX_QUERIES
+            && self.connection.is_ready()?
             && let Some(query) = self.worker.waiting.pop_front()
         {
             let frame = match &query {
@@ -162,7 +171,7 @@ impl Session<'_> {
             self.feed(frame, Pending::Query(query)).await?;
             fed = true;
         }
-        if fed { self.connection.flush().await } else { Ok(()) }
+        if fed { self.connection.begin_flush() } else { Ok(()) }
     }
 
     async fn feed(&mut self, frame: Ask, pending: Pending) -> Result<(), Error> {
@@ -182,10 +191,12 @@ impl Session<'_> {
         if oldest.is_some_and(|at| now.duration_since(at) > self.worker.options.answer_timeout) {
             return Err(Error::Timeout { what: "a request" });
         }
-        if now.duration_since(self.pinged) + CHECK.min(self.heartbeat) / 2 >= self.heartbeat {
+        if now.duration_since(self.pinged) + CHECK.min(self.heartbeat) / 2 >= self.heartbeat
+            && self.connection.is_ready()?
+        {
             self.pinged = now;
             self.feed(Ask::Ping(Ping {}), Pending::Ping).await?;
-            self.connection.flush().await?;
+            self.connection.begin_flush()?;
         }
         Ok(())
     }

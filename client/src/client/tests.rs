@@ -27,6 +27,8 @@ use tokio_tungstenite::{
     },
 };
 
+mod catching_up;
+
 const LONG: Duration = Duration::from_secs(10);
 
 struct FakeServer {
@@ -64,16 +66,11 @@ impl FakeServer {
 
     /// A device that is welcomed at a receiver's seq.
     async fn welcome(&self, seq: u64) -> Peer {
+        self.welcome_with(welcome(seq)).await
+    }
+
+    async fn welcome_with(&self, welcome: Welcome) -> Peer {
         let mut peer = self.accept().await;
-        let welcome = Welcome {
-            user: "alice".into(),
-            device: "a".into(),
-            receiver_seq: at(seq),
-            heartbeat_ms: 200,
-            max_body_bytes: 1_000,
-            max_in_flight: 8,
-            ..Welcome::default()
-        };
         peer.send(1, Frame::Welcome(welcome)).await;
         peer
     }
@@ -138,6 +135,18 @@ impl TokenSource for CountedTokens {
     }
 }
 
+fn welcome(seq: u64) -> Welcome {
+    Welcome {
+        user: "alice".into(),
+        device: "a".into(),
+        receiver_seq: at(seq),
+        heartbeat_ms: 200,
+        max_body_bytes: 1_000,
+        max_in_flight: 8,
+        ..Welcome::default()
+    }
+}
+
 fn at(seq: u64) -> Option<ReceiverSeq> {
     Some(ReceiverSeq { epoch: 1, seq })
 }
@@ -152,16 +161,6 @@ fn has(seq: u64, positions: &[(&str, u64)]) -> State {
 
 fn entry(number: u64) -> Entry {
     Entry { conversation: "c".into(), conversation_seq: number, ..Entry::default() }
-}
-
-fn head(number: u64) -> Head {
-    Head { conversation: "c".into(), conversation_seq: number, visible_from: 1, ..Head::default() }
-}
-
-/// What a server with so many entries answers.
-fn page(request: &GetHistory, many: u64) -> HistoryPage {
-    let last = many.min(request.after + request.limit as u64);
-    HistoryPage { entries: (request.after + 1..=last).map(entry).collect(), more: last < many }
 }
 
 async fn connect(state: State) -> (FakeServer, Peer, Client, Events) {
@@ -302,132 +301,41 @@ async fn p9_a_device_that_was_replaced_by_its_own_given_up_attempt_comes_back_on
 }
 
 #[tokio::test]
-async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application() {
-    let (fake, mut peer, client, mut events) = connect(has(5, &[("c", 2)])).await;
-    assert_eq!(peer.hello.have, at(5));
-    let deliver = Deliver { receiver_seq: at(8), raised: 1, entries: vec![entry(5)] };
-    peer.send(0, Frame::Deliver(deliver)).await;
-    for _ in 0..2 {
-        match peer.ask(8).await {
-            (id, client_frame::Frame::Heads(_)) => {
-                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(5)], more: false })).await;
-            }
-            (id, client_frame::Frame::History(GetHistory { after: 2, .. })) => {
-                let entries = (3..=5).map(entry).collect();
-                peer.send(id, Frame::History(HistoryPage { entries, more: false })).await;
-            }
-            other => panic!("not what is missing: {other:?}"),
-        }
-    }
-    assert_eq!(entries(&mut events, 1).await, [3]);
-    assert_eq!(client.state(), has(5, &[("c", 3)]), "the application has taken one");
-    assert_eq!(entries(&mut events, 2).await, [4, 5]);
-    // The last of the answers may still be on its way.
-    while client.state() != has(8, &[("c", 5)]) {
-        timeout(LONG, async {
-            tokio::select! {
-                _ = events.next() => {}
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
-            }
+async fn p7_a_device_reads_while_it_writes() {
+    const MIB: usize = 1024 * 1024;
+    let (fake, server) = FakeServer::new().await;
+    let (client, mut events) =
+        Client::start(server, CountedTokens::default(), Options::default(), has(0, &[("c", 0)]));
+    let mut peer = fake
+        .welcome_with(Welcome {
+            heartbeat_ms: 30_000,
+            max_body_bytes: MIB as u32,
+            max_in_flight: 16,
+            ..welcome(0)
         })
-        .await
-        .unwrap();
+        .await;
+    let mut sendings = Vec::new();
+    for number in 0..16 {
+        let text = text("x".repeat(MIB));
+        sendings.push(client.enqueue(&format!("c{number}"), text, None).await.unwrap());
     }
-    drop(peer);
-    assert_eq!(fake.welcome(8).await.hello.have, at(8));
-}
-
-#[tokio::test]
-async fn p5_a_heartbeat_that_shows_another_seq_makes_the_device_catch_up() {
-    let (_fake, mut peer, _client, mut events) = connect(has(0, &[])).await;
-    let (id, frame) = peer.ask(1).await;
-    assert!(matches!(frame, client_frame::Frame::Heads(_)), "{frame:?}");
-    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(1)], more: false })).await;
-    let (id, frame) = peer.ask(1).await;
-    assert!(matches!(frame, client_frame::Frame::History(_)), "{frame:?}");
-    peer.send(id, Frame::History(HistoryPage { entries: vec![entry(1)], more: false })).await;
-    assert_eq!(entries(&mut events, 1).await, [1]);
-}
-
-#[tokio::test]
-async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
-    let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
-    let many = 500;
-    for number in 1..=many {
-        let deliver = Deliver { receiver_seq: at(number), raised: 1, entries: vec![entry(number)] };
-        peer.send(0, Frame::Deliver(deliver)).await;
-    }
-    // It still answers: a queue that is full stops nothing but entries.
-    let sending = client.enqueue("c", text("still here"), None).await.unwrap();
-    let (id, send) = match peer.ask(many).await {
-        (id, client_frame::Frame::Send(send)) => (id, send),
-        other => panic!("asked for more than there is room for: {other:?}"),
-    };
-    peer.ack(id, &send).await;
-    sending.await.unwrap();
-    let mut seen = entries(&mut events, crate::sync::PAGE).await;
+    // Both directions hold more than the buffers between two sockets take.
     let serve = async {
-        loop {
-            match peer.ask(many).await {
-                (id, client_frame::Frame::History(request)) => {
-                    peer.send(id, Frame::History(page(&request, many))).await;
-                }
-                other => panic!("not history: {other:?}"),
-            }
+        for number in 1..=16 {
+            let content = Some(abi::v1::entry::Content::Message(text("y".repeat(MIB))));
+            let entries = vec![Entry { content, ..entry(number) }];
+            peer.send(0, Frame::Deliver(Deliver { receiver_seq: at(number), raised: 1, entries })).await;
+        }
+        for _ in 0..16 {
+            let (id, send) = peer.ask_send().await;
+            peer.ack(id, &send).await;
         }
     };
-    let rest = many as usize - seen.len();
-    tokio::select! {
-        rest = entries(&mut events, rest) => seen.extend(rest),
-        () = serve => {}
+    timeout(LONG, serve).await.expect("both sides wait for the other to read");
+    for sending in sendings {
+        sending.await.unwrap();
     }
-    assert_eq!(seen, (1..=many).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
-    let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
-    // With the two events of the beginning, this leaves room for exactly one page.
-    let (taken, many) = (98, 250);
-    let deliver =
-        Deliver { receiver_seq: at(taken), raised: taken as u32, entries: (1..=taken).map(entry).collect() };
-    peer.send(0, Frame::Deliver(deliver)).await;
-    let deliver = Deliver {
-        receiver_seq: at(many),
-        raised: (many - taken) as u32,
-        entries: (taken + 2..=many).map(entry).collect(),
-    };
-    peer.send(0, Frame::Deliver(deliver)).await;
-    let (mut receipts, mut asked) = (20, Vec::new());
-    let serve = async {
-        loop {
-            match peer.ask(many).await {
-                (id, client_frame::Frame::Heads(_)) => {
-                    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(many)], more: false })).await;
-                }
-                (id, client_frame::Frame::History(request)) => {
-                    asked.push(request.after);
-                    for _ in 0..std::mem::take(&mut receipts) {
-                        peer.send(0, Frame::Receipt(ReadReceipt::default())).await;
-                    }
-                    peer.send(id, Frame::History(page(&request, many))).await;
-                }
-                other => panic!("neither heads nor history: {other:?}"),
-            }
-        }
-    };
-    let slow = async {
-        // The page comes while nothing is taken.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        entries(&mut events, many as usize).await
-    };
-    let seen = tokio::select! {
-        seen = slow => seen,
-        () = serve => unreachable!("it serves for ever"),
-    };
-    assert_eq!(seen, (1..=many).collect::<Vec<_>>());
-    assert_eq!(asked, [98, 198], "a page found no room for all of it");
-    assert_eq!(client.state().positions["c"], many);
+    assert_eq!(entries(&mut events, 16).await, (1..=16).collect::<Vec<_>>());
 }
 
 #[tokio::test]
