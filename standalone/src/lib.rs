@@ -47,8 +47,10 @@ pub fn check(config: &Config) -> Vec<String> {
 ///
 /// # Errors
 /// A sentence: the folder is in use or can't be written, an address is taken.
-pub async fn start(config: Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
+pub async fn start(mut config: Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
     describe_metrics();
+    // The embedded log has one topic, whatever the configuration calls that in Kafka.
+    config.kafka.topic = MESSAGES_TOPIC.into();
     let data = Path::new(&config.embedded.data);
     let listener = grpc::bind(&config.gateway.listen).await?;
     let admin = grpc::bind(&config.gateway.admin_listen).await?;

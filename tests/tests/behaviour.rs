@@ -203,6 +203,7 @@ fn own() -> Vec<Own> {
             p1_sigkill_under_load_loses_nothing
             p1_a_full_disk_refuses_and_loses_nothing
             p1_a_second_process_on_the_same_data_is_refused
+            p1_what_the_services_call_their_topic_does_not_concern_one_process
             p9_a_stop_under_load_is_orderly_and_loses_nothing
             p9_the_load_generator_says_how_long_the_longest_pause_was
             a_bad_configuration_is_told_with_every_fault;

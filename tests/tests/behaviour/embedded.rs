@@ -136,6 +136,16 @@ pub(crate) async fn p1_a_second_process_on_the_same_data_is_refused() -> Result<
     Ok(())
 }
 
+pub(crate) async fn p1_what_the_services_call_their_topic_does_not_concern_one_process() -> Result<()> {
+    let system = Embedded::start(&["kafka.topic=chat"]).await?;
+    let world = world_over(&system);
+    let (alice, bob) = world.two_users().await?;
+    let (mut from, mut to) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    from.send(&alice.with(&bob), &new_id(), "hello").await?;
+    assert_eq!(texts(&to.entries(1).await?), ["hello"]);
+    Ok(())
+}
+
 pub(crate) async fn a_bad_configuration_is_told_with_every_fault() -> Result<()> {
     crate::bad_configuration("godwit").await
 }
