@@ -6,22 +6,23 @@ import asyncio, json, sys, threading, urllib.error, urllib.request, uuid, websoc
 USER, PASSWORD, WITH, URL = (sys.argv[1:] + ["http://127.0.0.1:7450"])[:4]
 TALK = "d:" + ":".join(sorted([USER, WITH]))
 seen, known = 0, None  # every entry up to this conversationSeq was printed; the receiver's seq, as last heard
-unsent = []  # (clientMsgId, text) until the ack, oldest first; one is on its way at a time, so their order is kept
+unsent = []  # messages until their ack, oldest first; one is on its way at a time, so their order is kept
+FINAL = "INVALID_REQUEST", "UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND", "TOO_LARGE", "CONFLICT", "REPLACED", "REVOKED"
 
 def log_in():
-    for path in "/v1/accounts", "/v1/sessions":  # register; if the account exists, log in
+    for path in "/v1/accounts", "/v1/sessions":  # register; if that is closed or the account exists, log in
         account = json.dumps({"user": USER, "password": PASSWORD, "device": "chat.py"}).encode()
         try:
             return json.load(urllib.request.urlopen(urllib.request.Request(URL + path, account)))["access_token"]
         except urllib.error.HTTPError as error:
-            if error.code != 409:
-                raise SystemExit(error.read().decode())
+            if path == "/v1/sessions" or error.code not in (403, 409):
+                raise error if error.code in (429, 500, 503) else SystemExit(error.read().decode())
 
 async def on_frame(socket, frame):
     global seen, known
-    if "error" in frame:  # "try again" is answered by connecting again: a retry is the same message
-        raise OSError if "AVAILABLE" in (code := frame["error"]["code"]) or "RATE" in code else SystemExit(frame["error"])
-    if unsent and frame.get("ack", {}).get("clientMsgId") == unsent[0][0]:
+    if "error" in frame:  # all others are answered by connecting again: a retry is the same message
+        raise SystemExit(frame["error"]) if frame["error"].get("code", "").endswith(FINAL) else OSError
+    if unsent and frame.get("ack", {}).get("clientMsgId") == unsent[0]["clientMsgId"]:
         del unsent[0]
     entries = [e for e in frame.get("deliver", frame.get("history", {})).get("entries", []) if e["conversation"] == TALK]
     for entry in (e for e in entries if int(e["conversationSeq"]) == seen + 1):
@@ -34,7 +35,7 @@ async def on_frame(socket, frame):
 
 def read_input():
     for line in sys.stdin:
-        unsent.append((str(uuid.uuid4()), line.strip()))
+        unsent.append({"conversation": TALK, "clientMsgId": str(uuid.uuid4()), "message": {"text": line.strip()}})
 
 async def main():
     (reader := threading.Thread(target=read_input, daemon=True)).start()
@@ -51,10 +52,9 @@ async def main():
                         await socket.send('{"id": 4, "ping": {}}')
                     if unsent and on_its_way != unsent[0]:
                         on_its_way = unsent[0]
-                        message = {"conversation": TALK, "clientMsgId": on_its_way[0], "message": {"text": on_its_way[1]}}
-                        await socket.send(json.dumps({"id": 1, "send": message}))
+                        await socket.send(json.dumps({"id": 1, "send": on_its_way}))
                 return
-        except (OSError, websockets.ConnectionClosed):
+        except (OSError, websockets.WebSocketException):
             await asyncio.sleep(1)
 
 asyncio.run(main())

@@ -179,6 +179,7 @@ fn own() -> Vec<Own> {
             every_metric_of_a_dashboard_or_an_alert_is_exported;
         documents:
             the_table_of_closes_is_the_table_of_errors
+            the_python_example_comes_back_after_a_restart
             no_program_has_a_deliberate_defect;
         metrics:
             the_table_of_metrics_is_what_the_sources_say

@@ -12,7 +12,7 @@ use std::{
 use tests::{
     device::{Device, Incoming, Wire},
     process::Process,
-    system::unique,
+    system::{Embedded, System as _, unique},
     world::World,
 };
 
@@ -199,15 +199,17 @@ fn python() -> Result<String> {
         )
 }
 
+/// The example as a program.
+fn chat(gateway: &str, user: &str, with: &str) -> Result<Process> {
+    let mut command = Command::new(python()?);
+    let script = docs().join("examples/chat.py");
+    command.arg("-B").arg(script).args([user, "a long password", with, &format!("http://{gateway}")]);
+    Process::spawn("chat.py", command)
+}
+
 pub(crate) async fn the_python_example_talks_and_catches_up(world: World) -> Result<()> {
-    let (python, script) = (python()?, docs().join("examples/chat.py"));
     let (alice, bob) = (format!("alice-{}", unique()), format!("bob-{}", unique()));
-    let chat = |user: &str, with: &str| {
-        let mut command = Command::new(&python);
-        let url = format!("http://{}", world.gateway());
-        command.arg("-B").arg(&script).args([user, "a long password", with, &url]);
-        Process::spawn("chat.py", command)
-    };
+    let chat = |user: &str, with: &str| chat(world.gateway(), user, with);
     world.user_named(&bob, "phone").await.context("bob is there, and away")?;
     // Bob's password is another one: the example says so and leaves.
     let mut wrong = chat(&bob, &alice)?;
@@ -230,5 +232,32 @@ pub(crate) async fn the_python_example_talks_and_catches_up(world: World) -> Res
     );
     drop(input);
     ensure!(bobs.ended().await?.success(), "{}", bobs.said().join("\n"));
+    Ok(())
+}
+
+/// Also where registration is closed: then who has an account logs in.
+pub(crate) async fn the_python_example_comes_back_after_a_restart() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut open = Embedded::start_in(folder.path().into(), &[]).await?;
+    for (user, with) in [("alice", "bob"), ("bob", "alice")] {
+        let mut registers = chat(&open.gateways()[0], user, with)?;
+        drop(registers.stdin());
+        ensure!(registers.ended().await?.success(), "{}", registers.said().join("\n"));
+    }
+    open.kill();
+    let closed = ["auth.registration=false", "gateway.drain=200ms"];
+    let mut system = Embedded::start_in(folder.path().into(), &closed).await?;
+    let mut alices = chat(&system.gateways()[0], "alice", "bob")?;
+    let mut input = alices.stdin().context("no input")?;
+    input.write_all(b"before\n")?;
+    alices.line("alice: before").await?;
+    system.process().signal("TERM")?;
+    system.process().ended().await?;
+    system.start_again().await?;
+    input.write_all(b"after\n")?;
+    alices.line("alice: after").await?;
+    assert_eq!(alices.said(), ["alice: before", "alice: after"]);
+    drop(input);
+    ensure!(alices.ended().await?.success(), "{}", alices.said().join("\n"));
     Ok(())
 }
