@@ -31,7 +31,14 @@ REFUSED = [
     (["tryout.postgres.enabled=false"], "secrets.postgres.name: name the Secret"),
     (["tryout.kafka.enabled=false"], "kafka.brokers: name the brokers"),
     (["config.gateway.drain=5s"], "config.gateway.drain: set gateway.drainSeconds"),
+    (["config.gateway.drain_grace=10s"], "config.gateway.drain_grace: set gateway.preStopSeconds"),
+    (["config.discovery.drain_grace=10s"], "config.discovery.drain_grace: set preStopSeconds"),
     (["config.db.postgres=postgres://u:p@h/d"], "config.db.postgres: name a Secret"),
+    (["config.redis.url=redis://:p@h"], "config.redis.url: name a Secret"),
+    (["config.auth.keys={k=secret}"], "config.auth.keys: name Secrets"),
+    (["config.operator.token=secret"], "config.operator.token: name a Secret"),
+    (["config.kafka.sasl_password=secret"], "config.kafka.sasl_password: name a Secret"),
+    (["config.discovery.consul_token=secret"], "config.discovery.consul_token: here services find each other by DNS"),
     (["config.kafka.partitions=3", "consumer.autoscaling.enabled=true"], "6 consumers can't share 3 partitions"),
 ]
 
