@@ -176,7 +176,8 @@ section! {
 }
 
 section! {
-    /// What one user or one address may use. A limit is a rate per second with a burst; who is over it is told how long to wait.
+    /// What one user or one address may use of one gateway: each gateway counts for itself. A limit is a rate per second with a
+    /// burst; who is over it is told how long to wait.
     Limits {
         /// Messages of one user per second.
         sends_per_second: u32 = 1_000,
@@ -324,7 +325,8 @@ section! {
 }
 
 section! {
-    /// The one-process program.
+    /// The one-process program. Of the other sections it takes `app`, `gateway` (but for gRPC), `consumer.max_batch`,
+    /// `db.max_group_members`, `auth`, `limits`, `kafka.produce_timeout`, `operator`, `log` and `trace`.
     Embedded {
         /// Folder of all data.
         data: String = "godwit-data".into(),
