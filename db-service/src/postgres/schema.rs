@@ -11,8 +11,9 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// Programs that know this version work with the schema of this release. It may fall behind by the migrations of one
-/// release: those that took away what the release before needs.
-const OLDEST: i64 = 1;
+/// release: those that took away what the release before needs. (Those that know only version 1 never ask: they refuse every
+/// other one when they start.)
+const OLDEST: i64 = 2;
 
 /// Applies what is missing. All of it is one transaction under a lock, so instances that start at once wait for the first.
 pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()> {
