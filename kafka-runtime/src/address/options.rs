@@ -228,7 +228,7 @@ pub(super) static OPTIONS: &[AddressOption] = &[
     kafka(
         "fetch.headers",
         "true",
-        "Whether headers of records are read. Without, a fifth of the CPU of small records is saved.",
+        "Whether headers of records are read. Without, the CPU that librdkafka takes to parse them is saved.",
         |s, v| put(&mut s.fetch_headers, flag(v)),
     ),
     kafka("queue.records", "8000", "Most records that wait for the handler, per partition.", |s, v| {

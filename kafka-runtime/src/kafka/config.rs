@@ -188,7 +188,7 @@ pub struct KafkaSourceConfig {
     /// Most bytes that are fetched ahead of the queues, over all partitions. 8 MiB by default.
     pub fetch_ahead_bytes: u64,
     /// Whether headers of records are read, as is the default. Where nobody looks at them it can be turned off: librdkafka
-    /// parses them one record at a time, also where there are none, which is a fifth of the cost of a small record.
+    /// parses them one record at a time, also where there are none.
     pub headers: bool,
 }
 
