@@ -31,7 +31,7 @@ pub fn describe_metrics() {
 /// What became of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Entries {
-    /// Stored and delivered.
+    /// Stored now.
     Stored,
     /// Stored before.
     Duplicate,
