@@ -1,4 +1,4 @@
-# A stand-in for the published haproxy image, where no image registry can be reached: Debian's HAProxy, 2.6, which reads
+# For tests/compose in place of the published haproxy image where that can't be pulled: Debian's HAProxy, 2.6, which reads
 # deploy/compose/haproxy.cfg as well.
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
