@@ -68,18 +68,19 @@ pub async fn torment(
     let mut story = Story::default();
     while Instant::now() < until {
         let faults = draw(&mut bag, system, &mut rng);
+        let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
+        let names = names.join(" and ");
         let round = round(system, &faults, &mut rng, &mut story.findings).await?;
         let healing = round.iter().map(|happened| happened.healed).max().unwrap_or(begin);
         let probe = timeout(RECOVERY_LIMIT, workload.probe());
         let recovered = match supervise(system, &mut story.findings, probe).await? {
             Ok(Ok(_)) => Some(healing.elapsed()),
             failed => {
-                let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
                 let why = match failed {
                     Ok(Err(error)) => format!(": {error:#}"),
                     _ => String::new(),
                 };
-                let (at, names) = (begin.elapsed(), names.join(" and "));
+                let at = begin.elapsed();
                 let finding =
                     format!("{at:.0?} after the beginning: not well {RECOVERY_LIMIT:?} after {names}{why}");
                 tell(&finding);
@@ -106,7 +107,14 @@ pub async fn torment(
             story.faults.push(record);
         }
         system.settle().await?;
-        if recovered.is_none() {
+        if recovered.is_some() {
+            let pushes = supervise(system, &mut story.findings, workload.probe_pushes()).await?;
+            if let Err(error) = pushes {
+                let finding = format!("nothing is pushed any more after {names}: {error:#}");
+                tell(&finding);
+                story.findings.push(finding);
+            }
+        } else {
             // It may take longer than it should, and still come back.
             let probe = timeout(2 * RECOVERY_LIMIT, workload.probe());
             let _ = supervise(system, &mut story.findings, probe).await?;

@@ -35,7 +35,7 @@ pub(super) fn lines(mode: &str, seed: u64, story: &Story, verdict: &Verdict) -> 
     let figures = &verdict.figures;
     lines.push(format!(
         "{mode}, seed {seed}: {} sent, {} acknowledged, {} refused, {} unknown; {} stored in {} conversations; \
-         {} shown to {} devices, {} of them live; {} claims to have everything, {} entries read back",
+         {} shown to {} devices, {} of them live to those without the SDK; {} claims to have everything, {} entries read back",
         figures.sent,
         figures.acked,
         figures.refused,

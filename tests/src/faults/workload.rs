@@ -28,6 +28,7 @@ mod talk;
 use super::ledger::Ledger;
 use anyhow::{Context as _, Result};
 use book::Job;
+use probe::Way;
 use stage::Stage;
 use std::{
     sync::Arc,
@@ -85,6 +86,10 @@ enum Order {
 /// Code of a send that its device did not even take: nobody has ever tried it.
 pub(super) const NOT_TAKEN: &str = "not_taken";
 
+/// Tries of [`Workload::probe_pushes`], and the longest wait of each.
+const PUSH_TRIES: u32 = 3;
+const PUSH_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A running workload.
 #[derive(Debug)]
 pub struct Workload {
@@ -130,7 +135,25 @@ impl Workload {
     /// If it does not within [`Options::probe_patience`].
     pub async fn probe(&self) -> Result<Duration> {
         let _one = self.probing.lock().await;
-        probe::run(&self.stage, self.probe_patience).await
+        probe::run(&self.stage, Way::Any, self.probe_patience).await
+    }
+
+    /// The same, but what devices have to ask for does not count: they are told of it by the next pong, even if nothing is
+    /// ever pushed. A push may be missed, so there are several tries.
+    ///
+    /// # Errors
+    /// If something was not pushed in any of them.
+    pub async fn probe_pushes(&self) -> Result<()> {
+        let _one = self.probing.lock().await;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match probe::run(&self.stage, Way::Pushed, PUSH_PATIENCE).await {
+                Ok(_) => return Ok(()),
+                Err(error) if tries == PUSH_TRIES => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Messages acknowledged so far.

@@ -1,5 +1,6 @@
 //! Where everybody writes down what happens, and the few questions that are asked while the run goes on.
 
+use super::probe::Awaited;
 use crate::faults::ledger::{
     Change, Conversation, Device, DeviceId, History, Id, LaterAck, Ledger, Life, Millis, Outcome, Receipt,
     Seen, Send,
@@ -14,7 +15,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
 
 /// A message for a device to send.
 #[derive(Clone, Debug)]
@@ -36,8 +36,10 @@ pub(super) struct Book {
     pages: Mutex<Pages>,
     /// Per device, so that receipts do not wait for each other.
     lives: Vec<Mutex<Vec<Life>>>,
-    probe: Mutex<HashSet<(DeviceId, Id)>>,
-    probed: Notify,
+    /// What a probe waits for, however it comes.
+    pub(super) probe: Awaited,
+    /// The same, but only if it is pushed.
+    pub(super) pushes: Awaited,
     /// The run comes to its end: devices look whether they have everything.
     closing: AtomicBool,
     /// Per device, when the last look began that found everything.
@@ -77,8 +79,8 @@ impl Book {
                 seen: HashSet::new(),
                 unseen: HashSet::new(),
             }),
-            probe: Mutex::default(),
-            probed: Notify::new(),
+            probe: Awaited::default(),
+            pushes: Awaited::default(),
             closing: AtomicBool::new(false),
             settled,
         }
@@ -250,12 +252,7 @@ impl Book {
         };
         let conversation_seq = number(entry.conversation_seq);
         self.saw(device, Seen::Entry(Receipt { conversation, conversation_seq, message_id, at, live }));
-        if let Some(client_msg_id) = Id::parse(&entry.client_msg_id) {
-            let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
-            if probe.remove(&(device, client_msg_id)) && probe.is_empty() {
-                self.probed.notify_waiters();
-            }
-        }
+        self.probe.came(device, &entry.client_msg_id);
     }
 
     /// A device saw something.
@@ -264,27 +261,6 @@ impl Book {
         if let Some(life) = lives.last_mut() {
             life.seen.push(seen);
         }
-    }
-
-    /// From now on each of these devices is to be shown each of these messages. One such set at a time.
-    pub(super) fn expect(&self, receipts: HashSet<(DeviceId, Id)>) {
-        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = receipts;
-    }
-
-    /// Waits for all that is expected.
-    pub(super) async fn expected(&self) {
-        loop {
-            let probed = self.probed.notified();
-            if self.waits_for() == 0 {
-                return;
-            }
-            probed.await;
-        }
-    }
-
-    /// How many receipts are still waited for.
-    pub(super) fn waits_for(&self) -> usize {
-        self.probe.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     // ---- the rest ----------------------------------------------------------------------------------------------
@@ -446,15 +422,5 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(30)).await;
         book.acked(away, &ack(2));
         assert_eq!(book.longest_pause_since(begin), pause);
-    }
-
-    #[tokio::test]
-    async fn what_is_expected_may_come_before_it_is_waited_for() {
-        let book = book();
-        let client_msg_id = Id([7; 16]);
-        book.expect([(0, client_msg_id)].into());
-        book.life(0, &State::default());
-        book.shown(0, &Entry { client_msg_id: client_msg_id.to_string(), ..Entry::default() }, true);
-        book.expected().await;
     }
 }

@@ -358,6 +358,7 @@ impl Session<'_> {
         let Device { seat, catch_up, .. } = &mut *self.device;
         let counted = deliver.receiver_seq.unwrap_or_default();
         for entry in &deliver.entries {
+            seat.book.pushes.came(seat.id, &entry.client_msg_id);
             let conversation = seat.book.conversation(&entry.conversation);
             let conversation_seq = super::book::number(entry.conversation_seq);
             let message_id = Id::parse(&entry.message_id).unwrap_or_default();

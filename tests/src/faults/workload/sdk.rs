@@ -70,16 +70,12 @@ async fn live(
     }
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut up_to_date = false;
     let end = loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Entry(entry)) => seat.book.shown(seat.id, &entry, up_to_date),
-                Some(Event::CaughtUp) => {
-                    up_to_date = true;
-                    complete(seat, &client);
-                }
-                Some(Event::Disconnected { .. }) => up_to_date = false,
+                // The SDK does not say whether an entry was pushed or asked for, so none counts as live.
+                Some(Event::Entry(entry)) => seat.book.shown(seat.id, &entry, false),
+                Some(Event::CaughtUp) => complete(seat, &client),
                 Some(Event::Ended(error)) => {
                     seat.book.ended(seat.id, error.to_string());
                     sleep(Duration::from_secs(1)).await;
