@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Result<bool> {
             },
             rate: arguments.rate,
             set: arguments.set,
-            defective: std::env::var_os("GODWIT_DEFECT").is_some(),
+            defect: std::env::var("GODWIT_DEFECT").ok(),
             folder: folder.clone(),
         };
         faults::run(&settings, say).await
