@@ -155,6 +155,13 @@ impl Cluster {
         members.nth(number).context("no such service")
     }
 
+    /// The processes of a service that a fault concerns.
+    fn hit(&mut self, program: &'static str, target: usize) -> impl Iterator<Item = &mut Member> {
+        let count = self.instances(Part::Service(program));
+        let members = self.members.iter_mut().filter(move |member| member.program == program).enumerate();
+        members.filter(move |(number, _)| target == *number || target >= count).map(|(_, member)| member)
+    }
+
     /// The links that a fault concerns.
     fn links<'a>(&'a self, to: &'a str, target: usize) -> impl Iterator<Item = &'a Link> {
         let count = self.instances_of_link(to);
@@ -201,6 +208,7 @@ impl Breakable for Cluster {
 
     fn target(&self, fault: &Fault) -> String {
         match fault.kind.part {
+            Part::Service(_) if fault.target >= self.instances(fault.kind.part) => "all".to_owned(),
             Part::Service(program) => format!("{program} {}", fault.target + 1),
             Part::Server("kafka") => format!("kafka{}", fault.target + 1),
             Part::Server(name) => name.to_owned(),
@@ -215,7 +223,9 @@ impl Breakable for Cluster {
     async fn inject(&mut self, fault: &Fault) -> Result<()> {
         let Fault { kind: Kind { action, part }, target, mode, .. } = *fault;
         match (action, part) {
-            (Action::Kill, Part::Service(program)) => self.member(program, target)?.instance = None,
+            (Action::Kill, Part::Service(program)) => {
+                self.hit(program, target).for_each(|member| member.instance = None);
+            }
             (Action::Pause, Part::Service(program)) => {
                 self.member(program, target)?.process()?.signal("STOP")?;
             }
@@ -241,7 +251,9 @@ impl Breakable for Cluster {
         match (action, part) {
             (Action::Kill, Part::Service(program)) => {
                 let logs = self.logs.clone();
-                self.member(program, target)?.start(&logs, Programs::Own).await?;
+                for member in self.hit(program, target) {
+                    member.start(&logs, Programs::Own).await?;
+                }
             }
             (Action::Pause, Part::Service(program)) => {
                 self.member(program, target)?.process()?.signal("CONT")?;

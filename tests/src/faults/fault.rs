@@ -133,9 +133,12 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of a kind, where the part has so many instances. Links are broken one by one, or all at once.
+    /// A fault of a kind, where the part has so many instances. Links are broken, and services killed, one by one or all at once.
     pub fn draw(kind: Kind, instances: usize, rng: &mut impl Rng) -> Self {
-        let targets = if matches!(kind.part, Part::Link(_)) { instances + 1 } else { instances };
+        let targets = match (kind.action, kind.part) {
+            (_, Part::Link(_)) | (Action::Kill, Part::Service(_)) => instances + 1,
+            _ => instances,
+        };
         Self {
             kind,
             target: rng.random_range(0..targets.max(1)),
