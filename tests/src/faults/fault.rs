@@ -4,6 +4,9 @@ use super::proxy::Mode;
 use rand::{Rng, RngExt as _};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
+/// So often a silence lasts until gRPC itself finds it.
+const LONG: f64 = 0.3;
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
@@ -11,7 +14,7 @@ pub enum Action {
     Kill,
     /// SIGKILL and all of its data gone; healed by starting it again.
     Empty,
-    /// SIGSTOP, for longer than every session lasts; healed by SIGCONT.
+    /// SIGSTOP, for longer than the sessions of Kafka's group and of devices last; healed by SIGCONT.
     Pause,
     /// Connections are closed and refused.
     Cut,
@@ -91,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// How long it lasts. A pause outlasts every session: 6 s at Kafka's group, less everywhere else.
+    /// How long it lasts. A pause outlasts sessions: 6 s at Kafka's group, 5 s of a device at a gateway.
     fn hold(self) -> RangeInclusive<f64> {
         match self.action {
             Action::Kill => 0.5..=8.0,
@@ -103,6 +106,15 @@ impl Kind {
             Action::Fill => 1.0..=6.0,
             Action::Roll => 0.0..=0.0,
         }
+    }
+
+    /// How long it lasts instead now and then: longer than the 15 s after which a caller by gRPC takes a silent connection for
+    /// dead.
+    fn long_hold(self) -> Option<RangeInclusive<f64>> {
+        let silent = matches!(self.action, Action::HalfOpen | Action::Pause);
+        let called =
+            matches!(self.part, Part::Service("db-service" | "pusher" | "ws-gateway") | Part::Link("grpc"));
+        (silent && called).then_some(16.0..=20.0)
     }
 
     /// Whether two may last at the same time. Two brokers of three at once is beyond what is promised, and a part whose
@@ -139,10 +151,11 @@ impl Fault {
             (_, Part::Link(_)) | (Action::Kill, Part::Service(_)) => instances + 1,
             _ => instances,
         };
+        let long = kind.long_hold().filter(|_| rng.random_bool(LONG));
         Self {
             kind,
             target: rng.random_range(0..targets.max(1)),
-            hold: Duration::from_secs_f64(rng.random_range(kind.hold())),
+            hold: Duration::from_secs_f64(rng.random_range(long.unwrap_or(kind.hold()))),
             mode: match kind.action {
                 Action::Cut => Mode::Cut,
                 Action::Reset => Mode::Reset,
@@ -182,4 +195,36 @@ pub trait Breakable {
     /// # Errors
     /// If a program does not start.
     fn revive(&mut self) -> impl Future<Output = anyhow::Result<Vec<String>>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    fn drawn(action: Action, part: Part) -> Vec<Fault> {
+        let mut rng = StdRng::seed_from_u64(1);
+        (0..100).map(|_| Fault::draw(Kind { action, part }, 2, &mut rng)).collect()
+    }
+
+    #[test]
+    fn services_are_killed_one_by_one_or_all_at_once() {
+        let killed = drawn(Action::Kill, Part::Service("pusher"));
+        assert!((0..=2).all(|target| killed.iter().any(|fault| fault.target == target)));
+        let servers = drawn(Action::Kill, Part::Server("kafka"));
+        assert!(servers.iter().all(|fault| fault.target < 2), "only one broker may be away");
+    }
+
+    #[test]
+    fn some_silences_are_found_by_grpc() {
+        let found = |action, part| {
+            let long =
+                drawn(action, part).iter().filter(|fault| fault.hold > Duration::from_secs(15)).count();
+            (1..100).contains(&long)
+        };
+        assert!(found(Action::HalfOpen, Part::Link("grpc")));
+        assert!(found(Action::Pause, Part::Service("db-service")));
+        assert!(!found(Action::Pause, Part::Service("godwit")));
+        assert!(!found(Action::Cut, Part::Link("grpc")), "a cut is no silence");
+    }
 }
