@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// Attempts to change a group, 200 ms apart or more: the worst outage is shorter.
 const ATTEMPTS: usize = 1_500;
 
+/// A device that may connect again does so in this time: its pauses between attempts are no longer.
+const RETURN: Duration = Duration::from_millis(2_500);
+
 /// Sends devices away, `rate` per second, until it is stopped; then all are online.
 pub(super) async fn absences(stage: Arc<Stage>, seed: u64, rate: f64, stop: CancellationToken) {
     let mut random = StdRng::seed_from_u64(seed);
@@ -28,14 +31,18 @@ pub(super) async fn absences(stage: Arc<Stage>, seed: u64, rate: f64, stop: Canc
         let device = *stage.cast.devices.choose(&mut random).expect("there is a device");
         let hand = &stage.hands[device as usize];
         match random.random_range(0..100) {
-            0..70 if hand.is_online() && away.len() < most => {
+            0..70 if !hand.is_excused() && away.len() < most => {
+                hand.set_excused(true);
                 stage.book.excuse(device);
                 hand.set_online(false);
                 let absence = Duration::from_secs_f64(random.random_range(0.1..12.0));
                 let stage = Arc::clone(&stage);
                 away.push(async move {
                     sleep(absence).await;
-                    stage.hands[device as usize].set_online(true);
+                    let hand = &stage.hands[device as usize];
+                    hand.set_online(true);
+                    sleep(RETURN).await;
+                    hand.set_excused(false);
                 });
             }
             70..85 => {

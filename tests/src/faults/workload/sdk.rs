@@ -94,7 +94,11 @@ async fn live(
                     unsent.insert(job.send, job);
                 }
                 Order::Restart => break End::Restarted(snapshots.old(client.state())),
-                Order::Doze(pause) => sleep(pause).await,
+                Order::Doze(pause) => {
+                    sleep(pause).await;
+                    // What it was given meanwhile waited for it, and not for the system.
+                    seat.book.excuse(seat.id);
+                }
                 Order::Copy(_) => {}
             },
             _ = look.tick() => {

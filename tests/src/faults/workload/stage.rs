@@ -49,12 +49,23 @@ pub(super) struct Hand {
     line: Line,
     orders: mpsc::Sender<Order>,
     online: AtomicBool,
+    excused: AtomicBool,
 }
 
 impl Hand {
     /// Whether it is meant to be online.
     pub(super) fn is_online(&self) -> bool {
         self.online.load(Ordering::Relaxed)
+    }
+
+    /// Whether what it begins now may have to wait for it: it is away, or on its way back.
+    pub(super) fn is_excused(&self) -> bool {
+        self.excused.load(Ordering::Relaxed)
+    }
+
+    /// From now on, or not any more.
+    pub(super) fn set_excused(&self, excused: bool) {
+        self.excused.store(excused, Ordering::Relaxed);
     }
 
     /// Cuts it off, or lets it connect again.
@@ -126,6 +137,7 @@ impl Stage {
                 line,
                 orders,
                 online: AtomicBool::new(true),
+                excused: AtomicBool::new(false),
             });
         }
         hands.sort_by_key(|hand| hand.id);
@@ -229,7 +241,7 @@ impl Stage {
         size: usize,
         forbidden: bool,
     ) -> Option<Job> {
-        let job = self.book.begin(hand.id, conversation, size, forbidden, !hand.is_online());
+        let job = self.book.begin(hand.id, conversation, size, forbidden, hand.is_excused());
         if hand.order(Order::Send(job.clone())) {
             return Some(job);
         }
