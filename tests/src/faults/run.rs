@@ -56,8 +56,16 @@ pub struct Settings {
     pub folder: PathBuf,
 }
 
-/// So often a connection says that it is alive: what died half open is found in two and a half of them.
-const HEARTBEAT: &str = "gateway.heartbeat=2s";
+/// What every run sets. A connection says so often that it is alive: what died half open is found in two and a half of them. And
+/// access tokens are refreshed several times in a run, in the middle of faults.
+const SETTINGS: [&str; 2] = ["gateway.heartbeat=2s", "auth.access_token_life=45s"];
+
+impl Settings {
+    /// Of every program; later ones win.
+    fn of_programs(&self) -> Vec<String> {
+        SETTINGS.iter().map(|&setting| setting.to_owned()).chain(self.set.iter().cloned()).collect()
+    }
+}
 
 /// What a run keeps that found something.
 const LEDGER: &str = "ledger.json.gz";
@@ -138,8 +146,7 @@ fn broken_by(defect: &str) -> Result<&'static [checker::Kind]> {
 }
 
 async fn distributed(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
-    let mut programs = vec![HEARTBEAT.to_owned()];
-    programs.extend(settings.set.iter().cloned());
+    let programs = settings.of_programs();
     let mut cluster = Cluster::start(&settings.folder, &programs, Programs::Own).await?;
     say("2 ws-gateway, 2 consumer, 2 db-service, 2 pusher; 3 kafka brokers, postgres, redis, consul");
     let options = Options { rate: settings.rate, partitions: Cluster::PARTITIONS, ..Options::default() };
@@ -154,8 +161,7 @@ async fn distributed(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<
 }
 
 async fn embedded(settings: &Settings, say: &mut impl FnMut(&str)) -> Result<Outcome> {
-    let mut programs = vec![HEARTBEAT.to_owned()];
-    programs.extend(settings.set.iter().cloned());
+    let programs = settings.of_programs();
     let mut single = Single::start(&settings.folder, &programs).await?;
     say(if single.disk_is_real() {
         "godwit, with its data on a small filesystem of its own"
