@@ -91,14 +91,14 @@ impl Runtime {
     /// [`Consumer::transform`]). Their topics are those of a [`producer`](Self::producer), so that they are checked too.
     ///
     /// # Errors
-    /// As those of [`batches`](Self::batches).
+    /// As those of [`batches`](Self::batches), or what is read is not committed.
     pub fn transform(
         self,
         name: &str,
         address: &Address,
         handler: impl TransformHandler,
     ) -> Result<Self, Error> {
-        in_partition_order(address).map_err(|error| of(name, error))?;
+        in_partition_order(address).and_then(|()| of_committed(address)).map_err(|error| of(name, error))?;
         self.consumer(name, address, |source| Consumer::transform(source, handler))
     }
 
@@ -241,6 +241,16 @@ fn in_partition_order(address: &Address) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Address { faults: vec!["`ordering=key` is for handlers of single records".into()] })
+}
+
+fn of_committed(address: &Address) -> Result<(), Error> {
+    match address.source_config()? {
+        Some(config) if config.isolation == "read_uncommitted" => {
+            let fault = "`isolation=read_uncommitted` is not for handlers that make records: after a crash they would be made twice";
+            Err(Error::Address { faults: vec![fault.into()] })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn of(name: &str, error: Error) -> Error {

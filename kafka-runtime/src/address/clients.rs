@@ -74,6 +74,7 @@ impl Address {
             fetch_bytes: u32::try_from(settings.fetch_bytes).unwrap_or(u32::MAX),
             fetch_ahead_bytes: settings.fetch_ahead,
             headers: settings.fetch_headers,
+            outputs: self.producer_config(),
         }))
     }
 

@@ -2,7 +2,11 @@
 
 use super::Endpoint;
 use super::settings::Settings;
-use super::values::{bytes, choice, duration, flag, list, number, offset, secret, share, some, text, times};
+use super::values::{
+    SHORTEST, between, bytes, choice, duration, flag, list, number, offset, positive, secret, share, some,
+    text, times,
+};
+use std::time::Duration;
 
 /// One option of an [`Address`](super::Address).
 pub struct AddressOption {
@@ -110,6 +114,8 @@ fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
 }
 
 const GIB: u64 = 1 << 30;
+/// What librdkafka takes is measured by it.
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 pub(super) static OPTIONS: &[AddressOption] = &[
     // What is read and written.
@@ -197,19 +203,19 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         "session.timeout",
         "6s",
         "The group gives away the partitions of a member that has been silent for so long.",
-        |s, v| put(&mut s.session_timeout, duration(v)),
+        |s, v| put(&mut s.session_timeout, between(v, SHORTEST, HOUR)),
     ),
     kafka(
         "poll.interval",
         "75s",
         "The group gives away the partitions of a member that has not polled for so long.",
-        |s, v| put(&mut s.poll_interval, duration(v)),
+        |s, v| put(&mut s.poll_interval, positive(v)),
     ),
     kafka(
         "isolation",
         "read_committed",
         "Whether records of transactions that are open or were aborted are seen: \
-        `read_committed` or `read_uncommitted`.",
+        `read_committed` or `read_uncommitted`, which is not for handlers that make records.",
         |s, v| put(&mut s.isolation, choice(v, &["read_committed", "read_uncommitted"])),
     ),
     // Fetching.
@@ -223,7 +229,7 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         |s, v| put(&mut s.fetch_ahead, bytes(v, 1024, GIB)),
     ),
     kafka("fetch.wait", "500ms", "A broker that has nothing new answers after so long.", |s, v| {
-        put(&mut s.fetch_wait, duration(v))
+        put(&mut s.fetch_wait, between(v, Duration::ZERO, HOUR / 12))
     }),
     kafka(
         "fetch.headers",
@@ -271,9 +277,9 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         |s, v| put(&mut s.retry_attempts, times(v)),
     ),
     both("retry.first", "100ms", "The wait after the first failure; it doubles with each.", |s, v| {
-        put(&mut s.retry_first, duration(v))
+        put(&mut s.retry_first, positive(v))
     }),
-    both("retry.max", "1s", "The longest wait between attempts.", |s, v| put(&mut s.retry_max, duration(v))),
+    both("retry.max", "1s", "The longest wait between attempts.", |s, v| put(&mut s.retry_max, positive(v))),
     both(
         "retry.jitter",
         "0.5",
@@ -287,10 +293,10 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         |s, v| put(&mut s.dead_letters, some(text(v))),
     ),
     both("commit.interval", "1s", "Offsets are committed about this often.", |s, v| {
-        put(&mut s.commit_interval, duration(v))
+        put(&mut s.commit_interval, positive(v))
     }),
     both("commit.timeout", "5s", "A commit may take so long.", |s, v| {
-        put(&mut s.commit_timeout, duration(v))
+        put(&mut s.commit_timeout, positive(v))
     }),
     both(
         "finish.timeout",
@@ -305,7 +311,7 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         Some("0s"),
         None,
         "How long a record may wait for others to share its request.",
-        |s, v| put(&mut s.linger, duration(v)),
+        |s, v| put(&mut s.linger, between(v, Duration::ZERO, HOUR / 4)),
     ),
     kafka("produce.in_flight", "1", "Requests per broker that may be unanswered, at most 5.", |s, v| {
         put(&mut s.in_flight, number(v, 1, 5))
@@ -314,7 +320,7 @@ pub(super) static OPTIONS: &[AddressOption] = &[
         "produce.timeout",
         "5s",
         "A record that is not confirmed by then has timed out, and all that waits with it.",
-        |s, v| put(&mut s.produce_timeout, duration(v)),
+        |s, v| put(&mut s.produce_timeout, positive(v)),
     ),
     kafka("produce.compression", "none", "`none`, `gzip`, `lz4`, `snappy` or `zstd`.", |s, v| {
         put(&mut s.compression, choice(v, &["none", "gzip", "lz4", "snappy", "zstd"]))

@@ -108,12 +108,12 @@ impl Settings {
         );
         check(self.ordering == "key" || !has("concurrency"), "`concurrency` needs `ordering=key`");
         check(self.retry_first <= self.retry_max, "`retry.first` must not be longer than `retry.max`");
-        check(!self.commit_interval.is_zero(), "`commit.interval` must be more than 0s");
+        check(self.linger < self.produce_timeout, "`produce.linger` must be shorter than `produce.timeout`");
         if let Some(dead_letters) = &self.dead_letters {
             check(!self.topics.contains(dead_letters), "`dead_letters` must not be one of `topics`");
         }
         if self.poll_interval.is_zero() {
-            // Of the embedded log, or faulty by itself.
+            // Of the embedded log.
             return faults;
         }
         check(

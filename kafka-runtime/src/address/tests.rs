@@ -51,6 +51,7 @@ fn what_is_given_reaches_clients_and_consumers() {
     assert_eq!(address.consumer_config().max_records, 5);
     let producer = address.producer_config();
     assert_eq!((producer.linger_ms, &*producer.compression), (5, "zstd"));
+    assert_eq!(source.outputs, producer);
 }
 
 #[test]
@@ -75,6 +76,37 @@ fn every_fault_is_told_at_once() {
             "`retry.first` must not be longer than `retry.max`",
         ]
     );
+}
+
+#[test]
+fn times_that_nothing_can_work_with_are_refused() {
+    let nothing = [
+        "session.timeout",
+        "poll.interval",
+        "retry.first",
+        "commit.interval",
+        "commit.timeout",
+        "produce.timeout",
+    ];
+    for name in nothing {
+        let fault = format!(
+            "`{name}` must be from 1ms to 1{}, not `0s`",
+            if name == "session.timeout" { "h" } else { "day" }
+        );
+        assert_eq!(faults(&format!("kafka://h:1?{name}=0s")), [fault]);
+    }
+    assert_eq!(
+        faults("kafka://h:1?session.timeout=2h&fetch.wait=10m&retry.max=0s&produce.linger=16m"),
+        [
+            "`session.timeout` must be from 1ms to 1h, not `2h`",
+            "`fetch.wait` must be from 0s to 5m, not `10m`",
+            "`retry.max` must be from 1ms to 1day, not `0s`",
+            "`produce.linger` must be from 0s to 15m, not `16m`",
+        ]
+    );
+    let shorter = "`produce.linger` must be shorter than `produce.timeout`";
+    assert_eq!(faults("kafka://h:1?produce.linger=5s"), [shorter]);
+    good("kafka://h:1?session.timeout=1h&poll.interval=1day&fetch.wait=0s&produce.linger=4s");
 }
 
 #[test]

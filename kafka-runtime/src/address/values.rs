@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Kafka counts in milliseconds.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// A day is longer than anything here may take.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -89,9 +91,21 @@ pub(super) fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
 }
 
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
+    between(value, Duration::ZERO, LONGEST)
+}
+
+/// A duration that must not be nothing.
+pub(super) fn positive(value: &str) -> Result<Duration, String> {
+    between(value, SHORTEST, LONGEST)
+}
+
+pub(super) fn between(value: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     match humantime::parse_duration(value) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) => Err("must be a day at most".into()),
+        Ok(duration) if least <= duration && duration <= most => Ok(duration),
+        Ok(_) => {
+            let [least, most] = [least, most].map(humantime::format_duration);
+            Err(format!("must be from {least} to {most}, not `{value}`"))
+        }
         Err(_) => Err(format!("must be a duration such as `500ms` or `5s`, not `{value}`")),
     }
 }

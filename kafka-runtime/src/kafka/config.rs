@@ -156,7 +156,8 @@ pub struct KafkaSourceConfig {
     /// thread polls all the time, so this only has to exceed `revoke_timeout`. 75 s by default.
     pub poll_interval: Duration,
     /// `read_committed` (default): records of transactions that were aborted or are open are not seen. `read_uncommitted`:
-    /// they are.
+    /// they are, and [transactions](crate::Source::transact) may write results twice after a crash, because the offset that an open
+    /// one is about to commit is not waited for.
     pub isolation: String,
     /// How partitions are shared out: `range` (default), `roundrobin` or `cooperative-sticky`. With the first two a rebalance
     /// stops all members for a moment, and offsets are committed while nobody else can own them. The last one keeps what
@@ -190,6 +191,9 @@ pub struct KafkaSourceConfig {
     /// Whether headers of records are read, as is the default. Where nobody looks at them it can be turned off: librdkafka
     /// parses them one record at a time, also where there are none.
     pub headers: bool,
+    /// How a [transaction](crate::Source::transact) writes its records: at once and in order, whatever this says of `linger_ms` and
+    /// `max_in_flight`, and within 10 s.
+    pub outputs: KafkaProducerConfig,
 }
 
 impl KafkaSourceConfig {
@@ -211,6 +215,7 @@ impl KafkaSourceConfig {
             fetch_bytes: 1 << 20,
             fetch_ahead_bytes: 8 << 20,
             headers: true,
+            outputs: KafkaProducerConfig::default(),
         }
     }
 

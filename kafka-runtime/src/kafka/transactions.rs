@@ -59,12 +59,13 @@ impl Transactor {
     pub(super) fn new(consumer: Weak<BaseConsumer<Assignment>>, source: &KafkaSourceConfig) -> Self {
         // A name that is the same after a restart ends at once what a crash has left open.
         let member = source.instance_id.clone().unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
-        let producer = KafkaProducerConfig { max_in_flight: 5, ..KafkaProducerConfig::default() };
+        let timeout = source.outputs.timeout.min(TRANSACTION_TIMEOUT);
+        let producer = KafkaProducerConfig { linger_ms: 0, max_in_flight: 5, ..source.outputs.clone() };
         let mut config = producer.client(&source.kafka);
         config
             .set("transactional.id", format!("{}-{member}", source.group))
             // A record that is given up takes the transaction with it.
-            .set("message.timeout.ms", producer.timeout.as_millis().to_string())
+            .set("message.timeout.ms", timeout.as_millis().max(1).to_string())
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         Self { consumer, config, producer: None, in_doubt: HashSet::new() }
     }
@@ -269,6 +270,18 @@ mod tests {
     use crate::kafka::KafkaConfig;
     use crate::source::{Queue, QueueLimits};
     use std::sync::Arc;
+
+    #[test]
+    fn outputs_are_written_as_producers_are_told_to_write() {
+        let mut source = KafkaSourceConfig::new(KafkaConfig::new(vec![], "test"), "g", &["t"]);
+        source.outputs.max_record_bytes = 5_000_000;
+        source.outputs.compression = "lz4".into();
+        source.outputs.timeout = Duration::from_secs(60);
+        let config = Transactor::new(Weak::new(), &source).config;
+        assert_eq!(config.get("message.max.bytes"), Some("5000000"));
+        assert_eq!(config.get("compression.type"), Some("lz4"));
+        assert_eq!(config.get("message.timeout.ms"), config.get("transaction.timeout.ms"), "no longer");
+    }
 
     #[test]
     fn p2_a_commit_that_has_happened_is_known_until_something_behind_it_is_written() {

@@ -206,6 +206,9 @@ async fn what_cannot_run_is_refused_when_it_is_added() {
     let by_key = place.address(&["a"], "g", "&ordering=key");
     let handled = Handled::default();
     assert!(fault(runtime().batches("b", &by_key, handled.handler())).contains("`ordering=key`"));
+    let uncommitted = "kafka://h:1?topics=a&group=g&isolation=read_uncommitted".parse().unwrap();
+    let nothing = tower::service_fn(|_: Batch| async { Ok::<_, HandlerError>(Vec::new()) });
+    assert!(fault(runtime().transform("b", &uncommitted, nothing)).contains("`isolation=read_uncommitted`"));
     let other = place.address(&["a"], "g", "&log.keep=7");
     assert!(fault(runtime().records("b", &other, seen.handler())).contains("is open with other options"));
 }
