@@ -109,14 +109,23 @@ pub fn group(app: &str, owner: &str, request: &str) -> String {
 /// UUIDv7, so that ids of a conversation grow and the store's index of them stays in few pages; else they are of the
 /// hash as well. Nothing trusts that time: it only decides where in the index an id lies.
 pub fn message(app: &str, conversation: &str, sender: &str, client_msg_id: &str) -> String {
-    let digest = digest(&["message", app, conversation, sender, client_msg_id]);
-    let mut id: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
-    if let Ok(uuid) = Uuid::try_parse_ascii(client_msg_id.as_bytes())
+    entry("message", app, conversation, sender, client_msg_id)
+}
+
+/// Id of a change of a group, made like that of a [`message`]; no message has the same.
+pub fn change(app: &str, conversation: &str, sender: &str, request_id: &str) -> String {
+    entry("change", app, conversation, sender, request_id)
+}
+
+fn entry(kind: &str, app: &str, conversation: &str, sender: &str, id: &str) -> String {
+    let digest = digest(&[kind, app, conversation, sender, id]);
+    let mut entry: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
+    if let Ok(uuid) = Uuid::try_parse_ascii(id.as_bytes())
         && uuid.get_version_num() == 7
     {
-        id[..6].copy_from_slice(&uuid.as_bytes()[..6]);
+        entry[..6].copy_from_slice(&uuid.as_bytes()[..6]);
     }
-    hex(&id)
+    hex(&entry)
 }
 
 /// The 16 bytes of a message id; `None` if it is not one.

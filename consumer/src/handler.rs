@@ -198,7 +198,7 @@ impl MessageHandler {
     async fn save_at_once(&self, entries: Vec<Entry>, spans: &Spans) -> Result<Vec<SaveResult>, Error> {
         let count = entries.len();
         let saving = trace::children(spans, "save", &entries);
-        let mut request = within(SaveRequest { entries, durable: false }, SAVE);
+        let mut request = within(SaveRequest { entries }, SAVE);
         saving.carry(&mut request);
         let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
         saving.finish();

@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
         let batches = batches(rows, batch, conversations);
         let (begun, cpu) = (Instant::now(), cpu_seconds()?);
         for entries in batches {
-            client.save(SaveRequest { entries, durable: false }).await?;
+            client.save(SaveRequest { entries }).await?;
         }
         let (took, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
         #[expect(clippy::cast_precision_loss, reason = "a few million at most")]

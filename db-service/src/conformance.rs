@@ -54,6 +54,7 @@ over_both_stores! {
         a_later_member_of_an_open_group_sees_everything,
         an_owner_who_leaves_hands_the_group_on,
         a_group_has_a_size_limit,
+        p2_a_check_tells_where_a_change_is_stored,
         p2_a_change_is_made_once_however_often_it_comes,
         checking_says_what_saving_would,
         a_group_made_twice_at_once_is_one_group;

@@ -31,6 +31,17 @@ pub(crate) struct Change {
     pub(crate) change: GroupChange,
 }
 
+impl Change {
+    /// Whether the payload of a stored entry has this change.
+    ///
+    /// # Errors
+    /// The payload is not one that [`Item::new`] made.
+    pub(crate) fn is_in(&self, payload: &[u8]) -> Result<bool, crate::Error> {
+        let entry = decode(payload)?;
+        Ok(entry.content.is_some_and(|content| content == Content::GroupChange(self.change.clone())))
+    }
+}
+
 impl Item {
     /// Checks an entry just as the log's reader does: what passes there must never be refused here, because it was
     /// acknowledged.
@@ -93,6 +104,10 @@ fn is_ordered(id: &str, first: &str, second: &str) -> bool {
     id.len() == 3 + first.len() + second.len() && id[2..].starts_with(first) && id.ends_with(second)
 }
 
+fn decode(payload: &[u8]) -> Result<Entry, crate::Error> {
+    Entry::decode(payload).map_err(|_| crate::Error::Damaged("an entry's payload"))
+}
+
 /// The entry of a row: the payload and what the store has in columns.
 ///
 /// # Errors
@@ -105,7 +120,7 @@ pub(crate) fn entry(
     id: &[u8],
     payload: &[u8],
 ) -> Result<Entry, crate::Error> {
-    let mut entry = Entry::decode(payload).map_err(|_| crate::Error::Damaged("an entry's payload"))?;
+    let mut entry = decode(payload)?;
     app.clone_into(&mut entry.app);
     conversation.clone_into(&mut entry.conversation);
     entry.message_id = ids::hex(id);

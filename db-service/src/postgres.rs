@@ -177,16 +177,16 @@ async fn meet(n: u32) {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn save(&self, items: Vec<Item>, _durable: bool) -> Result<Vec<SaveResult>> {
-        // Every commit is durable.
+    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         transact!(self, conn => save::save(&mut *conn, &items, self.max_members))
     }
 
     async fn sync(&self) -> Result<()> {
+        // Every commit is durable.
         Ok(())
     }
 
-    async fn check_change(&self, item: Item) -> Result<()> {
+    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
         call!(self, conn => group::check(conn, &item, self.max_members))
     }
 

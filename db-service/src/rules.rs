@@ -134,6 +134,10 @@ pub(crate) fn decide(
         Change::Removed(removed) => {
             owner_only("removes members")?;
             check_users(&removed.users)?;
+            // Whoever is named is told of it.
+            if let Some(stranger) = removed.users.iter().find(|user| group.role(user).is_none()) {
+                return Err(Fault::not_found(format!("{stranger} is not a member of this group")));
+            }
             let gone: HashSet<&str> = removed.users.iter().map(String::as_str).collect();
             let leaves = |member: &&Joined| gone.contains(member.user.as_str());
             if group.members.iter().filter(|member| member.role == Role::Owner).all(|owner| leaves(&owner)) {

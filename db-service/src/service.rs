@@ -68,12 +68,12 @@ impl Service {
         if request.entries.len() > MAX_BATCH {
             return Err(Fault::invalid(format!("a batch has at most {MAX_BATCH} entries")));
         }
-        if request.entries.is_empty() && !request.durable {
+        if request.entries.is_empty() {
             return Ok(SaveResponse::default());
         }
         let begun = Instant::now();
         let items = request.entries.into_iter().map(Item::new).collect::<Result<Vec<_>, _>>()?;
-        let results = self.store.save(items, request.durable).await?;
+        let results = self.store.save(items).await?;
         metrics::saved(&results, begun.elapsed());
         Ok(SaveResponse { results })
     }
@@ -174,8 +174,8 @@ impl DbService for Service {
         if item.change.is_none() {
             return Err(Fault::invalid("the entry is not a group change").into());
         }
-        self.store.check_change(item).await?;
-        Ok(Response::new(CheckChangeResponse {}))
+        let stored = self.store.check_change(item).await?;
+        Ok(Response::new(CheckChangeResponse { stored }))
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryPage>, Status> {

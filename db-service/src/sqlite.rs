@@ -72,18 +72,18 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn save(&self, items: Vec<Item>, durable: bool) -> Result<Vec<SaveResult>> {
+    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         let max_members = self.max_members;
-        let is_short = !durable && items.len() <= SHORT;
+        let is_short = items.len() <= SHORT;
         let save = move |tx: &mut Tx<'_>| save::save(tx, &items, max_members);
-        if is_short { self.writer.short_call(save).await } else { self.writer.call(durable, save).await }
+        if is_short { self.writer.short_call(save).await } else { self.writer.call(false, save).await }
     }
 
     async fn sync(&self) -> Result<()> {
         self.writer.call(true, |_| Ok(())).await
     }
 
-    async fn check_change(&self, item: Item) -> Result<()> {
+    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
         let max_members = self.max_members;
         self.readers.call(move |conn| save::check(conn, &item, max_members)).await
     }

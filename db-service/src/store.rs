@@ -8,6 +8,7 @@ use crate::{
 };
 use abi::{
     Fault,
+    error::ErrorCode,
     v1::{HeadsPage, HistoryPage, Members, SaveOutcome, SaveResult, Session, SigningKey},
 };
 use async_trait::async_trait;
@@ -84,6 +85,11 @@ pub(crate) fn no_group() -> Fault {
     Fault::not_found("there is no such group")
 }
 
+/// Said of a change whose id another one has.
+pub(crate) fn other_change() -> Fault {
+    Fault::new(ErrorCode::Conflict, "this request_id was used for another change: take a new one")
+}
+
 /// Said of a group change in a direct conversation.
 pub(crate) fn no_change() -> Fault {
     Fault::invalid("only groups have members that change")
@@ -95,12 +101,13 @@ pub(crate) fn no_change() -> Fault {
 /// the call may have been done, and may be repeated.
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {
-    /// Numbers and stores entries in their order; one result per entry. With `durable` it survives a power cut.
-    async fn save(&self, items: Vec<Item>, durable: bool) -> Result<Vec<SaveResult>>;
+    /// Numbers and stores entries in their order; one result per entry. They survive a power cut from the next `sync` on.
+    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>>;
     /// Returns when everything saved before survives a power cut.
     async fn sync(&self) -> Result<()>;
-    /// Whether `save` would take the group change now; a change that is stored already passes.
-    async fn check_change(&self, item: Item) -> Result<()>;
+    /// Whether `save` would take the group change now, and where it is if it is stored already. `CONFLICT` if another change
+    /// is stored under its id.
+    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>>;
     /// A page of a conversation. `None`: the user is not a member.
     async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>>;
     /// The conversations of a user whose ids come after `after`.

@@ -120,6 +120,10 @@ fn cases() -> Vec<Case> {
             p2_a_repeated_creation_is_the_same_group
             p3_changes_of_a_group_are_entries_of_its_conversation
             p4_who_joins_sees_from_the_entry_of_joining_or_everything
+            p3_a_change_overtakes_no_message
+            p8_nobody_is_told_of_groups_that_they_were_never_in
+            p5_who_is_removed_is_told_so
+            p2_a_request_id_is_no_client_msg_id
             p8_only_an_owner_changes_members
             p8_who_was_removed_neither_sends_nor_reads
             p8_who_left_neither_sends_nor_reads_and_ownership_goes_on

@@ -274,7 +274,11 @@ impl Backend {
         client_msg_id: String,
         content: Content,
     ) -> Entry {
-        let message_id = abi::ids::message(&self.app, &conversation, &sender.user, &client_msg_id);
+        let id = match content {
+            Content::Message(_) => abi::ids::message,
+            Content::GroupChange(_) => abi::ids::change,
+        };
+        let message_id = id(&self.app, &conversation, &sender.user, &client_msg_id);
         #[cfg(feature = "defects")]
         let message_id = crate::defects::message_id(message_id);
         Entry {

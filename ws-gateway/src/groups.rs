@@ -1,8 +1,8 @@
 //! Groups over HTTP: create, add, remove, leave, list members.
 //!
-//! A change is an entry of the conversation like a message: it goes through the log, so that it can't be lost between the store
-//! and the members' devices. It is stored by this call as well (the second of the two finds it stored), so that whoever gets
-//! the answer can rely on it at once.
+//! A change is an entry of the conversation like a message, and goes the same way: through the log, behind all that was
+//! acknowledged before it. Stored by another way it would overtake that, and who joins would see what was said before. The
+//! answer waits until it is stored, so that whoever gets it can rely on it at once.
 
 use crate::{
     backend::Backend,
@@ -12,22 +12,31 @@ use crate::{
 };
 use abi::{
     Fault,
-    error::ErrorCode,
     ids::{self, Conversation},
     v1::{
         CheckChangeRequest, Entry, GroupChange, GroupCreated, HistoryVisibility, Member, MemberLeft,
-        MembersAdded, MembersRemoved, SaveOutcome, SaveRequest, entry::Content, group_change::Change,
+        MembersAdded, MembersRemoved, SaveResult, entry::Content, group_change::Change,
     },
 };
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use tonic::Request;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use utils::trace::Kind;
 use uuid::Uuid;
 
 /// Longest name of a group, in characters.
 const MAX_NAME: usize = 128;
+
+/// A change that was logged is looked for after so long, and then less and less often.
+const FIRST_LOOK: Duration = Duration::from_millis(4);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+/// A change that is not stored by then waits for something that is away.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
+/// A refusal that stays for so long is final, unless the log is behind.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
 
 /// How much of the past a later member sees.
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -185,21 +194,18 @@ async fn apply(
     backend.limits.send(&identity.user)?;
     let content = Content::GroupChange(GroupChange { change: Some(change) });
     let mut entry = backend.entry(&identity, conversation, request_id, content);
-    backend.db().check_change(CheckChangeRequest { entry: Some(entry.clone()) }).await?;
     let spans = trace::begin("change", &entry);
-    backend.log(&entry, spans.children("log", Kind::Producer)).await?;
-    let saving = spans.children("save", Kind::Client);
-    let mut request = Request::new(SaveRequest { entries: vec![entry.clone()], durable: true });
-    saving.carry(&mut request);
-    let saved = backend.db().save(request).await?.into_inner().results.pop();
-    saving.finish();
-    let result = saved.ok_or_else(|| Fault::new(ErrorCode::Internal, "the store gave no result"))?;
-    if result.outcome() == SaveOutcome::Rejected {
-        return Err(result
-            .error
-            .map_or_else(|| Fault::new(ErrorCode::Conflict, "the group has changed"), Fault::from));
-    }
-    if let Some(members) = result.members {
+    let stored = match check(backend, &entry).await? {
+        Some(stored) => stored,
+        None => {
+            backend.log(&entry, spans.children("log", Kind::Producer)).await?;
+            let waiting = spans.children("wait", Kind::Internal);
+            let stored = until_stored(backend, &entry).await?;
+            waiting.finish();
+            stored
+        }
+    };
+    if let Some(members) = stored.members {
         // Whoever was removed may still send as long as the cache has the members of before.
         backend.put_members(&entry.conversation, &members).await.map_err(|error| {
             tracing::warn!(%error, "a group has changed and the cache was not told");
@@ -208,8 +214,36 @@ async fn apply(
             )
         })?;
     }
-    entry.conversation_seq = result.conversation_seq;
-    entry.countable_seq = result.countable_seq;
+    entry.conversation_seq = stored.conversation_seq;
+    entry.countable_seq = stored.countable_seq;
     spans.finish();
     Ok(Changed { conversation: entry.conversation.clone(), entry })
+}
+
+/// Where a change is stored; `None` if it is not, and is allowed.
+async fn check(backend: &Backend, entry: &Entry) -> Result<Option<SaveResult>, Fault> {
+    let request = CheckChangeRequest { entry: Some(entry.clone()) };
+    Ok(backend.db().check_change(request).await?.into_inner().stored)
+}
+
+/// Waits until the consumer has stored a change that was logged.
+async fn until_stored(backend: &Backend, entry: &Entry) -> Result<SaveResult, Fault> {
+    let began = Instant::now();
+    let mut pause = FIRST_LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
+        match check(backend, entry).await {
+            Ok(Some(stored)) => return Ok(stored),
+            Ok(None) if began.elapsed() < STORED_WITHIN => {}
+            Ok(None) => {
+                return Err(Fault::unavailable(
+                    "the change is logged and not made yet; repeat it with the same request_id to learn of it",
+                ));
+            }
+            // Another change came first, and maybe one more is on its way that allows this one again.
+            Err(_) if began.elapsed() < REFUSED_WITHIN => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
 }

@@ -3,7 +3,7 @@ use abi::{
     error::ErrorCode,
     v1::{
         CheckChangeRequest, Entry, GetHeads, GetHistory, GetMembersRequest, GroupCreated, HistoryVisibility,
-        Members, Role, SaveOutcome, group_change::Change,
+        Members, Role, SaveOutcome, SaveResult, group_change::Change,
     },
 };
 
@@ -31,10 +31,12 @@ async fn members(world: &World) -> String {
     described(&world.other().get_members(request).await.unwrap().into_inner())
 }
 
-async fn check(world: &World, entry: Entry) -> Result<(), ErrorCode> {
+async fn check(world: &World, entry: Entry) -> Result<Option<SaveResult>, ErrorCode> {
     let request = CheckChangeRequest { entry: Some(entry) };
-    let answer = world.client().check_change(request).await;
-    if answer.is_ok() { Ok(()) } else { Err(code(answer)) }
+    match world.client().check_change(request).await {
+        Ok(checked) => Ok(checked.into_inner().stored),
+        Err(refusal) => Err(code::<()>(Err(refusal))),
+    }
 }
 
 fn by(sender: &str, id: &str, what: Change) -> Entry {
@@ -61,7 +63,7 @@ pub(super) async fn p8_only_owners_change_members(world: &World) {
     }
     assert_eq!(world.reject(by("carol", "2", left())).await, ErrorCode::Forbidden);
     assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
-    let result = world.store(by("alice", "3", removed(&["bob", "carol"]))).await;
+    let result = world.store(by("alice", "3", removed(&["bob"]))).await;
     assert_eq!(described(&result.members.unwrap()), "2: alice* from 1");
     assert!(world.heads("bob", GetHeads::default()).await.heads.is_empty());
     let page = GetHistory { conversation: GROUP.into(), ..Default::default() };
@@ -91,6 +93,7 @@ pub(super) async fn what_is_not_allowed_stores_nothing(world: &World) {
         (by("alice", "12", added(&["\0"])), ErrorCode::InvalidRequest),
         (by("alice", "13", removed(&[])), ErrorCode::InvalidRequest),
         (by("alice", "14", removed(&["alice"])), ErrorCode::Conflict),
+        (by("alice", "16", removed(&["bob", "carol"])), ErrorCode::NotFound),
     ];
     for (entry, expected) in refused {
         assert_eq!(check(world, entry.clone()).await, Err(expected), "{entry:?}");
@@ -169,6 +172,21 @@ pub(super) async fn a_group_has_a_size_limit(world: &World) {
     assert_eq!(world.reject(by("alice", "6", added(&["carol"]))).await, ErrorCode::TooLarge);
 }
 
+pub(super) async fn p2_a_check_tells_where_a_change_is_stored(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    assert_eq!(check(world, by("alice", "1", added(&["carol"]))).await, Ok(None));
+    let saved = world.store(by("alice", "1", added(&["carol"]))).await;
+    world.store(message(GROUP, "bob", "1")).await;
+    let stored = check(world, by("alice", "1", added(&["carol"]))).await.unwrap().unwrap();
+    assert_eq!((stored.outcome(), stored.conversation_seq), (SaveOutcome::Duplicate, saved.conversation_seq));
+    assert_eq!(stored.members, saved.members);
+    for other in [added(&["dave"]), removed(&["carol"])] {
+        assert_eq!(check(world, by("alice", "1", other)).await, Err(ErrorCode::Conflict));
+    }
+    // A message may have the same id: it is another thing.
+    assert_eq!(world.store(message(GROUP, "alice", "1")).await.conversation_seq, 4);
+}
+
 pub(super) async fn p2_a_change_is_made_once_however_often_it_comes(world: &World) {
     group(world, HistoryVisibility::FromJoin).await;
     let first = world.store(by("alice", "1", added(&["carol"]))).await;
@@ -186,13 +204,13 @@ pub(super) async fn p2_a_change_is_made_once_however_often_it_comes(world: &Worl
 pub(super) async fn checking_says_what_saving_would(world: &World) {
     world.users(&USERS).await;
     let begin = by("alice", "0", created(&["bob"], HistoryVisibility::All));
-    assert_eq!(check(world, begin.clone()).await, Ok(()));
+    assert_eq!(check(world, begin.clone()).await, Ok(None));
     assert_eq!(world.number("SELECT count(*) FROM conversations").await, 0);
     world.store(begin.clone()).await;
-    assert_eq!(check(world, begin).await, Ok(()), "the retry of what is done passes");
+    assert!(check(world, begin).await.unwrap().is_some(), "the retry of what is done passes");
     let other = by("alice", "1", created(&["bob"], HistoryVisibility::All));
     assert_eq!(check(world, other).await, Err(ErrorCode::AlreadyExists));
-    assert_eq!(check(world, by("alice", "2", added(&["carol"]))).await, Ok(()));
+    assert_eq!(check(world, by("alice", "2", added(&["carol"]))).await, Ok(None));
     assert_eq!(check(world, by("bob", "3", added(&["carol"]))).await, Err(ErrorCode::Forbidden));
     assert_eq!(check(world, message(GROUP, "bob", "4")).await, Err(ErrorCode::InvalidRequest));
     assert_eq!(world.number("SELECT count(*) FROM entries").await, 1);

@@ -80,7 +80,7 @@ pub(super) async fn p3_a_batch_keeps_its_order_in_every_conversation(world: &Wor
 
 pub(super) async fn p1_a_direct_message_is_in_the_tables_with_both_members(world: &World) {
     let mut client = world.client();
-    let request = SaveRequest { entries: vec![message("d:alice:bob", "alice", "1")], durable: true };
+    let request = SaveRequest { entries: vec![message("d:alice:bob", "alice", "1")] };
     client.save(request).await.unwrap();
     client.sync(abi::v1::SyncRequest {}).await.unwrap();
     assert_eq!(world.number("SELECT count(*) FROM entries WHERE seq = 1 AND countable = 1").await, 1);
@@ -119,7 +119,7 @@ pub(super) async fn what_the_log_would_refuse_is_refused(world: &World) {
     for spoil in spoil {
         let mut bad = message("d:a:b", "a", "1");
         spoil(&mut bad);
-        let request = SaveRequest { entries: vec![message("d:a:b", "a", "0"), bad], durable: false };
+        let request = SaveRequest { entries: vec![message("d:a:b", "a", "0"), bad] };
         assert_eq!(super::world::code(world.client().save(request).await), ErrorCode::InvalidRequest);
     }
     assert_eq!(world.number("SELECT count(*) FROM entries").await, 0);
@@ -211,7 +211,7 @@ pub(super) async fn a_large_batch_is_stored(world: &World) {
     };
     assert_eq!(world.save((0..1_000).map(large).collect()).await.len(), 1_000);
     assert_eq!(world.number("SELECT count(*) FROM entries").await, 1_000);
-    let request = SaveRequest { entries: vec![message("d:a:b", "a", "1"); 10_001], durable: false };
+    let request = SaveRequest { entries: vec![message("d:a:b", "a", "1"); 10_001] };
     assert_eq!(super::world::code(world.client().save(request).await), ErrorCode::InvalidRequest);
     assert_eq!(large(0).app, APP);
 }

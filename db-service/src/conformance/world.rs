@@ -168,14 +168,18 @@ fn serve(store: Arc<dyn crate::store::Store>, now_ms: &Arc<AtomicI64>) -> Server
 }
 
 pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {
-    client.save(SaveRequest { entries, durable: false }).await.unwrap().into_inner().results
+    client.save(SaveRequest { entries }).await.unwrap().into_inner().results
 }
 
 fn entry(conversation: &str, sender: &str, client_msg_id: &str, content: Content) -> Entry {
+    let id = match content {
+        Content::Message(_) => ids::message,
+        Content::GroupChange(_) => ids::change,
+    };
     Entry {
         app: APP.into(),
         conversation: conversation.into(),
-        message_id: ids::message(APP, conversation, sender, client_msg_id),
+        message_id: id(APP, conversation, sender, client_msg_id),
         sender: sender.into(),
         sender_device: "phone".into(),
         client_msg_id: client_msg_id.into(),

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     item::{Change, Item},
     rules::{self, Effect},
-    store::{Decision, Position, accepted, no_change, rejected},
+    store::{Decision, Position, accepted, no_change, other_change, rejected},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
 use sqlx::PgConnection;
@@ -60,14 +60,30 @@ pub(super) async fn save(
     Ok(accepted(SaveOutcome::Stored, next, group))
 }
 
-/// Whether the change would be taken now.
-pub(super) async fn check(conn: &mut PgConnection, item: &Item, max_members: usize) -> Result<()> {
+/// Whether the change would be taken now, and where it is if it was.
+pub(super) async fn check(
+    conn: &mut PgConnection,
+    item: &Item,
+    max_members: usize,
+) -> Result<Option<SaveResult>> {
     let change = item.change.as_ref().ok_or(Error::Damaged("a message is no group change"))?;
     let head = head(conn, item).await?;
-    match decide(conn, item, change, head, max_members).await? {
-        Decision::Refused(fault) => Err(fault.into()),
-        Decision::Known(_) | Decision::Allowed(_) => Ok(()),
+    let position = match decide(conn, item, change, head, max_members).await? {
+        Decision::Refused(fault) => return Err(fault.into()),
+        Decision::Allowed(_) => return Ok(None),
+        Decision::Known(position) => position,
+    };
+    let payload: Vec<u8> =
+        sqlx::query_scalar("SELECT payload FROM entries WHERE conversation = $1 AND seq = $2")
+            .bind(head.map(|head| head.key))
+            .bind(position.seq)
+            .fetch_one(&mut *conn)
+            .await?;
+    if !change.is_in(&payload)? {
+        return Err(other_change().into());
     }
+    let group = read::group(conn, item.app(), item.conversation()).await?;
+    Ok(Some(accepted(SaveOutcome::Duplicate, position, group)))
 }
 
 async fn head(conn: &mut PgConnection, item: &Item) -> Result<Option<Head>> {

@@ -81,7 +81,7 @@ fn item(n: u32) -> Item {
 async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
     let begun = Instant::now();
     loop {
-        match store.save(vec![item(n)], false).await {
+        match store.save(vec![item(n)]).await {
             Ok(results) => return results[0].conversation_seq,
             Err(error) => {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
@@ -97,14 +97,14 @@ async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
     let (config, at, to) = through_a_line(&schema).await;
     let store = PostgresStore::new(&config, 8).unwrap();
 
-    let fault = Fault::from(store.save(vec![item(1)], false).await.unwrap_err());
+    let fault = Fault::from(store.save(vec![item(1)]).await.unwrap_err());
     assert_eq!(fault.code, ErrorCode::Unavailable);
     assert_eq!(fault.message, "the database can't be reached; try again");
 
     let line = Line::up(at, to.clone()).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
     drop(line);
-    let fault = Fault::from(store.save(vec![item(2)], false).await.unwrap_err());
+    let fault = Fault::from(store.save(vec![item(2)]).await.unwrap_err());
     assert_eq!(fault.code, ErrorCode::Unavailable);
     let _line = Line::up(at, to).await;
     assert_eq!(eventually_saves(&store, 2).await, 2);
@@ -129,7 +129,7 @@ async fn silent_store(once_it_is_back: bool) -> (PostgresStore, Line) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p6_a_call_that_gave_up_on_a_silent_connection_leaves_room_for_others() {
     let (store, _line) = silent_store(true).await;
-    let given_up = timeout(Duration::from_millis(300), store.save(vec![item(2)], false)).await;
+    let given_up = timeout(Duration::from_millis(300), store.save(vec![item(2)])).await;
     assert!(given_up.is_err(), "the connection was to be silent");
     assert!(eventually_saves(&store, 3).await >= 2);
     drop_schema(&store).await;

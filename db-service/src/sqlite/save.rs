@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     item::{Change, Item},
     rules::{self, Effect},
-    store::{Decision, Position, accepted, no_change, no_group, rejected},
+    store::{Decision, Position, accepted, no_change, no_group, other_change, rejected},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
@@ -100,13 +100,23 @@ fn group_change<'a>(
     Ok(accepted(SaveOutcome::Stored, next, read::group(conn, item.app(), item.conversation())?))
 }
 
-/// Whether the change would be taken now.
-pub(super) fn check(conn: &Connection, item: &Item, max_members: usize) -> Result<()> {
+/// Whether the change would be taken now, and where it is if it was.
+pub(super) fn check(conn: &Connection, item: &Item, max_members: usize) -> Result<Option<SaveResult>> {
     let change = item.change.as_ref().ok_or(Error::Damaged("a message is no group change"))?;
-    match decide(conn, item, change, load(conn, item)?, max_members)? {
-        Decision::Refused(fault) => Err(fault.into()),
-        Decision::Known(_) | Decision::Allowed(_) => Ok(()),
+    let head = load(conn, item)?;
+    let position = match decide(conn, item, change, head, max_members)? {
+        Decision::Refused(fault) => return Err(fault.into()),
+        Decision::Allowed(_) => return Ok(None),
+        Decision::Known(position) => position,
+    };
+    let mut select = conn.prepare_cached("SELECT payload FROM entries WHERE conversation = ? AND seq = ?")?;
+    let payload: Vec<u8> =
+        select.query_row(params![head.map(|head| head.key), position.seq], |row| row.get(0))?;
+    if !change.is_in(&payload)? {
+        return Err(other_change().into());
     }
+    let members = read::group(conn, item.app(), item.conversation())?;
+    Ok(Some(accepted(SaveOutcome::Duplicate, position, members)))
 }
 
 fn decide(

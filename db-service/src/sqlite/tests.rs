@@ -32,7 +32,7 @@ async fn p1_reopening_keeps_everything() {
     let folder = tempfile::tempdir().unwrap();
     let open = || SqliteStore::open(&folder.path().join("new"), 8).unwrap();
     let store = open();
-    store.save((0..100).map(|n| item(n, "x")).collect(), false).await.unwrap();
+    store.save((0..100).map(|n| item(n, "x")).collect()).await.unwrap();
     store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
     store.mark_read(view("b"), 40).await.unwrap();
     let key = abi::v1::SigningKey { id: "k".into(), secret: vec![7; 32].into() };
@@ -40,7 +40,7 @@ async fn p1_reopening_keeps_everything() {
     drop(store);
     let store = open();
     assert_eq!(seqs(&store).await, (1..=100).collect::<Vec<_>>());
-    let again = store.save(vec![item(99, "x"), item(100, "x")], false).await.unwrap();
+    let again = store.save(vec![item(99, "x"), item(100, "x")]).await.unwrap();
     assert_eq!((again[0].outcome(), again[0].conversation_seq), (SaveOutcome::Duplicate, 100));
     assert_eq!((again[1].outcome(), again[1].conversation_seq), (SaveOutcome::Stored, 101));
     assert_eq!(store.password_hash("app".into(), "a".into()).await.unwrap().as_deref(), Some("hash"));
@@ -53,7 +53,7 @@ async fn p1_reopening_keeps_everything() {
 async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), 8).unwrap();
-    store.save(vec![item(0, "x")], false).await.unwrap();
+    store.save(vec![item(0, "x")]).await.unwrap();
     let limit = |pages: u32| {
         store.on_writer(move |conn| {
             conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
@@ -62,14 +62,14 @@ async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
     limit(1).await.unwrap();
     let large = "x".repeat(64 << 10);
     for _ in 0..2 {
-        let failed = store.save(vec![item(1, "x"), item(2, &large)], false).await.unwrap_err();
+        let failed = store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap_err();
         let fault = abi::Fault::from(failed);
         assert_eq!(fault.code, abi::error::ErrorCode::Unavailable);
         assert!(fault.message.contains("disk"), "{fault}");
     }
     assert_eq!(seqs(&store).await, [1], "all or nothing");
     limit(1 << 30).await.unwrap();
-    store.save(vec![item(1, "x"), item(2, &large)], true).await.unwrap();
+    store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap();
     assert_eq!(seqs(&store).await, [1, 2, 3]);
 }
 
@@ -78,12 +78,12 @@ async fn p4_numbers_go_on_after_another_process_wrote() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) =
         (SqliteStore::open(folder.path(), 8).unwrap(), SqliteStore::open(folder.path(), 8).unwrap());
-    one.save(vec![item(0, "x")], false).await.unwrap();
-    two.save(vec![item(1, "x"), item(2, "x")], false).await.unwrap();
+    one.save(vec![item(0, "x")]).await.unwrap();
+    two.save(vec![item(1, "x"), item(2, "x")]).await.unwrap();
     // What `one` remembers is old: it must fail rather than number anew, and know better the next time.
-    let failed = one.save(vec![item(3, "x")], false).await.unwrap_err();
+    let failed = one.save(vec![item(3, "x")]).await.unwrap_err();
     assert_eq!(abi::Fault::from(failed).code, abi::error::ErrorCode::Unavailable);
-    one.save(vec![item(3, "x")], false).await.unwrap();
+    one.save(vec![item(3, "x")]).await.unwrap();
     assert_eq!(seqs(&two).await, [1, 2, 3, 4]);
 }
 
@@ -100,21 +100,17 @@ async fn p1_whoever_asks_for_it_gets_what_was_saved_before_synced() {
     let begun = marks().await;
     store.sync().await.unwrap();
     assert_eq!(marks().await, begun, "there is nothing to sync");
-    store.save(vec![item(0, "x")], false).await.unwrap();
+    store.save(vec![item(0, "x")]).await.unwrap();
     assert_eq!(marks().await, begun);
     store.sync().await.unwrap();
     assert_eq!(marks().await, begun + 1);
-    store.save(vec![item(1, "x")], false).await.unwrap();
-    // A duplicate that is asked for durably was stored without a sync before.
-    store.save(vec![item(1, "x")], true).await.unwrap();
-    assert_eq!(marks().await, begun + 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_do_not_wait_for_a_writer() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), 8).unwrap();
-    store.save(vec![item(0, "x")], false).await.unwrap();
+    store.save(vec![item(0, "x")]).await.unwrap();
     let (begun, begins) = std::sync::mpsc::channel();
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let busy = store.on_writer(move |_| {

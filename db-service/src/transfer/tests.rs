@@ -48,10 +48,10 @@ async fn fill(store: &dyn Store) {
     store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
     // More than a batch, and more than a cursor gives at once.
     for from in (0..2_500).step_by(500) {
-        store.save((from..from + 500).map(|n| item("d:a:b", n)).collect(), true).await.unwrap();
+        store.save((from..from + 500).map(|n| item("d:a:b", n)).collect()).await.unwrap();
     }
     for n in 0..20 {
-        store.save(vec![item(&format!("d:a:u{n}"), 0)], true).await.unwrap();
+        store.save(vec![item(&format!("d:a:u{n}"), 0)]).await.unwrap();
     }
     store.mark_read(view("b"), 40).await.unwrap();
 }
@@ -129,7 +129,7 @@ async fn p1_a_move_there_and_back_takes_everything_along() {
     );
     let mut generations = Vec::new();
     for store in [&postgres as &dyn Store, &sqlite] {
-        let again = store.save(vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:x:y", 0)], true);
+        let again = store.save(vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:x:y", 0)]);
         let numbers: Vec<_> = again.await.unwrap().iter().map(|result| result.conversation_seq).collect();
         assert_eq!(numbers, [2_500, 2_501, 1]);
         let head = store.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
@@ -180,9 +180,9 @@ async fn p4_a_backup_of_a_store_in_use_is_one_state_and_begins_a_generation() {
     let data = Data::new();
     let store = SqliteStore::open(&data.at("first"), 8).unwrap();
     store.create_session(session("s"), vec![1]).await.unwrap();
-    store.save((0..10).map(|n| item("d:a:b", n)).collect(), false).await.unwrap();
+    store.save((0..10).map(|n| item("d:a:b", n)).collect()).await.unwrap();
     back_up(&data.at("first"), &data.at("copy")).unwrap();
-    store.save((10..20).map(|n| item("d:a:b", n)).collect(), false).await.unwrap();
+    store.save((10..20).map(|n| item("d:a:b", n)).collect()).await.unwrap();
     assert!(matches!(back_up(&data.at("first"), &data.at("copy")), Err(Error::NotEmpty { .. })));
     let mut generations = vec![0];
     for _ in 0..2 {

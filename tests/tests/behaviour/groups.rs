@@ -172,6 +172,34 @@ pub(crate) async fn p4_who_joins_sees_from_the_entry_of_joining_or_everything(wo
     Ok(())
 }
 
+/// A change takes its place behind all that was acknowledged before it: who joins must not see that, who was a member may.
+pub(crate) async fn p3_a_change_overtakes_no_message(world: World) -> Result<()> {
+    const ROUNDS: usize = 8;
+    const MESSAGES: usize = 50;
+    let (alice, bob, carol) = three_users(&world).await?;
+    let mut alices = world.connect(&alice).await?;
+    let group = world.group(&alice, &[&bob], "from_join").await?;
+    for _ in 0..ROUNDS {
+        for joins in [true, false] {
+            let sends = (0..MESSAGES).map(|_| tests::device::send(&group, &new_id(), "before the change"));
+            for id in alices.pipeline(sends).await? {
+                alices.answer(id).await?;
+            }
+            let answer = match joins {
+                true => add(&world, &alice, &group, &[&carol]).await?,
+                false => remove(&world, &alice, &group, &carol).await?,
+            };
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    }
+    let seen = alices.whole_history(&group).await?;
+    let changes = seen.iter().enumerate().filter(|(_, entry)| change(entry).is_some());
+    let places: Vec<_> = changes.map(|(place, _)| place).collect();
+    let expected: Vec<_> = (0..=2 * ROUNDS).map(|n| n * (MESSAGES + 1)).collect();
+    assert_eq!(places, expected);
+    Ok(())
+}
+
 pub(crate) async fn p8_only_an_owner_changes_members(world: World) -> Result<()> {
     let (alice, bob, carol) = three_users(&world).await?;
     let group = world.group(&alice, &[&bob], "all").await?;
@@ -216,6 +244,49 @@ pub(crate) async fn p8_who_was_removed_neither_sends_nor_reads(world: World) -> 
             return Ok(());
         }
     }
+}
+
+pub(crate) async fn p8_nobody_is_told_of_groups_that_they_were_never_in(world: World) -> Result<()> {
+    let (alice, bob, carol) = three_users(&world).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let mut carols = world.connect(&carol).await?;
+    let before = carols.ping().await?;
+    let answer = remove(&world, &alice, &group, &carol).await?;
+    assert_eq!((answer.status, answer.problem()?.as_str()), (404, "not_found"));
+    assert_eq!(carols.ping().await?, before);
+    Ok(())
+}
+
+pub(crate) async fn p5_who_is_removed_is_told_so(world: World) -> Result<()> {
+    let (alice, bob) = world.two_users().await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let mut bobs = world.connect(&bob).await?;
+    assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
+    loop {
+        let entries = bobs.deliver().await?.entries;
+        if entries.iter().any(|entry| matches!(change(entry), Some(Change::Removed(_)))) {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) async fn p2_a_request_id_is_no_client_msg_id(world: World) -> Result<()> {
+    let (alice, bob) = world.two_users().await?;
+    let mut alices = world.connect(&alice).await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let path = format!("/v1/groups/{group}/members/{}?request_id=1", bob.user);
+    alices.send(&group, "1", "hello").await?;
+    let removed = world.http("DELETE", &path, Some(&alice.access_token), None).await?;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    assert_eq!(members(&world, &alice, &group).await?.len(), 1);
+    assert_eq!(alices.whole_history(&group).await?.len(), 3);
+    // The same request is answered again, another one with its id is not.
+    assert_eq!(world.http("DELETE", &path, Some(&alice.access_token), None).await?.status, 200);
+    let (path, body) =
+        (format!("/v1/groups/{group}/members"), json!({ "users": [bob.user], "request_id": "1" }));
+    let other = world.http("POST", &path, Some(&alice.access_token), Some(body)).await?;
+    assert_eq!((other.status, other.problem()?.as_str()), (409, "conflict"));
+    Ok(())
 }
 
 pub(crate) async fn p8_who_left_neither_sends_nor_reads_and_ownership_goes_on(world: World) -> Result<()> {

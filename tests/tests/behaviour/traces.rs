@@ -15,10 +15,11 @@ const MESSAGE: [&str; 2] = [
     "ws-gateway send > ws-gateway log > consumer handle > consumer save > db-service save",
     "ws-gateway send > ws-gateway log > consumer handle > consumer push > pusher push > pusher deliver > ws-gateway deliver > ws-gateway write",
 ];
-/// The gateway stores a change of a group itself. If it was first, devices get a nudge without the entry.
-const CHANGE: [&str; 2] = [
+/// A change of a group goes the same way, and its answer waits until it is stored.
+const CHANGE: [&str; 3] = [
     "ws-gateway change > ws-gateway log > consumer handle > consumer save > db-service save",
-    "ws-gateway change > ws-gateway save > db-service save",
+    "ws-gateway change > ws-gateway log > consumer handle > consumer push > pusher push > pusher deliver > ws-gateway deliver > ws-gateway write",
+    "ws-gateway change > ws-gateway wait",
 ];
 
 pub(crate) async fn embedded_a_message_is_one_trace_from_send_to_socket() -> Result<()> {
