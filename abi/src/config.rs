@@ -162,7 +162,7 @@ section! {
     Auth {
         /// Whether `POST /v1/accounts` is open to everybody.
         registration: bool = true,
-        /// Life of an access token.
+        /// Life of an access token. So often a gateway asks whether the log-in of an open connection is still good, in case it was not told.
         #[serde(with = "humantime_serde")]
         access_token_life: Duration = Duration::from_secs(15 * 60),
         /// Keys of access tokens as `ID=SECRET` or `ID=file:PATH`, secrets of at least 32 bytes, newest first: the first signs,

@@ -140,16 +140,21 @@ pub async fn log_out(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
 ) -> Result<StatusCode, Problem> {
-    backend.db().revoke_session(RevokeSessionRequest { session: identity.session.clone() }).await?;
-    backend.disconnect(&identity.user, &identity.session).await;
-    Ok(StatusCode::NO_CONTENT)
+    let Identity { user, session, .. } = identity;
+    let its_backend = backend.clone();
+    let ended = async move {
+        its_backend.db().revoke_session(RevokeSessionRequest { session: session.clone() }).await?;
+        its_backend.disconnect(&user, &session).await;
+        Ok(StatusCode::NO_CONTENT)
+    };
+    Ok(backend.finish(ended).await?)
 }
 
 fn no_refresh_token() -> Fault {
     Fault::new(ErrorCode::Unauthenticated, "this is no refresh token that is good; log in again")
 }
 
-async fn open_session(backend: &Backend, user: String, device: String) -> Result<Tokens, Problem> {
+async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> Result<Tokens, Fault> {
     let identity = Identity { user, device, session: Uuid::new_v4().simple().to_string() };
     let refresh_token = RefreshToken::new(&identity.session);
     let request = CreateSessionRequest {
@@ -162,11 +167,15 @@ async fn open_session(backend: &Backend, user: String, device: String) -> Result
         }),
         refresh_hash: refresh_token.hash().into(),
     };
-    let replaced = backend.db().create_session(request).await?.into_inner().revoked;
-    for session in replaced {
-        backend.disconnect(&identity.user, &session).await;
-    }
-    Ok(tokens(backend, identity, refresh_token)?)
+    let its_backend = backend.clone();
+    let opened = async move {
+        let replaced = its_backend.db().create_session(request).await?.into_inner().revoked;
+        for session in replaced {
+            its_backend.disconnect(&identity.user, &session).await;
+        }
+        tokens(&its_backend, identity, refresh_token)
+    };
+    backend.finish(opened).await
 }
 
 fn tokens(backend: &Backend, identity: Identity, refresh_token: RefreshToken) -> Result<Tokens, Fault> {

@@ -29,6 +29,8 @@ const MAX_DELIVERY: usize = 32 << 20;
 /// How long everything else may take when a gateway stops: requests, sockets and calls in flight, records on their way to the
 /// log.
 const STOP: Duration = Duration::from_secs(25);
+/// What requests have begun has so long to be finished, once they are answered and the devices are gone.
+const FINISH: Duration = Duration::from_secs(2);
 
 /// Everything bound, nothing running.
 #[derive(Debug)]
@@ -103,6 +105,13 @@ impl App {
         shutdown.on(Phase::TellClients, "sockets", async move {
             sockets.close();
             drain::run(&backend.hub, &sockets, time).await;
+            backend.tasks.close();
+            if tokio::time::timeout(FINISH, backend.tasks.wait()).await.is_err() {
+                tracing::info!(
+                    left = backend.tasks.len(),
+                    "gateways were not told in time to close sessions"
+                );
+            }
         });
     }
 }

@@ -32,6 +32,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::SystemTime,
 };
+use tokio_util::task::TaskTracker;
 use utils::trace::Spans;
 
 /// Users that are known to exist; when so many are remembered it forgets all and asks again.
@@ -84,6 +85,8 @@ pub struct Backend {
     pub max_body: usize,
     /// What may wait for a device, in bytes.
     pub max_outbox: usize,
+    /// What requests have begun and must not leave half done, though their clients may be gone.
+    pub tasks: TaskTracker,
     /// Address under which pushers reach this gateway; its name in the routes.
     address: String,
     topic: Arc<str>,
@@ -131,6 +134,7 @@ impl Backend {
             max_frame: gateway.max_frame.bytes(),
             max_body: gateway.max_body.bytes(),
             max_outbox: gateway.max_outbox.bytes(),
+            tasks: TaskTracker::new(),
             address,
             topic: config.kafka.topic.as_str().into(),
             services,

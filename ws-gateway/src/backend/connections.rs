@@ -14,7 +14,21 @@ use abi::{
         gateway_service_client::GatewayServiceClient,
     },
 };
-use std::sync::{Arc, atomic::Ordering};
+use futures_util::{StreamExt as _, stream};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+use utils::backoff::Backoff;
+
+/// Other gateways that are told something at a time.
+const MAX_PEERS: usize = 16;
+/// With so many tasks of requests at work, what could not be told is left to be found out.
+const MAX_TASKS: usize = 10_000;
+/// Pauses between tries to reach a gateway.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Backend {
     /// Who a token speaks for, if its log-in is still good.
@@ -73,7 +87,12 @@ impl Backend {
         let place = self.hub.place(&connection);
         let receiver_seq = self.renew(&connection).await?;
         let Identity { user, session, .. } = &connection.identity;
-        self.disconnect_elsewhere(user, session, connection.opened_at_ms).await;
+        let (is_good, _) = tokio::join!(
+            // Again: who ended the log-in since it was looked at found no route to here.
+            self.recheck(&connection.identity),
+            self.disconnect_elsewhere(user, session, connection.opened_at_ms),
+        );
+        is_good?;
         let welcome = Welcome {
             user: connection.identity.user.clone(),
             device: connection.identity.device.clone(),
@@ -110,26 +129,70 @@ impl Backend {
         }
     }
 
-    /// Closes the connections of a session, on all gateways.
-    pub async fn disconnect(&self, user: &str, session: &str) {
-        self.hub.disconnect(user, session, i64::MAX, &revoked());
-        self.disconnect_elsewhere(user, session, 0).await;
+    /// Does what a request asks for to its end, whether or not somebody still waits for the answer.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn finish<T, F>(&self, work: F) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let panicked =
+            |_| Fault::new(ErrorCode::Internal, "the request ended in the middle; see the server's log");
+        self.tasks.spawn(work).await.map_err(panicked).flatten()
     }
 
-    /// Tells the other gateways that hold connections of a user to close those of a session.
-    async fn disconnect_elsewhere(&self, user: &str, session: &str, replaced_at_ms: i64) {
+    /// Closes the connections of a session that was ended, on all gateways. It waits for one try only: whom that does not reach
+    /// is told later, until every connection that is meant has asked by itself whether its log-in is still good.
+    pub async fn disconnect(self: &Arc<Self>, user: &str, session: &str) {
+        self.hub.disconnect(user, session, i64::MAX, &revoked());
+        if self.disconnect_elsewhere(user, session, 0).await || self.tasks.len() >= MAX_TASKS {
+            return;
+        }
+        let (backend, user, session) = (self.clone(), user.to_owned(), session.to_owned());
+        self.tasks.spawn(async move {
+            let (mut backoff, begun) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), Instant::now());
+            while begun.elapsed() < backend.session.recheck {
+                backoff.wait().await;
+                if backend.disconnect_elsewhere(&user, &session, 0).await {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Tells the other gateways that hold connections of a user to close those of a session, and says whether all were told.
+    async fn disconnect_elsewhere(&self, user: &str, session: &str, replaced_at_ms: i64) -> bool {
         let request = DisconnectRequest {
             session: session.into(),
             app: self.app.clone(),
             user: user.into(),
             replaced_at_ms,
         };
-        let routes = self.services.cache.routes(&self.app, &[user]).await.unwrap_or_default();
-        for gateway in routes.into_iter().flatten().filter(|gateway| **gateway != *self.address) {
-            let mut peer = GatewayServiceClient::new(Caller::new((self.services.gateways)(&gateway)));
-            if let Err(error) = peer.disconnect(request.clone()).await {
-                tracing::warn!(%gateway, %error, "a gateway was not told to close a session; it finds out by itself");
+        let routes = match self.services.cache.routes(&self.app, &[user]).await {
+            Ok(routes) => routes,
+            Err(error) => {
+                tracing::warn!(%error, "it is not known which gateways are to close a session");
+                return false;
             }
-        }
+        };
+        let others = routes.into_iter().flatten().filter(|gateway| **gateway != *self.address);
+        // At once: a gateway that died has a route for a while, and each takes its time not to answer.
+        let told = stream::iter(others).map(|gateway| {
+            let mut peer = GatewayServiceClient::new(Caller::new((self.services.gateways)(&gateway)));
+            let request = request.clone();
+            async move {
+                let told = peer.disconnect(request).await;
+                if let Err(error) = &told {
+                    tracing::warn!(%gateway, %error, "a gateway was not told to close a session");
+                }
+                told.is_ok()
+            }
+        });
+        told.buffer_unordered(MAX_PEERS).fold(true, async |all, told| all && told).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,9 @@ use cache::MemoryCache;
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
 use prost::Message as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
@@ -52,12 +53,15 @@ impl Producer for Log {
 /// A gateway whose db-service says yes to everything, when it is let, and has one page of history.
 struct Gateway {
     address: std::net::SocketAddr,
+    token: String,
     hello: String,
     sockets: TaskTracker,
     /// Calls of db-service that were begun.
     asked: Arc<Semaphore>,
     /// Calls of db-service that may be answered.
     answers: Arc<Semaphore>,
+    /// db-service has no sessions any more.
+    is_logged_out: Arc<AtomicBool>,
     _server: JoinSet<()>,
 }
 
@@ -75,11 +79,14 @@ impl Gateway {
         let tokens = Tokens::new(config.app.clone(), config.auth.access_token_life, &[key]).unwrap();
         let identity =
             crate::hub::Identity { user: "alice".into(), device: "phone".into(), session: "s".into() };
-        let hello = format!(r#"{{"id":1,"hello":{{"token":"{}"}}}}"#, tokens.issue(&identity).unwrap());
+        let token = tokens.issue(&identity).unwrap();
+        let hello = format!(r#"{{"id":1,"hello":{{"token":"{token}"}}}}"#);
         let (asked, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let is_logged_out = Arc::new(AtomicBool::default());
+        let db = yes(asked.clone(), answers.clone(), is_logged_out.clone(), &history);
         let services = Dependencies {
-            db: yes(asked.clone(), answers.clone(), &history),
-            push: yes(asked.clone(), answers.clone(), &history),
+            db: db.clone(),
+            push: db,
             gateways: Arc::new(|_| unreachable!("there is no other gateway")),
             cache: Arc::new(MemoryCache::default()),
             producer: Arc::new(Log::default()),
@@ -91,7 +98,7 @@ impl Gateway {
         let serving = serve::Serving { max_open: 10, tls: None, proxies: Proxies::default() };
         let mut server = JoinSet::new();
         server.spawn(serve::serve(listener, router, serving, CancellationToken::new()));
-        Self { address, hello, sockets, asked, answers, _server: server }
+        Self { address, token, hello, sockets, asked, answers, is_logged_out, _server: server }
     }
 
     /// A connection whose device has said hello.
@@ -136,16 +143,24 @@ fn message(content: &impl prost::Message) -> Bytes {
 }
 
 /// A service that answers every call but that of a history with an empty message, all of whose fields are left out.
-fn yes(asked: Arc<Semaphore>, answers: Arc<Semaphore>, history: &HistoryPage) -> Channel {
+fn yes(
+    asked: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    is_logged_out: Arc<AtomicBool>,
+    history: &HistoryPage,
+) -> Channel {
     let (nothing, history) = (message(&HistoryPage::default()), message(history));
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         asked.add_permits(1);
         let answers = answers.clone();
         let message = if request.uri().path().ends_with("/History") { &history } else { &nothing };
-        let message = Full::new(message.clone());
+        let (message, is_logged_out) = (Full::new(message.clone()), is_logged_out.clone());
+        let is_of_a_session = request.uri().path().ends_with("/GetSession");
         async move {
             answers.acquire().await?.forget();
-            let status = HeaderMap::from_iter([("grpc-status".parse()?, HeaderValue::from(0))]);
+            let is_not_found = is_of_a_session && is_logged_out.load(Ordering::Relaxed);
+            let code = if is_not_found { tonic::Code::NotFound } else { tonic::Code::Ok };
+            let status = HeaderMap::from_iter([("grpc-status".parse()?, HeaderValue::from(code as i32))]);
             let body = Body::new(message.with_trailers(std::future::ready(Some(Ok(status)))));
             Ok(Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(body)?)
         }
@@ -225,4 +240,41 @@ async fn p5_a_page_of_history_comes_however_large_it_is_in_a_frame() {
         };
         assert!(frame.frame == Some(Frame::History(history)), "a page in {subprotocol}");
     }
+}
+
+#[tokio::test]
+async fn p8_who_is_logged_out_while_connecting_is_not_let_in() {
+    let gateway = Gateway::start().await;
+    let mut device = gateway.connect().await;
+    // The log-in was good; it ends before other gateways can know that the device is here.
+    gateway.answers.add_permits(1);
+    gateway.asked.acquire().await.unwrap().forget();
+    gateway.is_logged_out.store(true, Ordering::Relaxed);
+    gateway.answers.add_permits(100);
+    assert!(hear(&mut device).await.contains("REVOKED"));
+}
+
+#[tokio::test]
+async fn p8_a_log_out_closes_the_connection_also_when_nobody_waits_for_its_answer() {
+    let gateway = Gateway::start().await;
+    let mut device = gateway.connect().await;
+    gateway.answers.add_permits(2);
+    assert!(hear(&mut device).await.contains("welcome"));
+    gateway.asked.acquire().await.unwrap().forget();
+    let mut request = TcpStream::connect(gateway.address).await.unwrap();
+    let head = format!(
+        "DELETE /v1/sessions/current HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        gateway.token
+    );
+    request.write_all(head.as_bytes()).await.unwrap();
+    // The token is good; now the log-in is being ended.
+    gateway.asked.acquire().await.unwrap().forget();
+    gateway.answers.add_permits(1);
+    gateway.asked.acquire().await.unwrap().forget();
+    drop(request);
+    // Time to notice that the client is gone.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gateway.answers.add_permits(1);
+    let closed = timeout(Duration::from_secs(10), hear(&mut device)).await.expect("the device is told");
+    assert!(closed.contains("REVOKED"), "{closed}");
 }
