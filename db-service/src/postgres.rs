@@ -27,7 +27,7 @@ use abi::{
 use async_trait::async_trait;
 use lent::Lent;
 use sqlx::{
-    Connection as _, PgPool,
+    Connection as _, Executor as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{future::Future, io, str::FromStr as _, time::Duration};
@@ -62,6 +62,11 @@ const SETTINGS: [(&str, &str); 7] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
 ];
+
+/// A commit that a crash of the server takes back would take back numbers that devices have seen, while the log's offsets say
+/// that it is stored. A server that waits for its replicas as well is left alone.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') = 'off'";
 
 /// Makes a call on a connection of its own, within its time.
 macro_rules! call {
@@ -134,6 +139,7 @@ impl PostgresStore {
                     Ok(true)
                 })
             })
+            .after_connect(|conn, _| Box::pin(async move { conn.execute(DURABLE).await.map(drop) }))
             .connect_lazy_with(options);
         let (returns, migrated) = (TaskTracker::new(), OnceCell::new());
         Ok(Self { pool, returns, schema: config.schema.clone(), migrated, max_members })

@@ -162,6 +162,21 @@ async fn p1_what_is_stored_after_calls_that_gave_up_is_stored() {
 }
 
 #[tokio::test]
+async fn p1_commits_are_durable_whatever_the_server_does_by_default() {
+    for (default, expected) in [("off", "on"), ("remote_apply", "remote_apply")] {
+        let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let (url, mut config) = postgres_config(&schema);
+        config.postgres = Secret::new(format!("{url}?options=-c%20synchronous_commit%3D{default}"));
+        let store = PostgresStore::new(&config, 8).unwrap();
+        store.ready().await.unwrap();
+        let setting: String =
+            sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&store.pool).await.unwrap();
+        assert_eq!(setting, expected);
+        drop_schema(&store).await;
+    }
+}
+
+#[tokio::test]
 async fn p9_a_newer_schema_is_used_if_it_says_so_and_refused_otherwise() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, config) = postgres_config(&schema);
