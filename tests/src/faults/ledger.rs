@@ -4,11 +4,13 @@
 //! Users, devices and conversations are numbers into the ledger's lists, and times are milliseconds of the run: an hour
 //! of a run has millions of receipts.
 
+use abi::v1::entry;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fmt,
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{BufReader, BufWriter, Write as _},
     path::Path,
     process::{Command, Stdio},
@@ -50,6 +52,18 @@ impl TryFrom<String> for Id {
     fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
         Self::parse(&text).ok_or("not 32 hexadecimal digits")
     }
+}
+
+/// A number for all that an entry says: who says it, the sender's own id of it, and its whole content. Of entries that say
+/// something else it is another one.
+pub(super) fn digest(sender: &str, client_msg_id: &str, content: Option<&entry::Content>) -> u64 {
+    let mut bytes = Vec::new();
+    if let Some(content) = content {
+        content.encode(&mut bytes);
+    }
+    let mut hasher = DefaultHasher::new();
+    (sender, client_msg_id, bytes).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Milliseconds since the workload was started.
@@ -136,6 +150,8 @@ pub enum Seen {
         conversation_seq: u32,
         /// Its id.
         message_id: Id,
+        /// All that it says.
+        digest: u64,
         /// Epoch of the receiver's seq.
         epoch: u32,
         /// The receiver's seq that counts it.
@@ -177,6 +193,8 @@ pub struct Receipt {
     pub conversation_seq: u32,
     /// Its id.
     pub message_id: Id,
+    /// All that it says.
+    pub digest: u64,
     /// When.
     pub at: Millis,
     /// Whether the device had been up to date before.
@@ -192,6 +210,8 @@ pub struct Send {
     pub conversation: Conversation,
     /// The device's own id.
     pub client_msg_id: Id,
+    /// All that it says.
+    pub digest: u64,
     /// When it was given to the device. Sends of one device to one conversation are in this order in the ledger.
     pub began: Millis,
     /// Whether the protocol promises its place among the device's sends: not for one that another device sends as well, and not
@@ -264,8 +284,8 @@ pub struct History {
     pub conversation: Conversation,
     /// Who read.
     pub user: User,
-    /// Numbers and ids, in the order of the pages.
-    pub entries: Vec<(u32, Id)>,
+    /// Numbers, ids and all that they say, in the order of the pages.
+    pub entries: Vec<(u32, Id, u64)>,
 }
 
 impl Ledger {

@@ -255,6 +255,7 @@ mod tests {
             device,
             conversation: 0,
             client_msg_id: Id::default(),
+            digest: 0,
             began: 0,
             ordered: true,
             forbidden: false,

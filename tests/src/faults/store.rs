@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
 use std::{collections::BTreeMap, path::Path, str::FromStr as _};
 
-/// Characters of a text that are kept: those in which the workload's texts differ.
+/// Characters of a text that are kept for people; the checker compares digests of the whole.
 const BEGINS: usize = 36;
 
 /// All conversations as the tables have them.
@@ -39,7 +39,9 @@ pub struct Stored {
     pub sender: String,
     /// The sender's own id of it.
     pub client_msg_id: String,
-    /// What it says.
+    /// All that it says.
+    pub digest: u64,
+    /// What it says, for people and for the members of groups.
     pub content: Content,
 }
 
@@ -138,6 +140,7 @@ impl StoreView {
         let entry = Entry::decode(payload).with_context(|| format!("entry {seq} of {id}"))?;
         let stored = Stored {
             conversation_seq: u64::try_from(seq)?,
+            digest: ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref()),
             message_id: Id(message_id.try_into().context("a message id has 16 bytes")?),
             sender: entry.sender,
             client_msg_id: entry.client_msg_id,

@@ -49,12 +49,15 @@ fn follow(
 }
 
 fn shown(case: &Case<'_>, device: DeviceId, receipt: &Receipt, course: &mut Course, verdict: &mut Verdict) {
-    let Receipt { conversation, message_id, at, .. } = *receipt;
+    let Receipt { conversation, message_id, digest, at, .. } = *receipt;
     let seq = u64::from(receipt.conversation_seq);
     let user = case.ledger.devices[device as usize].user;
     let what = || format!("{} was shown {seq} of {} at {at} ms", case.device(device), case.id(conversation));
     match case.at(conversation, seq) {
-        Some(stored) if stored.message_id == message_id => {}
+        Some(stored) if stored.message_id == message_id && stored.digest == digest => {}
+        Some(stored) if stored.message_id == message_id => {
+            verdict.find(Kind::Untrue, || format!("{}, and it says something else than is stored", what()));
+        }
         Some(stored) => {
             let other = stored.message_id;
             verdict.find(Kind::Untrue, || format!("{} as {message_id}, which is stored as {other}", what()));

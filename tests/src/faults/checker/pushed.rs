@@ -15,8 +15,8 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
         let number = number as DeviceId;
         for seen in device.lives.iter().flat_map(|life| &life.seen) {
             match *seen {
-                Seen::Counted { conversation, conversation_seq, message_id, .. } => {
-                    delivered(case, number, conversation, conversation_seq, message_id, verdict);
+                Seen::Counted { conversation, conversation_seq, message_id, digest, .. } => {
+                    delivered(case, number, conversation, conversation_seq, (message_id, digest), verdict);
                 }
                 Seen::Head { conversation, conversation_seq, visible_from } => {
                     named(case, number, conversation, conversation_seq, visible_from, verdict);
@@ -41,7 +41,7 @@ fn delivered(
     device: DeviceId,
     conversation: Conversation,
     seq: u32,
-    message_id: Id,
+    entry: (Id, u64),
     verdict: &mut Verdict,
 ) {
     let what = || format!("{} was delivered {seq} of {}", case.device(device), case.id(conversation));
@@ -49,9 +49,9 @@ fn delivered(
     if case.stay(conversation, user, seq.into()).is_none() {
         verdict.find(Kind::Unauthorised, || format!("{}, and may not see it", what()));
     }
-    let stored = case.at(conversation, seq.into()).map(|entry| entry.message_id);
-    if stored != Some(message_id) {
-        verdict.find(Kind::Untrue, || format!("{} as {message_id}, and stored is {stored:?}", what()));
+    let stored = case.at(conversation, seq.into()).map(|stored| (stored.message_id, stored.digest));
+    if stored != Some(entry) {
+        verdict.find(Kind::Untrue, || format!("{} as {entry:?}, and stored is {stored:?}", what()));
     }
 }
 

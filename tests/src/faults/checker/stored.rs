@@ -117,7 +117,7 @@ pub(super) fn sends(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn says(entry: &Stored, send: &Send) -> bool {
-    matches!(&entry.content, Content::Message { begins } if Id::parse(begins) == Some(send.client_msg_id))
+    entry.digest == send.digest && matches!(entry.content, Content::Message { .. })
 }
 
 /// P9: who may send is not refused for good.
@@ -268,13 +268,15 @@ pub(super) fn histories(case: &Case<'_>, verdict: &mut Verdict) {
             let (stored, read) = (stored.next(), read.next());
             let same = match (stored, read) {
                 (None, None) => break,
-                (Some(stored), Some((seq, id))) => {
-                    stored.conversation_seq == u64::from(*seq) && stored.message_id == *id
+                (Some(stored), Some((seq, id, digest))) => {
+                    stored.conversation_seq == u64::from(*seq)
+                        && stored.message_id == *id
+                        && stored.digest == *digest
                 }
                 _ => false,
             };
             if !same {
-                let stored = stored.map(|entry| (entry.conversation_seq, entry.message_id));
+                let stored = stored.map(|entry| (entry.conversation_seq, entry.message_id, entry.digest));
                 verdict.find(Kind::Untrue, || {
                     format!(
                         "{} reads {read:?} in the history of {}, where {stored:?} is stored",

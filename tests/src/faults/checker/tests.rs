@@ -33,7 +33,14 @@ fn own(number: u8) -> Id {
 
 fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
     let client_msg_id = own(number).to_string();
-    Stored { conversation_seq: seq, message_id: id(number), sender: sender.into(), client_msg_id, content }
+    Stored {
+        conversation_seq: seq,
+        message_id: id(number),
+        sender: sender.into(),
+        client_msg_id,
+        digest: number.into(),
+        content,
+    }
 }
 
 fn message(seq: u64, number: u8, sender: &str) -> Stored {
@@ -41,12 +48,14 @@ fn message(seq: u64, number: u8, sender: &str) -> Stored {
 }
 
 fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Seen {
-    Seen::Entry(Receipt { conversation, conversation_seq, message_id: id(number), at: 50, live: true })
+    let (message_id, digest) = (id(number), number.into());
+    Seen::Entry(Receipt { conversation, conversation_seq, message_id, digest, at: 50, live: true })
 }
 
 fn counted(conversation: u32, conversation_seq: u32, seq: u64) -> Seen {
-    let message_id = if conversation == DIRECT { id(7) } else { id(conversation_seq as u8) };
-    Seen::Counted { conversation, conversation_seq, message_id, epoch: 1, seq, at: 50 }
+    let number = if conversation == DIRECT { 7 } else { conversation_seq as u8 };
+    let (message_id, digest) = (id(number), number.into());
+    Seen::Counted { conversation, conversation_seq, message_id, digest, epoch: 1, seq, at: 50 }
 }
 
 fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Seen {
@@ -64,7 +73,8 @@ fn device(user: u32, name: &str, seen: Vec<Seen>) -> Device {
 
 fn send(device: u32, conversation: u32, number: u8, began: u32, outcome: Outcome) -> Send {
     let client_msg_id = own(number);
-    Send { device, conversation, client_msg_id, began, ordered: true, forbidden: false, outcome }
+    let digest = number.into();
+    Send { device, conversation, client_msg_id, digest, began, ordered: true, forbidden: false, outcome }
 }
 
 fn acked(number: u8, at: u32) -> Outcome {
@@ -116,7 +126,7 @@ fn good() -> (Ledger, StoreView) {
         histories: vec![History {
             conversation: GROUP,
             user: ALICE,
-            entries: (1..=5).map(|number| (number.into(), id(number))).collect(),
+            entries: (1..=5).map(|number| (number.into(), id(number), number.into())).collect(),
         }],
         ..Ledger::default()
     };

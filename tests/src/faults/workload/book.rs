@@ -2,10 +2,10 @@
 
 use super::probe::Awaited;
 use crate::faults::ledger::{
-    Change, Conversation, Device, DeviceId, History, Id, LaterAck, Ledger, Life, Millis, Outcome, Receipt,
-    Seen, Send,
+    self, Change, Conversation, Device, DeviceId, History, Id, LaterAck, Ledger, Life, Millis, Outcome,
+    Receipt, Seen, Send,
 };
-use abi::v1::{Ack, Entry};
+use abi::v1::{Ack, Entry, entry};
 use client::State;
 use std::{
     collections::{HashMap, HashSet},
@@ -121,15 +121,19 @@ impl Book {
     ) -> Job {
         let uuid = uuid::Uuid::now_v7();
         let client_msg_id = uuid.to_string();
-        let mut text = client_msg_id.clone();
-        text.extend(std::iter::repeat_n('.', size.saturating_sub(text.len())));
+        // No two texts have an end in common, or anything else.
+        let text: String = client_msg_id.chars().cycle().take(size.max(client_msg_id.len())).collect();
+        let content = entry::Content::Message(client::text(text.clone()));
         let began = self.now();
         let mut pages = self.pages();
         let send = short(pages.ledger.sends.len());
+        let user = &pages.ledger.users[pages.ledger.devices[device as usize].user as usize];
+        let digest = ledger::digest(user, &client_msg_id, Some(&content));
         pages.ledger.sends.push(Send {
             device,
             conversation,
             client_msg_id: Id(uuid.into_bytes()),
+            digest,
             began,
             ordered: true,
             forbidden,
@@ -251,7 +255,9 @@ impl Book {
             pages.conversation(&entry.conversation)
         };
         let conversation_seq = number(entry.conversation_seq);
-        self.saw(device, Seen::Entry(Receipt { conversation, conversation_seq, message_id, at, live }));
+        let digest = ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
+        let receipt = Receipt { conversation, conversation_seq, message_id, digest, at, live };
+        self.saw(device, Seen::Entry(receipt));
         self.probe.came(device, &entry.client_msg_id);
     }
 

@@ -3,7 +3,7 @@
 use super::stage::Stage;
 use crate::{
     device::{Device, Wire},
-    faults::ledger::{Conversation, History, Id, Millis, User},
+    faults::ledger::{self, Conversation, History, Id, Millis, User},
     world::PASSWORD,
 };
 use abi::{Fault, v1::GetHistory};
@@ -90,12 +90,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn whole(&mut self, conversation: Conversation) -> Result<Vec<(u32, Id)>> {
+    async fn whole(&mut self, conversation: Conversation) -> Result<Vec<(u32, Id, u64)>> {
         let id = &self.stage.cast.ledger.conversations[conversation as usize];
-        let mut found: Vec<(u32, Id)> = Vec::new();
+        let mut found: Vec<(u32, Id, u64)> = Vec::new();
         let mut attempts = 0;
         loop {
-            let after = found.last().map_or(0, |(seq, _)| u64::from(*seq));
+            let after = found.last().map_or(0, |(seq, ..)| u64::from(*seq));
             let page =
                 GetHistory { conversation: id.clone(), after, limit: abi::MAX_PAGE, ..GetHistory::default() };
             match self.page(page).await {
@@ -103,7 +103,9 @@ impl Reader<'_> {
                     let entries = page.entries.iter();
                     found.extend(entries.map(|entry| {
                         let id = Id::parse(&entry.message_id).unwrap_or_default();
-                        (super::book::number(entry.conversation_seq), id)
+                        let digest =
+                            ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
+                        (super::book::number(entry.conversation_seq), id, digest)
                     }));
                     if !page.more {
                         return Ok(found);

@@ -10,7 +10,7 @@ use super::{
     book::Job,
     device::{Seat, Snapshots},
 };
-use crate::faults::ledger::{Id, Seen};
+use crate::faults::ledger::{self, Id, Seen};
 use abi::{
     Fault,
     error::ErrorCode,
@@ -363,8 +363,9 @@ impl Session<'_> {
             let conversation_seq = super::book::number(entry.conversation_seq);
             let message_id = Id::parse(&entry.message_id).unwrap_or_default();
             let ReceiverSeq { epoch, seq } = counted;
+            let digest = ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
             let at = seat.book.now();
-            let seen = Seen::Counted { conversation, conversation_seq, message_id, epoch, seq, at };
+            let seen = Seen::Counted { conversation, conversation_seq, message_id, digest, epoch, seq, at };
             seat.book.saw(seat.id, seen);
         }
         let live = catch_up.is_idle();

@@ -13,12 +13,20 @@ fn p1_acknowledged_and_never_shown_to_a_device_is_lost_to_it() {
 fn p1_shown_and_not_stored_is_untrue() {
     expect([(Kind::Untrue, 1)], |ledger, _| seen(ledger, BOBS).push(shown(GROUP, 6, 66)));
     expect([(Kind::Untrue, 1)], |ledger, _| seen(ledger, BOBS)[2] = shown(GROUP, 3, 66));
+    expect([(Kind::Untrue, 1)], |ledger, _| {
+        let Seen::Entry(receipt) = &mut seen(ledger, BOBS)[2] else { panic!("it was shown") };
+        receipt.digest = 66;
+    });
 }
 
 #[test]
 fn p2_shown_twice_is_duplicated() {
     expect([(Kind::Duplicated, 1)], |ledger, _| seen(ledger, PHONE).push(shown(GROUP, 3, 3)));
-    expect([(Kind::Duplicated, 2)], |ledger, _| ledger.devices[0].lives[0].positions = vec![(GROUP, 2)]);
+    expect([(Kind::Duplicated, 2)], |ledger, _| {
+        let positions = vec![(GROUP, 5), (DIRECT, 1)];
+        let seen = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+        ledger.devices[0].lives.push(Life { began: 70, positions, seen });
+    });
 }
 
 #[test]

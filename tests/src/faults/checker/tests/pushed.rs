@@ -23,6 +23,10 @@ fn p1_a_push_of_another_entry_than_is_stored_is_untrue() {
         let Seen::Counted { message_id, .. } = &mut seen(ledger, BOBS)[5] else { panic!("it is counted") };
         *message_id = id(66);
     });
+    expect([(Kind::Untrue, 1)], |ledger, _| {
+        let Seen::Counted { digest, .. } = &mut seen(ledger, BOBS)[5] else { panic!("it is counted") };
+        *digest = 66;
+    });
     // A second one under a number that is taken, which the device dropped as old, and one that is not stored at all.
     for seq in [1, 2] {
         expect([(Kind::Untrue, 1)], |ledger, _| {
@@ -31,6 +35,7 @@ fn p1_a_push_of_another_entry_than_is_stored_is_untrue() {
                 conversation: DIRECT,
                 conversation_seq: seq,
                 message_id: other,
+                digest: 66,
                 epoch: 1,
                 seq: 7,
                 at: 50,

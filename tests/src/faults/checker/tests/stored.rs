@@ -23,8 +23,12 @@ fn p1_a_change_that_was_answered_and_is_not_stored_is_lost() {
 
 #[test]
 fn p1_other_words_than_were_sent_are_untrue() {
-    expect([(Kind::Untrue, 1)], |_, store| {
-        entries(store)[1].content = Content::Message { begins: own(44).to_string() };
+    // Neither what was sent nor what anybody can have said.
+    expect([(Kind::Untrue, 2)], |_, store| entries(store)[1].content = Content::Nothing);
+    expect([(Kind::Untrue, 2)], |ledger, _| {
+        // Sent with one end, and shown and read with another.
+        ledger.sends[0].digest = 66;
+        ledger.histories[0].entries[2].2 = 66;
     });
 }
 
@@ -47,7 +51,7 @@ fn p1_what_nobody_said_there_is_untrue() {
     // Alice's message to Bob is in the group as well.
     expect([(Kind::Untrue, 1)], |ledger, store| {
         extra(Content::Nothing)(ledger, store);
-        entries(store)[5] = Stored { message_id: id(60), ..message(6, 7, "alice") };
+        entries(store)[5] = Stored { message_id: id(60), digest: 60, ..message(6, 7, "alice") };
     });
     expect([(Kind::Untrue, 1)], |_, store| {
         store.conversations.insert("d:alice:carol".into(), Conversation::default());
@@ -77,7 +81,10 @@ fn p2_one_message_with_two_numbers_is_duplicated() {
         store.conversations.get_mut("g:1").unwrap().head = 6;
         ledger.histories.clear();
         for device in [PHONE, TABLET, BOBS] {
-            seen(ledger, device).push(shown(GROUP, 6, 66));
+            let mut second = shown(GROUP, 6, 66);
+            let Seen::Entry(receipt) = &mut second else { panic!("it is shown") };
+            receipt.digest = 5;
+            seen(ledger, device).push(second);
         }
         // Else it would be acknowledged under another id than one of the two.
         ledger.sends[3].outcome = Outcome::Unknown;
