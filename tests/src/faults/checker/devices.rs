@@ -19,11 +19,45 @@ struct Course {
 pub(super) fn receipts(case: &Case<'_>, verdict: &mut Verdict) {
     for (number, device) in case.ledger.devices.iter().enumerate() {
         let number = number as DeviceId;
+        let mut reached = HashMap::new();
         for (life_number, life) in device.lives.iter().enumerate() {
+            began(case, number, life, &reached, verdict);
             let courses = follow(case, number, life, verdict);
+            for (conversation, course) in &courses {
+                let reached: &mut u64 = reached.entry(*conversation).or_default();
+                *reached = course.last.max(*reached);
+            }
             if life_number + 1 == device.lives.len() {
                 end(case, number, &courses, verdict);
             }
+        }
+    }
+}
+
+/// A kept state has nothing that was not shown: what it runs ahead of is never asked for again.
+fn began(
+    case: &Case<'_>,
+    device: DeviceId,
+    life: &Life,
+    reached: &HashMap<Conversation, u64>,
+    verdict: &mut Verdict,
+) {
+    let user = case.ledger.devices[device as usize].user;
+    for &(conversation, position) in &life.positions {
+        let position = u64::from(position);
+        // A position may also be the number before the first that the user sees.
+        let Some(stay) = case.open_stay(conversation, user) else { continue };
+        let expected = stay.from.max(reached.get(&conversation).copied().unwrap_or(0) + 1);
+        if expected <= position {
+            verdict.find(Kind::Incomplete, || {
+                format!(
+                    "{} began at {} ms as if it had been shown {expected} to {position} of {}",
+                    case.device(device),
+                    life.began,
+                    case.id(conversation)
+                )
+            });
+            lost(case, device, conversation, expected..position + 1, verdict);
         }
     }
 }

@@ -57,3 +57,24 @@ fn p5_a_hole_in_what_a_device_was_shown_is_incomplete() {
         seen(ledger, BOBS).retain(|seen| *seen != shown(GROUP, 4, 4));
     });
 }
+
+#[test]
+fn p5_a_kept_state_that_runs_ahead_of_what_was_shown_is_incomplete() {
+    // Bob's program is started again with a state in which it has 5, which it never took.
+    expect([(Kind::Lost, 1), (Kind::Incomplete, 1)], |ledger, _| {
+        seen(ledger, BOBS).retain(|seen| *seen != shown(GROUP, 5, 5));
+        let positions = vec![(GROUP, 5), (DIRECT, 1)];
+        ledger.devices[BOBS as usize].lives.push(Life { began: 70, positions, seen: Vec::new() });
+    });
+    // Before what a newcomer sees there is nothing to be shown.
+    expect([], |ledger, store| {
+        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
+        members.retain(|member| member != "carol");
+        entries(store)[3].content = Content::Added(vec!["carol".into()]);
+        ledger.changes[0].joined = true;
+        ledger.sends.pop();
+        let life = &mut ledger.devices[CAROLS as usize].lives[0];
+        life.positions = vec![(GROUP, 3)];
+        life.seen = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+    });
+}
