@@ -69,9 +69,11 @@ impl Cast {
             .map(|number| {
                 let user = cast.user(format!("u{number}-{run}"));
                 cast.devices.push(cast.ledger.device(user, "phone", Kind::Sdk));
-                let second = if number % 2 == 0 { Kind::Raw } else { Kind::Sdk };
+                // What a device of the SDK believes is held against what one that is run by hand was told.
+                let has_tablet = number % 3 == 0;
+                let second = if has_tablet && number % 2 == 1 { Kind::Sdk } else { Kind::Raw };
                 cast.devices.push(cast.ledger.device(user, "desk", second));
-                if number % 3 == 0 {
+                if has_tablet {
                     cast.devices.push(cast.ledger.device(user, "tablet", Kind::Raw));
                 }
                 user
@@ -190,6 +192,18 @@ mod tests {
         };
         assert_eq!(shape(7), shape(7));
         assert_ne!(shape(7).0, shape(8).0);
+    }
+
+    #[test]
+    fn every_user_has_a_device_of_each_kind() {
+        let cast = Cast::new(1, 2, &Options::default());
+        let has = |user: User, kind: Kind| {
+            cast.ledger.devices.iter().any(|device| device.user == user && device.kind == kind)
+        };
+        let probers = cast.probes.len();
+        for user in 0..(cast.ledger.users.len() - probers) as User {
+            assert!(has(user, Kind::Raw) && has(user, Kind::Sdk), "user {user}");
+        }
     }
 
     #[test]
