@@ -257,10 +257,17 @@ fn does(case: &Case<'_>, entry: &Stored, change: &Change) -> bool {
     }
 }
 
-/// P4, P5: history shows what is stored, to who may see it.
+/// P4, P5: history shows what is stored. P8: to who may see it.
 pub(super) fn histories(case: &Case<'_>, verdict: &mut Verdict) {
     for history in &case.ledger.histories {
         let stay = case.open_stay(history.conversation, history.user);
+        if stay.is_none() && !history.entries.is_empty() {
+            verdict.find(Kind::Unauthorised, || {
+                let (user, id) = (case.user(history.user), case.id(history.conversation));
+                format!("{user} is not in {id}, and reads {:?} and so on in it", history.entries[0])
+            });
+            continue;
+        }
         let visible = |entry: &&Stored| stay.is_some_and(|stay| stay.from <= entry.conversation_seq);
         let mut stored = case.entries(history.conversation).iter().filter(visible);
         let mut read = history.entries.iter();

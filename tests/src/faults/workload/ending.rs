@@ -63,11 +63,20 @@ pub(super) async fn settle(stage: &Stage, patience: Duration) {
     }
 }
 
-/// Reads the history of every conversation as a member sees it.
+/// Reads the history of every conversation as a member sees it, as those see it who were removed and added, and as somebody
+/// tries who was never in it.
 pub(super) async fn read(stage: &Stage) -> Result<()> {
     let mut readers: BTreeMap<User, Vec<Conversation>> = BTreeMap::new();
     for group in &stage.cast.groups {
-        readers.entry(group.owner).or_default().push(group.conversation);
+        for user in std::iter::once(group.owner).chain(group.comers.iter().copied()) {
+            readers.entry(user).or_default().push(group.conversation);
+        }
+    }
+    for talk in &stage.cast.talks {
+        let mut outsiders = 0..stage.cast.ledger.users.len() as User;
+        if let Some(user) = outsiders.find(|user| !talk.members.contains(user)) {
+            readers.entry(user).or_default().push(talk.conversation);
+        }
     }
     for talk in stage.cast.talks.iter().filter(|talk| talk.members.len() == 2) {
         readers.entry(talk.members[0]).or_default().push(talk.conversation);
@@ -111,7 +120,7 @@ impl Reader<'_> {
                         return Ok(found);
                     }
                 }
-                // Nothing was ever said in it.
+                // The reader is not in it, or nothing was ever said in it.
                 Err(error)
                     if error
                         .downcast_ref::<Fault>()

@@ -126,3 +126,33 @@ fn p9_what_did_not_come_to_its_end_is_stuck() {
     expect([(Kind::Stuck, 1)], |ledger, _| ledger.unfinished.push("a device".into()));
     expect([(Kind::Stuck, 1)], |ledger, _| ledger.ended.push((PHONE, 3, "replaced".into())));
 }
+
+#[test]
+fn p8_who_is_not_in_a_conversation_reads_nothing() {
+    let read = |conversation: u32, user: u32, first: u8, last: u8| {
+        move |ledger: &mut Ledger, _: &mut StoreView| {
+            let entries = (first..=last).map(|number| (number.into(), id(number), number.into())).collect();
+            ledger.histories.push(History { conversation, user, entries });
+        }
+    };
+    expect([(Kind::Unauthorised, 1)], read(GROUP, CAROL, 1, 4));
+    expect([(Kind::Unauthorised, 1)], read(DIRECT, CAROL, 7, 7));
+    expect([], read(GROUP, CAROL, 1, 0));
+    expect([(Kind::Untrue, 1)], read(GROUP, BOB, 1, 0));
+    // Who joined by 4 sees that and what came after.
+    let joined = |first: u8| {
+        move |ledger: &mut Ledger, store: &mut StoreView| {
+            let Content::Created { members, .. } = &mut entries(store)[0].content else {
+                panic!("it begins")
+            };
+            members.retain(|member| member != "carol");
+            entries(store)[3].content = Content::Added(vec!["carol".into()]);
+            ledger.changes[0].joined = true;
+            ledger.sends.pop();
+            *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+            read(GROUP, CAROL, first, 5)(ledger, store);
+        }
+    };
+    expect([], joined(4));
+    expect([(Kind::Untrue, 1)], joined(3));
+}
