@@ -173,15 +173,28 @@ pub enum Seen {
         /// The first number that the user may see of it.
         visible_from: u32,
     },
-    /// An entry had been delivered, and history asked for it afterwards had nothing there.
+    /// An entry had been delivered, and history asked for it afterwards did not give it.
     Unreadable {
         /// Where.
         conversation: Conversation,
         /// Which.
         conversation_seq: u32,
+        /// What the answer was instead.
+        answer: Instead,
         /// When.
         at: Millis,
     },
+}
+
+/// What was read in place of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Instead {
+    /// Nothing.
+    Nothing,
+    /// Another entry.
+    Other,
+    /// An error that will not pass.
+    Refusal,
 }
 
 /// An entry that a device was shown.

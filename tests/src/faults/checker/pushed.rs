@@ -7,7 +7,7 @@ use super::{
     Kind, Verdict,
     case::{Case, Stay},
 };
-use crate::faults::ledger::{Conversation, DeviceId, Id, Seen};
+use crate::faults::ledger::{Conversation, DeviceId, Id, Instead, Seen, User};
 
 /// P1, P8: what was delivered is stored as it was delivered, and for this user; P4: it can be read.
 pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
@@ -21,19 +21,27 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                 Seen::Head { conversation, conversation_seq, visible_from } => {
                     named(case, number, conversation, conversation_seq, visible_from, verdict);
                 }
-                Seen::Unreadable { conversation, conversation_seq, at } => {
+                Seen::Unreadable { conversation, conversation_seq, answer, at }
+                    if answer == Instead::Nothing || stayed(case, conversation, device.user) =>
+                {
                     verdict.find(Kind::Lied, || {
                         format!(
-                            "{} was delivered {conversation_seq} of {} at {at} ms, and could not read it then",
+                            "{} was delivered {conversation_seq} of {} at {at} ms, and could not read it then: {answer:?}",
                             case.device(number),
                             case.id(conversation)
                         )
                     });
                 }
-                Seen::Entry(_) | Seen::Complete { .. } | Seen::UpToDate { .. } => {}
+                Seen::Unreadable { .. } | Seen::Entry(_) | Seen::Complete { .. } | Seen::UpToDate { .. } => {}
             }
         }
     }
+}
+
+/// Whether a user was never out of a conversation since they came. Others may have been out when they asked, or in again, and
+/// then not see what was before.
+fn stayed(case: &Case<'_>, conversation: Conversation, user: User) -> bool {
+    matches!(case.stays(conversation, user), [stay] if stay.to.is_none())
 }
 
 fn delivered(

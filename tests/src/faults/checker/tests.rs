@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::faults::{
-    ledger::{self, Change, Device, History, Id, LaterAck, Life, Receipt, Send},
+    ledger::{self, Change, Device, History, Id, Instead, LaterAck, Life, Receipt, Send},
     store::{Content, Conversation, Stored},
 };
 

@@ -10,12 +10,12 @@ use super::{
     book::Job,
     device::{Seat, Snapshots},
 };
-use crate::faults::ledger::{self, Id, Seen};
+use crate::faults::ledger::{self, Id, Instead, Seen};
 use abi::{
     Fault,
     error::ErrorCode,
     v1::{
-        Deliver, GetHeads, GetHistory, Message, Ping, ReceiverSeq, Send, client_frame::Frame as Ask,
+        Deliver, Entry, GetHeads, GetHistory, Message, Ping, ReceiverSeq, Send, client_frame::Frame as Ask,
         message::Body, server_frame::Frame,
     },
 };
@@ -52,12 +52,20 @@ enum Asked {
     Again(Job),
     Heads,
     History(String),
-    /// An entry that was just delivered: conversation and number.
-    LookUp(String, u64),
+    /// An entry that was just delivered.
+    LookUp(LookUp),
     Ping {
         closing: bool,
         at: u32,
     },
+}
+
+/// An entry to be read.
+#[derive(Debug)]
+struct LookUp {
+    conversation: String,
+    conversation_seq: u64,
+    message_id: String,
 }
 
 /// Why a connection is left.
@@ -202,7 +210,7 @@ struct Session<'a> {
     connection: Connection,
     asked: HashMap<u32, (Instant, Asked)>,
     /// Live entries to ask for at once.
-    look_ups: Vec<(String, u64)>,
+    look_ups: Vec<LookUp>,
     last_id: u32,
     beat: Duration,
 }
@@ -273,14 +281,14 @@ impl Session<'_> {
         {
             self.feed(send(&job), Asked::Again(job)).await?;
         }
-        for (conversation, seq) in std::mem::take(&mut self.look_ups) {
+        for look_up in std::mem::take(&mut self.look_ups) {
             let page = GetHistory {
-                conversation: conversation.clone(),
-                after: seq - 1,
+                conversation: look_up.conversation.clone(),
+                after: look_up.conversation_seq - 1,
                 limit: 1,
                 ..GetHistory::default()
             };
-            self.feed(Ask::History(page), Asked::LookUp(conversation, seq)).await?;
+            self.feed(Ask::History(page), Asked::LookUp(look_up)).await?;
         }
         if let Some(want) = self.device.catch_up.want(now) {
             let (frame, asked) = match want {
@@ -331,13 +339,16 @@ impl Session<'_> {
                     seat.book.shown(seat.id, &entry, false);
                 }
             }
-            (Some(Frame::History(page)), Some(Asked::LookUp(conversation, seq)))
-                if page.entries.is_empty() =>
-            {
-                let conversation = seat.book.conversation(&conversation);
-                let conversation_seq = super::book::number(seq);
-                let at = seat.book.now();
-                seat.book.saw(seat.id, Seen::Unreadable { conversation, conversation_seq, at });
+            (Some(Frame::History(page)), Some(Asked::LookUp(look_up))) => {
+                let found = page.entries.first();
+                let is_it = |entry: &Entry| {
+                    entry.conversation_seq == look_up.conversation_seq
+                        && entry.message_id == look_up.message_id
+                };
+                if !found.is_some_and(is_it) {
+                    let answer = found.map_or(Instead::Nothing, |_| Instead::Other);
+                    self.unreadable(&look_up, answer);
+                }
             }
             (Some(Frame::Pong(pong)), Some(Asked::Ping { closing, at })) => {
                 // A gateway that could not ask for the number leaves it out.
@@ -378,7 +389,11 @@ impl Session<'_> {
             && !self.device.seat.probes
             && self.device.random.random_bool(LOOK_UP)
         {
-            self.look_ups.push((last.conversation.clone(), last.conversation_seq));
+            self.look_ups.push(LookUp {
+                conversation: last.conversation.clone(),
+                conversation_seq: last.conversation_seq,
+                message_id: last.message_id.clone(),
+            });
         }
     }
 
@@ -402,8 +417,19 @@ impl Session<'_> {
             Asked::History(conversation) => {
                 catch_up.history_failed(&conversation, fault.code.is_retryable(), until);
             }
-            Asked::Again(_) | Asked::LookUp(..) | Asked::Ping { .. } => {}
+            Asked::LookUp(look_up) if !fault.code.is_retryable() => {
+                self.unreadable(&look_up, Instead::Refusal);
+            }
+            Asked::Again(_) | Asked::LookUp(_) | Asked::Ping { .. } => {}
         }
+    }
+
+    fn unreadable(&self, look_up: &LookUp, answer: Instead) {
+        let seat = &self.device.seat;
+        let conversation = seat.book.conversation(&look_up.conversation);
+        let conversation_seq = super::book::number(look_up.conversation_seq);
+        let at = seat.book.now();
+        seat.book.saw(seat.id, Seen::Unreadable { conversation, conversation_seq, answer, at });
     }
 }
 

@@ -4,9 +4,18 @@ use super::*;
 
 #[test]
 fn p4_a_delivered_entry_that_can_not_be_read_has_lied() {
-    expect([(Kind::Lied, 1)], |ledger, _| {
-        seen(ledger, BOBS).push(Seen::Unreadable { conversation: GROUP, conversation_seq: 5, at: 60 });
-    });
+    let unreadable = |device: u32, conversation_seq: u32, answer: Instead| {
+        move |ledger: &mut Ledger, _: &mut StoreView| {
+            let seen = seen(ledger, device);
+            seen.push(Seen::Unreadable { conversation: GROUP, conversation_seq, answer, at: 60 });
+        }
+    };
+    for answer in [Instead::Nothing, Instead::Other, Instead::Refusal] {
+        expect([(Kind::Lied, 1)], unreadable(BOBS, 5, answer));
+    }
+    // Carol may have been out by then, and would see something else if she were in again.
+    expect([], unreadable(CAROLS, 3, Instead::Other));
+    expect([], unreadable(CAROLS, 3, Instead::Refusal));
 }
 
 #[test]
