@@ -29,6 +29,8 @@ impl TokenSource for Tokens {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) id: DeviceId,
+    /// Decides what is left to chance: of the run, and of this device.
+    pub(super) seed: u64,
     pub(super) book: Arc<Book>,
     /// Its line.
     pub(super) server: Server,
@@ -51,8 +53,8 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    pub(super) fn new(seed: DeviceId) -> Self {
-        Self { kept: VecDeque::new(), random: StdRng::seed_from_u64(seed.into()) }
+    pub(super) fn new(seed: u64) -> Self {
+        Self { kept: VecDeque::new(), random: StdRng::seed_from_u64(seed) }
     }
 
     pub(super) fn keep(&mut self, state: State) {

@@ -91,11 +91,11 @@ struct Device {
 pub(super) async fn run(seat: Seat) {
     let depth = if seat.id.is_multiple_of(PIPELINES) && !seat.probes { DEPTH } else { 1 };
     let mut device = Device {
-        random: StdRng::seed_from_u64(seat.id.into()),
+        random: StdRng::seed_from_u64(seat.seed),
         lanes: Lanes::new(depth),
         catch_up: CatchUp::default(),
         again: VecDeque::new(),
-        snapshots: Snapshots::new(seat.id),
+        snapshots: Snapshots::new(seat.seed),
         given_up: None,
         seat,
     };

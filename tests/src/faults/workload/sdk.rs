@@ -33,7 +33,7 @@ enum End {
 pub(super) async fn run(mut seat: Seat) {
     let mut state = State::default();
     let mut unsent = BTreeMap::new();
-    let mut snapshots = Snapshots::new(seat.id);
+    let mut snapshots = Snapshots::new(seat.seed);
     loop {
         match live(&mut seat, state, &mut unsent, &mut snapshots).await {
             End::Stopped => break,

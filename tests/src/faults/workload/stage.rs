@@ -120,6 +120,7 @@ impl Stage {
             let probes = cast.probes.iter().any(|(probe, _)| *probe == device);
             let seat = Seat {
                 id: device,
+                seed: seed ^ u64::from(device),
                 book: Arc::clone(&book),
                 server,
                 tokens: tokens.clone(),
