@@ -39,6 +39,8 @@ const LOOK_UP: f64 = 0.02;
 const PIPELINES: u32 = 3;
 /// How many those are.
 const DEPTH: usize = 4;
+/// Every so many devices send all of them again at once after the connection was lost.
+const TOGETHER: u32 = 2 * PIPELINES;
 /// An answer that did not come by then will not.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -92,7 +94,7 @@ pub(super) async fn run(seat: Seat) {
     let depth = if seat.id.is_multiple_of(PIPELINES) && !seat.probes { DEPTH } else { 1 };
     let mut device = Device {
         random: StdRng::seed_from_u64(seat.seed),
-        lanes: Lanes::new(depth),
+        lanes: Lanes::new(depth, seat.id.is_multiple_of(TOGETHER)),
         catch_up: CatchUp::default(),
         again: VecDeque::new(),
         snapshots: Snapshots::new(seat.seed),

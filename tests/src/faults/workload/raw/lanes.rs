@@ -18,6 +18,8 @@ struct Outgoing {
 struct Lane {
     outgoing: VecDeque<Outgoing>,
     held: Option<Instant>,
+    /// What is sent again goes alone, when it is known what became of all behind it.
+    alone: bool,
 }
 
 /// The messages of all conversations.
@@ -26,11 +28,13 @@ pub(super) struct Lanes {
     lanes: BTreeMap<String, Lane>,
     /// Messages of a conversation that may be on the wire.
     depth: usize,
+    /// After a connection is lost, what is unanswered is sent again without waiting for one another.
+    together: bool,
 }
 
 impl Lanes {
-    pub(super) fn new(depth: usize) -> Self {
-        Self { lanes: BTreeMap::new(), depth }
+    pub(super) fn new(depth: usize, together: bool) -> Self {
+        Self { lanes: BTreeMap::new(), depth, together }
     }
 
     pub(super) fn push(&mut self, job: Job) {
@@ -75,6 +79,8 @@ impl Lanes {
     pub(super) fn retry(&mut self, job: &Job, until: Instant) {
         let Some(lane) = self.lanes.get_mut(&job.conversation) else { return };
         lane.held = Some(until);
+        // Before it is sent again it is known what became of all behind it.
+        lane.alone = true;
         for outgoing in lane.outgoing.iter_mut().filter(|outgoing| outgoing.job.send == job.send) {
             outgoing.on_wire = false;
         }
@@ -84,6 +90,7 @@ impl Lanes {
     pub(super) fn reset(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.held = None;
+            lane.alone = !self.together;
             lane.outgoing.iter_mut().for_each(|outgoing| outgoing.on_wire = false);
         }
     }
@@ -101,8 +108,7 @@ impl Lane {
         }
         let on_wire = self.outgoing.iter().filter(|outgoing| outgoing.on_wire).count();
         let next = self.outgoing.iter_mut().find(|outgoing| !outgoing.on_wire)?;
-        // Before something is sent again it is known what became of all behind it.
-        if on_wire >= depth || (next.tries > 0 && on_wire > 0) {
+        if on_wire >= depth || (self.alone && next.tries > 0 && on_wire > 0) {
             return None;
         }
         next.on_wire = true;
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_keeps_its_order_through_refusals() {
-        let (now, mut lanes) = (Instant::now(), Lanes::new(1));
+        let (now, mut lanes) = (Instant::now(), Lanes::new(1, false));
         (0..3).for_each(|send| lanes.push(job(send)));
         assert_eq!(lanes.next(now).unwrap().send, 0);
         assert!(lanes.next(now).is_none());
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn several_on_the_wire_are_sent_again_in_order_when_all_are_answered() {
-        let (now, mut lanes) = (Instant::now(), Lanes::new(2));
+        let (now, mut lanes) = (Instant::now(), Lanes::new(2, false));
         (0..3).for_each(|send| lanes.push(job(send)));
         lanes.next(now).unwrap();
         lanes.next(now).unwrap();
@@ -154,5 +160,21 @@ mod tests {
         assert_eq!(lanes.next(now).unwrap().send, 1);
         assert_eq!(lanes.next(now).unwrap().send, 2, "it was never sent");
         assert_eq!(lanes.unsent().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn what_a_lost_connection_left_unanswered_is_sent_again_together() {
+        let (now, mut lanes) = (Instant::now(), Lanes::new(3, true));
+        (0..4).for_each(|send| lanes.push(job(send)));
+        (0..3).for_each(|send| assert_eq!(lanes.next(now).unwrap().send, send));
+        lanes.reset();
+        (0..3).for_each(|send| assert_eq!(lanes.next(now).unwrap().send, send));
+        assert!(lanes.next(now).is_none());
+        lanes.done(&job(0));
+        lanes.retry(&job(1), now);
+        assert!(lanes.next(now).is_none(), "after a refusal it goes alone");
+        lanes.retry(&job(2), now);
+        assert_eq!(lanes.next(now).unwrap().send, 1);
+        assert!(lanes.next(now).is_none());
     }
 }
