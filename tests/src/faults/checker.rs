@@ -22,7 +22,8 @@ pub const EXAMPLES: usize = 10;
 pub enum Kind {
     /// P1: acknowledged, and not stored, or not shown to a device that should have it.
     Lost,
-    /// P1, P3: shown, or read as history, and not stored, or not in that place.
+    /// P1, P3: shown, or read as history, and not stored, or not in that place. Or a read position that was answered, and is not
+    /// stored.
     Untrue,
     /// P2: one `client_msg_id` with two ids or two numbers, or shown twice.
     Duplicated,
@@ -208,6 +209,7 @@ fn figures(ledger: &Ledger, store: &StoreView) -> Figures {
                 Seen::UpToDate { .. }
                 | Seen::Counted { .. }
                 | Seen::Head { .. }
+                | Seen::Unread { .. }
                 | Seen::Unreadable { .. } => {}
             }
         }

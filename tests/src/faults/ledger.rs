@@ -173,6 +173,17 @@ pub enum Seen {
         /// The first number that the user may see of it.
         visible_from: u32,
     },
+    /// The server said that the user has read less than it had said before.
+    Unread {
+        /// Where.
+        conversation: Conversation,
+        /// Up to where, as it says now.
+        read: u32,
+        /// Up to where, as it had said.
+        known: u32,
+        /// When.
+        at: Millis,
+    },
     /// An entry had been delivered, and history asked for it afterwards did not give it.
     Unreadable {
         /// Where.

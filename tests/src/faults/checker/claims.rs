@@ -43,7 +43,10 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                         let stays = members.get(&device.user).map_or(&[][..], Vec::as_slice);
                         no_news(case, number, asked, stays, &delivered, &positions, verdict);
                     }
-                    Seen::Counted { .. } | Seen::Head { .. } | Seen::Unreadable { .. } => {}
+                    Seen::Counted { .. }
+                    | Seen::Head { .. }
+                    | Seen::Unread { .. }
+                    | Seen::Unreadable { .. } => {}
                 }
             }
         }

@@ -21,6 +21,15 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                 Seen::Head { conversation, conversation_seq, visible_from } => {
                     named(case, number, conversation, conversation_seq, visible_from, verdict);
                 }
+                Seen::Unread { conversation, read, known, at } => {
+                    verdict.find(Kind::Untrue, || {
+                        format!(
+                            "{} was told at {at} ms that {} is read up to {read}, after {known}",
+                            case.device(number),
+                            case.id(conversation)
+                        )
+                    });
+                }
                 Seen::Unreadable { conversation, conversation_seq, answer, at }
                     if answer == Instead::Nothing || stayed(case, conversation, device.user) =>
                 {

@@ -4,6 +4,7 @@
 
 mod catch_up;
 mod lanes;
+mod marks;
 
 use super::{
     Order,
@@ -15,13 +16,14 @@ use abi::{
     Fault,
     error::ErrorCode,
     v1::{
-        Deliver, Entry, GetHeads, GetHistory, Message, Ping, ReceiverSeq, Send, client_frame::Frame as Ask,
-        message::Body, server_frame::Frame,
+        Deliver, Entry, GetHeads, GetHistory, MarkRead, Message, Ping, ReceiverSeq, Send,
+        client_frame::Frame as Ask, message::Body, server_frame::Frame,
     },
 };
 use catch_up::{CatchUp, Want};
 use client::{Connection, Error, Recovery, codec, tokens::TokenSource as _};
 use lanes::Lanes;
+use marks::Marks;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,6 +37,8 @@ const AGAIN: f64 = 0.03;
 const COPY: f64 = 0.02;
 /// Chance that a live entry is looked up at once.
 const LOOK_UP: f64 = 0.02;
+/// Chance that a live entry is marked as read.
+const READ: f64 = 0.01;
 /// Every so many devices have several messages of a conversation on the wire.
 const PIPELINES: u32 = 3;
 /// How many those are.
@@ -52,8 +56,11 @@ enum Asked {
     Send(Job),
     /// Outside of the order: a message that was sent before.
     Again(Job),
-    Heads,
+    /// With the read positions that had been answered by then.
+    Heads(Marks),
     History(String),
+    /// To mark as read up to there.
+    Read(String, u64),
     /// An entry that was just delivered.
     LookUp(LookUp),
     Ping {
@@ -82,6 +89,7 @@ struct Device {
     random: StdRng,
     lanes: Lanes,
     catch_up: CatchUp,
+    marks: Marks,
     /// Messages to send once more, and when.
     again: VecDeque<(Instant, Job)>,
     snapshots: Snapshots,
@@ -96,6 +104,7 @@ pub(super) async fn run(seat: Seat) {
         random: StdRng::seed_from_u64(seat.seed),
         lanes: Lanes::new(depth, seat.id.is_multiple_of(TOGETHER)),
         catch_up: CatchUp::default(),
+        marks: Marks::default(),
         again: VecDeque::new(),
         snapshots: Snapshots::new(seat.seed),
         given_up: None,
@@ -199,6 +208,7 @@ impl Device {
             connection,
             asked: HashMap::new(),
             look_ups: Vec::new(),
+            reads: Vec::new(),
             last_id: 1,
             beat,
         };
@@ -213,6 +223,8 @@ struct Session<'a> {
     asked: HashMap<u32, (Instant, Asked)>,
     /// Live entries to ask for at once.
     look_ups: Vec<LookUp>,
+    /// Read positions to mark.
+    reads: Vec<(String, u64)>,
     last_id: u32,
     beat: Duration,
 }
@@ -292,9 +304,16 @@ impl Session<'_> {
             };
             self.feed(Ask::History(page), Asked::LookUp(look_up)).await?;
         }
+        for (conversation, conversation_seq) in std::mem::take(&mut self.reads) {
+            let read = MarkRead { conversation: conversation.clone(), conversation_seq };
+            self.feed(Ask::Read(read), Asked::Read(conversation, conversation_seq)).await?;
+        }
         if let Some(want) = self.device.catch_up.want(now) {
             let (frame, asked) = match want {
-                Want::Heads { after } => (Ask::Heads(GetHeads { after, limit: abi::MAX_PAGE }), Asked::Heads),
+                Want::Heads { after } => {
+                    let page = GetHeads { after, limit: abi::MAX_PAGE };
+                    (Ask::Heads(page), Asked::Heads(self.device.marks.clone()))
+                }
                 Want::History { conversation, after } => {
                     let page =
                         GetHistory { conversation: conversation.clone(), after, ..GetHistory::default() };
@@ -313,7 +332,7 @@ impl Session<'_> {
     }
 
     fn frame(&mut self, frame: Option<Frame>, asked: Option<Asked>) {
-        let Device { seat, random, lanes, catch_up, again, .. } = &mut *self.device;
+        let Device { seat, random, lanes, catch_up, marks, again, .. } = &mut *self.device;
         match (frame, asked) {
             (Some(Frame::Ack(ack)), Some(Asked::Send(job))) => {
                 seat.book.acked(job.send, &ack);
@@ -327,12 +346,15 @@ impl Session<'_> {
                 seat.book.acked(job.send, &ack);
             }
             (Some(Frame::Error(error)), Some(asked)) => self.refused(asked, &error.into()),
-            (Some(Frame::Heads(page)), Some(Asked::Heads)) => {
+            (Some(Frame::Heads(page)), Some(Asked::Heads(marks))) => {
                 for head in &page.heads {
                     let conversation = seat.book.conversation(&head.conversation);
                     let conversation_seq = super::book::number(head.conversation_seq);
                     let visible_from = super::book::number(head.visible_from);
                     seat.book.saw(seat.id, Seen::Head { conversation, conversation_seq, visible_from });
+                    if let Err(known) = marks.told(&head.conversation, head.read_seq) {
+                        went_back(seat, &head.conversation, head.read_seq, known);
+                    }
                 }
                 catch_up.heads(page);
             }
@@ -350,6 +372,11 @@ impl Session<'_> {
                 if !found.is_some_and(is_it) {
                     let answer = found.map_or(Instead::Nothing, |_| Instead::Other);
                     self.unreadable(&look_up, answer);
+                }
+            }
+            (Some(Frame::Read(read)), Some(Asked::Read(conversation, marked))) => {
+                if let Err(known) = marks.answered(&conversation, marked, read.read_seq) {
+                    went_back(seat, &conversation, read.read_seq, known);
                 }
             }
             (Some(Frame::Pong(pong)), Some(Asked::Ping { closing, at })) => {
@@ -387,14 +414,16 @@ impl Session<'_> {
         for entry in &shown {
             seat.book.shown(seat.id, entry, live);
         }
-        if let Some(last) = shown.last()
-            && !self.device.seat.probes
-            && self.device.random.random_bool(LOOK_UP)
-        {
+        let Device { seat, random, .. } = &mut *self.device;
+        let Some(last) = shown.pop().filter(|_| !seat.probes) else { return };
+        if random.random_bool(READ) {
+            self.reads.push((last.conversation.clone(), last.conversation_seq));
+        }
+        if random.random_bool(LOOK_UP) {
             self.look_ups.push(LookUp {
-                conversation: last.conversation.clone(),
+                conversation: last.conversation,
                 conversation_seq: last.conversation_seq,
-                message_id: last.message_id.clone(),
+                message_id: last.message_id,
             });
         }
     }
@@ -415,14 +444,14 @@ impl Session<'_> {
                 }
                 seat.book.refused(job.send, fault.code.name(), at_once);
             }
-            Asked::Heads => catch_up.heads_failed(until),
+            Asked::Heads(_) => catch_up.heads_failed(until),
             Asked::History(conversation) => {
                 catch_up.history_failed(&conversation, fault.code.is_retryable(), until);
             }
             Asked::LookUp(look_up) if !fault.code.is_retryable() => {
                 self.unreadable(&look_up, Instead::Refusal);
             }
-            Asked::Again(_) | Asked::LookUp(_) | Asked::Ping { .. } => {}
+            Asked::Again(_) | Asked::LookUp(_) | Asked::Read(..) | Asked::Ping { .. } => {}
         }
     }
 
@@ -433,6 +462,13 @@ impl Session<'_> {
         let at = seat.book.now();
         seat.book.saw(seat.id, Seen::Unreadable { conversation, conversation_seq, answer, at });
     }
+}
+
+/// The server knows less of what the user has read than it had answered.
+fn went_back(seat: &Seat, conversation: &str, read: u64, known: u64) {
+    let conversation = seat.book.conversation(conversation);
+    let (read, known) = (super::book::number(read), super::book::number(known));
+    seat.book.saw(seat.id, Seen::Unread { conversation, read, known, at: seat.book.now() });
 }
 
 /// The frame that sends a message.

@@ -64,3 +64,10 @@ fn p8_a_head_of_a_conversation_of_others_is_unauthorised() {
         seen(ledger, BOBS).push(head(GROUP, 5, 1));
     });
 }
+
+#[test]
+fn p1_a_read_position_that_goes_back_is_untrue() {
+    expect([(Kind::Untrue, 1)], |ledger, _| {
+        seen(ledger, BOBS).push(Seen::Unread { conversation: GROUP, read: 3, known: 5, at: 60 });
+    });
+}
