@@ -39,10 +39,14 @@ impl State {
     /// Takes note of another generation, and of how far what was seen is the same there.
     pub(crate) fn restored(&mut self, generation: u32, kept: &BTreeMap<String, u64>) {
         self.generation = generation;
+        if !kept.is_empty() {
+            // The receiver's seq may stand where it stood, and what follows the kept entries is not here.
+            self.have = None;
+        }
         for (conversation, kept) in kept {
-            match self.positions.get_mut(conversation) {
-                Some(position) if *kept > 0 => *position = (*position).min(*kept),
-                _ => drop(self.positions.remove(conversation)),
+            // Also a 0 stays: without any position this were a device that never received anything.
+            if let Some(position) = self.positions.get_mut(conversation) {
+                *position = (*position).min(*kept);
             }
         }
     }

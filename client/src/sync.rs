@@ -326,7 +326,12 @@ impl Sync {
             let kept = kept(&conversation);
             (kept < position).then_some((conversation, kept))
         });
-        self.restored = Some((generation, back.collect()));
+        let back: BTreeMap<_, _> = back.collect();
+        if !back.is_empty() {
+            // Wherever the receiver's seq stands: what follows the kept entries is not here.
+            self.have = None;
+        }
+        self.restored = Some((generation, back));
         self.generation = generation;
     }
 

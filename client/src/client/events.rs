@@ -134,9 +134,14 @@ impl EventSender {
     pub(super) fn follow(&mut self, sync: &mut Sync, note: impl FnOnce(&mut Sync, &mut Places<'_>)) {
         let mut places = Places { items: &self.items, is_barred: self.unsent_restored.is_some(), last: None };
         note(sync, &mut places);
+        let restored = sync.take_restored();
+        if restored.as_ref().is_some_and(|(_, kept)| !kept.is_empty()) {
+            // What was complete went back, too.
+            self.unsent = None;
+        }
         self.unsent = sync.settle().or(self.unsent);
         places.end(|| if self.unsent_baseline.is_empty() { self.unsent.take() } else { None });
-        self.restored(sync.take_restored());
+        self.restored(restored);
         self.baseline(sync.take_baseline());
         // Not before the positions that it is true with.
         if self.unsent_restored.is_none()

@@ -220,3 +220,55 @@ fn an_entry_without_a_place_moves_nothing() {
     device.read(Frame::History("a".into(), HistoryPage { entries, more: false }));
     assert_eq!(device.sync.position("a"), Some(3));
 }
+
+#[test]
+fn p1_p5_a_restart_on_the_way_into_another_generation_misses_nothing() {
+    for kept_seq in [3, 0] {
+        let now = ReceiverSeq { epoch: 1, seq: 10 };
+        let state = State {
+            have: Some(now.into()),
+            positions: [("a".to_owned(), 5)].into_iter().collect(),
+            ..State::default()
+        };
+        let mut device = Device::new(state, now);
+        device.sync.on_generation(7, 0);
+        device.sync.on_welcome(Some(now));
+        assert!(matches!(device.sync.next_request(1_000), Some(Request::Heads { .. })));
+        let head = Head {
+            conversation: "a".into(),
+            conversation_seq: 6,
+            kept_seq,
+            visible_from: 1,
+            ..Head::default()
+        };
+        let heads = HeadsPage { heads: vec![head], more: false };
+        device.read(Frame::Heads(heads.clone()));
+        assert!(matches!(device.events.next().now_or_never(), Some(Some(Event::Restored { .. }))));
+        assert!(device.events.next().now_or_never().is_none());
+        let kept = device.events.state.lock().unwrap().clone();
+
+        // The receiver's seq stands where it stood, and entries after the kept ones are not here yet.
+        let mut sync = Sync::new(kept, Start::Now);
+        sync.on_generation(7, 0);
+        sync.on_welcome(Some(now));
+        assert!(
+            matches!(sync.next_request(1_000), Some(Request::Heads { .. })),
+            "it takes itself for complete"
+        );
+        sync.on_heads(heads);
+        assert_eq!(
+            sync.next_request(1_000),
+            Some(Request::History { conversation: "a".into(), after: kept_seq })
+        );
+        let entries = (kept_seq + 1..=6).map(|number| entry(0, number)).collect();
+        let page = HistoryPage { entries, more: false };
+        sync.on_history("a", page.clone(), &mut Vec::new());
+        assert_eq!(sync.settle(), Some(now.into()));
+
+        // The first device goes on, and is complete as well when it has them.
+        assert!(matches!(device.sync.next_request(1_000), Some(Request::History { .. })));
+        device.read(Frame::History("a".into(), page));
+        while device.events.next().now_or_never().is_some() {}
+        assert_eq!(device.events.state.lock().unwrap().have, Some(now.into()));
+    }
+}
