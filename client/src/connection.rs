@@ -29,12 +29,12 @@ const MAX_FRAME: usize = 32 * 1024 * 1024;
 /// Id of the `hello` frame; requests go on from here.
 pub const HELLO_ID: u32 = 1;
 
-/// The buffers of a connection are small: the default ones are 128 KiB each and are zeroed on every read.
+/// The buffers of a connection are small: the default ones are 128 KiB each and are zeroed on every read. That for writing has
+/// no upper bound, which would be one on frames: while it can't be written nothing is added to it.
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
         .write_buffer_size(16 * 1024)
-        .max_write_buffer_size(4 * 1024 * 1024)
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME))
 }

@@ -20,6 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 /// Queries that may be unanswered at a time.
 const MAX_QUERIES: usize = 16;
+/// Every server takes frames of this size and four thirds of its largest body.
+const MAX_AROUND_BODY: usize = 4 * 1024;
 /// Frames that are handled before the loop looks at anything else.
 const MAX_FRAMES: usize = 256;
 /// Refusals of the kind "fault of the server" before a message is given up.
@@ -179,7 +181,19 @@ impl Session<'_> {
         let id = self.next_id;
         // First noted, then written: what fails to be written is asked again on the next connection.
         self.pending.insert(id, (Instant::now(), pending));
-        self.connection.feed(codec::encode(id, frame)).await
+        let (bytes, max_body) = (codec::encode(id, frame), self.connection.welcome.max_body_bytes as usize);
+        if bytes.len() > max_body / 3 * 4 + MAX_AROUND_BODY {
+            // Over a frame that is too large the server closes the connection, and with it everything else would end.
+            let size = bytes.len();
+            let sentence =
+                format!("the request has {size} bytes; the server takes bodies of up to {max_body}");
+            self.frame(ServerFrame {
+                id,
+                frame: Some(Frame::Error(Fault::new(ErrorCode::TooLarge, sentence).into())),
+            });
+            return Ok(());
+        }
+        self.connection.feed(bytes).await
     }
 
     async fn check(&mut self) -> Result<(), Error> {

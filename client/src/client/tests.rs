@@ -229,6 +229,23 @@ async fn what_the_server_will_not_take_is_told_with_its_code() {
 }
 
 #[tokio::test]
+async fn what_is_larger_than_any_frame_that_the_server_takes_ends_alone() {
+    let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
+    let large = client.enqueue("c", text("x".repeat(6_000)), None).await.unwrap();
+    let next = client.enqueue("c", text("2"), None).await.unwrap();
+    let (id, send) = peer.ask_send().await;
+    assert!(send.message == Some(text("2")), "the server would close the connection");
+    peer.ack(id, &send).await;
+    next.await.unwrap();
+    assert_eq!(large.await.unwrap_err().code(), Some(ErrorCode::TooLarge));
+    let query = GetHistory { conversation: "x".repeat(6_000), ..GetHistory::default() };
+    for _ in 0..20 {
+        let refused = timeout(LONG, client.history(query.clone())).await.unwrap();
+        assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::TooLarge));
+    }
+}
+
+#[tokio::test]
 async fn p7_no_more_sends_are_unanswered_than_the_server_said() {
     let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
     for number in 0..20 {
@@ -307,16 +324,11 @@ async fn p7_a_device_reads_while_it_writes() {
     let (client, mut events) =
         Client::start(server, CountedTokens::default(), Options::default(), has(0, &[("c", 0)]));
     let mut peer = fake
-        .welcome_with(Welcome {
-            heartbeat_ms: 30_000,
-            max_body_bytes: MIB as u32,
-            max_in_flight: 16,
-            ..welcome(0)
-        })
+        .welcome_with(Welcome { heartbeat_ms: 30_000, max_body_bytes: 5 * MIB as u32, ..welcome(0) })
         .await;
     let mut sendings = Vec::new();
-    for number in 0..16 {
-        let text = text("x".repeat(MIB));
+    for number in 0..4 {
+        let text = text("x".repeat(5 * MIB));
         sendings.push(client.enqueue(&format!("c{number}"), text, None).await.unwrap());
     }
     // Both directions hold more than the buffers between two sockets take.
@@ -326,7 +338,7 @@ async fn p7_a_device_reads_while_it_writes() {
             let entries = vec![Entry { content, ..entry(number) }];
             peer.send(0, Frame::Deliver(Deliver { receiver_seq: at(number), raised: 1, entries })).await;
         }
-        for _ in 0..16 {
+        for _ in 0..4 {
             let (id, send) = peer.ask_send().await;
             peer.ack(id, &send).await;
         }
