@@ -188,6 +188,6 @@ impl Workload {
             stage.book.unfinished(format!("the histories could not be read: {error:#}"));
         }
         let stage = Arc::into_inner(stage).context("all that used the stage has ended")?;
-        Ok(stage.strike().await.close())
+        Ok(stage.strike().await?.close())
     }
 }

@@ -29,7 +29,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Orders that may wait for a device.
@@ -92,8 +92,9 @@ pub(super) struct Stage {
     /// Leads to all gateways, and is never cut.
     pub(super) office: Line,
     pub(super) gateways: Arc<[String]>,
-    /// The devices' tasks and the lines'.
+    /// The lines'.
     tasks: TaskTracker,
+    devices: JoinSet<()>,
     /// Ends the devices.
     stop: CancellationToken,
 }
@@ -107,6 +108,7 @@ impl Stage {
         let tasks = TaskTracker::new();
         let office = Line::open(Arc::clone(&gateways), seed, &tasks).await?;
         let stop = CancellationToken::new();
+        let mut devices = JoinSet::new();
         let mut hands = Vec::new();
         let mut seats = Vec::new();
         let accounts = stream::iter(0..cast.ledger.users.len() as User)
@@ -149,11 +151,11 @@ impl Stage {
                 .find(|hand| hand.user == own.user && hand.kind == Kind::Raw && hand.id != own.id);
             seat.sibling = sibling.map(|hand| hand.orders.clone());
             match own.kind {
-                Kind::Sdk => tasks.spawn(sdk::run(seat)),
-                Kind::Raw => tasks.spawn(raw::run(seat)),
+                Kind::Sdk => devices.spawn(sdk::run(seat)),
+                Kind::Raw => devices.spawn(raw::run(seat)),
             };
         }
-        let stage = Self { cast, book, hands, out: Mutex::default(), office, gateways, tasks, stop };
+        let stage = Self { cast, book, hands, out: Mutex::default(), office, gateways, tasks, devices, stop };
         stream::iter(&stage.cast.groups)
             .map(Ok)
             .try_for_each_concurrent(AT_A_TIME, |group| stage.make(group))
@@ -251,13 +253,19 @@ impl Stage {
     }
 
     /// Ends all devices and lines.
-    pub(super) async fn strike(self) -> Arc<Book> {
+    ///
+    /// # Errors
+    /// If a device has panicked: what it did not see or send then is no fault of the system.
+    pub(super) async fn strike(self) -> Result<Arc<Book>> {
         self.stop.cancel();
-        let Self { hands, office, tasks, book, .. } = self;
+        let Self { hands, office, tasks, mut devices, book, .. } = self;
+        while let Some(ended) = devices.join_next().await {
+            ended.context("a device has panicked")?;
+        }
         drop((hands, office));
         tasks.close();
         tasks.wait().await;
-        book
+        Ok(book)
     }
 }
 
