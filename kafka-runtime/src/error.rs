@@ -110,6 +110,12 @@ pub enum Error {
         /// The group.
         group: String,
     },
+    /// The embedded log uses this name itself.
+    #[error("group {group}: the embedded log keeps this name for itself, choose another")]
+    ReservedGroup {
+        /// The group.
+        group: String,
+    },
     /// An offset was committed that the partition does not have yet.
     #[error("{partition}: offset {offset} lies behind the end")]
     BeyondEnd {

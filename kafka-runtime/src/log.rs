@@ -105,14 +105,32 @@ impl Log {
     }
 
     /// Reads `topics` as `group`, from what the group has committed, or from the first record that is kept (see
-    /// [`LogSource::initial_offset`]). All partitions go to this one consumer: a group and a topic can have only one.
+    /// [`LogSource::initial_offset`]). All partitions go to this one consumer: a group and a topic can have only one. What the group
+    /// has yet to read is kept from then on, until it is [forgotten](Self::forget).
+    ///
+    /// # Errors
+    /// The log has no such topic, or the group is named `archive`.
     pub fn source(&self, group: &str, topics: &[&str]) -> Result<LogSource, Error> {
+        not_reserved(group)?;
         let find = |name: &&str| {
             let topic = self.0.shared.topics.find(name).map(|(index, _)| index);
             topic.ok_or_else(|| Error::Topic { topic: (*name).to_owned(), reason: "not in the log".into() })
         };
         let topics = topics.iter().map(find).collect::<Result<_, _>>()?;
         Ok(LogSource::new(self.clone(), group.into(), topics))
+    }
+
+    /// Drops what a group has committed, in all topics: nothing is kept for it any more, and if it comes back it is new. For groups
+    /// that will not, which otherwise hold the records that they have yet to read for ever. Blocks for as long as the disk
+    /// needs.
+    ///
+    /// # Errors
+    /// The group is reading now, its name is `archive`, or the disk fails.
+    pub fn forget(&self, group: &str) -> Result<(), Error> {
+        not_reserved(group)?;
+        let (reply, forgotten) = std::sync::mpsc::sync_channel(1);
+        self.0.shared.inbox.command(Command::Forget { group: group.into(), reply });
+        forgotten.recv().map_err(|_| Error::Closed)?
     }
 
     /// A topic as a whole, for tools.
@@ -227,6 +245,11 @@ pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
     Db::open_to_read(&from)?.copy(&to)?;
     let synced = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(at(path));
     synced(&to).and_then(|()| synced(copy))
+}
+
+/// What a group named like the log's own one commits would remove records that are kept.
+fn not_reserved(group: &str) -> Result<(), Error> {
+    if group == archive::GROUP { Err(Error::ReservedGroup { group: group.to_owned() }) } else { Ok(()) }
 }
 
 /// FNV-1a. Written down here because it must never change: it decides where the records of a key lie.

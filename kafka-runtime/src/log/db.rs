@@ -180,6 +180,12 @@ impl Db {
         statement.execute(params![group, partition, next]).map(drop).map_err(sqlite("write an offset"))
     }
 
+    /// Drops all offsets of a group.
+    pub(super) fn forget(&self, group: &str) -> Result<(), Error> {
+        let sql = "DELETE FROM committed WHERE consumer = ?";
+        self.connection.execute(sql, [group]).map(drop).map_err(sqlite("forget a group"))
+    }
+
     /// Removes a partition's records from one offset to before another, in the open transaction.
     pub(super) fn remove(&self, partition: i64, from: i64, to: i64) -> Result<(), Error> {
         let (from, to) = ids(partition, from, to);

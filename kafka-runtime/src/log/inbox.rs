@@ -75,6 +75,8 @@ pub(super) enum Command {
     AddTopics { topics: Vec<LogTopic>, reply: SyncSender<Result<(), Error>> },
     /// Stop feeding.
     Detach(u64),
+    /// Drop what a group has committed.
+    Forget { group: Arc<str>, reply: SyncSender<Result<(), Error>> },
     /// Write records and an offset together. They count in the queue.
     Transact(Transfer),
     /// Store offsets.

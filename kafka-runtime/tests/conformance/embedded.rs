@@ -290,6 +290,34 @@ async fn two_groups_read_the_same_records() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_for_a_group_that_is_forgotten() {
+    let backend = Embedded::new();
+    let last = produce(&backend, &["a"], 100).await.pop().unwrap();
+    let kept =
+        |backend: &Embedded| backend.log().read("events", last.partition, 0, usize::MAX).unwrap().len();
+    let gone = backend.source_of("gone", &["events"]);
+    gone.start().await.unwrap();
+    let reading = backend.log().forget("gone");
+    assert!(matches!(reading, Err(Error::Attached { .. })), "{reading:?}");
+    drop(gone);
+    let handled = Handled::default();
+    let running = Running::start(&backend, handled.handler());
+    handled.reach(100).await;
+    running.stop().await;
+    backend.log().send(record("a", "more")).await.unwrap();
+    assert_eq!(kept(&backend), 101);
+
+    backend.log().forget("gone").unwrap();
+    eventually("all but the last two are gone", async || kept(&backend) <= 2).await;
+    assert_eq!(backend.log().committed("gone", "events", last.partition).unwrap(), None);
+    for name in ["archive", "gone", "never was"] {
+        assert_eq!(backend.log().forget(name).is_ok(), name != "archive");
+    }
+    let reserved = backend.log().source("archive", &["events.dead"]);
+    assert!(matches!(reserved, Err(Error::ReservedGroup { .. })), "{reserved:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_a_group_that_has_done_nothing_yet_misses_nothing_after_reopening() {
     let backend = Embedded::new();
     let last = produce(&backend, &["a"], 100).await.pop().unwrap();

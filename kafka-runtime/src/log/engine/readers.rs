@@ -27,6 +27,7 @@ impl Engine {
                 Command::Transact(transfer) => self.transfers.push(transfer),
                 Command::AddTopics { topics, reply } => drop(reply.send(self.add_topics(&topics))),
                 Command::Detach(token) => self.detach(token),
+                Command::Forget { group, reply } => drop(reply.send(self.forget(&group))),
                 Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
                     Ok(offsets) => {
                         self.commits.push(Commit { group, offsets, tied: false, reply: Some(reply) })
@@ -124,6 +125,22 @@ impl Engine {
         }
         let membership = Membership { shared: Arc::clone(&self.shared), token };
         Ok(Attached { membership, assigned, gone })
+    }
+
+    fn forget(&mut self, group: &str) -> Result<(), Error> {
+        let is_read = |topic: &&Topic| topic.readers.iter().any(|reader| *reader.group == *group);
+        if let Some(topic) = self.topics.iter().find(is_read) {
+            return Err(Error::Attached { topic: topic.name.to_string(), group: group.to_owned() });
+        }
+        self.db.forget(group)?;
+        // Else they would be stored in this round, after that.
+        for commit in self.commits.extract_if(.., |commit| *commit.group == *group) {
+            commit.answer(Ok(()));
+        }
+        for partition in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.committed.retain(|(name, _)| **name != *group);
+        }
+        Ok(())
     }
 
     fn detach(&mut self, token: u64) {
