@@ -104,10 +104,11 @@ impl Window {
     fn room(&self, lane: &Lane) -> (usize, usize) {
         let config = &lane.shared.config;
         let ahead = self.next - self.watermark.unwrap_or(self.next);
-        if ahead >= MAX_AHEAD || self.bytes >= config.max_bytes {
+        let (max_records, max_bytes) = (config.max_records.max(1), config.max_bytes.max(1));
+        if ahead >= MAX_AHEAD || self.bytes >= max_bytes {
             return (0, 0);
         }
-        (config.max_records.max(1).saturating_sub(self.undone.len()), config.max_bytes - self.bytes)
+        (max_records.saturating_sub(self.undone.len()), max_bytes - self.bytes)
     }
 }
 

@@ -235,6 +235,22 @@ async fn what_is_made_of_a_partition_that_is_gone_is_left_to_the_next_owner() {
     script.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn with_order_per_key_one_record_is_taken_however_low_the_limits_are() {
+    let (done, handled) = mpsc::channel(16);
+    let handler = tower::service_fn(move |message: Message| {
+        let done = done.clone();
+        async move { done.send(message.record.offset).await.map_err(HandlerError::retry) }
+    });
+    let ordering = Ordering::Key { concurrency: NonZeroUsize::MIN };
+    let config = ConsumerConfig { ordering, max_records: 0, max_bytes: 0, ..config() };
+    let mut script = start(handled, |source| Consumer::records(source, handler).config(config)).await;
+    script.feed(1);
+    script.feed(2);
+    assert_eq!((script.handled.recv().await, script.handled.recv().await), (Some(1), Some(2)));
+    script.stop().await;
+}
+
 /// A script with order per key, where each record of the key `slow` takes for ever.
 async fn keyed_script(observer: Arc<dyn Observer>) -> Script {
     let (done, handled) = mpsc::channel(16);
