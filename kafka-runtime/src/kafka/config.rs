@@ -148,7 +148,7 @@ pub struct KafkaSourceConfig {
     pub initial_offset: InitialOffset,
     /// The name of this member, the same after a restart and different for each member (static membership): one that is back
     /// within `session_timeout` gets its partitions without a rebalance. Without one, the default, leaving is noticed at once.
-    /// It also names the member's transactions.
+    /// It also names the member's transactions, `GROUP-INSTANCE-LENGTH` with the length of the group's name.
     pub instance_id: Option<String>,
     /// The group gives the partitions of a member away that has been silent for so long. 6 s by default.
     pub session_timeout: Duration,

@@ -63,7 +63,7 @@ impl Transactor {
         let producer = KafkaProducerConfig { linger_ms: 0, max_in_flight: 5, ..source.outputs.clone() };
         let mut config = producer.client(&source.kafka);
         config
-            .set("transactional.id", format!("{}-{member}", source.group))
+            .set("transactional.id", transactional_id(&source.group, &member))
             // A record that is given up takes the transaction with it.
             .set("message.timeout.ms", timeout.as_millis().max(1).to_string())
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
@@ -185,6 +185,12 @@ impl Transactor {
     }
 }
 
+/// Begins with the group, for access lists, and ends with its length: both parts may hold any character, and members of two
+/// groups must not end each other's transactions.
+fn transactional_id(group: &str, member: &str) -> String {
+    format!("{group}-{member}-{}", group.len())
+}
+
 fn commit(producer: &ThreadedProducer<Context>) -> Result<(), KafkaError> {
     let until = Instant::now() + STEP_TIMEOUT;
     loop {
@@ -281,6 +287,11 @@ mod tests {
         assert_eq!(config.get("message.max.bytes"), Some("5000000"));
         assert_eq!(config.get("compression.type"), Some("lz4"));
         assert_eq!(config.get("message.timeout.ms"), config.get("transaction.timeout.ms"), "no longer");
+    }
+
+    #[test]
+    fn no_two_members_have_one_transactional_id() {
+        assert_ne!(transactional_id("a-b", "c"), transactional_id("a", "b-c"));
     }
 
     #[test]

@@ -233,7 +233,8 @@ async fn on_kafka_a_producer_that_was_fenced_is_replaced() {
     let seen = Arc::default();
     let running = Running::of(copying(&backend, &seen, |_| Ok(())));
     eventually("it has begun", async || seen.load(Ordering::SeqCst) > 50).await;
-    let name = format!("{}-one", backend.source_config.group);
+    let group = &backend.source_config.group;
+    let name = format!("{group}-one-{}", group.len());
     tokio::task::spawn_blocking(move || drop(transactional(&name))).await.unwrap();
     all_committed(&backend, 100).await;
     running.stop().await;
