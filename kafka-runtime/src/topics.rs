@@ -27,7 +27,8 @@ pub struct TopicSpec {
     /// Replicas when it is made, and at least so many when it is there. With three or more, two of them must be in sync for a
     /// record to be acknowledged. `None`: what the brokers choose.
     pub replication: Option<u32>,
-    /// Fewer replicas, or fewer in sync, than asked for are a loud warning instead of an error.
+    /// Fewer replicas, or a lower `min.insync.replicas`, than asked for are a loud warning instead of an error. Fewer that are in
+    /// sync than `min.insync.replicas` are never: nothing could be acknowledged.
     pub allow_fewer_replicas: bool,
     /// More settings when it is made, for example `retention.ms`. A topic that is there and has others is warned of.
     pub settings: Vec<(String, String)>,

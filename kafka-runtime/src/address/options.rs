@@ -143,8 +143,8 @@ pub(super) static OPTIONS: &[AddressOption] = &[
     kafka(
         "allow_fewer_replicas",
         "false",
-        "A topic with fewer replicas, or fewer in sync, than asked for is a loud warning \
-        instead of an error.",
+        "A topic with fewer replicas, or a lower `min.insync.replicas`, than asked for is a loud \
+        warning instead of an error.",
         |s, v| put(&mut s.allow_fewer_replicas, flag(v)),
     ),
     kafka("client.id", "kafka-runtime", "The name under which the brokers know this client.", |s, v| {
