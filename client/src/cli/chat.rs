@@ -190,20 +190,20 @@ impl Chat {
 
     /// What was sent between the history that was shown and the first live entry.
     async fn show_missed(&mut self, next: u64) -> Result<()> {
-        if self.shown == 0 || next <= self.shown + 1 {
-            return Ok(());
-        }
-        let limit = i32::try_from(next - self.shown - 1).unwrap_or(i32::MAX).min(abi::MAX_PAGE);
-        let request = GetHistory {
-            conversation: self.conversation.clone(),
-            after: self.shown,
-            limit,
-            ..GetHistory::default()
-        };
-        for entry in self.client.history(request).await?.entries {
-            if entry.conversation_seq < next {
-                self.show(&entry)?;
+        let mut more = self.shown > 0;
+        while more && next > self.shown + 1 {
+            let limit = i32::try_from(next - self.shown - 1).unwrap_or(i32::MAX).min(abi::MAX_PAGE);
+            let request = GetHistory {
+                conversation: self.conversation.clone(),
+                after: self.shown,
+                limit,
+                ..GetHistory::default()
+            };
+            let (page, before) = (self.client.history(request).await?, self.shown);
+            for entry in page.entries.iter().filter(|entry| entry.conversation_seq < next) {
+                self.show(entry)?;
             }
+            more = page.more && self.shown > before;
         }
         Ok(())
     }

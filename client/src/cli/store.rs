@@ -122,8 +122,12 @@ impl Store {
     /// Where `listen --resume` goes on.
     pub(super) fn load_state(&self, user: &str) -> Result<State> {
         let path = self.path(user, "listen")?;
-        let Ok(bytes) = fs::read(&path) else { return Ok(State::default()) };
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged; remove it", path.display()))
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged; remove it", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
     pub(super) fn save_state(&self, user: &str, state: &State) -> Result<()> {
@@ -161,7 +165,8 @@ impl Store {
         let draft = path.with_extension(format!("draft-{}", std::process::id()));
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(bytes)?;
-        drop(file);
+        // Some file systems put the new name on the disk before what is in the file.
+        file.sync_all()?;
         fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
     }
 }
@@ -258,6 +263,19 @@ mod tests {
         assert_eq!(store.user(None).unwrap(), "alice");
         store.forget("alice").unwrap();
         assert!(store.user(None).is_err());
+    }
+
+    #[test]
+    fn p1_where_to_go_on_is_not_forgotten_because_it_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path(), "http://127.0.0.1:7450");
+        assert_eq!(store.load_state("alice").unwrap(), State::default());
+        let state = State { generation: 7, ..State::default() };
+        store.save_state("alice", &state).unwrap();
+        assert_eq!(store.load_state("alice").unwrap(), state);
+        fs::remove_file(store.folder.join("alice.listen")).unwrap();
+        fs::create_dir(store.folder.join("alice.listen")).unwrap();
+        assert!(store.load_state("alice").unwrap_err().to_string().contains("alice.listen"));
     }
 
     #[test]
