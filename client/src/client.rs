@@ -51,7 +51,7 @@ pub struct Options {
     pub start: Start,
     /// Longest pause between attempts to connect.
     pub max_pause: Duration,
-    /// Messages that may wait for their acknowledgement; sending waits beyond that.
+    /// Messages that may wait for their acknowledgement, at least one; sending waits beyond that.
     pub queue: usize,
     /// Events that may wait for the application. Entries beyond that stay at the server until there is room.
     pub events: usize,
@@ -162,10 +162,11 @@ impl Client {
     fn prepare(
         server: Server,
         tokens: impl TokenSource,
-        options: Options,
+        mut options: Options,
         state: State,
     ) -> (Worker, Self, Events) {
-        let (sends, sends_out) = mpsc::channel(options.queue.clamp(1, 1024));
+        options.queue = options.queue.max(1);
+        let (sends, sends_out) = mpsc::channel(options.queue.min(1024));
         let (queries, queries_out) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let kept = Arc::new(Mutex::new(state.clone()));

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
+/// However long a server, or whoever is in its place, asks to wait.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The pause before the next attempt. Half of it is chance, so that devices that were cut off together do not come
 /// back together.
@@ -18,11 +20,11 @@ impl Backoff {
         Self { next: FIRST, max: max.max(FIRST) }
     }
 
-    /// The next pause; at least `told`, what the server asked for, and at most half more than that.
+    /// The next pause; at least `told`, what the server asked for up to a day, and at most half more than that.
     pub fn pause(&mut self, told: Option<Duration>) -> Duration {
         let base = self.next;
         self.next = (self.next * 2).min(self.max);
-        match told {
+        match told.map(|told| told.min(LONGEST)) {
             Some(told) => told + told.max(FIRST).mul_f64(rand::random_range(0.0..0.5)),
             None => base.mul_f64(rand::random_range(0.5..1.0)),
         }
@@ -34,15 +36,16 @@ impl Backoff {
     }
 }
 
-/// The pause before a request is sent again that was refused `attempts` times.
+/// The pause before a request is sent again that was refused `attempts` times; at most a day and a quarter.
 pub(crate) fn retry_pause(attempts: u32, told: Option<Duration>) -> Duration {
-    let base = told.unwrap_or_else(|| FIRST * 2u32.pow(attempts.min(6)));
+    let base = told.map_or_else(|| FIRST * 2u32.pow(attempts.min(6)), |told| told.min(LONGEST));
     base.mul_f64(rand::random_range(1.0..1.25))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn pauses_grow_to_the_limit_and_begin_again() {
@@ -64,5 +67,7 @@ mod tests {
             assert!(backoff.pause(Some(told)) >= told);
             assert!(retry_pause(attempt, Some(told)) >= told);
         }
+        assert!(backoff.pause(Some(Duration::MAX)) >= LONGEST);
+        assert!(Instant::now() + retry_pause(0, Some(Duration::MAX)) >= Instant::now() + LONGEST);
     }
 }

@@ -229,6 +229,18 @@ async fn what_the_server_will_not_take_is_told_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_queue_without_places_has_one() {
+    let (fake, server) = FakeServer::new().await;
+    let options = Options { queue: 0, ..Options::default() };
+    let (client, _events) = Client::start(server, CountedTokens::default(), options, has(0, &[]));
+    let mut peer = fake.welcome(0).await;
+    let sending = client.enqueue("c", text("1"), None).await.unwrap();
+    let (id, send) = peer.ask_send().await;
+    peer.ack(id, &send).await;
+    sending.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_larger_than_any_frame_that_the_server_takes_ends_alone() {
     let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
     let large = client.enqueue("c", text("x".repeat(6_000)), None).await.unwrap();
