@@ -3,7 +3,7 @@
 use crate::dead_letters::LetterId;
 use crate::producer::ProduceError;
 use crate::record::TopicPartition;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::path::PathBuf;
 
 /// A failure of a source, of the embedded log or of Kafka's administration.
@@ -173,4 +173,18 @@ pub enum Error {
         #[source]
         source: ProduceError,
     },
+}
+
+impl Error {
+    /// Whether no further commit of what this member had can succeed: the group goes on without it.
+    pub(crate) fn ends_commits(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Kafka { source, .. } => matches!(
+                source.rdkafka_error_code(),
+                Some(Code::UnknownMemberId | Code::IllegalGeneration | Code::FencedInstanceId)
+            ),
+            _ => false,
+        }
+    }
 }

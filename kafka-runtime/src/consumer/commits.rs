@@ -6,6 +6,7 @@ use crate::source::{Offsets, Source};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Runs before offsets are committed.
 pub(super) type BeforeCommit = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
@@ -35,10 +36,15 @@ impl Commits {
     /// Begins to commit, unless there is nothing to commit. The offsets were read before the hook runs: what is done
     /// meanwhile is not covered by it and waits for the next commit.
     pub(super) fn begin(&mut self, offsets: Offsets) {
+        self.begin_until(offsets, Instant::now() + self.timeout);
+    }
+
+    /// The same, with another deadline than its own.
+    pub(super) fn begin_until(&mut self, offsets: Offsets, deadline: Instant) {
         if offsets.is_empty() {
             return;
         }
-        let (source, hook, timeout) = (Arc::clone(&self.source), self.hook.clone(), self.timeout);
+        let (source, hook) = (Arc::clone(&self.source), self.hook.clone());
         self.running = Some(Box::pin(async move {
             let work = async {
                 if let Some(hook) = hook {
@@ -46,7 +52,7 @@ impl Commits {
                 }
                 source.commit(offsets.clone()).await
             };
-            let result = tokio::time::timeout(timeout, work).await;
+            let result = tokio::time::timeout_at(deadline, work).await;
             Committed { offsets, result: result.unwrap_or(Err(Error::TimedOut("commit"))) }
         }));
     }

@@ -13,8 +13,12 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A commit that failed is tried again so soon when its partitions are about to go.
+const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) struct Run {
     source: Arc<dyn Source>,
@@ -139,16 +143,7 @@ impl Run {
     /// Ends workers after what is in flight, or without it when it takes too long, and commits what they have done.
     async fn finish(&mut self, partitions: &[TopicPartition]) {
         self.end(partitions).await;
-        if self.commits.is_running() {
-            let committed = self.commits.finished().await;
-            self.on_committed(committed);
-        }
-        let offsets = self.uncommitted(partitions.iter());
-        self.commits.begin(offsets);
-        if self.commits.is_running() {
-            let committed = self.commits.finished().await;
-            self.on_committed(committed);
-        }
+        self.commit(partitions).await;
         self.abort(partitions).await;
     }
 
@@ -164,6 +159,28 @@ impl Run {
             {
                 tracing::warn!(%partition, "abandoned what is in flight: it will be delivered again");
             }
+        }
+    }
+
+    /// Commits what workers have done, again and again for as long as one commit may take: there is no later.
+    async fn commit(&mut self, partitions: &[TopicPartition]) {
+        let deadline = Instant::now() + self.shared.config.commit_timeout;
+        // Whatever the one that runs waits for. This one covers it; what it covers of others is committed later.
+        self.commits.abandon();
+        self.shared.progress.notify_one();
+        loop {
+            let offsets = self.uncommitted(partitions.iter());
+            self.commits.begin_until(offsets, deadline);
+            if !self.commits.is_running() {
+                return;
+            }
+            let committed = self.commits.finished().await;
+            let is_over = committed.result.as_ref().err().is_none_or(Error::ends_commits);
+            self.on_committed(committed);
+            if is_over || Instant::now() + COMMIT_AGAIN >= deadline {
+                return;
+            }
+            tokio::time::sleep(COMMIT_AGAIN).await;
         }
     }
 

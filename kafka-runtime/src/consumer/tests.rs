@@ -21,6 +21,8 @@ use tokio::time::Instant;
 struct Scripted {
     events: tokio::sync::Mutex<mpsc::Receiver<Event>>,
     commits: Arc<Mutex<Vec<Offsets>>>,
+    /// So many commits are refused first.
+    refusals: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -34,6 +36,10 @@ impl Source for Scripted {
     }
 
     async fn commit(&self, offsets: Offsets) -> Result<(), Error> {
+        if self.refusals.load(SeqCst) > 0 {
+            self.refusals.fetch_sub(1, SeqCst);
+            return Err(Error::TimedOut("commit"));
+        }
         self.commits.lock().unwrap().push(offsets);
         Ok(())
     }
@@ -86,6 +92,7 @@ impl Producer for Graveyard {
 
 struct Script {
     graveyard: Arc<Graveyard>,
+    refusals: Arc<AtomicUsize>,
     events: mpsc::Sender<Event>,
     commits: Arc<Mutex<Vec<Offsets>>>,
     queue: Arc<Queue>,
@@ -125,8 +132,12 @@ fn config() -> ConsumerConfig {
 /// A consumer that owns one partition and tells `handled` what it handled.
 async fn start(handled: mpsc::Receiver<i64>, make: impl FnOnce(Arc<dyn Source>) -> Consumer) -> Script {
     let (events, receiver) = mpsc::channel(4);
-    let commits = Arc::default();
-    let source = Scripted { events: tokio::sync::Mutex::new(receiver), commits: Arc::clone(&commits) };
+    let (commits, refusals) = (Arc::default(), Arc::default());
+    let source = Scripted {
+        events: tokio::sync::Mutex::new(receiver),
+        commits: Arc::clone(&commits),
+        refusals: Arc::clone(&refusals),
+    };
     let graveyard = Arc::new(Graveyard::default());
     let dead_letters = DeadLetters::new(Arc::clone(&graveyard) as Arc<dyn Producer>, "dead");
     let consumer = make(Arc::new(source)).dead_letters(dead_letters);
@@ -135,7 +146,7 @@ async fn start(handled: mpsc::Receiver<i64>, make: impl FnOnce(Arc<dyn Source>) 
     let queue = Arc::new(Queue::new(QueueLimits { records: 10, bytes: 1000 }, -1, None));
     let assigned = AssignedPartition { partition: partition(), queue: Arc::clone(&queue) };
     events.send(Event::Assigned(vec![assigned])).await.unwrap();
-    Script { graveyard, events, commits, queue, handled, stop, running }
+    Script { graveyard, refusals, events, commits, queue, handled, stop, running }
 }
 
 impl Script {
@@ -449,4 +460,51 @@ async fn no_record_is_too_large_to_be_buried() {
     for letter in &*letters {
         assert_eq!(value(letter, header::OFFSET).as_deref(), Some("9"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_fails_as_a_partition_goes_is_tried_again() {
+    let mut script = script(Duration::from_millis(1)).await;
+    script.feed(1);
+    assert_eq!(script.handled.recv().await, Some(1));
+    script.refusals.store(3, SeqCst);
+    let released = script.revoke().await;
+    while released.try_recv() == Err(TryRecvError::Empty) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*script.commits.lock().unwrap(), [vec![(partition(), 2)]]);
+    script.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_takes_no_longer_than_to_finish_and_to_commit_together() {
+    let (done, handled) = mpsc::channel(16);
+    let handler = tower::service_fn(move |message: Message| {
+        let done = done.clone();
+        async move {
+            done.send(message.record.offset).await.map_err(HandlerError::retry)?;
+            match message.record.offset {
+                1 => Ok(()),
+                _ => std::future::pending().await,
+            }
+        }
+    });
+    let (finish_timeout, commit_timeout) = (Duration::from_secs(5), Duration::from_secs(30));
+    let config = ConsumerConfig { finish_timeout, commit_timeout, ..eager() };
+    let hook = std::future::pending::<Result<(), Error>>;
+    let consumer = |source| Consumer::records(source, handler).config(config).before_commit(hook);
+    let mut script = start(handled, consumer).await;
+    script.feed(1);
+    script.feed(2);
+    assert_eq!(script.handled.recv().await, Some(1));
+    assert_eq!(script.handled.recv().await, Some(2));
+    // The commit of the first one waits for its hook, which has no end; so will the next.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begin = Instant::now();
+    let released = script.revoke().await;
+    while released.try_recv() == Err(TryRecvError::Empty) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!((34..36).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(script.stop().await.is_empty());
 }
