@@ -135,6 +135,8 @@ fn dead_letter_topic(kafka: &config::Kafka) -> String {
 
 /// Makes the topics, for as long as it takes.
 async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(), kafka_runtime::Error> {
+    use kafka_runtime::Error;
+
     let spec = |name: &str, partitions| TopicSpec {
         allow_fewer_replicas: kafka.allow_fewer_replicas,
         ..TopicSpec::new(name, partitions, kafka.replication)
@@ -145,7 +147,7 @@ async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(
     let specs = [spec(&kafka.topic, kafka.partitions), dead];
     loop {
         match ensure(brokers, &specs, TOPICS).await {
-            Err(error @ (kafka_runtime::Error::Kafka { .. } | kafka_runtime::Error::NotReady { .. })) => {
+            Err(error @ (Error::Kafka { .. } | Error::Unreachable { .. } | Error::NotReady { .. })) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "kafka is not ready; waiting for it"

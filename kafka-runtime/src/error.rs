@@ -27,6 +27,16 @@ pub enum Error {
         #[source]
         source: KafkaError,
     },
+    /// No broker answered in time.
+    #[error(
+        "kafka: no broker answers at {brokers}: {reason}; check the addresses, the network, and whether both sides use TLS"
+    )]
+    Unreachable {
+        /// The brokers that were asked first.
+        brokers: String,
+        /// What happened last, in words for an operator.
+        reason: String,
+    },
     /// Brokers answer, and refuse this client, or it refuses them: the credentials or a certificate are wrong.
     #[error("kafka: {reason}")]
     Refused {

@@ -80,7 +80,7 @@ impl TopicSpec {
 /// - [`Error::Refused`], at once: the credentials or a certificate are wrong.
 /// - [`Error::Topic`]: a topic is missing and says no partitions, or has fewer replicas or a weaker `min.insync.replicas` than was
 ///   asked for.
-/// - [`Error::Kafka`], [`Error::NotReady`]: the brokers did not answer in time, or too few replicas came back.
+/// - [`Error::Unreachable`], [`Error::Kafka`], [`Error::NotReady`]: the brokers did not answer in time, or too few replicas came back.
 pub async fn ensure(kafka: &KafkaConfig, specs: &[TopicSpec], deadline: Duration) -> Result<(), Error> {
     let until = Instant::now() + deadline;
     reach(kafka, until).await?;
