@@ -48,6 +48,7 @@ pub mod topics;
 mod error;
 mod health;
 mod metrics;
+mod panic;
 mod record;
 
 /// Whether this build can do TLS and SCRAM to Kafka's brokers: the cargo feature `ssl`.

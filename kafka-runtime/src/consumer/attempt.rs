@@ -34,10 +34,10 @@ impl<S: Clone> Handling<S> {
         let call = async { handler.ready().await?.call(request).await };
         match AssertUnwindSafe(call).catch_unwind().instrument(span).await {
             Ok(result) => result,
-            Err(_) => {
+            Err(panic) => {
                 // It may have left itself in any state.
                 self.current = self.fresh.clone();
-                Err(HandlerError::retry("the handler panicked"))
+                Err(HandlerError::panicked(&*panic))
             }
         }
     }

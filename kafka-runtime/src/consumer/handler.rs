@@ -1,7 +1,9 @@
 //! What handles records, and what it may answer.
 
 use crate::BoxError;
+use crate::panic::words;
 use crate::record::{Batch, Message, ProducerRecord};
+use std::any::Any;
 use std::fmt::Write as _;
 use tower::Service;
 
@@ -47,6 +49,11 @@ impl HandlerError {
     /// [`Outcome::rejected`] instead.
     pub fn reject(reason: impl Into<BoxError>) -> Self {
         Self(Kind::Reject(reason.into()))
+    }
+
+    /// Of a handler that panicked. It is worth another attempt.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        Self::retry(format!("the handler panicked: {}", words(panic)))
     }
 
     /// Whether it was made by [`retry`](Self::retry).

@@ -419,6 +419,28 @@ async fn nothing_is_committed_before_the_dead_letters_have_what_was_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_panic_said_is_in_the_letter() {
+    let (_, handled) = mpsc::channel(1);
+    let handler = tower::service_fn(|message: Message| async move {
+        if message.record.offset > 0 {
+            panic!("no room for {}", message.record.offset)
+        }
+        Ok::<_, HandlerError>(())
+    });
+    let retry = RetryPolicy { attempts: std::num::NonZeroU32::new(2), ..RetryPolicy::default() };
+    let config = ConsumerConfig { retry, ..eager() };
+    let script = start(handled, |source| Consumer::records(source, handler).config(config)).await;
+    script.graveyard.limit.store(1_000, SeqCst);
+    script.feed(7);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let letters = std::mem::take(&mut *script.graveyard.letters.lock().unwrap());
+    let reason =
+        letters[0].headers.iter().find(|(name, _)| name == header::REASON).map(|(_, value)| &value[..]);
+    assert_eq!(reason, Some(&b"the handler panicked: no room for 7"[..]));
+    script.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_record_is_too_large_to_be_buried() {
     let graveyard = Arc::new(Graveyard::default());
     graveyard.limit.store(10_000, SeqCst);

@@ -39,13 +39,12 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let panicked = || HandlerError::retry("the handler panicked");
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(call) => {
                 let call = AssertUnwindSafe(call).catch_unwind();
-                call.map(move |result| result.unwrap_or_else(|_| Err(panicked()))).boxed()
+                call.map(|result| result.unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))).boxed()
             }
-            Err(_) => ready(Err(panicked())).boxed(),
+            Err(panic) => ready(Err(HandlerError::panicked(&*panic))).boxed(),
         }
     }
 }

@@ -33,9 +33,9 @@ async fn a_panic_becomes_an_error_wherever_it_happens() {
     let one = ServiceBuilder::new().layer(CatchPanicLayer).service_fn(in_the_future);
     let one: Result<Outcome, HandlerError> = one.oneshot(batch()).await;
     let two = ServiceBuilder::new().layer(CatchPanicLayer).service_fn(in_the_call).oneshot(batch()).await;
-    for error in [one.unwrap_err(), two.unwrap_err()] {
+    for (error, place) in [(one.unwrap_err(), "future"), (two.unwrap_err(), "call")] {
         assert!(error.is_retryable());
-        assert_eq!(error.to_string(), "the handler panicked");
+        assert_eq!(error.to_string(), format!("the handler panicked: in the {place}"));
     }
 }
 
