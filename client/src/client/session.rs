@@ -91,6 +91,8 @@ impl Session<'_> {
             self.ask().await?;
             let wakes = [self.worker.outbox.wakes_at(), self.sync_paused].into_iter().flatten().min();
             let worker = &mut *self.worker;
+            // With room it waits for something else, and would find the room again and again.
+            let waits_for_room = worker.sync.waits_for_room() && worker.events.room() < sync::PAGE;
             tokio::select! {
                 turn = self.connection.turn() => {
                     if let Some(bytes) = turn? {
@@ -108,7 +110,7 @@ impl Session<'_> {
                 Some(query) = worker.queries.recv(), if worker.waiting.is_empty() && self.queries < MAX_QUERIES => {
                     worker.waiting.push_back(query);
                 }
-                () = worker.events.wait_for_room(), if worker.sync.waits_for_room() => {}
+                () = worker.events.wait_for_room(), if waits_for_room => {}
                 () = sleep_until(wakes.unwrap_or_else(Instant::now).into()), if wakes.is_some() => {
                     let now = Instant::now();
                     worker.outbox.wake(now);

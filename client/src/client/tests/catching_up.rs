@@ -140,3 +140,35 @@ async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
     assert_eq!(asked, [98, 198], "a page found no room for all of it");
     assert_eq!(client.state().positions["c"], many);
 }
+
+#[tokio::test]
+async fn p6_a_page_that_is_to_be_asked_for_later_costs_nothing_meanwhile() {
+    let (_fake, mut peer, _client, mut events) = connect(has(0, &[("c", 0)])).await;
+    let deliver = Deliver { receiver_seq: at(2), raised: 2, entries: vec![entry(2)] };
+    peer.send(0, Frame::Deliver(deliver)).await;
+    let mut is_refused = false;
+    while !is_refused {
+        match peer.ask(2).await {
+            (id, client_frame::Frame::Heads(_)) => {
+                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(2)], more: false })).await;
+            }
+            (id, _) => {
+                let pause =
+                    Fault { retry_after: Some(Duration::from_secs(1)), ..Fault::unavailable("later") };
+                peer.send(id, Frame::Error(pause.into())).await;
+                is_refused = true;
+            }
+        }
+    }
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let (began, busy) = (std::time::Instant::now(), metrics.worker_total_busy_duration(0));
+    match peer.ask(2).await {
+        (id, client_frame::Frame::History(request)) => {
+            peer.send(id, Frame::History(page(&request, 2))).await;
+        }
+        other => panic!("not history: {other:?}"),
+    }
+    let (busy, all) = (metrics.worker_total_busy_duration(0) - busy, began.elapsed());
+    assert!(busy < all / 2, "busy for {busy:?} of {all:?}");
+    assert_eq!(entries(&mut events, 2).await, [1, 2]);
+}
