@@ -35,7 +35,7 @@ pub enum Start {
     /// With the first entry of every conversation that the user can see.
     #[default]
     Beginning,
-    /// With what comes after its first connection.
+    /// With what comes after the first [`crate::Event::CaughtUp`]; what comes shortly before that may be left out.
     Now,
 }
 
