@@ -10,6 +10,7 @@ mod access;
 mod claims;
 mod devices;
 mod pushed;
+mod stays;
 mod stored;
 
 const GROUP: u32 = 0;

@@ -47,6 +47,25 @@ fn p8_a_message_from_a_removed_member_is_unauthorised() {
 }
 
 #[test]
+fn p8_a_message_that_is_taken_when_the_member_is_being_added_again_is_theirs() {
+    // Carol was removed by 4, answered at 25, and is added again by 5. Her 6 was begun before that was asked for.
+    let again = |taken: u32| {
+        broken(|ledger, store| {
+            let entries = entries(store);
+            entries.pop();
+            entries.push(entry(5, 50, "alice", Content::Added(vec!["carol".into()])));
+            entries.push(message(6, 5, "carol"));
+            store.conversations.get_mut("g:1").unwrap().head = 6;
+            let change = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            ledger.changes.push(Change { conversation_seq: 5, ..change });
+            ledger.sends[3] = send(CAROLS, GROUP, 5, 30, acked(5, taken));
+        })
+    };
+    assert_eq!(again(36).count(Kind::Unauthorised), 0);
+    assert_eq!(again(34).count(Kind::Unauthorised), 1, "nobody had asked for it yet");
+}
+
+#[test]
 fn p8_a_refused_message_of_a_removed_member_that_is_stored_is_unauthorised() {
     // Carol's 5 is stored, whatever she was told: an SDK does not tell whether it had tried before.
     let stored = |began, outcome: Outcome| {

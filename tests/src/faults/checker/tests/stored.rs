@@ -68,6 +68,11 @@ fn p1_another_change_than_was_answered_is_untrue() {
 }
 
 #[test]
+fn p1_a_change_in_another_place_than_was_answered_is_untrue() {
+    expect([(Kind::Untrue, 1)], |ledger, _| ledger.changes[0].conversation_seq = 3);
+}
+
+#[test]
 fn p4_a_history_that_differs_from_the_store_is_untrue() {
     expect([(Kind::Untrue, 1)], |ledger, _| {
         ledger.histories[0].entries.remove(2);
