@@ -5,7 +5,8 @@
 //! believes to have can be held against it. That is exact: no time is compared.
 //!
 //! A number that was never raised for somebody can't be found so, because nothing counts then what they lack. But all
-//! who receive an entry are counted before anybody is delivered it. So when somebody asks after that, and hears that there
+//! who receive an entry are counted before anybody is delivered it, newcomers too, because a change of a group has its place
+//! in the log. So when somebody asks after that, and hears that there
 //! is no news, they have it.
 
 use super::{
@@ -107,8 +108,11 @@ type Delivered = HashMap<Conversation, Vec<(Millis, u64)>>;
 
 fn delivered(case: &Case<'_>) -> Delivered {
     let mut all = Delivered::new();
-    for (conversation, conversation_seq, at, _) in pushes(case) {
-        all.entry(conversation).or_default().push((at, conversation_seq));
+    let lives = case.ledger.devices.iter().flat_map(|device| &device.lives);
+    for seen in lives.flat_map(|life| &life.seen) {
+        if let Seen::Counted { conversation, conversation_seq, at, .. } = *seen {
+            all.entry(conversation).or_default().push((at, u64::from(conversation_seq)));
+        }
     }
     for delivered in all.values_mut() {
         delivered.sort_unstable();
@@ -122,52 +126,27 @@ fn delivered(case: &Case<'_>) -> Delivered {
     all
 }
 
-/// Conversations that a user is in at the end, and since when that is known to whoever counts.
-///
-/// A message that was logged before the change by which somebody joined may be stored after it, and be counted by the
-/// members of before. The newcomer's number rises when the change itself comes in the log, which may be long after if
-/// the consumer dies between. From the first entry on that is delivered to them they are counted like everybody.
-fn members(case: &Case<'_>) -> HashMap<User, Vec<(Conversation, Stay, Millis)>> {
-    let mut known: HashMap<(Conversation, User), Millis> = HashMap::new();
-    for (conversation, conversation_seq, at, user) in pushes(case) {
-        if case.open_stay(conversation, user).is_some_and(|stay| stay.joined <= conversation_seq) {
-            let first = known.entry((conversation, user)).or_insert(at);
-            *first = at.min(*first);
-        }
-    }
+/// Conversations that a user is in at the end.
+fn members(case: &Case<'_>) -> HashMap<User, Vec<(Conversation, Stay)>> {
     let mut members: HashMap<User, Vec<_>> = HashMap::new();
     for user in 0..case.ledger.users.len() as User {
-        for conversation in 0..case.ledger.conversations.len() as Conversation {
-            let Some(stay) = case.open_stay(conversation, user) else { continue };
-            let since = if stay.joined == 1 { Some(0) } else { known.get(&(conversation, user)).copied() };
-            members.entry(user).or_default().extend(since.map(|since| (conversation, stay, since)));
-        }
+        let conversations = 0..case.ledger.conversations.len() as Conversation;
+        let stays = conversations.filter_map(|number| Some((number, case.open_stay(number, user)?)));
+        members.insert(user, stays.collect());
     }
     members
-}
-
-/// All that was delivered: conversation, `conversation_seq`, when, to whom.
-fn pushes(case: &Case<'_>) -> impl Iterator<Item = (Conversation, u64, Millis, User)> {
-    case.ledger.devices.iter().flat_map(|device| {
-        device.lives.iter().flat_map(|life| &life.seen).filter_map(|seen| match *seen {
-            Seen::Counted { conversation, conversation_seq, at, .. } => {
-                Some((conversation, u64::from(conversation_seq), at, device.user))
-            }
-            _ => None,
-        })
-    })
 }
 
 fn no_news(
     case: &Case<'_>,
     device: DeviceId,
     asked: Millis,
-    stays: &[(Conversation, Stay, Millis)],
+    stays: &[(Conversation, Stay)],
     delivered: &Delivered,
     positions: &HashMap<Conversation, u64>,
     verdict: &mut Verdict,
 ) {
-    for &(conversation, stay, _) in stays.iter().filter(|(.., since)| *since < asked) {
+    for &(conversation, stay) in stays {
         let Some(delivered) = delivered.get(&conversation) else { continue };
         let before = delivered.partition_point(|(at, _)| *at < asked);
         let needed = before.checked_sub(1).map_or(0, |last| delivered[last].1);

@@ -31,19 +31,26 @@ fn p5_who_hears_of_no_news_has_what_was_delivered_to_others_before() {
 
 #[test]
 fn p5_a_newcomer_is_counted_from_their_first_entry_on() {
-    // Carol is added by 4. A message that was logged before that is 5, and may have been counted without her.
-    let newcomer = |ledger: &mut Ledger, store: &mut StoreView| {
-        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
-        members.retain(|member| member != "carol");
-        entries(store)[3].content = Content::Added(vec!["carol".into()]);
-        ledger.changes[0].joined = true;
-        ledger.sends.pop();
-        seen(ledger, PHONE).insert(0, counted(GROUP, 5, 5));
-        *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), up_to_date(60), shown(GROUP, 5, 5)];
+    // Carol is added by 4, and 5 had been delivered to others.
+    let newcomer = |asked: u32| {
+        move |ledger: &mut Ledger, store: &mut StoreView| {
+            let Content::Created { members, .. } = &mut entries(store)[0].content else {
+                panic!("it begins")
+            };
+            members.retain(|member| member != "carol");
+            entries(store)[3].content = Content::Added(vec!["carol".into()]);
+            ledger.changes[0].joined = true;
+            ledger.sends.pop();
+            seen(ledger, PHONE).insert(0, counted(GROUP, 5, 5));
+            *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), up_to_date(asked), shown(GROUP, 5, 5)];
+        }
     };
-    expect([], newcomer);
-    expect([(Kind::Lied, 1)], |ledger, store| {
-        newcomer(ledger, store);
-        seen(ledger, CAROLS).insert(0, counted(GROUP, 4, 1));
+    expect([(Kind::Lied, 1)], newcomer(60));
+    expect([], newcomer(50));
+    // Before she was added it was nothing to her.
+    expect([], |ledger, store| {
+        newcomer(50)(ledger, store);
+        seen(ledger, PHONE)[0] = counted(GROUP, 3, 5);
+        seen(ledger, CAROLS).insert(0, up_to_date(60));
     });
 }
