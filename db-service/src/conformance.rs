@@ -73,6 +73,7 @@ over_both_stores! {
         apps_do_not_meet,
         a_device_has_one_session,
         p8_an_old_refresh_token_ends_the_session,
+        p8_who_knows_a_session_but_no_token_of_it_can_t_end_it,
         a_lost_answer_to_a_refresh_does_not_log_out,
         all_instances_sign_with_one_key,
         bad_accounts_and_sessions_are_refused;

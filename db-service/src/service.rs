@@ -144,6 +144,7 @@ impl Service {
             presented: request.refresh_hash.to_vec(),
             next: request.next_refresh_hash.to_vec(),
             now_ms: (self.now_ms)(),
+            issued: request.issued,
         };
         let rotated = self.store.rotate_session(request.session, rotation).await?;
         rotated.ok_or_else(|| {

@@ -14,6 +14,19 @@ pub(crate) struct Rotation {
     pub(crate) next: Vec<u8>,
     /// Time of the exchange, milliseconds since 1970.
     pub(crate) now_ms: i64,
+    /// Whether the token is known to have been issued for the session.
+    pub(crate) issued: bool,
+}
+
+/// What becomes of a session when a token is presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    /// These are its hashes from now on.
+    Done(Hashes),
+    /// An old token turned up: somebody has used a copy, nobody can say who, so the session has to end.
+    Ended,
+    /// The token was made up.
+    Refused,
 }
 
 /// The hashes of a session.
@@ -33,18 +46,20 @@ impl Hashes {
         Self { current, previous: Vec::new(), rotated_at_ms: 0 }
     }
 
-    /// The hashes after an exchange. `None`: the token is neither the current nor, shortly after an exchange, the
-    /// previous one. Somebody has used a copy, nobody can say who, so the session has to end.
-    pub(crate) fn rotate(self, rotation: Rotation) -> Option<Self> {
-        let Rotation { presented, next, now_ms } = rotation;
+    /// Takes the current token, or, shortly after an exchange, the previous one.
+    pub(crate) fn rotate(self, rotation: Rotation) -> Exchange {
+        let Rotation { presented, next, now_ms, issued } = rotation;
         // Both comparisons are always made, so that time tells nothing.
         let is_current = bool::from(self.current.ct_eq(&presented));
         let is_previous = bool::from(self.previous.ct_eq(&presented));
         if is_current {
-            return Some(Self { current: next, previous: presented, rotated_at_ms: now_ms });
+            return Exchange::Done(Self { current: next, previous: presented, rotated_at_ms: now_ms });
         }
-        // The time stays that of the first exchange: repeating it must not prolong the grace.
-        (is_previous && now_ms - self.rotated_at_ms <= GRACE_MS).then_some(Self { current: next, ..self })
+        if is_previous && now_ms - self.rotated_at_ms <= GRACE_MS {
+            // The time stays that of the first exchange: repeating it must not prolong the grace.
+            return Exchange::Done(Self { current: next, ..self });
+        }
+        if is_previous || issued { Exchange::Ended } else { Exchange::Refused }
     }
 }
 
@@ -53,22 +68,34 @@ mod tests {
     use super::*;
 
     fn rotation(presented: &[u8], next: &[u8], now_ms: i64) -> Rotation {
-        Rotation { presented: presented.into(), next: next.into(), now_ms }
+        Rotation { presented: presented.into(), next: next.into(), now_ms, issued: true }
     }
 
     #[test]
     fn a_lost_answer_does_not_log_out_and_an_old_token_does() {
-        let hashes = Hashes::first(b"1".into()).rotate(rotation(b"1", b"2", 1_000)).unwrap();
-        let again = hashes.clone().rotate(rotation(b"1", b"3", 1_000 + GRACE_MS)).unwrap();
+        let done = |exchange| match exchange {
+            Exchange::Done(hashes) => hashes,
+            other => panic!("not exchanged: {other:?}"),
+        };
+        let hashes = done(Hashes::first(b"1".into()).rotate(rotation(b"1", b"2", 1_000)));
+        let again = done(hashes.clone().rotate(rotation(b"1", b"3", 1_000 + GRACE_MS)));
         assert_eq!(again, Hashes { current: b"3".into(), previous: b"1".into(), rotated_at_ms: 1_000 });
-        assert_eq!(hashes.clone().rotate(rotation(b"1", b"3", 1_001 + GRACE_MS)), None);
-        assert_eq!(again.rotate(rotation(b"2", b"4", 1_001)), None);
-        assert_eq!(hashes.rotate(rotation(b"", b"4", 1_001)), None);
+        let late = rotation(b"1", b"3", 1_001 + GRACE_MS);
+        assert_eq!(hashes.clone().rotate(Rotation { issued: false, ..late.clone() }), Exchange::Ended);
+        assert_eq!(hashes.clone().rotate(late), Exchange::Ended);
+        assert_eq!(again.rotate(rotation(b"2", b"4", 1_001)), Exchange::Ended);
+        assert_eq!(hashes.rotate(rotation(b"", b"4", 1_001)), Exchange::Ended);
+    }
+
+    #[test]
+    fn p8_a_token_that_was_made_up_ends_nothing() {
+        let made_up = Rotation { issued: false, ..rotation(b"x", b"4", 1_001) };
+        assert_eq!(Hashes::first(b"1".into()).rotate(made_up), Exchange::Refused);
     }
 
     #[test]
     fn a_new_session_takes_no_empty_token() {
         // The service refuses hashes that are not 32 bytes; the empty `previous` must not be the only guard.
-        assert_eq!(Hashes::first(b"1".into()).rotate(rotation(b"0", b"2", 1)), None);
+        assert_eq!(Hashes::first(b"1".into()).rotate(rotation(b"0", b"2", 1)), Exchange::Ended);
     }
 }

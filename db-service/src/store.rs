@@ -123,7 +123,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Opens a session in place of those that the device had, whose ids it returns. Repeating it changes nothing.
     /// `ALREADY_EXISTS` if the id belongs to another session.
     async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>>;
-    /// Exchanges refresh tokens. `None`: no such session, or it is revoked now because the token was an old one.
+    /// Exchanges refresh tokens, or ends the session because the token is an old one. `None`: no such session, or no token of it.
     async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>>;
     /// A session that is not revoked.
     async fn session(&self, id: String) -> Result<Option<Session>>;

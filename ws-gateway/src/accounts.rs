@@ -15,7 +15,7 @@ use abi::{
     },
 };
 use axum::{extract::State, http::StatusCode};
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -49,18 +49,9 @@ pub struct Tokens {
     refresh_token: String,
 }
 
-/// A refresh token, `SESSION.SECRET`. Only its SHA-256 is stored.
-struct RefreshToken(String);
-
-impl RefreshToken {
-    fn new(session: &str) -> Self {
-        let secret: [u8; 32] = rand::random();
-        Self(format!("{session}.{}", BASE64_URL_SAFE_NO_PAD.encode(secret)))
-    }
-
-    fn hash(&self) -> Vec<u8> {
-        Sha256::digest(&self.0).to_vec()
-    }
+/// Only the SHA-256 of a refresh token is stored.
+fn hash(refresh_token: &str) -> Bytes {
+    Sha256::digest(refresh_token).to_vec().into()
 }
 
 /// `POST /v1/accounts`
@@ -114,25 +105,35 @@ pub async fn refresh(
     let (session, _) = refresh_token.split_once('.').ok_or_else(|| {
         Fault::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
     })?;
-    let next = RefreshToken::new(session);
+    let next = backend.tokens.issue_refresh(session)?;
     let request = RotateSessionRequest {
         session: session.into(),
-        refresh_hash: RefreshToken(refresh_token.clone()).hash().into(),
-        next_refresh_hash: next.hash().into(),
+        refresh_hash: hash(&refresh_token),
+        next_refresh_hash: hash(&next),
+        issued: backend.tokens.has_issued(&refresh_token),
     };
-    let rotated = backend.db().rotate_session(request).await.map_err(Fault::from);
-    let session = rotated.map_err(|fault| match fault.code {
-        ErrorCode::InvalidRequest | ErrorCode::NotFound => no_refresh_token(),
-        _ => fault,
-    })?;
-    let session = session.into_inner();
-    if session.app != backend.app {
-        return Err(
-            Fault::new(ErrorCode::Unauthenticated, "the refresh token is for another application").into()
-        );
-    }
-    let identity = Identity { user: session.user, device: session.device, session: session.session };
-    Ok(axum::Json(tokens(&backend, identity, next)?))
+    let its_backend = backend.clone();
+    let refreshed = async move {
+        let rotated = its_backend.db().rotate_session(request).await.map_err(Fault::from);
+        let session = rotated.map_err(|fault| match fault.code {
+            ErrorCode::InvalidRequest | ErrorCode::NotFound => no_refresh_token(),
+            _ => fault,
+        })?;
+        let session = session.into_inner();
+        if session.app != its_backend.app {
+            return Err(Fault::new(
+                ErrorCode::Unauthenticated,
+                "the refresh token is for another application",
+            ));
+        }
+        if session.ended {
+            its_backend.disconnect(&session.user, &session.session).await;
+            return Err(no_refresh_token());
+        }
+        let identity = Identity { user: session.user, device: session.device, session: session.session };
+        tokens(&its_backend, identity, next)
+    };
+    Ok(axum::Json(backend.finish(refreshed).await?))
 }
 
 /// `DELETE /v1/sessions/current`
@@ -156,7 +157,7 @@ fn no_refresh_token() -> Fault {
 
 async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> Result<Tokens, Fault> {
     let identity = Identity { user, device, session: Uuid::new_v4().simple().to_string() };
-    let refresh_token = RefreshToken::new(&identity.session);
+    let refresh_token = backend.tokens.issue_refresh(&identity.session)?;
     let request = CreateSessionRequest {
         session: Some(Session {
             session: identity.session.clone(),
@@ -165,7 +166,7 @@ async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> R
             device: identity.device.clone(),
             ..Session::default()
         }),
-        refresh_hash: refresh_token.hash().into(),
+        refresh_hash: hash(&refresh_token),
     };
     let its_backend = backend.clone();
     let opened = async move {
@@ -178,7 +179,7 @@ async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> R
     backend.finish(opened).await
 }
 
-fn tokens(backend: &Backend, identity: Identity, refresh_token: RefreshToken) -> Result<Tokens, Fault> {
+fn tokens(backend: &Backend, identity: Identity, refresh_token: String) -> Result<Tokens, Fault> {
     Ok(Tokens {
         app: backend.app.clone(),
         access_token: backend.tokens.issue(&identity)?,
@@ -186,6 +187,6 @@ fn tokens(backend: &Backend, identity: Identity, refresh_token: RefreshToken) ->
         user: identity.user,
         device: identity.device,
         session: identity.session,
-        refresh_token: refresh_token.0,
+        refresh_token,
     })
 }

@@ -1,8 +1,10 @@
-//! Access tokens: JWTs signed with HMAC-SHA-256, short-lived, bound to an application, a user, a device and its session.
+//! Access tokens: JWTs signed with HMAC-SHA-256, short-lived, bound to an application, a user, a device and its session. And
+//! refresh tokens, which are good because their hash is stored; a seal tells those that were issued at some time from made-up ones.
 
 use crate::hub::Identity;
 use abi::{Fault, config::Secret, error::ErrorCode, v1::SigningKey};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -96,6 +98,28 @@ impl Tokens {
             .map_err(|error| Fault::new(ErrorCode::Internal, format!("the token can't be signed: {error}")))
     }
 
+    /// A new refresh token of a session: `SESSION.SECRET.SEAL`.
+    ///
+    /// # Errors
+    /// `INTERNAL` if it can't be sealed.
+    pub fn issue_refresh(&self, session: &str) -> Result<String, Fault> {
+        let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let token = format!("{session}.{secret}");
+        let seal = crypto::sign(&sealed(&token), &self.signer.1, Algorithm::HS256).map_err(|error| {
+            Fault::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
+        })?;
+        Ok(format!("{token}.{seal}"))
+    }
+
+    /// Whether a refresh token was issued here, whatever has become of it. Unknown if the key has been taken out since.
+    pub fn has_issued(&self, refresh_token: &str) -> bool {
+        let Some((token, seal)) = refresh_token.rsplit_once('.') else { return false };
+        let message = sealed(token);
+        self.verifiers
+            .values()
+            .any(|key| crypto::verify(seal, &message, key, Algorithm::HS256).unwrap_or(false))
+    }
+
     /// Who a token speaks for.
     ///
     /// # Errors
@@ -123,6 +147,11 @@ impl Tokens {
         }
         Ok(Identity { user: claims.sub, device: claims.dev, session: claims.sid })
     }
+}
+
+/// What the seal of a refresh token is made over: nothing that could be an access token, which has the same keys.
+fn sealed(refresh_token: &str) -> Vec<u8> {
+    format!("refresh:{refresh_token}").into_bytes()
 }
 
 #[cfg(test)]
@@ -195,6 +224,22 @@ mod tests {
         let other = Tokens::new("other".into(), MINUTE, &keys).unwrap();
         let token = other.issue(&alice()).unwrap();
         assert_eq!(tokens(MINUTE, &keys).verify(&token).unwrap_err().code, ErrorCode::Unauthenticated);
+    }
+
+    #[test]
+    fn p8_a_refresh_token_is_known_as_issued_and_nothing_else_is() {
+        let tokens = tokens(MINUTE, &[key("k2"), key("k1")]);
+        let before = Tokens::new("default".into(), MINUTE, &[key("k1")]).unwrap();
+        let token = before.issue_refresh("s1").unwrap();
+        assert!(token.starts_with("s1.") && tokens.has_issued(&token));
+        let (unsealed, seal) = token.rsplit_once('.').unwrap();
+        let access = tokens.issue(&alice()).unwrap();
+        for made_up in
+            ["", "s1", "s1.x", unsealed, &format!("s2{}", &token[2..]), &format!("s1.x.{seal}"), &access]
+        {
+            assert!(!tokens.has_issued(made_up), "{made_up}");
+        }
+        assert_eq!(tokens.verify(&token).unwrap_err().code, ErrorCode::Unauthenticated);
     }
 
     #[test]

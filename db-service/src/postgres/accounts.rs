@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     generation::contract,
-    sessions::{Hashes, Rotation},
+    sessions::{Exchange, Hashes, Rotation},
 };
 use abi::{
     Fault,
@@ -66,7 +66,7 @@ pub(super) async fn create_session(
     Ok(revoked)
 }
 
-/// `None`: no such session, or it was revoked now.
+/// `None`: no such session, or no token of it.
 pub(super) async fn rotate_session(
     conn: &mut PgConnection,
     id: &str,
@@ -77,7 +77,7 @@ pub(super) async fn rotate_session(
     sqlx::query("SELECT id FROM sessions WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
     let Some((session, hashes)) = load(&mut tx, id).await? else { return Ok(None) };
     let rotated = match hashes.rotate(rotation.clone()) {
-        Some(Hashes { current, previous, rotated_at_ms }) => {
+        Exchange::Done(Hashes { current, previous, rotated_at_ms }) => {
             sqlx::query(
                 "UPDATE sessions SET refresh_hash = $2, previous_hash = $3, rotated_at_ms = $4 WHERE id = $1",
             )
@@ -89,10 +89,11 @@ pub(super) async fn rotate_session(
             .await?;
             Some(session)
         }
-        None => {
-            sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(&mut *tx).await?;
-            None
+        Exchange::Ended => {
+            revoke_session(&mut tx, id).await?;
+            Some(Session { ended: true, ..session })
         }
+        Exchange::Refused => None,
     };
     tx.commit().await?;
     Ok(rotated)
@@ -111,6 +112,7 @@ pub(super) async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<
         device: row.try_get(3)?,
         generation: contract(row.try_get(4)?),
         generation_before: contract(row.try_get(5)?),
+        ended: false,
     }))
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     generation::contract,
-    sessions::{Hashes, Rotation},
+    sessions::{Exchange, Hashes, Rotation},
 };
 use abi::{
     Fault,
@@ -54,12 +54,16 @@ pub(super) fn create_session(
     Ok(revoked)
 }
 
-/// `None`: no such session, or it was revoked now.
+/// `None`: no such session, or no token of it.
 pub(super) fn rotate_session(conn: &Connection, id: &str, rotation: Rotation) -> Result<Option<Session>> {
     let Some((session, hashes)) = load(conn, id)? else { return Ok(None) };
-    let Some(Hashes { current, previous, rotated_at_ms }) = hashes.rotate(rotation) else {
-        revoke_session(conn, id)?;
-        return Ok(None);
+    let Hashes { current, previous, rotated_at_ms } = match hashes.rotate(rotation) {
+        Exchange::Done(hashes) => hashes,
+        Exchange::Ended => {
+            revoke_session(conn, id)?;
+            return Ok(Some(Session { ended: true, ..session }));
+        }
+        Exchange::Refused => return Ok(None),
     };
     conn.prepare_cached(
         "UPDATE sessions SET refresh_hash = ?, previous_hash = ?, rotated_at_ms = ? WHERE id = ?",

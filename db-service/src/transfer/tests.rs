@@ -43,7 +43,7 @@ async fn fill(store: &dyn Store) {
     store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
     store.create_user("app".into(), "b".into(), "hash".into()).await.unwrap();
     store.create_session(session("s"), vec![1]).await.unwrap();
-    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5 };
+    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
     store.rotate_session("s".into(), rotation).await.unwrap();
     store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
     // More than a batch, and more than a cursor gives at once.

@@ -42,8 +42,14 @@ pub(crate) async fn p8_a_refresh_token_works_once_and_a_lost_answer_can_be_repea
     // The answer may have been lost on its way: the token before is good for another moment.
     let repeated = world.refresh(&alice).await?;
     let third = world.refresh(&repeated).await?;
+    let mut connected = world.connect(&third).await?;
+    // Who knows the session's id has no token of it.
+    let made_up = Session { refresh_token: format!("{}.made-up", third.session), ..third.clone() };
+    world.refresh(&made_up).await.expect_err("a refresh token that was never issued");
+    let third = world.refresh(&third).await?;
     // Older ones are not. Whoever shows one has stolen it or was stolen from: the session ends.
-    world.refresh(&alice).await.expect_err("a refresh token from two rotations ago");
+    world.refresh(&alice).await.expect_err("a refresh token from some rotations ago");
+    assert_eq!(connected.closed().await?.0, ErrorCode::Revoked);
     world.refresh(&third).await.expect_err("the session should have ended");
     let mut device = Device::open(world.gateway(), Wire::Proto).await?;
     assert_eq!(device.hello_refused(&third.access_token).await?.0, ErrorCode::Revoked);
