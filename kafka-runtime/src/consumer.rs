@@ -24,7 +24,7 @@ pub use dead_letter::{DeadLetters, header};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, TransformHandler};
 
 use crate::error::Error;
-use crate::observer::Observer;
+use crate::observer::{Guarded, Observer};
 use crate::source::Source;
 use commits::BeforeCommit;
 use std::sync::{Arc, Weak};
@@ -135,7 +135,7 @@ impl Consumer {
     /// Sets who hears of partitions and commits.
     #[must_use]
     pub fn observe(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
+        self.observer = Arc::new(Guarded(observer));
         self
     }
 

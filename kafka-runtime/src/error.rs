@@ -52,8 +52,8 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
-    /// A task panicked: a mistake in this crate.
-    #[error("panicked")]
+    /// A task panicked: a mistake in this crate, or in what a handler does beside its calls, such as being cloned.
+    #[error("a task panicked: the log says which, and why")]
     Panicked,
     /// The topic is not as it was asked for, and that cannot be mended here.
     #[error("topic {topic}: {reason}")]

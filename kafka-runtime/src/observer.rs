@@ -2,14 +2,16 @@
 
 use crate::error::Error;
 use crate::health::Health;
+use crate::panic::words;
 use crate::producer::{OnDelivery, ProduceError, Producer};
 use crate::record::{Position, ProducerRecord, TopicPartition};
 use async_trait::async_trait;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Hears what becomes of partitions, offsets and records. Methods that are not implemented do nothing. They must be quick and
-/// must not block: partitions and other records wait for them.
+/// must not block: partitions and other records wait for them. Their panics are caught and go to the log.
 pub trait Observer: Send + Sync + 'static {
     /// These partitions are handled by `consumer` from now on.
     fn assigned(&self, consumer: &str, partitions: &[TopicPartition]) {
@@ -76,15 +78,48 @@ impl Observer for LogObserver {
     }
 }
 
+/// An observer whose panics are caught: it is somebody else's code, and nothing may depend on it.
+pub(crate) struct Guarded(pub(crate) Arc<dyn Observer>);
+
+impl Guarded {
+    fn tell(&self, what: impl FnOnce(&dyn Observer)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&*self.0))) {
+            tracing::error!(panic = words(&*panic), "an observer panicked");
+        }
+    }
+}
+
+impl Observer for Guarded {
+    fn assigned(&self, consumer: &str, partitions: &[TopicPartition]) {
+        self.tell(|observer| observer.assigned(consumer, partitions));
+    }
+
+    fn revoked(&self, consumer: &str, partitions: &[TopicPartition]) {
+        self.tell(|observer| observer.revoked(consumer, partitions));
+    }
+
+    fn lost(&self, consumer: &str, partitions: &[TopicPartition]) {
+        self.tell(|observer| observer.lost(consumer, partitions));
+    }
+
+    fn committed(&self, consumer: &str, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
+        self.tell(|observer| observer.committed(consumer, offsets, result));
+    }
+
+    fn delivered(&self, topic: &str, key: &[u8], result: &Result<Position, ProduceError>) {
+        self.tell(|observer| observer.delivered(topic, key, result));
+    }
+}
+
 /// The producer, whose delivery reports `observer` hears before the callback of each record does. A record that the producer
 /// refuses to take has no report.
 pub fn observed(producer: Arc<dyn Producer>, observer: Arc<dyn Observer>) -> Arc<dyn Producer> {
-    Arc::new(Observed { producer, observer })
+    Arc::new(Observed { producer, observer: Arc::new(Guarded(observer)) })
 }
 
 struct Observed {
     producer: Arc<dyn Producer>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<Guarded>,
 }
 
 #[async_trait]

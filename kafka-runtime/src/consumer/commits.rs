@@ -2,8 +2,11 @@
 
 use crate::BoxError;
 use crate::error::Error;
+use crate::panic::words;
 use crate::source::{Offsets, Source};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -52,8 +55,13 @@ impl Commits {
                 }
                 source.commit(offsets.clone()).await
             };
-            let result = tokio::time::timeout_at(deadline, work).await;
-            Committed { offsets, result: result.unwrap_or(Err(Error::TimedOut("commit"))) }
+            let result = match tokio::time::timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await
+            {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(Error::Hook(format!("it panicked: {}", words(&*panic)).into())),
+                Err(_) => Err(Error::TimedOut("commit")),
+            };
+            Committed { offsets, result }
         }));
     }
 

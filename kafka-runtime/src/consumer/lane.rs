@@ -18,6 +18,8 @@ pub(super) struct Shared {
     pub(super) dead_letters: Option<DeadLetters>,
     /// Told when something is done.
     pub(super) progress: Notify,
+    /// Cancelled when a worker panicked: what it had taken can only be read again from where the group has committed.
+    pub(super) failed: CancellationToken,
 }
 
 /// One partition, as long as this member owns it.

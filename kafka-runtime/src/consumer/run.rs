@@ -39,7 +39,13 @@ impl Run {
         Self {
             commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
             metrics: Group::new(&name),
-            shared: Arc::new(Shared { name, config, dead_letters, progress: Default::default() }),
+            shared: Arc::new(Shared {
+                name,
+                config,
+                dead_letters,
+                progress: Default::default(),
+                failed: CancellationToken::new(),
+            }),
             workers: HashMap::new(),
             observer,
             commits_done: commits,
@@ -57,6 +63,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
+                () = shared.failed.cancelled() => break Err(Error::Panicked),
                 event = source.next() => match event {
                     Ok(event) => self.on_event(event).await,
                     Err(error) => break Err(error),

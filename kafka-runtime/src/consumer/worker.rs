@@ -2,9 +2,12 @@
 
 use super::lane::{Lane, Shared};
 use crate::metrics::Consumed;
+use crate::panic::words;
 use crate::record::TopicPartition;
 use crate::source::Queue;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -45,8 +48,16 @@ impl Worker {
             finish: finish.clone(),
             shared: Arc::clone(shared),
         };
+        let (work, failed) = (Arc::clone(work), shared.failed.clone());
         let mut task = JoinSet::new();
-        task.spawn(work(lane).instrument(span));
+        let work = async move {
+            let ended = AssertUnwindSafe(async { work(lane).await }).catch_unwind().await;
+            if let Err(panic) = ended {
+                tracing::error!(panic = words(&*panic), "the worker of a partition panicked");
+                failed.cancel();
+            }
+        };
+        task.spawn(work.instrument(span));
         Self { committed: queue.done(), queue, finish, task }
     }
 
@@ -59,11 +70,7 @@ impl Worker {
 
     /// Waits for its end.
     pub(super) async fn ended(&mut self) {
-        while let Some(result) = self.task.join_next().await {
-            if let Err(error) = result {
-                tracing::error!(%error, "a partition's worker failed");
-            }
-        }
+        while self.task.join_next().await.is_some() {}
     }
 
     /// Ends it at its next await, and waits until it has, though not for ever: a handler may block its thread.

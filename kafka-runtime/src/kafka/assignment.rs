@@ -152,7 +152,9 @@ impl Assignment {
             }
         }
         self.health.ready();
-        self.tell(Ok(Event::Assigned(assigned)));
+        if !assigned.is_empty() {
+            self.tell(Ok(Event::Assigned(assigned)));
+        }
     }
 
     fn revoke(&self, list: &TopicPartitionList, lost: bool) {
