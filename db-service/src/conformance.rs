@@ -55,6 +55,7 @@ over_both_stores! {
         an_owner_who_leaves_hands_the_group_on,
         a_group_has_a_size_limit,
         p2_a_check_tells_where_a_change_is_stored,
+        p2_a_check_is_not_confused_by_the_change_itself,
         p2_a_change_is_made_once_however_often_it_comes,
         checking_says_what_saving_would,
         a_group_made_twice_at_once_is_one_group;

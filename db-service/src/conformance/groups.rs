@@ -187,6 +187,16 @@ pub(super) async fn p2_a_check_tells_where_a_change_is_stored(world: &World) {
     assert_eq!(world.store(message(GROUP, "alice", "1")).await.conversation_seq, 4);
 }
 
+pub(super) async fn p2_a_check_is_not_confused_by_the_change_itself(world: &World) {
+    group(world, HistoryVisibility::FromJoin).await;
+    for n in 0..40 {
+        world.store(by("alice", &format!("a{n}"), added(&["carol"]))).await;
+        let removal = by("alice", &format!("r{n}"), removed(&["carol"]));
+        let until_stored = async || while check(world, removal.clone()).await.expect("allowed").is_none() {};
+        tokio::join!(until_stored(), until_stored(), until_stored(), world.store(removal.clone()));
+    }
+}
+
 pub(super) async fn p2_a_change_is_made_once_however_often_it_comes(world: &World) {
     group(world, HistoryVisibility::FromJoin).await;
     let first = world.store(by("alice", "1", added(&["carol"]))).await;

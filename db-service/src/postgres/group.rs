@@ -8,7 +8,7 @@ use crate::{
     store::{Decision, Position, accepted, no_change, other_change, rejected},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use std::collections::HashSet;
 
 /// Where a conversation stands.
@@ -60,12 +60,20 @@ pub(super) async fn save(
     Ok(accepted(SaveOutcome::Stored, next, group))
 }
 
-/// Whether the change would be taken now, and where it is if it was.
+/// Whether the change would be taken now, and where it is if it was. All looks are at one state: if the change were stored
+/// between two of them, it could seem to be forbidden by its own effect.
 pub(super) async fn check(
     conn: &mut PgConnection,
     item: &Item,
     max_members: usize,
 ) -> Result<Option<SaveResult>> {
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let stored = stored(&mut tx, item, max_members).await;
+    tx.commit().await?;
+    stored
+}
+
+async fn stored(conn: &mut PgConnection, item: &Item, max_members: usize) -> Result<Option<SaveResult>> {
     let change = item.change.as_ref().ok_or(Error::Damaged("a message is no group change"))?;
     let head = head(conn, item).await?;
     let position = match decide(conn, item, change, head, max_members).await? {
