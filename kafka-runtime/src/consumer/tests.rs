@@ -2,6 +2,7 @@
 
 mod letters;
 mod panics;
+mod spans;
 
 use super::*;
 use crate::Health;
