@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
 /// are counted.
 ///
-/// Labels are `topic` and `consumer` (its name) where there is a choice of them, and `outcome`: of producing `ok` or the name of
+/// Labels are `topic`, `consumer` (its name) and `group` where there is a choice of them, and `outcome`: of producing `ok` or the name of
 /// a [`ProduceError`], of handling (by [`MetricsLayer`](crate::layers::MetricsLayer)) `ok`, `retry` or `reject`.
 pub fn describe_metrics() {
     let counters = [
@@ -168,6 +168,8 @@ pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
 }
 
 /// Records of a Kafka partition that the group has not committed as done.
-pub(crate) fn lag(topic: &str, partition: i32) -> Gauge {
-    gauge!("godwit_kafka_runtime_lag_records", "topic" => topic.to_owned(), "partition" => partition.to_string())
+pub(crate) fn lag(group: &str, topic: &str, partition: i32) -> Gauge {
+    let labels =
+        [("group", group.to_owned()), ("topic", topic.to_owned()), ("partition", partition.to_string())];
+    gauge!("godwit_kafka_runtime_lag_records", &labels)
 }

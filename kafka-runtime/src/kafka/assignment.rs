@@ -17,14 +17,17 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::statistics::{Partition, Statistics};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
+
+/// A member that leaves waits for a question that is open for so long.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A partition that this member owns. Only the thread that polls uses it; the atomics are there because the context of a
 /// client has to be `Sync`.
@@ -33,8 +36,12 @@ pub(super) struct Slot {
     pub(super) partition: i32,
     pub(super) queue: Arc<Queue>,
     paused: AtomicBool,
-    /// The offset after the last record that was taken: one that comes again is dropped.
+    /// The offset after the last record that was taken: one that comes again is dropped. 0 before the first one.
     next: AtomicI64,
+    /// The offset of the first record that was taken: where a group is that has not committed. -1 before.
+    first: AtomicI64,
+    /// The end of the partition when it was asked for, or -1.
+    end: AtomicI64,
     /// Given away: its queue is closed.
     gone: AtomicBool,
 }
@@ -47,8 +54,12 @@ impl Slot {
 
     /// Whether the record at `offset` is to be queued; if so, no other up to it is any more.
     pub(super) fn advance(&self, offset: i64) -> bool {
-        let new = offset >= self.next.load(Ordering::Relaxed);
+        let next = self.next.load(Ordering::Relaxed);
+        let new = offset >= next;
         if new {
+            if next == 0 {
+                self.first.store(offset, Ordering::Relaxed);
+            }
             self.next.store(offset + 1, Ordering::Relaxed);
         }
         new
@@ -57,6 +68,16 @@ impl Slot {
     /// Notes that it is to be paused; `false` if it was noted before.
     pub(super) fn pause(&self) -> bool {
         !self.paused.swap(true, Ordering::Relaxed)
+    }
+
+    /// How many records the group has not committed, as far as that is known. Statistics know the end from what was fetched
+    /// last, so not while a partition is paused.
+    fn lag(&self, partition: &Partition) -> Option<i64> {
+        let fetched = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+        let end = fetched.max(self.end.load(Ordering::Relaxed));
+        let places = [partition.committed_offset, self.first.load(Ordering::Relaxed), partition.next_offset];
+        let from = places.into_iter().find(|place| *place >= 0)?;
+        (end >= 0).then(|| (end - from).max(0))
     }
 
     fn close(&self) {
@@ -71,6 +92,7 @@ type Topics = HashMap<Arc<str>, HashMap<i32, Arc<Slot>>>;
 pub(super) struct Assignment {
     topics: Mutex<Topics>,
     events: Sender<Result<Event, Error>>,
+    group: String,
     limits: QueueLimits,
     revoke_timeout: Duration,
     initial_offset: InitialOffset,
@@ -89,6 +111,7 @@ impl Assignment {
         Self {
             topics: Mutex::default(),
             events,
+            group: config.group.clone(),
             limits: config.queue,
             revoke_timeout: config.revoke_timeout,
             initial_offset: config.initial_offset,
@@ -124,6 +147,32 @@ impl Assignment {
         self.lock().values().flat_map(HashMap::values).any(|slot| slot.paused.load(Ordering::Relaxed))
     }
 
+    /// Asks how long the paused partitions have become meanwhile: no fetch tells that. Blocks.
+    pub(super) fn ask_ends(&self, consumer: &BaseConsumer<Self>) {
+        let mut wanted = list([]);
+        for (topic, partitions) in self.lock().iter() {
+            for partition in partitions.values().filter(|slot| slot.paused.load(Ordering::Relaxed)) {
+                // A valid offset of a list that is made here.
+                drop(wanted.add_partition_offset(topic, partition.partition, Offset::End));
+            }
+        }
+        if wanted.count() == 0 {
+            return;
+        }
+        match consumer.offsets_for_times(wanted, ASK_TIMEOUT) {
+            Ok(ends) => {
+                for end in ends.elements() {
+                    if let (Offset::Offset(offset), Some(slot)) =
+                        (end.offset(), self.slot(end.topic(), end.partition()))
+                    {
+                        slot.end.store(offset, Ordering::Relaxed);
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot ask how long paused partitions are"),
+        }
+    }
+
     /// Tells the consumer, unless nobody listens any more.
     pub(super) fn tell(&self, event: Result<Event, Error>) {
         if !self.closing.load(Ordering::SeqCst) && self.events.blocking_send(event).is_err() {
@@ -144,6 +193,8 @@ impl Assignment {
                     queue: Arc::clone(&queue),
                     paused: AtomicBool::new(false),
                     next: AtomicI64::new(0),
+                    first: AtomicI64::new(-1),
+                    end: AtomicI64::new(-1),
                     gone: AtomicBool::new(false),
                 };
                 let slots = topics.entry(Arc::clone(&partition.topic)).or_default();
@@ -179,7 +230,7 @@ impl Assignment {
             if let Some(slot) = slot {
                 slot.close();
             }
-            metrics::lag(&partition.topic, partition.partition).set(0);
+            metrics::lag(&self.group, &partition.topic, partition.partition).set(0);
         }
     }
 
@@ -212,10 +263,9 @@ impl ClientContext for Assignment {
         let topics = self.lock();
         for (name, slots) in topics.iter() {
             let Some(topic) = statistics.topics.get(&**name) else { continue };
-            for number in slots.keys() {
-                let lag = topic.partitions.get(number).map_or(-1, |partition| partition.consumer_lag);
-                if lag >= 0 {
-                    metrics::lag(name, *number).set(lag as f64);
+            for (number, slot) in slots {
+                if let Some(lag) = topic.partitions.get(number).and_then(|partition| slot.lag(partition)) {
+                    metrics::lag(&self.group, name, *number).set(lag as f64);
                 }
             }
         }

@@ -13,16 +13,20 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a call waits for a record. Closing is noticed after it.
 const WAIT: Duration = Duration::from_millis(100);
+/// How often it is asked how long paused partitions are: as often as statistics come.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How often paused partitions are looked at; their workers still have half a queue then.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(super) fn run(consumer: Arc<BaseConsumer<Assignment>>, closing: &AtomicBool, with_headers: bool) {
     let assignment = Arc::clone(consumer.context());
-    let mut poller = Poller { consumer: &consumer, run: Run::new(with_headers), paused: None };
+    let mut poller =
+        Poller { consumer: &consumer, run: Run::new(with_headers), paused: None, asked: Instant::now() };
     while !closing.load(Ordering::SeqCst) {
         match consumer.poll(poller.wait()) {
             None => poller.hand_over(),
@@ -46,10 +50,12 @@ pub(super) fn run(consumer: Arc<BaseConsumer<Assignment>>, closing: &AtomicBool,
 }
 
 struct Poller<'a> {
-    consumer: &'a BaseConsumer<Assignment>,
+    consumer: &'a Arc<BaseConsumer<Assignment>>,
     run: Run,
     /// While partitions are paused: when they were looked at.
     paused: Option<Instant>,
+    /// When it was asked how long paused partitions are.
+    asked: Instant,
 }
 
 impl Poller<'_> {
@@ -86,6 +92,19 @@ impl Poller<'_> {
             tracing::error!(%error, "cannot resume");
         }
         self.paused = assignment.any_paused().then(Instant::now);
+        if self.paused.is_some() && self.asked.elapsed() >= ASK_EVERY {
+            self.asked = Instant::now();
+            self.ask_ends();
+        }
+    }
+
+    /// On a thread of its own: polling goes on meanwhile.
+    fn ask_ends(&self) {
+        let consumer = Arc::clone(self.consumer);
+        let ask = move || consumer.context().ask_ends(&consumer);
+        if let Err(error) = thread::Builder::new().name("kafka-ends".into()).spawn(ask) {
+            tracing::warn!(%error, "cannot start a thread that asks how long paused partitions are");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod handling;
 mod kafka;
 mod keyed;
 mod letters;
+mod metered;
 mod observing;
 mod producing;
 mod rebalancing;
@@ -73,6 +74,7 @@ conformance! {
     letters::what_is_closed_at_the_beginning_is_removed,
     letters::processes_see_what_others_have_done,
     letters::what_is_no_letter_is_shown_and_can_be_dropped,
+    metered::what_a_consumer_does_is_counted,
     observing::an_observer_hears_of_everything,
     observing::consumers_with_topics_of_their_own_run_side_by_side,
     producing::callbacks_are_called_exactly_once_in_order,
