@@ -2,18 +2,21 @@
 
 pub use utils::problem::{Path, Problem, Query};
 
-use crate::{backend::Backend, hub::Identity};
+use crate::{backend::Backend, hub::Identity, serve::REQUEST_TIMEOUT};
 use abi::{
     Fault,
     error::{ErrorCode, excerpt},
 };
 use axum::{
+    body::Body,
     extract::{FromRequest, FromRequestParts, Request},
     http::{header, request::Parts},
     response::Response,
 };
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::{net::IpAddr, sync::Arc};
+use tokio::time::timeout;
 use utils::problem::respond;
 
 /// There is nothing at this path.
@@ -33,14 +36,26 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, backend: &Arc<Backend>) -> Result<Self, Problem> {
-        let most = backend.max_frame;
-        let bytes = axum::body::to_bytes(request.into_body(), most).await.map_err(|_| {
-            Fault::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
-        })?;
+        let bytes = read(request.into_body(), backend.max_frame).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Fault::invalid(format!("the body is not what this path takes: {}", excerpt(error))).into()
         })
     }
+}
+
+/// A whole body of `most` bytes at most. It has to come in time: whoever sends a request and never its body would hold a
+/// connection for ever.
+pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Fault> {
+    let bytes = timeout(REQUEST_TIMEOUT, axum::body::to_bytes(body, most)).await.map_err(|_| {
+        let seconds = REQUEST_TIMEOUT.as_secs();
+        Fault::new(
+            ErrorCode::IdleTimeout,
+            format!("the body did not come within {seconds} s of the head; send the request again"),
+        )
+    })?;
+    bytes.map_err(|_| {
+        Fault::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
+    })
 }
 
 /// The user behind the access token of `Authorization: Bearer`.

@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use utils::tls::Served;
 
-/// A connection has so long to send the head of a request, the first and every further one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection has so long to send the head of a request, the first and every further one, and then so long for its body.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// When the process can take no more files, accepting rests for so long.
 const REST: Duration = Duration::from_millis(100);
 /// Requests in flight have so long to be answered once the server stops.
@@ -112,7 +112,7 @@ async fn serve_connection<S>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);

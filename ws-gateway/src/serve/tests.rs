@@ -1,7 +1,7 @@
 use super::*;
-use crate::problem::Address;
+use crate::problem::{self, Address, Problem};
 use abi::config::Gateway;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use utils::certificates::{Authority, Time};
 
@@ -15,6 +15,8 @@ async fn start_as(serving: Serving) -> (SocketAddr, CancellationToken, tokio::ta
     let slow = async || tokio::time::sleep(FINISH).await;
     let router = Router::new().route("/", get(async || "hello")).route("/slow", get(slow));
     let router = router.route("/address", get(async |Address(address): Address| address.to_string()));
+    let read = async |body| problem::read(body, 100).await.map(|_| "thanks").map_err(Problem::from);
+    let router = router.route("/body", post(async move |body: axum::body::Body| read(body).await));
     let mut server = tokio::task::JoinSet::new();
     server.spawn(serve(listener, router, serving, stop.clone()));
     (address, stop, server)
@@ -36,7 +38,19 @@ async fn p7_a_connection_that_says_nothing_is_closed() {
     let mut answer = Vec::new();
     // Closed with or without a word: what counts is that it does not stay.
     let _ = silent.read_to_end(&mut answer).await;
-    assert!(begun.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_request_whose_body_does_not_come_is_answered_and_closed() {
+    let (address, _stop, _server) = start(2).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    slow.write_all(b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nx").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("idle_timeout"), "{answer}");
+    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -86,7 +100,7 @@ async fn p7_a_connection_that_never_ends_its_handshake_is_closed_and_holds_up_no
     assert!(!ask(&mut next).await.contains("hello"), "nobody is served without TLS");
     let begun = tokio::time::Instant::now();
     let _ = silent.read_to_end(&mut Vec::new()).await;
-    assert!(begun.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
