@@ -187,10 +187,14 @@ section! {
         requests_per_second: u32 = 100,
         /// Other requests of one connection at once.
         request_burst: u32 = 400,
-        /// Registrations, log-ins and refreshes from one address per second.
+        /// Registrations, log-ins and refreshes from one address per second. Of IPv6 an address is all of its /64, here and below.
         auth_per_second: u32 = 100,
         /// Registrations, log-ins and refreshes from one address at once.
         auth_burst: u32 = 1_000,
+        /// Registrations of and log-ins to one account per second, from wherever they come.
+        account_auth_per_second: u32 = 1,
+        /// Registrations of and log-ins to one account at once.
+        account_auth_burst: u32 = 50,
         /// New connections from one address per second.
         connects_per_second: u32 = 5_000,
         /// New connections from one address at once.

@@ -47,6 +47,8 @@ impl Default for Gateway {
             &mut limits.send_burst,
             &mut limits.auth_per_second,
             &mut limits.auth_burst,
+            &mut limits.account_auth_per_second,
+            &mut limits.account_auth_burst,
             &mut limits.connects_per_second,
             &mut limits.connect_burst,
         ] {

@@ -67,6 +67,7 @@ pub async fn register(
     let Credentials { user, password, device } = credentials;
     ids::check_id("user", &user)?;
     ids::check_id("device", &device)?;
+    backend.limits.account(&user)?;
     let password_hash = backend.passwords.hash(password).await?;
     let account = User { app: backend.app.clone(), user: user.clone(), password_hash };
     backend.db().create_user(CreateUserRequest { user: Some(account) }).await?;
@@ -83,6 +84,7 @@ pub async fn log_in(
     let Credentials { user, password, device } = credentials;
     ids::check_id("user", &user)?;
     ids::check_id("device", &device)?;
+    backend.limits.account(&user)?;
     let request = GetUserRequest { app: backend.app.clone(), user: user.clone() };
     let hash = match backend.db().get_user(request).await.map_err(Fault::from) {
         Ok(account) => Some(account.into_inner().password_hash),

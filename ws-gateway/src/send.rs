@@ -26,11 +26,12 @@ const MAX_CONTENT_TYPE: usize = 127;
 pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), Fault> {
     metrics::sent();
     let user = &connection.identity.user;
+    // Before anything else: what is refused was work too.
+    backend.limits.send(user)?;
     ids::check_client_msg_id(&send.client_msg_id)?;
     let message = send.message.ok_or_else(|| Fault::invalid("message is missing"))?;
     check_message(&message, backend.max_body)?;
     let conversation = Conversation::parse(&send.conversation)?;
-    backend.limits.send(user)?;
     backend.may_send(user, conversation).await?;
     let conversation = conversation.to_string();
     let entry =

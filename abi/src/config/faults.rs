@@ -77,6 +77,8 @@ impl Config {
             ("request_burst", limits.request_burst),
             ("auth_per_second", limits.auth_per_second),
             ("auth_burst", limits.auth_burst),
+            ("account_auth_per_second", limits.account_auth_per_second),
+            ("account_auth_burst", limits.account_auth_burst),
             ("connects_per_second", limits.connects_per_second),
             ("connect_burst", limits.connect_burst),
             ("connections_per_user", limits.connections_per_user),

@@ -278,3 +278,18 @@ async fn p8_a_log_out_closes_the_connection_also_when_nobody_waits_for_its_answe
     let closed = timeout(Duration::from_secs(10), hear(&mut device)).await.expect("the device is told");
     assert!(closed.contains("REVOKED"), "{closed}");
 }
+
+#[tokio::test]
+async fn p7_a_send_that_is_refused_counts_too() {
+    let mut config = Config::default();
+    (config.limits.sends_per_second, config.limits.send_burst) = (1, 1);
+    let gateway = Gateway::start_with(config, HistoryPage::default()).await;
+    gateway.answers.add_permits(100);
+    let mut device = gateway.connect().await;
+    assert!(hear(&mut device).await.contains("welcome"));
+    for code in ["INVALID_REQUEST", "RATE_LIMITED"] {
+        say(&mut device, r#"{"id":2,"send":{"conversation":"nonsense","clientMsgId":"m"}}"#).await;
+        let answer = hear(&mut device).await;
+        assert!(answer.contains(code), "{answer}");
+    }
+}
