@@ -169,13 +169,25 @@ impl Chat {
             }
             Some(Event::Disconnected { error, retry_in }) => messages::reconnecting(&error, retry_in),
             Some(Event::Restored { kept }) => {
-                messages::restored(kept.keys().filter(|kept| **kept == self.conversation));
+                if let Some((conversation, kept)) = kept.get_key_value(&self.conversation) {
+                    messages::restored([conversation].into_iter());
+                    self.go_back(*kept);
+                }
             }
             Some(Event::Ended(error)) => return Err(error.into()),
             Some(_) => {}
             None => self.input_ended = true,
         }
         Ok(())
+    }
+
+    /// The numbers above are given again, and stand for other entries.
+    fn go_back(&mut self, kept: u64) {
+        for number in
+            [&mut self.shown, &mut self.marked, &mut self.own].into_iter().chain(self.read_by.values_mut())
+        {
+            *number = kept.min(*number);
+        }
     }
 
     /// Whether somebody who has read up to an entry has read something of this user's that was not shown as read by them.
@@ -223,5 +235,46 @@ impl Chat {
             let (client, conversation, shown) = (self.client.clone(), self.conversation.clone(), self.shown);
             self.marking = Some(Box::pin(async move { client.mark_read(&conversation, shown).await }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, Server, cli::Args, tokens::FixedToken};
+    use clap::Parser as _;
+
+    #[tokio::test]
+    async fn what_comes_with_a_number_that_was_given_again_is_shown() {
+        let args = Args::parse_from(["godwit-cli", "--url", "http://127.0.0.1:1", "chat", "bob"]);
+        let server = Server::parse("http://127.0.0.1:1").unwrap();
+        let token = FixedToken("token".into());
+        let (client, _) = Client::start(server, token, Options::default(), State::default());
+        let mut chat = Chat {
+            context: Context::new(&args).unwrap(),
+            client,
+            user: "alice".into(),
+            device: "cli".into(),
+            conversation: "d:alice:bob".into(),
+            terminal: false,
+            shown: 9,
+            marked: 9,
+            marking: None,
+            own: 8,
+            read_by: HashMap::from([("bob".to_owned(), 8)]),
+            unacked: FuturesOrdered::new(),
+            input_ended: false,
+        };
+        let kept = [(chat.conversation.clone(), 5)].into();
+        chat.event(Some(Event::Restored { kept })).await.unwrap();
+        let entry = Entry {
+            conversation: chat.conversation.clone(),
+            conversation_seq: 6,
+            sender: "alice".into(),
+            ..Entry::default()
+        };
+        chat.event(Some(Event::Entry(entry.into()))).await.unwrap();
+        assert_eq!((chat.shown, chat.marked), (6, 6));
+        assert!(chat.is_news("bob", 6), "it is another entry that bob has read now");
     }
 }
