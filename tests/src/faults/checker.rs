@@ -164,6 +164,7 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     stored::sends(&case, &mut verdict);
     stored::order(&case, &mut verdict);
     stored::order_of_users(&case, &mut verdict);
+    stored::order_of_changes(&case, &mut verdict);
     stored::changes(&case, &mut verdict);
     stored::histories(&case, &mut verdict);
     devices::receipts(&case, &mut verdict);

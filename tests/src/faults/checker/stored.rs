@@ -172,6 +172,25 @@ pub(super) fn order_of_users(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
+/// P3: a change of a group comes after what was acknowledged there before it was asked for.
+pub(super) fn order_of_changes(case: &Case<'_>, verdict: &mut Verdict) {
+    let mut by_group: HashMap<_, Vec<&Change>> = HashMap::new();
+    for change in &case.ledger.changes {
+        by_group.entry(change.conversation).or_default().push(change);
+    }
+    for (seq, at, send) in acked(case) {
+        let changes = by_group.get(&send.conversation).map_or(&[][..], Vec::as_slice);
+        let mut overtaking =
+            changes.iter().filter(|change| at < change.began && seq > change.conversation_seq.into());
+        if let Some(change) = overtaking.next() {
+            verdict.find(Kind::OutOfOrder, || {
+                let (send, user) = (case.send(send), case.user(change.user));
+                format!("{send}, acknowledged at {at} ms, is stored as {seq}, after {change:?} of {user}")
+            });
+        }
+    }
+}
+
 /// The acknowledged sends that are stored, in the order in which they were begun: number, time of the acknowledgement.
 fn acked<'a>(case: &'a Case<'_>) -> impl Iterator<Item = (u64, Millis, &'a Send)> {
     case.ledger.sends.iter().filter_map(|send| match send.outcome {

@@ -120,6 +120,15 @@ fn p3_stored_in_another_order_than_sent_is_out_of_order() {
 }
 
 #[test]
+fn p3_a_change_that_overtakes_a_message_is_out_of_order() {
+    // Bob's message is acknowledged at 31 and stored behind it.
+    expect([(Kind::OutOfOrder, 1)], |ledger, _| {
+        ledger.changes[0] = Change { began: 32, at: 33, ..removal() }
+    });
+    expect([], |ledger, _| ledger.changes[0] = Change { began: 31, at: 33, ..removal() });
+}
+
+#[test]
 fn p3_sent_after_the_acknowledgement_and_stored_before_is_out_of_order() {
     // 3 was sent from the tablet, and acknowledged before 2 was begun.
     expect([(Kind::OutOfOrder, 1)], |ledger, _| {
