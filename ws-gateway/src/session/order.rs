@@ -4,9 +4,9 @@
 //! connection ends before the answer is read, it never will. So such a refusal holds the conversation: what comes for it is refused as
 //! well, until the refused message itself comes again, or the device has had the answer for a while.
 
-use abi::{Fault, v1::Send};
+use abi::{Fault, ids::Conversation, v1::Send};
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hash, Hasher as _},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -46,10 +46,15 @@ pub(super) struct Order {
     held: Vec<Held>,
 }
 
-fn hash(text: &str) -> u64 {
+fn hash(what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
+}
+
+/// The users of a direct conversation may be written in either order. One that can't be read is refused for good, so it holds nothing.
+fn hash_conversation(id: &str) -> u64 {
+    Conversation::parse(id).map_or_else(|_| hash(id), hash)
 }
 
 impl Order {
@@ -63,7 +68,7 @@ impl Order {
     /// # Errors
     /// Why an earlier one of its conversation was refused, of which the device may not know yet, and how long to wait.
     pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), Fault> {
-        let (conversation, message) = (hash(&send.conversation), hash(&send.client_msg_id));
+        let (conversation, message) = (hash_conversation(&send.conversation), hash(&send.client_msg_id));
         if !self.held.is_empty() {
             self.held.retain(|held| held.until.is_none_or(|until| until > now));
             if let Some(place) = self.held.iter().position(|held| held.conversation == conversation) {
@@ -164,6 +169,17 @@ mod tests {
         for message in ["first", "second", "third"] {
             order.begin(6, &send("c", message), now).unwrap();
         }
+    }
+
+    #[test]
+    fn p3_a_conversation_is_held_however_its_users_are_written() {
+        let now = Instant::now();
+        let mut order = Order::default();
+        order.begin(1, &send("d:alice:bob", "first"), now).unwrap();
+        order.refused(1, &Fault::unavailable("not now"));
+        order.answered(1);
+        order.begin(2, &send("d:bob:alice", "second"), now).unwrap_err();
+        order.begin(3, &send("d:bob:alice", "first"), now).unwrap();
     }
 
     #[test]
