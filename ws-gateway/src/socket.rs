@@ -285,10 +285,19 @@ impl Shell {
         }
     }
 
-    async fn finish(mut self, end: End) {
-        if let Some(connection) = &self.connection {
-            self.backend.goodbye(connection).await;
-        }
+    /// Has the connection forgotten, and its device told why: at the same time, as the cache may be slow to answer or away, and
+    /// a gateway that stops does not wait long.
+    async fn finish(self, end: End) {
+        let (backend, connection) = (self.backend.clone(), self.connection.clone());
+        let forgotten = async {
+            if let Some(connection) = &connection {
+                backend.goodbye(connection).await;
+            }
+        };
+        tokio::join!(forgotten, self.say_goodbye(end));
+    }
+
+    async fn say_goodbye(mut self, end: End) {
         let End::Close(fault) = end else { return };
         metrics::closed(fault.code);
         // A close has room for a code and 123 bytes. The sentence goes ahead in a frame of its own.

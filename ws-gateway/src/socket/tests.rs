@@ -5,13 +5,13 @@ use abi::{
     Channel, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     config::Config,
     v1::{
-        self, ClientFrame, Entry, HistoryPage, SigningKey,
+        self, ClientFrame, Entry, HistoryPage, Members, ReceiverSeq, SigningKey,
         entry::Content,
         message::Body::{Data, Text},
     },
 };
 use bytes::Bytes;
-use cache::MemoryCache;
+use cache::{Cache, MemoryCache};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
 use prost::Message as _;
@@ -47,6 +47,58 @@ impl Producer for Log {
 
     fn health(&self) -> Health {
         Health::Ready
+    }
+}
+
+/// A cache that is not there any more when connections are to be forgotten.
+#[derive(Default)]
+struct Forgetful(MemoryCache);
+
+#[tonic::async_trait]
+impl Cache for Forgetful {
+    async fn raise(&self, app: &str, users: &[(&str, u32)]) -> cache::Result<Vec<ReceiverSeq>> {
+        self.0.raise(app, users).await
+    }
+
+    async fn current(&self, app: &str, user: &str) -> cache::Result<ReceiverSeq> {
+        self.0.current(app, user).await
+    }
+
+    async fn connect(
+        &self,
+        app: &str,
+        user: &str,
+        connection: &str,
+        gateway: &str,
+        life: Duration,
+    ) -> cache::Result<ReceiverSeq> {
+        self.0.connect(app, user, connection, gateway, life).await
+    }
+
+    async fn disconnect(&self, _: &str, _: &str, _: &str) -> cache::Result<()> {
+        std::future::pending().await
+    }
+
+    async fn routes(&self, app: &str, users: &[&str]) -> cache::Result<Vec<Vec<Arc<str>>>> {
+        self.0.routes(app, users).await
+    }
+
+    async fn members(&self, app: &str, conversation: &str) -> cache::Result<Option<Arc<Members>>> {
+        self.0.members(app, conversation).await
+    }
+
+    async fn put_members(
+        &self,
+        app: &str,
+        conversation: &str,
+        members: &Members,
+        life: Duration,
+    ) -> cache::Result<()> {
+        self.0.put_members(app, conversation, members, life).await
+    }
+
+    async fn ping(&self) -> cache::Result<()> {
+        self.0.ping().await
     }
 }
 
@@ -88,7 +140,7 @@ impl Gateway {
             db: db.clone(),
             push: db,
             gateways: Arc::new(|_| unreachable!("there is no other gateway")),
-            cache: Arc::new(MemoryCache::default()),
+            cache: Arc::new(Forgetful::default()),
             producer: Arc::new(Log::default()),
         };
         let backend = Arc::new(Backend::new(&config, tokens, "here:0".into(), services).unwrap());
@@ -292,4 +344,16 @@ async fn p7_a_send_that_is_refused_counts_too() {
         let answer = hear(&mut device).await;
         assert!(answer.contains(code), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn p9_a_device_is_told_why_it_has_to_go_also_when_the_cache_is_away() {
+    let gateway = Gateway::start().await;
+    gateway.answers.add_permits(100);
+    let mut old = gateway.connect().await;
+    assert!(hear(&mut old).await.contains("welcome"));
+    let mut new = gateway.connect().await;
+    assert!(hear(&mut new).await.contains("welcome"));
+    let told = timeout(Duration::from_secs(10), hear(&mut old)).await.expect("it waits for the cache");
+    assert!(told.contains("REPLACED"), "{told}");
 }
