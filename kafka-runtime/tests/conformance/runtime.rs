@@ -1,7 +1,7 @@
 //! Several consumers and producers on addresses, in one process.
 
 use crate::backend::brokers;
-use crate::support::{Handled, eventually};
+use crate::support::{Handled, enqueue, eventually};
 use kafka_runtime::{
     Address, Batch, Error, HandlerError, Health, Message, Outcome, Producer, ProducerRecord, Record,
     RecordHandler, Runtime,
@@ -281,4 +281,22 @@ async fn records_are_made_out_of_records_on_the_embedded_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_are_made_out_of_records_on_kafka() {
     records_are_made_out_of_records(Place::kafka()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_to_be_written_is_written_before_the_end() {
+    let place = Place::kafka();
+    // Longer than everything else takes.
+    let address = place.address(&["a"], "g", "&produce.linger=1500ms");
+    let mut runtime = Runtime::new();
+    let producer = runtime.producer(&address).unwrap();
+    let health = runtime.health();
+    let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
+    running.spawn(runtime.run(stop.clone()));
+    place.produce(&producer, "a", 1).await;
+    assert_eq!(health(), Health::Ready);
+    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(place.topic("a").into(), "k", "a:1"));
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
 }
