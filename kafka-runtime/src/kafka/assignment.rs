@@ -97,6 +97,8 @@ pub(super) struct Assignment {
     revoke_timeout: Duration,
     initial_offset: InitialOffset,
     health: Arc<HealthCell>,
+    /// The group refuses this member, or a topic is forbidden. It is told once, so that only an assignment or a record ends it.
+    refused: AtomicBool,
     /// The consumer has finished, or is gone: nobody listens to events.
     closing: Arc<AtomicBool>,
 }
@@ -116,6 +118,7 @@ impl Assignment {
             revoke_timeout: config.revoke_timeout,
             initial_offset: config.initial_offset,
             health,
+            refused: AtomicBool::new(false),
             closing,
         }
     }
@@ -125,9 +128,22 @@ impl Assignment {
         self.lock().get(topic)?.get(&partition).cloned()
     }
 
-    /// A record came: the brokers answer.
+    /// A record or an assignment came: the brokers answer, and let this member in.
     pub(super) fn ready(&self) {
+        self.refused.store(false, Ordering::Relaxed);
         self.health.ready();
+    }
+
+    /// Notes what an error of this member means.
+    pub(super) fn note(&self, error: &KafkaError) {
+        match errors::exclusion(error) {
+            Some(reason) => {
+                tracing::error!(%error, group = self.group, "this member of the group is refused");
+                self.refused.store(true, Ordering::Relaxed);
+                self.health.failing(format!("group {}: {reason}", self.group));
+            }
+            None => tracing::debug!(%error, "poll"),
+        }
     }
 
     /// Takes out the partitions that are paused and have room again.
@@ -202,7 +218,7 @@ impl Assignment {
                 assigned.push(AssignedPartition { partition, queue });
             }
         }
-        self.health.ready();
+        self.ready();
         if !assigned.is_empty() {
             self.tell(Ok(Event::Assigned(assigned)));
         }
@@ -257,7 +273,8 @@ impl ClientContext for Assignment {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+        let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
+        if is_up && !self.refused.load(Ordering::Relaxed) {
             self.health.ready();
         }
         let topics = self.lock();

@@ -34,6 +34,18 @@ pub(super) fn refusal(error: &KafkaError, reason: &str) -> Option<String> {
     }
 }
 
+/// Says why this client can't be a member of its group as it is configured, if that is what the error means.
+pub(super) fn exclusion(error: &KafkaError) -> Option<String> {
+    let advice = match error.rdkafka_error_code()? {
+        Code::GroupAuthorizationFailed => "it needs the right to read the group",
+        Code::TopicAuthorizationFailed => "it needs the right to read its topics",
+        Code::InvalidSessionTimeout => "`session.timeout` must be one that the brokers allow",
+        Code::InconsistentGroupProtocol => "`assignment` must be that of the other members",
+        _ => return None,
+    };
+    Some(format!("{error}; {advice}"))
+}
+
 /// Notes what a client-wide error says about the brokers. A refused password never fails a call: it comes here, among
 /// reports of lost connections, and is tried again for ever, so its reason is kept until something works.
 pub(super) fn note(health: &HealthCell, error: &KafkaError, reason: &str) {

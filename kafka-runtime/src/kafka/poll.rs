@@ -41,8 +41,8 @@ pub(super) fn run(consumer: Arc<BaseConsumer<Assignment>>, closing: &AtomicBool,
                 assignment.tell(Err(Error::Kafka { action: "consume", source: error }));
                 break;
             }
-            // Reported to the context as well; librdkafka goes on by itself.
-            Some(Err(error)) => tracing::debug!(%error, "poll"),
+            // librdkafka goes on by itself.
+            Some(Err(error)) => assignment.note(&error),
         }
     }
     assignment.close();

@@ -234,3 +234,32 @@ async fn a_member_with_a_name_comes_back_without_a_rebalance() {
     one.close().await;
     two.close().await;
 }
+
+/// What the brokers refuse is told by the health of the member, for as long as that is so.
+async fn stays_refused(mut config: KafkaSourceConfig, why: &str) {
+    config.kafka.properties.push(("statistics.interval.ms".into(), "200".into()));
+    let source = KafkaSource::new(config);
+    source.start().await.unwrap();
+    let is_refused = || matches!(source.health(), Health::Failing { reason } if reason.contains(why));
+    eventually("it says why", async || is_refused()).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(is_refused(), "{:?}", source.health());
+    }
+    source.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_its_group_refuses_is_not_ready() {
+    let backend = Kafka::new().await;
+    let config = backend.source_config.clone();
+    let session_timeout = Duration::from_secs(3600);
+    let too_long = KafkaSourceConfig { session_timeout, poll_interval: session_timeout, ..config.clone() };
+    stays_refused(too_long, "session timeout").await;
+
+    let running = Running::start(&backend, Handled::default().handler());
+    produce(&backend, &KEYS, 1).await;
+    eventually("it has committed", async || !backend.committed().await.is_empty()).await;
+    stays_refused(KafkaSourceConfig { assignment: "cooperative-sticky".into(), ..config }, "protocol").await;
+    running.stop().await;
+}
