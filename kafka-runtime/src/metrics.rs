@@ -25,6 +25,10 @@ pub fn describe_metrics() {
         ("godwit_kafka_runtime_commits_total", "Commits of offsets."),
         ("godwit_kafka_runtime_commit_failures_total", "Commits of offsets that failed and are tried again."),
         ("godwit_kafka_runtime_rebalances_total", "Changes of the partitions of a consumer, by kind."),
+        (
+            "godwit_kafka_runtime_offset_resets_total",
+            "Times that Kafka no longer had what a partition was to go on with: records were skipped, or come again.",
+        ),
         ("godwit_kafka_runtime_handled_total", "Calls of a handler, by outcome."),
         ("godwit_kafka_runtime_log_writes_total", "Writes of the embedded log, each with one fsync."),
         ("godwit_kafka_runtime_log_write_failures_total", "Writes of the embedded log that failed."),
@@ -165,6 +169,11 @@ impl Backlog {
 pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
     let name = "godwit_kafka_runtime_dead_letters_ended_total";
     counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(count);
+}
+
+/// Times that Kafka no longer had what a partition was to go on with.
+pub(crate) fn offset_resets(group: &str) -> Counter {
+    counter!("godwit_kafka_runtime_offset_resets_total", "group" => group.to_owned())
 }
 
 /// Records of a Kafka partition that the group has not committed as done.

@@ -265,6 +265,14 @@ impl Assignment {
 
 impl ClientContext for Assignment {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if errors::is_offset_reset(level, facility) {
+            tracing::error!(
+                group = self.group,
+                message,
+                "the offset to go on from is not there: records were removed unread, or come again; look at the topic's retention"
+            );
+            return metrics::offset_resets(&self.group).increment(1);
+        }
         errors::log(level, facility, message);
     }
 

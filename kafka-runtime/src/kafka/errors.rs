@@ -62,6 +62,11 @@ pub(super) fn note(health: &HealthCell, error: &KafkaError, reason: &str) {
     }
 }
 
+/// Whether a line of librdkafka says that a partition goes on elsewhere than the group had left it. There is no other sign of it.
+pub(super) fn is_offset_reset(level: RDKafkaLogLevel, facility: &str) -> bool {
+    matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET"
+}
+
 /// Sends librdkafka's own lines to our log.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {

@@ -2,7 +2,10 @@
 
 use crate::backend::{Backend, Kafka};
 use crate::support::{Handled, Running, config, consumer, eventually, payload, produce};
-use kafka_runtime::{Consumer, ConsumerConfig, HandlerError, Message, Outcome, QueueLimits, Rejected};
+use kafka_runtime::{
+    Archive as _, Consumer, ConsumerConfig, HandlerError, KafkaArchive, Message, Outcome, QueueLimits,
+    Rejected,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -91,5 +94,27 @@ async fn lag_is_what_the_group_has_not_committed_also_before_its_first_commit_an
     eventually("what is committed is not behind", async || lag() == Some(50.0)).await;
     from.store(i64::MAX, Ordering::SeqCst);
     eventually("all is done", async || lag() == Some(0.0)).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_brokers_removed_before_it_was_handled_is_counted() {
+    LazyLock::force(&RECORDER);
+    let backend = Kafka::with_partitions(1).await;
+    let resets = || metric("offset_resets_total", ("group", &backend.source_config.group));
+    let first = Handled::default();
+    produce(&backend, &["a"], 5).await;
+    let running = Running::start(&backend, first.handler());
+    first.reach(5).await;
+    running.stop().await;
+    produce(&backend, &["a"], 5).await;
+    assert_eq!(resets(), None, "where a group begins is no reset");
+    let topic = KafkaArchive::new(backend.source_config.kafka.clone(), backend.topic());
+    topic.remove_before(0, 8).await.unwrap();
+    let second = Handled::default();
+    let running = Running::start(&backend, second.handler());
+    second.reach(2).await;
+    assert_eq!(second.records()[0].offset, 8);
+    assert_eq!(resets(), Some(1.0));
     running.stop().await;
 }
