@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,6 +96,8 @@ pub(super) struct Assignment {
     limits: QueueLimits,
     revoke_timeout: Duration,
     initial_offset: InitialOffset,
+    /// Partitions in which the group is known to have an offset to begin with, if that is not the earliest one.
+    placed: Mutex<HashSet<TopicPartition>>,
     health: Arc<HealthCell>,
     /// The group refuses this member, or a topic is forbidden. It is told once, so that only an assignment or a record ends it.
     refused: AtomicBool,
@@ -117,6 +119,7 @@ impl Assignment {
             limits: config.queue,
             revoke_timeout: config.revoke_timeout,
             initial_offset: config.initial_offset,
+            placed: Mutex::default(),
             health,
             refused: AtomicBool::new(false),
             closing,
@@ -194,6 +197,22 @@ impl Assignment {
         if !self.closing.load(Ordering::SeqCst) && self.events.blocking_send(event).is_err() {
             self.closing.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Sees to it that the group has an offset to begin with in each partition, unless this member has seen one before. `false`:
+    /// nothing may begin.
+    fn place(&self, consumer: &BaseConsumer<Self>, assigned: &[TopicPartition]) -> bool {
+        if self.initial_offset == InitialOffset::Earliest {
+            return true;
+        }
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<&TopicPartition> = assigned.iter().filter(|at| !placed.contains(at)).collect();
+        let is_placed =
+            unknown.is_empty() || start::place(consumer, &list(unknown), self.initial_offset, &self.closing);
+        if is_placed {
+            placed.extend(assigned.iter().cloned());
+        }
+        is_placed
     }
 
     fn assign(&self, list: &TopicPartitionList) {
@@ -301,10 +320,9 @@ impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                if let Err(source) = start::place(consumer, list, self.initial_offset) {
-                    self.tell(Err(Error::Kafka { action: "look up where to begin", source }));
+                if self.place(consumer, &partitions(list)) {
+                    self.assign(list);
                 }
-                self.assign(list);
             }
             Rebalance::Revoke(list) => self.revoke(list, consumer.assignment_lost()),
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),

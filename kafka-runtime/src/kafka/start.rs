@@ -1,36 +1,39 @@
 //! Where a group begins in partitions that it has committed no offset of.
 
 use super::assignment::Assignment;
+use crate::error::Error;
 use crate::source::InitialOffset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const ATTEMPTS: u32 = 4;
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Commits the beginning of the partitions that the group is new to, just before they are assigned: the client then finds
 /// it like any other committed offset, and whatever happens next it is not looked up again. Nothing needs to be done for the
 /// earliest one, which is where the client begins by itself.
+///
+/// A member that went on without would begin elsewhere, so this is tried until the brokers answer. `false`: it is not to begin at
+/// all, because it closes, or because the group has gone on without it and will assign anew.
 pub(super) fn place(
     consumer: &BaseConsumer<Assignment>,
-    assigned: &TopicPartitionList,
+    unknown: &TopicPartitionList,
     initial: InitialOffset,
-) -> KafkaResult<()> {
-    if initial == InitialOffset::Earliest || assigned.count() == 0 {
-        return Ok(());
-    }
-    let mut attempt = 1;
-    loop {
-        match try_to_place(consumer, assigned, initial) {
-            Err(error) if attempt < ATTEMPTS => {
-                tracing::warn!(%error, attempt, "cannot look up where to begin, trying again");
-                attempt += 1;
-            }
-            result => return result,
+    closing: &AtomicBool,
+) -> bool {
+    while !closing.load(Ordering::SeqCst) {
+        let Err(source) = try_to_place(consumer, unknown, initial) else { return true };
+        let error = Error::Kafka { action: "look up where to begin", source };
+        tracing::warn!(error = &error as &dyn std::error::Error, "the group does not begin yet");
+        if error.ends_commits() {
+            return false;
         }
+        std::thread::park_timeout(AGAIN_AFTER);
     }
+    false
 }
 
 fn try_to_place(
@@ -67,4 +70,36 @@ fn try_to_place(
         begin.add_partition_offset(partition.topic(), partition.partition(), Offset::Offset(offset))?;
     }
     consumer.commit(&begin, CommitMode::Sync)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Health, HealthCell};
+    use crate::kafka::{KafkaConfig, KafkaSourceConfig};
+    use rdkafka::config::FromClientConfigAndContext;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_look_up_that_fails_is_tried_until_the_member_closes() {
+        // Nothing listens on port 1.
+        let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
+        let config = KafkaSourceConfig::new(kafka, "group", &["t"]);
+        let (sender, mut events) = tokio::sync::mpsc::channel(1);
+        let (health, closing) =
+            (Arc::new(HealthCell::new(Health::Starting)), Arc::new(AtomicBool::new(false)));
+        let assignment = Assignment::new(sender, &config, health, Arc::clone(&closing));
+        let consumer = BaseConsumer::from_config_and_context(&config.client(), assignment).unwrap();
+        let mut assigned = TopicPartitionList::new();
+        assigned.add_partition("t", 0);
+        let closes = Arc::clone(&closing);
+        let later = std::thread::spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(TIMEOUT.as_millis() as u64 + 1_000));
+            closes.store(true, Ordering::SeqCst);
+        });
+        assert!(!place(&consumer, &assigned, InitialOffset::Latest, &closing));
+        assert!(closing.load(Ordering::SeqCst), "not before");
+        assert!(events.try_recv().is_err(), "the consumer does not end of it");
+        later.join().unwrap();
+    }
 }
