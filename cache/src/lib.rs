@@ -42,9 +42,6 @@ pub trait Cache: Send + Sync + 'static {
     /// A counter that is missing begins a new epoch.
     async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>>;
 
-    /// The counter of a user; made, with a new epoch, when it is missing.
-    async fn current(&self, app: &str, user: &str) -> Result<ReceiverSeq>;
-
     /// Says that a connection of a user is at a gateway, for `life` from now, and gives the user's counter.
     /// The same call renews it.
     async fn connect(

@@ -137,12 +137,6 @@ impl Cache for RedisCache {
         Ok(raised)
     }
 
-    async fn current(&self, app: &str, user: &str) -> Result<ReceiverSeq> {
-        let mut seq = [ReceiverSeq::default()];
-        self.begin(app, &[(user, 0)], &mut seq).await?;
-        Ok(seq[0])
-    }
-
     async fn connect(
         &self,
         app: &str,

@@ -23,28 +23,33 @@ conformance! {
     it_answers_a_ping,
 }
 
+/// The counter of a user as it stands.
+pub(crate) async fn current(cache: &dyn Cache, app: &str, user: &str) -> ReceiverSeq {
+    cache.raise(app, &[(user, 0)]).await.unwrap()[0]
+}
+
 async fn p4_a_counter_counts_within_its_epoch(cache: &dyn Cache) {
-    let first = cache.current("app", "alice").await.unwrap();
+    let first = current(cache, "app", "alice").await;
     assert_ne!(first.epoch, 0);
     assert_eq!(first.seq, 0);
     let raised = cache.raise("app", &[("alice", 3)]).await.unwrap();
     assert_eq!(raised, [ReceiverSeq { epoch: first.epoch, seq: 3 }]);
     let raised = cache.raise("app", &[("alice", 1)]).await.unwrap();
     assert_eq!(raised, [ReceiverSeq { epoch: first.epoch, seq: 4 }]);
-    assert_eq!(cache.current("app", "alice").await.unwrap(), raised[0]);
+    assert_eq!(current(cache, "app", "alice").await, raised[0]);
 }
 
 async fn p4_a_counter_that_is_missing_begins_an_epoch(cache: &dyn Cache) {
     let raised = cache.raise("app", &[("bob", 2), ("carol", 1)]).await.unwrap();
     assert_eq!(raised.iter().map(|seq| seq.seq).collect::<Vec<_>>(), [2, 1]);
     assert!(raised.iter().all(|seq| seq.epoch != 0));
-    assert_eq!(cache.current("app", "bob").await.unwrap(), raised[0]);
+    assert_eq!(current(cache, "app", "bob").await, raised[0]);
 }
 
 async fn p4_each_user_of_each_application_has_a_counter(cache: &dyn Cache) {
     cache.raise("app", &[("dave", 5)]).await.unwrap();
-    assert_eq!(cache.current("other", "dave").await.unwrap().seq, 0);
-    assert_eq!(cache.current("app", "dav").await.unwrap().seq, 0);
+    assert_eq!(current(cache, "other", "dave").await.seq, 0);
+    assert_eq!(current(cache, "app", "dav").await.seq, 0);
 }
 
 async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
@@ -60,7 +65,7 @@ async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
     }
     seen.sort_unstable();
     assert_eq!(seen, (1..=50).collect::<Vec<_>>());
-    assert_eq!(cache.current("app", "frank").await.unwrap().seq, 100);
+    assert_eq!(current(cache, "app", "frank").await.seq, 100);
 }
 
 async fn p5_connecting_gives_the_counter_and_does_not_raise_it(cache: &dyn Cache) {

@@ -195,7 +195,7 @@ impl World {
 
     /// The counter of a user.
     pub(crate) async fn seq(&self, user: &str) -> u64 {
-        self.cache.current("app", user).await.unwrap().seq
+        self.cache.raise("app", &[(user, 0)]).await.unwrap()[0].seq
     }
 }
 

@@ -60,10 +60,6 @@ impl Cache for Forgetful {
         self.0.raise(app, users).await
     }
 
-    async fn current(&self, app: &str, user: &str) -> cache::Result<ReceiverSeq> {
-        self.0.current(app, user).await
-    }
-
     async fn connect(
         &self,
         app: &str,
