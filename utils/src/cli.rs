@@ -68,8 +68,6 @@ pub enum Threads {
     /// As many as there are cores.
     #[default]
     Cores,
-    /// So many worker threads.
-    Workers(usize),
     /// Everything on the main thread.
     Current,
 }
@@ -193,11 +191,8 @@ impl Signals {
 fn runtime(threads: Threads) -> io::Result<tokio::runtime::Runtime> {
     let mut builder = match threads {
         Threads::Current => tokio::runtime::Builder::new_current_thread(),
-        Threads::Cores | Threads::Workers(_) => tokio::runtime::Builder::new_multi_thread(),
+        Threads::Cores => tokio::runtime::Builder::new_multi_thread(),
     };
-    if let Threads::Workers(workers) = threads {
-        builder.worker_threads(workers.max(1));
-    }
     builder.enable_all().build()
 }
 
