@@ -45,5 +45,7 @@ pub const DEFAULT_APP: &str = "default";
 pub const MESSAGES_TOPIC: &str = "godwit.messages";
 /// Most entries or heads in one page.
 pub const MAX_PAGE: i32 = 500;
+/// Most characters of the name of a group.
+pub const MAX_GROUP_NAME: usize = 128;
 /// Entries or heads in a page whose limit is not given.
 pub const DEFAULT_PAGE: i32 = 100;

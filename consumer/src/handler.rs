@@ -27,11 +27,11 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tonic::Request;
 use tower::Service;
-use utils::trace::Spans;
+use utils::{clock::now_ms, trace::Spans};
 
 #[cfg(feature = "defects")]
 mod defects;
@@ -320,11 +320,6 @@ fn reject(entry: &Entry, result: SaveResult, index: usize, rejected: &mut Vec<Re
 /// Whether the store will never take it, however often it is asked.
 fn is_final(fault: &Fault) -> bool {
     matches!(fault.code, ErrorCode::InvalidRequest | ErrorCode::TooLarge)
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl std::fmt::Debug for MessageHandler {

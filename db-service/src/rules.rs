@@ -4,15 +4,12 @@
 
 use crate::item::number;
 use abi::{
-    Fault,
+    Fault, MAX_GROUP_NAME,
     error::ErrorCode,
     ids,
     v1::{GroupCreated, HistoryVisibility, Member, Members, Role, group_change::Change},
 };
 use std::collections::HashSet;
-
-/// Longest name of a group, in characters.
-const MAX_NAME: usize = 128;
 
 /// A group as it stands.
 #[derive(Clone, Debug, Default)]
@@ -169,9 +166,9 @@ fn create(
     max_members: usize,
 ) -> Result<Effect, Fault> {
     let length = created.name.chars().count();
-    if !(1..=MAX_NAME).contains(&length) || created.name.chars().any(char::is_control) {
+    if !(1..=MAX_GROUP_NAME).contains(&length) || created.name.chars().any(char::is_control) {
         return Err(Fault::invalid(format!(
-            "the name of a group must be 1 to {MAX_NAME} characters without control characters"
+            "the name of a group must be 1 to {MAX_GROUP_NAME} characters without control characters"
         )));
     }
     check_ids(&created.members)?;

@@ -21,12 +21,9 @@ use abi::{
         db_service_server::{DbService, DbServiceServer},
     },
 };
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
-use utils::trace::Spans;
+use utils::{clock::now_ms, trace::Spans};
 
 /// Most entries in one call.
 const MAX_BATCH: usize = 10_000;
@@ -265,11 +262,6 @@ impl DbService for Service {
         let keys = self.store.signing_keys(fresh).await?;
         Ok(Response::new(SigningKeys { keys }))
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Said to whoever is not a member, whether or not the conversation exists.

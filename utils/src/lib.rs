@@ -21,7 +21,7 @@
 //! - [`tls`]: certificates, between the services and towards devices.
 //!
 //! Pieces:
-//! - [`backoff`]: how long to wait before another try, and whether to try.
+//! - [`backoff`]: how long to wait before another try. [`clock`]: the time of day.
 //! - [`rate`]: token buckets. [`problem`]: errors over HTTP.
 
 pub mod admin;
@@ -30,6 +30,7 @@ pub mod backoff;
 #[doc(hidden)]
 pub mod certificates;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod discovery;
 pub mod error;

@@ -30,10 +30,9 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::SystemTime,
 };
 use tokio_util::task::TaskTracker;
-use utils::trace::Spans;
+use utils::{clock::now_ms, trace::Spans};
 
 /// Users that are known to exist; when so many are remembered it forgets all and asks again.
 const MAX_KNOWN_USERS: usize = 100_000;
@@ -348,12 +347,6 @@ impl Backend {
     pub fn may_connect(&self, address: IpAddr) -> Result<(), Fault> {
         self.limits.connect(address)
     }
-}
-
-/// Milliseconds since 1970-01-01 UTC.
-pub(crate) fn now_ms() -> i64 {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The reason to close the connections of a session that was ended.

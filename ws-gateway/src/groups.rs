@@ -11,7 +11,7 @@ use crate::{
     trace,
 };
 use abi::{
-    Fault,
+    Fault, MAX_GROUP_NAME,
     ids::{self, Conversation},
     v1::{
         CheckChangeRequest, Entry, GroupChange, GroupCreated, HistoryVisibility, Member, MemberLeft,
@@ -26,9 +26,6 @@ use std::{
 };
 use utils::trace::Kind;
 use uuid::Uuid;
-
-/// Longest name of a group, in characters.
-const MAX_NAME: usize = 128;
 
 /// A change that was logged is looked for after so long, and then less and less often.
 const FIRST_LOOK: Duration = Duration::from_millis(4);
@@ -98,8 +95,8 @@ pub async fn create(
     Authorized(identity): Authorized,
     Json(create): Json<Create>,
 ) -> Result<(StatusCode, axum::Json<Changed>), Problem> {
-    if !(1..=MAX_NAME).contains(&create.name.chars().count()) {
-        return Err(Fault::invalid(format!("name must have 1 to {MAX_NAME} characters")).into());
+    if !(1..=MAX_GROUP_NAME).contains(&create.name.chars().count()) {
+        return Err(Fault::invalid(format!("name must have 1 to {MAX_GROUP_NAME} characters")).into());
     }
     let request_id = request_id(create.request_id)?;
     let conversation = ids::group(&backend.app, &identity.user, &request_id);

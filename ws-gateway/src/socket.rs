@@ -4,7 +4,7 @@
 //! services) are boxed: they cost only while they run.
 
 use crate::{
-    backend::{Backend, now_ms},
+    backend::Backend,
     codec::Format,
     hub::Connection,
     metrics,
@@ -27,7 +27,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
-use utils::trace::Spans;
+use utils::{clock::now_ms, trace::Spans};
 
 /// A device that does not take a goodbye in this time does not get one.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Who is let in, and who has to go: on this gateway and on the others.
 
-use super::{Backend, now_ms, revoked};
+use super::{Backend, revoked};
 use crate::{
     codec::Format,
     hub::{Connection, Identity},
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use utils::backoff::Backoff;
+use utils::{backoff::Backoff, clock::now_ms};
 
 /// Other gateways that are told something at a time.
 const MAX_PEERS: usize = 16;
