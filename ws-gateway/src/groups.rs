@@ -151,6 +151,7 @@ pub async fn members(
     Path(conversation): Path<String>,
 ) -> Result<axum::Json<Listed>, Problem> {
     check_group(&conversation)?;
+    backend.limits.send(&identity.user)?;
     let members = backend.stored_members(&conversation).await?.members;
     if !members.iter().any(|member| member.user == identity.user) {
         return Err(not_a_member().into());

@@ -36,7 +36,7 @@ impl Limits {
         }
     }
 
-    /// A user sends a message or changes a group.
+    /// A user sends a message, changes a group, or asks who is in it.
     ///
     /// # Errors
     /// `RATE_LIMITED`.

@@ -17,7 +17,7 @@ use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, Produc
 use prost::Message as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
@@ -152,6 +152,17 @@ impl Gateway {
     /// A connection whose device has said hello.
     async fn connect(&self) -> Device {
         self.connect_as(SUBPROTOCOL_JSON).await
+    }
+
+    /// A request whose answer is not waited for.
+    async fn request(&self, what: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let token = &self.token;
+        let head = format!(
+            "{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
     }
 
     async fn connect_as(&self, subprotocol: &'static str) -> Device {
@@ -309,12 +320,7 @@ async fn p8_a_log_out_closes_the_connection_also_when_nobody_waits_for_its_answe
     gateway.answers.add_permits(2);
     assert!(hear(&mut device).await.contains("welcome"));
     gateway.asked.acquire().await.unwrap().forget();
-    let mut request = TcpStream::connect(gateway.address).await.unwrap();
-    let head = format!(
-        "DELETE /v1/sessions/current HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
-        gateway.token
-    );
-    request.write_all(head.as_bytes()).await.unwrap();
+    let request = gateway.request("DELETE /v1/sessions/current").await;
     // The token is good; now the log-in is being ended.
     gateway.asked.acquire().await.unwrap().forget();
     gateway.answers.add_permits(1);
@@ -339,6 +345,20 @@ async fn p7_a_send_that_is_refused_counts_too() {
         say(&mut device, r#"{"id":2,"send":{"conversation":"nonsense","clientMsgId":"m"}}"#).await;
         let answer = hear(&mut device).await;
         assert!(answer.contains(code), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn p7_asking_who_is_in_a_group_has_a_limit() {
+    let mut config = Config::default();
+    (config.limits.sends_per_second, config.limits.send_burst) = (1, 1);
+    let gateway = Gateway::start_with(config, HistoryPage::default()).await;
+    gateway.answers.add_permits(100);
+    for status in ["403", "429"] {
+        let mut answer = String::new();
+        let mut request = gateway.request("GET /v1/groups/g:x/members").await;
+        request.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     }
 }
 
