@@ -13,12 +13,15 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::runtime::{Builder, Runtime};
 use tonic::body::Body;
-use tower::{service_fn, util::BoxCloneSyncService};
+use tower::{BoxError, service_fn, util::BoxCloneSyncService};
 use ws_gateway::{Dependencies, backend::Backend};
 
 /// The one group that there is. Alice is in it.
@@ -70,7 +73,7 @@ impl Gateway {
             .expect("memory is there");
         let log = Arc::new(Log::default());
         let services = Dependencies {
-            db: yes(),
+            db: store(),
             push: yes(),
             gateways: Arc::new(|_| yes()),
             cache,
@@ -95,14 +98,29 @@ impl Gateway {
 
 /// A service that answers every call with an empty message, all of whose fields are left out.
 fn yes() -> Channel {
-    BoxCloneSyncService::new(service_fn(async |_: Request<Body>| {
-        let status = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from(0))]);
-        // Not compressed, and no bytes long.
-        let message = Full::new(Bytes::from_static(&[0; 5]));
-        let body = Body::new(message.with_trailers(std::future::ready(Some(Ok(status)))));
-        let answer = Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(body);
-        answer.map_err(Into::into)
+    BoxCloneSyncService::new(service_fn(async |_: Request<Body>| answer(EMPTY)))
+}
+
+/// The same, but every second check of a group's change finds it stored: it is looked for once before it is logged, and once after.
+fn store() -> Channel {
+    let checks = Arc::new(AtomicUsize::new(0));
+    BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
+        let is_check = request.uri().path().ends_with("/CheckChange");
+        let is_second = is_check && checks.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        std::future::ready(answer(if is_second { STORED } else { EMPTY }))
     }))
+}
+
+/// Not compressed, and no bytes long.
+const EMPTY: &[u8] = &[0; 5];
+/// Two bytes long: an empty message in field 1.
+const STORED: &[u8] = &[0, 0, 0, 0, 2, 0x0a, 0];
+
+fn answer(message: &'static [u8]) -> Result<Response<Body>, BoxError> {
+    let status = HeaderMap::from_iter([("grpc-status".parse()?, HeaderValue::from(0))]);
+    let message = Full::new(Bytes::from_static(message));
+    let body = Body::new(message.with_trailers(std::future::ready(Some(Ok(status)))));
+    Ok(Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(body)?)
 }
 
 /// Takes every record and says so at once.
