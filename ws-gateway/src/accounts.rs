@@ -107,7 +107,7 @@ pub async fn refresh(
     let (session, _) = refresh_token.split_once('.').ok_or_else(|| {
         Fault::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
     })?;
-    let next = backend.tokens.issue_refresh(session)?;
+    let next = backend.tokens.issue_next_refresh(session, &refresh_token)?;
     let request = RotateSessionRequest {
         session: session.into(),
         refresh_hash: hash(&refresh_token),

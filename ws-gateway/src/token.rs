@@ -98,17 +98,33 @@ impl Tokens {
             .map_err(|error| Fault::new(ErrorCode::Internal, format!("the token can't be signed: {error}")))
     }
 
-    /// A new refresh token of a session: `SESSION.SECRET.SEAL`.
+    /// The first refresh token of a session: `SESSION.SECRET.SEAL`.
     ///
     /// # Errors
     /// `INTERNAL` if it can't be sealed.
     pub fn issue_refresh(&self, session: &str) -> Result<String, Fault> {
-        let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        self.seal_refresh(session, &BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+    }
+
+    /// The one that `refresh_token` of the session is exchanged for, always the same: of an exchange that a device has repeated, the
+    /// first attempt may be the last to be carried out, and must not replace what the device got.
+    ///
+    /// # Errors
+    /// `INTERNAL` if it can't be sealed.
+    pub fn issue_next_refresh(&self, session: &str, refresh_token: &str) -> Result<String, Fault> {
+        self.seal_refresh(session, &self.sign(&format!("next:{refresh_token}"))?)
+    }
+
+    fn seal_refresh(&self, session: &str, secret: &str) -> Result<String, Fault> {
         let token = format!("{session}.{secret}");
-        let seal = crypto::sign(&sealed(&token), &self.signer.1, Algorithm::HS256).map_err(|error| {
-            Fault::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
-        })?;
+        let seal = self.sign(&sealed(&token))?;
         Ok(format!("{token}.{seal}"))
+    }
+
+    fn sign(&self, message: &str) -> Result<String, Fault> {
+        crypto::sign(message.as_bytes(), &self.signer.1, Algorithm::HS256).map_err(|error| {
+            Fault::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
+        })
     }
 
     /// Whether a refresh token was issued here, whatever has become of it. Unknown if the key has been taken out since.
@@ -117,7 +133,7 @@ impl Tokens {
         let message = sealed(token);
         self.verifiers
             .values()
-            .any(|key| crypto::verify(seal, &message, key, Algorithm::HS256).unwrap_or(false))
+            .any(|key| crypto::verify(seal, message.as_bytes(), key, Algorithm::HS256).unwrap_or(false))
     }
 
     /// Who a token speaks for.
@@ -150,8 +166,8 @@ impl Tokens {
 }
 
 /// What the seal of a refresh token is made over: nothing that could be an access token, which has the same keys.
-fn sealed(refresh_token: &str) -> Vec<u8> {
-    format!("refresh:{refresh_token}").into_bytes()
+fn sealed(refresh_token: &str) -> String {
+    format!("refresh:{refresh_token}")
 }
 
 #[cfg(test)]
@@ -240,6 +256,25 @@ mod tests {
             assert!(!tokens.has_issued(made_up), "{made_up}");
         }
         assert_eq!(tokens.verify(&token).unwrap_err().code, ErrorCode::Unauthenticated);
+    }
+
+    #[test]
+    fn an_exchange_that_is_repeated_gives_the_same_token() {
+        let before = tokens(MINUTE, &[key("k1")]);
+        let first = before.issue_refresh("s1").unwrap();
+        let next = before.issue_next_refresh("s1", &first).unwrap();
+        assert_eq!(before.issue_next_refresh("s1", &first).unwrap(), next);
+        assert!(next.starts_with("s1.") && before.has_issued(&next));
+        let other = before.issue_refresh("s1").unwrap();
+        let after = tokens(MINUTE, &[key("k2"), key("k1")]);
+        for another in [
+            first.clone(),
+            before.issue_next_refresh("s1", &next).unwrap(),
+            before.issue_next_refresh("s1", &other).unwrap(),
+            after.issue_next_refresh("s1", &first).unwrap(),
+        ] {
+            assert_ne!(another, next);
+        }
     }
 
     #[test]
