@@ -3,7 +3,9 @@
 use super::config::ConsumerConfig;
 use super::dead_letter::DeadLetters;
 use super::handler::{HandlerError, Rejected};
-use crate::metrics::Consumed;
+use crate::error::Error;
+use crate::metrics::{Consumed, Group};
+use crate::observer::Observer;
 use crate::record::{Delivered, Record, TopicPartition};
 use crate::source::Queue;
 use std::sync::Arc;
@@ -16,10 +18,23 @@ pub(super) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) config: ConsumerConfig,
     pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) metrics: Group,
     /// Told when something is done.
     pub(super) progress: Notify,
     /// Cancelled when a worker panicked: what it had taken can only be read again from where the group has committed.
     pub(super) failed: CancellationToken,
+}
+
+impl Shared {
+    /// Says that a commit has ended.
+    pub(super) fn committed(&self, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
+        self.observer.committed(&self.name, offsets, result);
+        match result {
+            Ok(()) => self.metrics.commits.increment(1),
+            Err(_) => self.metrics.commit_failures.increment(1),
+        }
+    }
 }
 
 /// One partition, as long as this member owns it.

@@ -6,7 +6,6 @@ use super::lane::Shared;
 use super::worker::{Work, Worker};
 use crate::error::Error;
 use crate::metrics::Group;
-use crate::observer::Observer;
 use crate::record::TopicPartition;
 use crate::source::{AssignedPartition, Event, Offsets, Source};
 use futures_util::FutureExt;
@@ -25,9 +24,7 @@ pub(super) struct Run {
     work: Work,
     shared: Arc<Shared>,
     commits: Commits,
-    metrics: Group,
     workers: HashMap<TopicPartition, Worker>,
-    observer: Arc<dyn Observer>,
     /// Otherwise the workers commit what they have done themselves.
     commits_done: bool,
 }
@@ -38,16 +35,16 @@ impl Run {
             consumer;
         Self {
             commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
-            metrics: Group::new(&name),
             shared: Arc::new(Shared {
+                metrics: Group::new(&name),
                 name,
                 config,
                 dead_letters,
+                observer,
                 progress: Default::default(),
                 failed: CancellationToken::new(),
             }),
             workers: HashMap::new(),
-            observer,
             commits_done: commits,
             source,
             work,
@@ -89,7 +86,7 @@ impl Run {
         let partitions = self.partitions();
         self.finish(&partitions).await;
         if !partitions.is_empty() {
-            self.observer.revoked(&self.shared.name, &partitions);
+            self.shared.observer.revoked(&self.shared.name, &partitions);
         }
         self.source.close().await;
         result
@@ -113,9 +110,9 @@ impl Run {
         let consumer = &*self.shared.name;
         match event {
             Event::Assigned(partitions) => {
-                self.metrics.assigned.increment(1);
+                self.shared.metrics.assigned.increment(1);
                 let assigned: Vec<_> = partitions.iter().map(|assigned| assigned.partition.clone()).collect();
-                self.observer.assigned(consumer, &assigned);
+                self.shared.observer.assigned(consumer, &assigned);
                 for AssignedPartition { partition, queue } in partitions {
                     tracing::info!(consumer, %partition, "partition assigned");
                     let worker = Worker::start(partition.clone(), queue, &self.shared, &self.work);
@@ -124,23 +121,23 @@ impl Run {
             }
             Event::Revoked { mut partitions, release } => {
                 partitions.retain(|partition| self.workers.contains_key(partition));
-                self.metrics.revoked.increment(1);
+                self.shared.metrics.revoked.increment(1);
                 tracing::info!(consumer, count = partitions.len(), "partitions revoked");
                 self.finish(&partitions).await;
                 if !partitions.is_empty() {
-                    self.observer.revoked(&self.shared.name, &partitions);
+                    self.shared.observer.revoked(&self.shared.name, &partitions);
                 }
                 drop(release);
             }
             Event::Lost(mut partitions) => {
                 partitions.retain(|partition| self.workers.contains_key(partition));
-                self.metrics.lost.increment(1);
+                self.shared.metrics.lost.increment(1);
                 tracing::warn!(consumer, count = partitions.len(), "partitions lost");
                 // A commit that waits for its hook would cover them; what it covers of others is committed later.
                 self.commits.abandon();
                 self.abort(&partitions).await;
                 if !partitions.is_empty() {
-                    self.observer.lost(&self.shared.name, &partitions);
+                    self.shared.observer.lost(&self.shared.name, &partitions);
                 }
                 self.shared.progress.notify_one();
             }
@@ -208,10 +205,9 @@ impl Run {
     }
 
     fn on_committed(&mut self, Committed { offsets, result }: Committed) {
-        self.observer.committed(&self.shared.name, &offsets, result.as_ref().map(drop));
+        self.shared.committed(&offsets, result.as_ref().map(drop));
         match result {
             Ok(()) => {
-                self.metrics.commits.increment(1);
                 for (partition, next) in offsets {
                     if let Some(worker) = self.workers.get_mut(&partition) {
                         worker.committed(next);
@@ -219,7 +215,6 @@ impl Run {
                 }
             }
             Err(error) => {
-                self.metrics.commit_failures.increment(1);
                 tracing::warn!(
                     consumer = &*self.shared.name,
                     error = &error as &dyn std::error::Error,

@@ -86,6 +86,7 @@ impl<H: TransformHandler> Transform<H> {
     /// handler's attempts: an outage makes no dead letters.
     async fn waits(&self, next: i64, error: &Error, failures: u32) -> bool {
         let Lane { partition, queue, finish, shared, metrics } = &self.lane;
+        shared.committed(&[(partition.clone(), next)], Err(error));
         if queue.is_closed() {
             return false;
         }
@@ -121,6 +122,7 @@ impl<H: TransformHandler> Transform<H> {
     }
 
     fn done(&self, batch: &Batch, next: i64) -> Settled {
+        self.lane.shared.committed(&[(self.lane.partition.clone(), next)], Ok(()));
         self.lane.metrics.batches.increment(1);
         self.lane.metrics.records.increment(batch.records.len() as u64);
         self.lane.done(next);

@@ -76,6 +76,7 @@ conformance! {
     letters::what_is_no_letter_is_shown_and_can_be_dropped,
     metered::what_a_consumer_does_is_counted,
     observing::an_observer_hears_of_everything,
+    observing::an_observer_hears_of_offsets_that_are_written_with_outputs,
     observing::consumers_with_topics_of_their_own_run_side_by_side,
     producing::callbacks_are_called_exactly_once_in_order,
     producing::a_dropped_producer_answers_everything,

@@ -3,15 +3,18 @@
 use crate::backend::{Backend, PARTITIONS};
 use crate::support::{Handled, Running, config, consumer, eventually, expected, produce};
 use kafka_runtime::{
-    Consumer, Error, Observer, Position, ProduceError, ProducerRecord, TopicPartition, observed,
+    Batch, Consumer, Error, HandlerError, Observer, Position, ProduceError, ProducerRecord, TopicPartition,
+    observed,
 };
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 #[derive(Default)]
 struct Heard {
     assigned: Vec<TopicPartition>,
     revoked: Vec<TopicPartition>,
-    committed: i64,
+    /// The last of each partition.
+    committed: BTreeMap<i32, i64>,
     delivered: Vec<(String, Position)>,
 }
 
@@ -30,7 +33,8 @@ impl Observer for Ears {
 
     fn committed(&self, _: &str, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
         assert!(result.is_ok());
-        self.0.lock().unwrap().committed += offsets.iter().map(|(_, next)| next).sum::<i64>();
+        let offsets = offsets.iter().map(|(of, next)| (of.partition, *next));
+        self.0.lock().unwrap().committed.extend(offsets);
     }
 
     fn delivered(&self, _: &str, key: &[u8], result: &Result<Position, ProduceError>) {
@@ -60,7 +64,25 @@ pub(crate) async fn an_observer_hears_of_everything(backend: impl Backend) {
     heard.assigned.sort();
     heard.revoked.sort();
     assert_eq!(heard.revoked, heard.assigned, "what was given up at the end");
-    assert!(heard.committed >= 10, "{}", heard.committed);
+    assert_eq!(heard.committed.values().sum::<i64>(), 10, "{:?}", heard.committed);
+}
+
+pub(crate) async fn an_observer_hears_of_offsets_that_are_written_with_outputs(backend: impl Backend) {
+    produce(&backend, &["a", "b", "c"], 10).await;
+    let ears = Arc::new(Ears::default());
+    let out = backend.out_topic();
+    let handler = tower::service_fn(move |batch: Batch| {
+        let record = |record: &kafka_runtime::Record| {
+            ProducerRecord::new(out.clone(), record.key.clone(), record.payload.clone())
+        };
+        let outputs: Vec<_> = batch.records.iter().map(record).collect();
+        std::future::ready(Ok::<_, HandlerError>(outputs))
+    });
+    let consumer = Consumer::transform(backend.source(), handler).named("listener").config(config());
+    let running = Running::of(consumer.observe(Arc::clone(&ears) as Arc<dyn Observer>));
+    eventually("all is told", async || ears.0.lock().unwrap().committed.values().sum::<i64>() == 30).await;
+    running.stop().await;
+    assert_eq!(ears.0.lock().unwrap().committed, backend.committed().await);
 }
 
 pub(crate) async fn consumers_with_topics_of_their_own_run_side_by_side(backend: impl Backend) {
