@@ -11,7 +11,7 @@ use std::{
     pin::pin,
     time::{Duration, Instant},
 };
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 
 /// A system that is not well again by then is a finding.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
@@ -73,17 +73,12 @@ pub async fn torment(
         let names = names.join(" and ");
         let round = round(system, &faults, &mut rng, &mut story.findings).await?;
         let healing = round.iter().map(|happened| happened.healed).max().unwrap_or(begin);
-        let probe = timeout(RECOVERY_LIMIT, workload.probe());
+        let probe = workload.probe(RECOVERY_LIMIT);
         let recovered = match supervise(system, &mut story.findings, probe).await? {
-            Ok(Ok(_)) => Some(healing.elapsed()),
-            failed => {
-                let why = match failed {
-                    Ok(Err(error)) => format!(": {error:#}"),
-                    _ => String::new(),
-                };
+            Ok(_) => Some(healing.elapsed()),
+            Err(error) => {
                 let at = begin.elapsed();
-                let finding =
-                    format!("{at:.0?} after the beginning: not well {RECOVERY_LIMIT:?} after {names}{why}");
+                let finding = format!("{at:.0?} after the beginning: not well after {names}: {error:#}");
                 tell(&finding);
                 story.findings.push(finding);
                 None
@@ -118,7 +113,7 @@ pub async fn torment(
             }
         } else {
             // It may take longer than it should, and still come back.
-            let probe = timeout(2 * RECOVERY_LIMIT, workload.probe());
+            let probe = workload.probe(2 * RECOVERY_LIMIT);
             let _ = supervise(system, &mut story.findings, probe).await?;
         }
         let gap = sleep(Duration::from_secs_f64(rng.random_range(GAP)));

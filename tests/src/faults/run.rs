@@ -185,7 +185,7 @@ async fn torment(
     say: &mut impl FnMut(&str),
 ) -> Result<(Story, Ledger)> {
     let workload = Workload::start(settings.seed, gateways, options).await.context("start the workload")?;
-    workload.probe().await.context("before any fault")?;
+    workload.probe(nemesis::RECOVERY_LIMIT).await.context("before any fault")?;
     let until = Instant::now() + settings.duration;
     let mut story = nemesis::torment(system, &workload, settings.seed, until, &mut *say).await?;
     say(&format!("{} faults, {} acknowledged; everybody catches up", story.faults.len(), workload.acked()));

@@ -50,8 +50,6 @@ pub struct Options {
     pub groups: usize,
     /// Partitions of the topic of messages.
     pub partitions: u32,
-    /// Longest wait of [`Workload::probe`].
-    pub probe_patience: Duration,
     /// Longest wait of [`Workload::finish`].
     pub finish_patience: Duration,
 }
@@ -64,7 +62,6 @@ impl Default for Options {
             users: 24,
             groups: 6,
             partitions: 4,
-            probe_patience: Duration::from_secs(120),
             finish_patience: Duration::from_secs(300),
         }
     }
@@ -96,7 +93,6 @@ pub struct Workload {
     stage: Arc<Stage>,
     rate: f64,
     finish_patience: Duration,
-    probe_patience: Duration,
     /// One probe at a time.
     probing: Mutex<()>,
     stop: CancellationToken,
@@ -121,7 +117,6 @@ impl Workload {
             stage,
             rate: options.rate,
             finish_patience: options.finish_patience,
-            probe_patience: options.probe_patience,
             probing: Mutex::default(),
             stop,
             tasks,
@@ -132,10 +127,10 @@ impl Workload {
     /// all gateways. Devices try again until it works, so this measures how long the system needs to be well again.
     ///
     /// # Errors
-    /// If it does not within [`Options::probe_patience`].
-    pub async fn probe(&self) -> Result<Duration> {
+    /// If that takes more than `patience`.
+    pub async fn probe(&self, patience: Duration) -> Result<Duration> {
         let _one = self.probing.lock().await;
-        probe::run(&self.stage, Way::Any, self.probe_patience).await
+        probe::run(&self.stage, Way::Any, patience).await
     }
 
     /// The same, but what devices have to ask for does not count: they are told of it by the next pong, even if nothing is

@@ -8,7 +8,7 @@ use crate::faults::ledger::{
 use abi::v1::{Ack, Entry, entry};
 use client::State;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -280,6 +280,17 @@ impl Book {
     pub(super) fn ended(&self, device: DeviceId, reason: String) {
         let at = self.now();
         self.pages().ledger.ended.push((device, at, reason));
+    }
+
+    /// Devices that were ended for good, and why.
+    pub(super) fn all_ended(&self) -> BTreeSet<String> {
+        let pages = self.pages();
+        let Ledger { ended, devices, users, .. } = &pages.ledger;
+        let name = |device: DeviceId| {
+            let of = &devices[device as usize];
+            format!("{}:{}", users[of.user as usize], of.name)
+        };
+        ended.iter().map(|(device, _, reason)| format!("{} was ended: {reason}", name(*device))).collect()
     }
 
     /// A member has read a history.

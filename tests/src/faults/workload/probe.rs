@@ -89,7 +89,14 @@ pub(super) async fn run(stage: &Stage, way: Way, patience: Duration) -> Result<D
     }
     match timeout(patience, awaited.all()).await {
         Ok(()) => Ok(begun.elapsed()),
-        Err(_) => bail!("{} receipts of a probe are missing after {patience:?}", awaited.missing().len()),
+        Err(_) => {
+            let mut why = vec![format!(
+                "{} receipts of a probe are missing after {patience:?}",
+                awaited.missing().len()
+            )];
+            why.extend(stage.book.all_ended());
+            bail!(why.join("; "))
+        }
     }
 }
 
