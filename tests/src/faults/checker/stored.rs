@@ -252,9 +252,15 @@ fn membership(case: &Case<'_>, send: &Send, changes: &[&Change], verdict: &mut V
         return;
     }
     let taken = matches!(send.outcome, Outcome::Acked { at, .. } if in_time(at));
-    // Whatever the user was told: what was sent after the removal is stored when the user is in again, or not at all.
+    // Whatever the user was told: what was sent after the removal is stored when the user is in again, or not at all. Or behind
+    // the next removal, which may have been on its way when an attempt was taken.
     let stored = case.stored(send).map(|entry| entry.conversation_seq);
-    if taken || stored.is_some_and(|seq| !case.is_member(send.conversation, user, seq)) {
+    let is_out = |seq| {
+        let known = changes.iter().rfind(|change| u64::from(change.conversation_seq) < seq);
+        !case.is_member(send.conversation, user, seq)
+            && known.is_none_or(|change| !change.joined && change.at < send.began)
+    };
+    if taken || stored.is_some_and(is_out) {
         verdict.find(Kind::Unauthorised, || {
             let removed = before.last().map_or(0, |change| change.at);
             format!(

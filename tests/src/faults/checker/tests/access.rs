@@ -66,6 +66,28 @@ fn p8_a_message_that_is_taken_when_the_member_is_being_added_again_is_theirs() {
 }
 
 #[test]
+fn p8_a_message_that_is_taken_when_the_member_is_being_removed_again_is_theirs() {
+    // Carol was removed by 4, is added again by 5, and removed again by 6, which was answered at 44. Her 7 was stored behind that.
+    let again = |began: u32| {
+        broken(|ledger, store| {
+            let entries = entries(store);
+            entries.pop();
+            entries.push(entry(5, 50, "alice", Content::Added(vec!["carol".into()])));
+            entries.push(entry(6, 60, "alice", Content::Removed(vec!["carol".into()])));
+            entries.push(message(7, 5, "carol"));
+            store.conversations.get_mut("g:1").unwrap().head = 7;
+            let added = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            let removed = Change { message_id: id(60), began: 40, at: 44, ..removal() };
+            ledger.changes.push(Change { conversation_seq: 5, ..added });
+            ledger.changes.push(Change { conversation_seq: 6, ..removed });
+            ledger.sends[3] = send(CAROLS, GROUP, 5, began, Outcome::Unknown);
+        })
+    };
+    assert_eq!(again(30).count(Kind::Unauthorised), 0, "an attempt was taken between 5 and 6");
+    assert_eq!(again(45).count(Kind::Unauthorised), 1, "it was begun when the removal had been answered");
+}
+
+#[test]
 fn p8_a_refused_message_of_a_removed_member_that_is_stored_is_unauthorised() {
     // Carol's 5 is stored, whatever she was told: an SDK does not tell whether it had tried before.
     let stored = |began, outcome: Outcome| {
