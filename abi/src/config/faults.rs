@@ -40,9 +40,7 @@ impl Config {
             ("discovery.drain_grace", self.discovery.drain_grace, day, "1day"),
             ("pusher.deliver_timeout", self.pusher.deliver_timeout, day, "1day"),
             ("auth.access_token_life", self.auth.access_token_life, year, "1year"),
-            ("kafka.linger", self.kafka.linger, day, "1day"),
             ("kafka.produce_timeout", self.kafka.produce_timeout, day, "1day"),
-            ("kafka.session_timeout", self.kafka.session_timeout, day, "1day"),
         ] {
             // Beyond that, adding a time to now would overflow somewhere.
             check(value <= most, &format!("{name}: must be at most {written}"));
@@ -108,6 +106,15 @@ impl Config {
         }
         let kafka = &self.kafka;
         check(
+            kafka.linger < kafka.produce_timeout && kafka.linger <= Duration::from_secs(900),
+            "kafka.linger: must be shorter than kafka.produce_timeout, and at most 15min",
+        );
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        check(
+            (second..=minute).contains(&kafka.session_timeout),
+            "kafka.session_timeout: must be from 1s to 1min",
+        );
+        check(
             kafka.sasl_username.is_empty() == kafka.sasl_password.is_empty(),
             "kafka.sasl_username: and kafka.sasl_password need each other: set both or none",
         );
@@ -172,6 +179,8 @@ mod tests {
         config.gateway.max_in_flight = 0;
         config.auth.keys = vec![Secret::new("short=secret")];
         config.limits.send_burst = 0;
+        config.kafka.linger = config.kafka.produce_timeout;
+        config.kafka.session_timeout = Duration::from_secs(120);
         config.operator.token = Secret::new("short");
         config.trace.endpoint = "collector:4317".into();
         config.trace.sample = f64::NAN;
@@ -181,6 +190,8 @@ mod tests {
             "gateway.max_in_flight:",
             "auth.keys[0]:",
             "limits.send_burst:",
+            "kafka.linger:",
+            "kafka.session_timeout:",
             "operator.token:",
             "trace.endpoint:",
             "trace.sample:",
