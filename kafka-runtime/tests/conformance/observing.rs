@@ -82,7 +82,8 @@ pub(crate) async fn an_observer_hears_of_offsets_that_are_written_with_outputs(b
     let running = Running::of(consumer.observe(Arc::clone(&ears) as Arc<dyn Observer>));
     eventually("all is told", async || ears.0.lock().unwrap().committed.values().sum::<i64>() == 30).await;
     running.stop().await;
-    assert_eq!(ears.0.lock().unwrap().committed, backend.committed().await);
+    let committed = backend.committed().await;
+    assert_eq!(ears.0.lock().unwrap().committed, committed);
 }
 
 pub(crate) async fn consumers_with_topics_of_their_own_run_side_by_side(backend: impl Backend) {
