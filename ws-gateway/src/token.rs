@@ -106,8 +106,9 @@ impl Tokens {
         self.seal_refresh(session, &BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
     }
 
-    /// The one that `refresh_token` of the session is exchanged for, always the same: of an exchange that a device has repeated, the
-    /// first attempt may be the last to be carried out, and must not replace what the device got.
+    /// The one that `refresh_token` of the session is exchanged for, the same each time for as long as the same key signs: of an
+    /// exchange that a device has repeated, the first attempt may be the last to be carried out, and must not replace what the
+    /// device got.
     ///
     /// # Errors
     /// `INTERNAL` if it can't be sealed.

@@ -318,6 +318,12 @@ impl Ledger {
         self.sends.iter().filter(|send| matches!(send.outcome, Outcome::Acked { .. })).count() as u64
     }
 
+    /// A device, for people.
+    pub fn device_name(&self, device: DeviceId) -> String {
+        let Device { user, name, kind, .. } = &self.devices[device as usize];
+        format!("{}/{name} ({kind:?})", self.users[*user as usize])
+    }
+
     /// Writes it to a file, as JSON that `gzip` has compressed.
     ///
     /// # Errors

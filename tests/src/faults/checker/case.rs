@@ -184,8 +184,7 @@ impl<'a> Case<'a> {
 
     /// A device's name.
     pub(super) fn device(&self, device: u32) -> String {
-        let entry = &self.ledger.devices[device as usize];
-        format!("{}/{} ({:?})", self.user(entry.user), entry.name, entry.kind)
+        self.ledger.device_name(device)
     }
 
     /// A send, for people.

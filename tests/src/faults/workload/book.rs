@@ -285,12 +285,10 @@ impl Book {
     /// Devices that were ended for good, and why.
     pub(super) fn all_ended(&self) -> BTreeSet<String> {
         let pages = self.pages();
-        let Ledger { ended, devices, users, .. } = &pages.ledger;
-        let name = |device: DeviceId| {
-            let of = &devices[device as usize];
-            format!("{}:{}", users[of.user as usize], of.name)
+        let said = |(device, _, reason): &(_, _, String)| {
+            format!("{} was ended: {reason}", pages.ledger.device_name(*device))
         };
-        ended.iter().map(|(device, _, reason)| format!("{} was ended: {reason}", name(*device))).collect()
+        pages.ledger.ended.iter().map(said).collect()
     }
 
     /// A member has read a history.
