@@ -257,7 +257,7 @@ proptest! {
         topics in prop::collection::btree_set("[a-zA-Z0-9._-]{1,12}", 1..4),
         group in "[^\\p{C}]{1,12}",
         records in 1..1_000_000_u32,
-        first_ms in 0..1_000_u32,
+        first_ms in 1..1_000_u32,
     ) {
         let brokers: Vec<String> = hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         let topics = Vec::from_iter(topics);
