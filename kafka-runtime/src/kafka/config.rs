@@ -121,17 +121,28 @@ impl KafkaProducerConfig {
             .set("allow.auto.create.topics", "false")
             // As Java's clients choose, so that other tools find a key where this one puts it.
             .set("partitioner", "murmur2_random")
-            .set("linger.ms", self.linger_ms.to_string())
+            .set("linger.ms", format!("{:.3}", self.linger_there().as_secs_f64() * 1000.0))
             .set("max.in.flight.requests.per.connection", self.max_in_flight.clamp(1, 5).to_string())
             // Never: the producer gives records up itself, in order.
             .set("message.timeout.ms", "0")
             .set("compression.type", &self.compression)
-            .set("queue.buffering.max.messages", self.max_queued.to_string())
-            .set("queue.buffering.max.kbytes", (self.max_queued_bytes / 1024).max(1).to_string())
+            // What may wait is counted before it comes here.
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", i32::MAX.to_string())
             .set("message.max.bytes", self.max_record_bytes.to_string())
             .set("retry.backoff.ms", "50")
             .set("retry.backoff.max.ms", "500");
         kafka.with_properties(client)
+    }
+
+    /// How long a record waits until its batch is handed to librdkafka.
+    pub(super) fn linger_here(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.into()) - self.linger_there()
+    }
+
+    /// How long librdkafka waits: for as long as handing a batch over takes, so that it makes one request of it.
+    fn linger_there(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.into()).min(Duration::from_micros(500))
     }
 }
 

@@ -13,8 +13,13 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn begin(&self, count: usize) {
-        self.count.fetch_add(count, Ordering::SeqCst);
+    /// How many there are now.
+    pub(crate) fn begin(&self, count: usize) -> usize {
+        self.count.fetch_add(count, Ordering::SeqCst) + count
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
     }
 
     /// Takes back a [`begin`](Self::begin), or ends `count` records after their callbacks were called.
@@ -29,7 +34,7 @@ impl InFlight {
             loop {
                 // The future is made before the count is read: an end between the two is not missed.
                 let notified = self.idle.notified();
-                if self.count.load(Ordering::SeqCst) == 0 {
+                if self.is_idle() {
                     return;
                 }
                 notified.await;

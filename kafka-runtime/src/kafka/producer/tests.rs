@@ -1,4 +1,7 @@
 use super::*;
+use crate::kafka::errors;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::time::Instant;
 
@@ -24,9 +27,9 @@ async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_
     let producer = mocked();
     producer.send(record(0)).await.expect("the mock takes records");
     {
-        let client = producer.shared.client.read().expect("nobody panicked");
+        let client = producer.shared.client();
         let cluster =
-            client.as_ref().and_then(|client| client.client().mock_cluster()).expect("it is mocked");
+            client.as_ref().and_then(|client| client.producer.client().mock_cluster()).expect("it is mocked");
         let fatal = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 3];
         cluster.request_errors(RDKafkaApiKey::Produce, &fatal);
     }
@@ -44,18 +47,38 @@ async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_
     producer.flush(Duration::from_secs(1)).await.expect("nothing is left unanswered");
 }
 
+fn set_broker(producer: &KafkaProducer, up: bool) -> Option<()> {
+    let client = producer.shared.client();
+    let cluster = client.as_ref()?.producer.client().mock_cluster()?;
+    let set = if up { cluster.broker_up(1) } else { cluster.broker_down(1) };
+    set.ok()
+}
+
+/// With more, it would not sleep until all is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_has_one_batch_of_a_partition_and_the_others_follow_in_order() {
+    let producer = mocked();
+    producer.send(record(0)).await.expect("the mock takes records");
+    set_broker(&producer, false).expect("it is mocked");
+    let send = |n| producer.send(record(n));
+    let waiting = futures_util::future::join_all((1..30).map(send));
+    let brokers_return = async {
+        let held = producer.shared.client().as_ref().map(|client| client.producer.in_flight_count());
+        set_broker(&producer, true).expect("it is mocked");
+        held
+    };
+    let (positions, held) = tokio::join!(waiting, brokers_return);
+    assert_eq!(held, Some(1));
+    let offsets: Vec<_> =
+        positions.into_iter().map(|position| position.expect("it is written").offset).collect();
+    assert_eq!(offsets, Vec::from_iter(1..30));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_what_waits_behind_a_record_that_is_given_up_is_given_up_too() {
     let producer = Arc::new(mocked_with(Duration::from_secs(1)));
     producer.send(record(0)).await.expect("the mock takes records");
-    let broker = |up: bool| {
-        let client = producer.shared.client.read().expect("nobody panicked");
-        let cluster = client.as_ref()?.client().mock_cluster()?;
-        match up {
-            true => cluster.broker_up(1).ok(),
-            false => cluster.broker_down(1).ok(),
-        }
-    };
+    let broker = |up| set_broker(&producer, up);
     broker(false).expect("it is mocked");
     let (outcome, first) = tokio::sync::oneshot::channel();
     let same = Arc::clone(&producer);
