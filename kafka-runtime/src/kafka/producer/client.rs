@@ -53,9 +53,9 @@ impl Client {
     /// Puts a record behind the others of its partition, and tells whether it begins to linger.
     pub(super) fn push(&self, record: ProducerRecord, delivery: Delivery) -> (bool, Refused<Waiting>) {
         let context = self.producer.context();
-        let (topic, key, bytes) = (Arc::clone(&record.topic), record.key.clone(), record.size());
+        let (topic, key) = (Arc::clone(&record.topic), record.key.clone());
         let waiting = Waiting { record, delivery, age: context.ages.begin() };
-        self.lanes.push((&topic, &key, context.partitions.count(&topic)), (waiting, bytes), self)
+        self.lanes.push((&topic, &key, context.partitions.count(&topic)), waiting, self)
     }
 }
 

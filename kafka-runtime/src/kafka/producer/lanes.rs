@@ -1,7 +1,8 @@
 //! Batches: one for each partition is with the client, the next one waits here until the one before is answered.
 //!
 //! An idempotent client of librdkafka makes no request for a partition that has five records unanswered, and does not sleep
-//! while there are more that have lingered: it asks its sockets again and again. So it must not have more.
+//! while there are more that have lingered: it asks its sockets again and again. So it is not given more, unless there is much
+//! to do anyway.
 
 use super::partitions::partition;
 use crate::producer::ProduceError;
@@ -9,10 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// What librdkafka writes in one request.
-const MAX_BATCH_RECORDS: usize = 10_000;
-/// As well.
-const MAX_BATCH_BYTES: usize = 1_000_000;
+/// So many are not held back: where so much comes a client is never idle, and what it has waiting makes its next request larger.
+const CROWD: usize = 64;
 
 /// What happens to a record that is given to the client.
 pub(super) enum Taken<R> {
@@ -48,8 +47,7 @@ pub(super) struct Lanes<R> {
 pub(super) struct Lane<R>(Mutex<State<R>>);
 
 struct State<R> {
-    waiting: VecDeque<(R, usize)>,
-    waiting_bytes: usize,
+    waiting: VecDeque<R>,
     /// The first of those that wait has waited for long enough.
     lingered: bool,
     unanswered: usize,
@@ -57,7 +55,7 @@ struct State<R> {
 
 impl<R> Lane<R> {
     fn new() -> Arc<Self> {
-        let state = State { waiting: VecDeque::new(), waiting_bytes: 0, lingered: false, unanswered: 0 };
+        let state = State { waiting: VecDeque::new(), lingered: false, unanswered: 0 };
         Arc::new(Self(Mutex::new(state)))
     }
 
@@ -67,34 +65,20 @@ impl<R> Lane<R> {
 }
 
 impl<R> State<R> {
-    fn is_full(&self) -> bool {
-        self.waiting.len() >= MAX_BATCH_RECORDS || self.waiting_bytes >= MAX_BATCH_BYTES
-    }
-
     fn is_due(&self) -> bool {
-        self.unanswered == 0 && !self.waiting.is_empty() && (self.lingered || self.is_full())
+        self.waiting.len() >= CROWD || (self.lingered && self.unanswered == 0)
     }
 
-    /// Gives the client as much as makes a batch.
+    /// Gives the client all that waits, as far as it can take it now.
     fn hand_over(&mut self, lane: &Arc<Lane<R>>, sink: &impl Sink<R>, refused: &mut Refused<R>) {
-        let mut bytes_left = MAX_BATCH_BYTES;
-        for _ in 0..MAX_BATCH_RECORDS {
-            let Some((record, bytes)) = self.waiting.pop_front() else { break };
+        while let Some(record) = self.waiting.pop_front() {
             match sink.take(record, lane) {
                 Taken::Yes => self.unanswered += 1,
                 Taken::Never(record, error) => refused.push((record, error)),
-                Taken::Later(record) => {
-                    self.waiting.push_front((record, bytes));
-                    return;
-                }
-            }
-            self.waiting_bytes -= bytes;
-            bytes_left = bytes_left.saturating_sub(bytes);
-            if bytes_left == 0 {
-                break;
+                Taken::Later(record) => return self.waiting.push_front(record),
             }
         }
-        self.lingered &= !self.waiting.is_empty();
+        self.lingered = false;
     }
 }
 
@@ -103,28 +87,30 @@ impl<R> Lanes<R> {
         Self { linger, topics: RwLock::default(), lingering: Mutex::default() }
     }
 
-    /// Puts a record behind the others of its partition, one of `count`. What it returns first: whether [`linger`](Self::linger) is to be called soon.
+    /// Puts a record behind the others of its partition, one of `count`. Tells whether [`linger`](Self::linger) is to be called
+    /// because of it.
     pub(super) fn push(
         &self,
         (topic, key, count): (&Arc<str>, &[u8], usize),
-        (record, bytes): (R, usize),
+        record: R,
         sink: &impl Sink<R>,
     ) -> (bool, Refused<R>) {
         let mut refused = Vec::new();
-        let is_known =
-            |lanes: &HashMap<_, Vec<_>>| lanes.get(topic).is_some_and(|lanes| lanes.len() == count);
+        let is_known = |topics: &Topics<R>| topics.get(topic).is_some_and(|lanes| lanes.len() == count);
         let mut topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         if !is_known(&topics) {
             drop(topics);
             self.part(topic, count, sink, &mut refused);
             topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         }
-        let Some(lanes) = topics.get(topic) else { return (false, vec![(record, ProduceError::Closed)]) };
+        let Some(lanes) = topics.get(topic) else {
+            refused.push((record, ProduceError::Closed));
+            return (false, refused);
+        };
         let lane = &lanes[partition(key, lanes.len())];
         let mut state = lane.lock();
         let begins = state.waiting.is_empty();
-        state.waiting.push_back((record, bytes));
-        state.waiting_bytes += bytes;
+        state.waiting.push_back(record);
         state.lingered |= self.linger.is_zero();
         if state.is_due() {
             state.hand_over(lane, sink, &mut refused);
@@ -138,12 +124,7 @@ impl<R> Lanes<R> {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let lanes = topics.entry(Arc::clone(topic)).or_default();
         for lane in lanes.iter() {
-            let mut state = lane.lock();
-            let mut left = usize::MAX;
-            while state.waiting.len() < left {
-                left = state.waiting.len();
-                state.hand_over(lane, sink, refused);
-            }
+            lane.lock().hand_over(lane, sink, refused);
         }
         if lanes.iter().all(|lane| lane.lock().waiting.is_empty()) {
             *lanes = (0..count.max(1)).map(|_| Lane::new()).collect();
@@ -194,7 +175,7 @@ impl<R> Lanes<R> {
     pub(super) fn give_up(&self) -> Vec<R> {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let lanes = topics.drain().flat_map(|(_, lanes)| lanes);
-        lanes.flat_map(|lane| std::mem::take(&mut lane.lock().waiting)).map(|(record, _)| record).collect()
+        lanes.flat_map(|lane| std::mem::take(&mut lane.lock().waiting)).collect()
     }
 }
 

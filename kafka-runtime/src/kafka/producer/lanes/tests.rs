@@ -55,7 +55,7 @@ fn fixture(linger: Duration) -> Fixture {
 impl Fixture {
     fn push_of(&self, key: &str, record: u32) -> (bool, Refused<u32>) {
         let place = (&self.topic, key.as_bytes(), self.partitions);
-        self.lanes.push(place, (record, 100), &self.given)
+        self.lanes.push(place, record, &self.given)
     }
 
     fn push(&self, record: u32) -> bool {
@@ -128,20 +128,22 @@ fn what_lingers_when_the_batch_before_it_is_answered_goes_on_to_linger() {
 }
 
 #[test]
-fn what_fills_a_batch_does_not_linger_and_more_than_fills_it_waits() {
+fn a_crowd_is_not_held_back() {
     let fixture = fixture(LINGER);
-    let batch = (MAX_BATCH_BYTES / 100) as u32;
-    for _ in 1..batch {
-        fixture.push(1);
+    fixture.push(0);
+    fixture.linger();
+    let crowd = CROWD as u32;
+    for record in 1..crowd {
+        fixture.push(record);
     }
-    assert_eq!(fixture.given.all(), [0; 0]);
-    fixture.push(1);
-    assert_eq!(fixture.given.all().len(), batch as usize);
-    for _ in 0..batch + 10 {
-        fixture.push(2);
-    }
-    let given: usize = (0..batch).map(|_| fixture.given.answer(1).len()).sum();
-    assert_eq!(given, batch as usize, "the next batch is no larger");
+    assert_eq!(fixture.given.all(), [0]);
+    fixture.push(crowd);
+    assert_eq!(fixture.given.all(), Vec::from_iter(0..=crowd));
+    fixture.push(crowd + 1);
+    fixture.linger();
+    assert_eq!(fixture.given.all().last(), Some(&crowd), "what comes then waits again");
+    let after: Vec<_> = (0..=crowd).flat_map(|record| fixture.given.answer(record)).collect();
+    assert_eq!(after, [crowd + 1]);
 }
 
 #[test]
