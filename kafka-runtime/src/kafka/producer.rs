@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supervisor::{Signal, Supervisor};
 
 /// Writes records to Kafka. Dropping it answers what is in flight with [`ProduceError::Closed`];
@@ -113,15 +113,21 @@ impl Shared {
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<bool, ProduceError> {
         let bytes = record.size() as u64;
         self.admit(bytes)?;
-        let (lingers, refused) = match &*self.client() {
-            Some(client) => client.push(record, Delivery::new(on_delivery)),
-            None => {
-                self.leave(bytes);
-                return Err(ProduceError::Unavailable { reason: "the client is being replaced".into() });
-            }
+        let guard = self.client();
+        let Some(client) = guard.as_ref() else {
+            self.leave(bytes);
+            return Err(ProduceError::Unavailable { reason: "the client is being replaced".into() });
         };
+        let (lingers, mut refused) = client.push(record, Delivery::new(on_delivery));
+        let is_ready = self.health.is_ready();
+        if !is_ready {
+            // The supervisor asks the brokers, and may not look at the clock for seconds.
+            let until = Instant::now() + self.config.linger_here();
+            refused.extend(client.lanes.linger(until, client).1);
+        }
+        drop(guard);
         self.refuse(refused);
-        Ok(lingers)
+        Ok(lingers && is_ready)
     }
 
     /// A record is answered. No lock may be held: the callback may enqueue.
@@ -140,7 +146,9 @@ impl Shared {
 
     /// What follows a record of `lane` that was answered.
     fn go_on(&self, lane: &Arc<Lane<Waiting>>) {
-        let refused = Lanes::answered(lane, self.client().as_ref());
+        let client = self.client();
+        let refused = Lanes::answered(lane, client.as_ref());
+        drop(client);
         self.refuse(refused);
     }
 

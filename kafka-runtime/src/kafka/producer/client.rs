@@ -76,18 +76,17 @@ impl Sink<Waiting> for Client {
         let delivery = message.delivery_opaque.delivery;
         let waiting = Waiting { record, delivery, age };
         let context = self.producer.context();
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => Taken::Later(waiting),
-            // It is given up with all others.
-            Some(RDKafkaErrorCode::Fatal) => {
-                context.fatal();
-                Taken::Later(waiting)
-            }
-            _ => {
-                context.ages.end(age);
-                Taken::Never(waiting, errors::produce_error(&error))
-            }
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            context.fatal();
         }
+        let error = errors::produce_error(&error);
+        if error.is_retryable() {
+            // What is behind it must not be written before it: all wait, and are given up together if need be.
+            context.failing(&error);
+            return Taken::Later(waiting);
+        }
+        context.ages.end(age);
+        Taken::Never(waiting, error)
     }
 }
 
@@ -107,6 +106,12 @@ impl Context {
         if !self.fatal.swap(true, Ordering::SeqCst) {
             // Full means that a signal is there already.
             drop(self.supervisor.try_send(Signal::Fatal));
+        }
+    }
+
+    fn failing(&self, error: &ProduceError) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.health.failing_unless_known(&error.to_string());
         }
     }
 

@@ -17,7 +17,7 @@ const CROWD: usize = 64;
 pub(super) enum Taken<R> {
     /// The client has it, and [`Lanes::answered`] is called when it is answered.
     Yes,
-    /// It can be taken later.
+    /// It can be taken later, and so can all behind it: by [`Lanes::retry`] at the latest.
     Later(R),
     /// It will never be taken.
     Never(R, ProduceError),
@@ -167,6 +167,19 @@ impl<R> Lanes<R> {
             && state.is_due()
         {
             state.hand_over(lane, sink, &mut refused);
+        }
+        refused
+    }
+
+    /// Hands over again what the client could not take.
+    pub(super) fn retry(&self, sink: &impl Sink<R>) -> Refused<R> {
+        let mut refused = Vec::new();
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        for lane in topics.values().flatten() {
+            let mut state = lane.lock();
+            if state.is_due() {
+                state.hand_over(lane, sink, &mut refused);
+            }
         }
         refused
     }

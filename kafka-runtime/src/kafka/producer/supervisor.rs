@@ -62,6 +62,7 @@ impl Supervisor {
                 older_at = Instant::now() + older_every;
             }
             if probe_at <= Instant::now() {
+                self.retry();
                 self.look_after();
                 probe_at = Instant::now() + PROBE_EVERY;
             }
@@ -75,13 +76,18 @@ impl Supervisor {
 
     /// Hands over what has lingered, and tells when there is more.
     fn linger(&self) -> Option<Instant> {
-        let (next, refused) = self
-            .shared
-            .client()
-            .as_ref()
-            .map_or_else(Default::default, |client| client.lanes.linger(Instant::now(), client));
+        let client = self.shared.client();
+        let (next, refused) = client.as_ref().map(|client| client.lanes.linger(Instant::now(), client))?;
+        drop(client);
         self.shared.refuse(refused);
         next
+    }
+
+    fn retry(&self) {
+        let client = self.shared.client();
+        let refused = client.as_ref().map_or_else(Vec::new, |client| client.lanes.retry(client));
+        drop(client);
+        self.shared.refuse(refused);
     }
 
     fn grow_older(&self) {

@@ -3,7 +3,6 @@ use crate::kafka::errors;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use std::time::Instant;
 
 /// Brokers inside librdkafka, which answer as they are told.
 fn mocked() -> KafkaProducer {
@@ -11,10 +10,13 @@ fn mocked() -> KafkaProducer {
 }
 
 fn mocked_with(timeout: Duration) -> KafkaProducer {
+    mocked_by(KafkaProducerConfig { timeout, ..KafkaProducerConfig::default() })
+}
+
+fn mocked_by(config: KafkaProducerConfig) -> KafkaProducer {
     let mut kafka = KafkaConfig::new(vec!["unused:1".into()], "mocked");
     let properties = [("test.mock.num.brokers", "1"), ("allow.auto.create.topics", "true")];
     kafka.properties = properties.map(|(name, value)| (name.into(), value.into())).into();
-    let config = KafkaProducerConfig { timeout, ..KafkaProducerConfig::default() };
     KafkaProducer::new(&kafka, config).expect("the settings are valid")
 }
 
@@ -52,6 +54,17 @@ fn set_broker(producer: &KafkaProducer, up: bool) -> Option<()> {
     let cluster = client.as_ref()?.producer.client().mock_cluster()?;
     let set = if up { cluster.broker_up(1) } else { cluster.broker_down(1) };
     set.ok()
+}
+
+/// The supervisor may wait for an answer of the brokers then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_lingers_while_it_is_not_known_whether_brokers_answer() {
+    let linger = Duration::from_secs(900);
+    let linger_ms = u32::try_from(linger.as_millis()).expect("it fits");
+    let producer = mocked_by(KafkaProducerConfig { linger_ms, timeout: 2 * linger, ..Default::default() });
+    producer.shared.health.failing("nobody has answered".into());
+    let sent = tokio::time::timeout(linger / 60, producer.send(record(0))).await;
+    sent.expect("it does not linger").expect("the mock takes records");
 }
 
 /// With more, it would not sleep until all is answered.

@@ -173,6 +173,14 @@ fn a_client_that_is_full_gets_everything_later_and_in_order() {
     fixture.given.is_full.set(false);
     fixture.push(3);
     assert_eq!(fixture.given.all(), [1, 2, 3]);
+    fixture.given.is_full.set(true);
+    fixture.push(4);
+    for record in 1..4 {
+        fixture.given.answer(record);
+    }
+    fixture.given.is_full.set(false);
+    assert!(fixture.lanes.retry(&fixture.given).is_empty());
+    assert_eq!(fixture.given.all(), [1, 2, 3, 4], "nobody else comes, and it goes all the same");
 }
 
 #[test]
