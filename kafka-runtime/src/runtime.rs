@@ -190,12 +190,24 @@ impl Runtime {
     }
 
     /// Checks all topics, then runs all consumers until `shutdown` is cancelled; then they finish what is in flight, commit and
-    /// leave their groups, and producers are flushed. Dropping the future abandons everything at once.
+    /// leave their groups, and producers are flushed, which they are whatever the outcome. Dropping the future abandons everything at
+    /// once.
     ///
     /// # Errors
     /// A check failed (see [`ensure`]): nothing ran. Or a consumer ended with an error, which bears its name: the others were
     /// stopped in order.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let producers = self.opened.producers();
+        let outcome = self.consume(shutdown).await;
+        for producer in producers {
+            if let Err(error) = producer.flush(FLUSH).await {
+                tracing::warn!(%error, "not all records reached the log before the end");
+            }
+        }
+        outcome
+    }
+
+    async fn consume(self, shutdown: CancellationToken) -> Result<(), Error> {
         for Check { kafka, topics, timeout } in &self.checks {
             tokio::select! {
                 biased;
@@ -224,15 +236,9 @@ impl Runtime {
                         stop.cancel();
                     }
                 }
-                () = stop.cancelled(), if running.is_empty() => break,
+                () = stop.cancelled(), if running.is_empty() => return outcome,
             }
         }
-        for producer in self.opened.producers() {
-            if let Err(error) = producer.flush(FLUSH).await {
-                tracing::warn!(%error, "not all records reached the log before the end");
-            }
-        }
-        outcome
     }
 }
 

@@ -2,6 +2,7 @@
 
 use cache::{Cache, RedisCache};
 use deadpool_redis::redis::{self, AsyncCommands as _};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
 
@@ -65,11 +66,12 @@ impl TestRedis {
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut connection = self.connection().await;
         let mut keys = connection.scan_match(format!("{}:*", self.prefix)).await.unwrap();
-        let mut found = Vec::new();
+        // A scan may show a key twice.
+        let mut found = BTreeSet::new();
         while let Some(key) = keys.next_item().await {
-            found.push(key.unwrap());
+            found.insert(key.unwrap());
         }
-        found
+        found.into_iter().collect()
     }
 
     /// Loses everything.

@@ -300,4 +300,11 @@ async fn what_waits_to_be_written_is_written_before_the_end() {
     stop.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
     assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
+
+    // Also when the end comes before the beginning.
+    let mut runtime = Runtime::new();
+    let producer = runtime.producer(&address).unwrap();
+    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(place.topic("a").into(), "k", "a:2"));
+    runtime.run(stop).await.unwrap();
+    assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
 }
