@@ -17,9 +17,7 @@ pub fn text(data: &[u8]) {
 
 fn line(text: &str) {
     let (place, options) = text.split_once('?').unwrap_or((text, ""));
-    // Only brokers are asked for a password; a folder may have any name.
-    let is_secret = place.contains('@') && !place.starts_with("log:");
-    let place = if is_secret { place.replace('~', SECRET) } else { place.to_owned() };
+    let place = with_password(place);
     let hide = |option: &str| match option.strip_prefix("sasl.password=") {
         Some(password) => format!("sasl.password={}", password.replace('~', SECRET)),
         None => option.to_owned(),
@@ -37,6 +35,16 @@ fn line(text: &str) {
         Err(Error::Address { faults }) => are_sentences(&faults),
         Err(error) => panic!("{error} is no fault of an address"),
     }
+}
+
+/// Only brokers are asked for a password, between the user and the hosts; a user alone may be meant as one. A folder may have any name.
+fn with_password(place: &str) -> String {
+    let Some((user, hosts)) = place.rsplit_once('@').filter(|_| !place.starts_with("log:")) else {
+        return place.to_owned();
+    };
+    let user_at = user.find("//").map_or(0, |at| at + 2);
+    let (user, password) = user.split_at(user[user_at..].find(':').map_or(user_at, |at| user_at + at));
+    format!("{user}{}@{hosts}", password.replace('~', SECRET))
 }
 
 fn section(text: &str) {
