@@ -14,7 +14,7 @@ pub use crate::v1::ErrorCode;
 /// An error of the contract: a code, a sentence, and how long to wait where that helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
+pub struct ApiError {
     /// What kind.
     pub code: ErrorCode,
     /// A sentence for people: what is wrong, where, what to do.
@@ -121,7 +121,7 @@ impl ErrorCode {
     }
 }
 
-impl Fault {
+impl ApiError {
     /// An error without a time to wait.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None }
@@ -189,8 +189,8 @@ pub fn retry_after(wait: Option<Duration>) -> u32 {
     wait.map_or(0, |wait| u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX))
 }
 
-impl From<Fault> for v1::Error {
-    fn from(fault: Fault) -> Self {
+impl From<ApiError> for v1::Error {
+    fn from(fault: ApiError) -> Self {
         Self {
             code: fault.code.into(),
             retry_after_ms: retry_after(fault.retry_after),
@@ -199,21 +199,21 @@ impl From<Fault> for v1::Error {
     }
 }
 
-impl From<v1::Error> for Fault {
+impl From<v1::Error> for ApiError {
     fn from(error: v1::Error) -> Self {
         let wait = Duration::from_millis(error.retry_after_ms.into());
         Self { code: error.code(), retry_after: (!wait.is_zero()).then_some(wait), message: error.message }
     }
 }
 
-impl From<Fault> for Status {
-    fn from(fault: Fault) -> Self {
+impl From<ApiError> for Status {
+    fn from(fault: ApiError) -> Self {
         let (code, message) = (fault.code.grpc(), fault.message.clone());
         Self::with_details(code, message, Bytes::from(v1::Error::from(fault).encode_to_vec()))
     }
 }
 
-impl From<Status> for Fault {
+impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
         if !status.details().is_empty()
             && let Ok(error) = v1::Error::decode(status.details())
@@ -256,28 +256,31 @@ mod tests {
     #[test]
     fn a_fault_survives_a_grpc_status() {
         for code in codes().filter(|code| *code != ErrorCode::Unspecified) {
-            let fault =
-                Fault { code, message: "a sentence".into(), retry_after: Some(Duration::from_millis(1_500)) };
-            assert_eq!(Fault::from(Status::from(fault.clone())), fault);
+            let fault = ApiError {
+                code,
+                message: "a sentence".into(),
+                retry_after: Some(Duration::from_millis(1_500)),
+            };
+            assert_eq!(ApiError::from(Status::from(fault.clone())), fault);
         }
     }
 
     #[test]
     fn a_status_without_details_is_mapped_by_its_code() {
-        assert_eq!(Fault::from(Status::not_found("no user")).code, ErrorCode::NotFound);
-        assert_eq!(Fault::from(Status::deadline_exceeded("late")).code, ErrorCode::Unavailable);
-        assert_eq!(Fault::from(Status::data_loss("?")).code, ErrorCode::Internal);
+        assert_eq!(ApiError::from(Status::not_found("no user")).code, ErrorCode::NotFound);
+        assert_eq!(ApiError::from(Status::deadline_exceeded("late")).code, ErrorCode::Unavailable);
+        assert_eq!(ApiError::from(Status::data_loss("?")).code, ErrorCode::Internal);
     }
 
     #[test]
     fn a_close_reason_says_whether_and_when_to_reconnect() {
         assert_eq!(
-            Fault::new(ErrorCode::Replaced, "another connection").close_reason(),
+            ApiError::new(ErrorCode::Replaced, "another connection").close_reason(),
             "replaced reconnect=no"
         );
-        assert_eq!(Fault::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
+        assert_eq!(ApiError::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
         let wait = Duration::from_micros(1_200_100);
-        assert_eq!(Fault::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
+        assert_eq!(ApiError::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
     }
     #[test]
     fn p7_an_excerpt_is_bounded_and_can_be_shown() {

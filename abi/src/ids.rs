@@ -1,6 +1,6 @@
 //! Ids: how they are written, checked and derived. All are plain text, so they can be read in logs and tables.
 
-use crate::error::Fault;
+use crate::error::ApiError;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -16,22 +16,22 @@ fn is_id(text: &str) -> bool {
 ///
 /// # Errors
 /// `INVALID_REQUEST`, naming `what` it should have been.
-pub fn check_id(what: &str, id: &str) -> Result<(), Fault> {
+pub fn check_id(what: &str, id: &str) -> Result<(), ApiError> {
     if is_id(id) {
         return Ok(());
     }
-    Err(Fault::invalid(format!("{what} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
+    Err(ApiError::invalid(format!("{what} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
 }
 
 /// Checks a sender's own id of a message: 1 to 64 printable ASCII characters.
 ///
 /// # Errors
 /// `INVALID_REQUEST`.
-pub fn check_client_msg_id(id: &str) -> Result<(), Fault> {
+pub fn check_client_msg_id(id: &str) -> Result<(), ApiError> {
     if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    Err(Fault::invalid(format!("client_msg_id must be 1 to {MAX_ID} printable ASCII characters")))
+    Err(ApiError::invalid(format!("client_msg_id must be 1 to {MAX_ID} printable ASCII characters")))
 }
 
 /// A conversation id that was checked: direct, between two users, or a group.
@@ -48,7 +48,7 @@ impl<'a> Conversation<'a> {
     ///
     /// # Errors
     /// `INVALID_REQUEST` with how an id looks.
-    pub fn parse(id: &'a str) -> Result<Self, Fault> {
+    pub fn parse(id: &'a str) -> Result<Self, ApiError> {
         let parsed = match id.split_once(':') {
             Some(("d", users)) => users
                 .split_once(':')
@@ -58,7 +58,7 @@ impl<'a> Conversation<'a> {
             _ => None,
         };
         parsed.ok_or_else(|| {
-            Fault::invalid(
+            ApiError::invalid(
                 "conversation must be d:USER:USER (direct) or g:ID (group), with ids of 1 to 64 characters",
             )
         })

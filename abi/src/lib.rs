@@ -19,7 +19,7 @@ pub mod record;
 pub mod splice;
 
 pub use channel::{Caller, Channel};
-pub use error::{Fault, retry_after};
+pub use error::{ApiError, retry_after};
 
 /// The generated contract, `proto/godwit/v1`.
 #[allow(

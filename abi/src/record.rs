@@ -1,7 +1,7 @@
 //! How an [`Entry`] travels in the log: the key that keeps a conversation in one partition, and the payload.
 
 use crate::{
-    error::Fault,
+    error::ApiError,
     ids,
     v1::{Entry, GroupChange, HistoryVisibility, entry::Content, group_change::Change},
 };
@@ -27,24 +27,24 @@ pub fn encode(entry: &Entry) -> Bytes {
 ///
 /// # Errors
 /// `INVALID_REQUEST` with what is wrong: such a record can never be handled.
-pub fn decode(payload: &Bytes) -> Result<Entry, Fault> {
+pub fn decode(payload: &Bytes) -> Result<Entry, ApiError> {
     let entry = Entry::decode(payload.clone())
-        .map_err(|error| Fault::invalid(format!("the payload is not an Entry: {error}")))?;
+        .map_err(|error| ApiError::invalid(format!("the payload is not an Entry: {error}")))?;
     ids::check_id("app", &entry.app)?;
     ids::check_id("sender", &entry.sender)?;
     let conversation = ids::Conversation::parse(&entry.conversation)?;
     if conversation.to_string() != entry.conversation {
-        return Err(Fault::invalid("the users of the direct conversation are not in order"));
+        return Err(ApiError::invalid("the users of the direct conversation are not in order"));
     }
     if ids::message_bytes(&entry.message_id).is_none() {
-        return Err(Fault::invalid("message_id must be 32 hexadecimal digits"));
+        return Err(ApiError::invalid("message_id must be 32 hexadecimal digits"));
     }
     match &entry.content {
-        None => Err(Fault::invalid("the entry has no content")),
+        None => Err(ApiError::invalid("the entry has no content")),
         Some(Content::GroupChange(GroupChange { change: Some(Change::Created(created)) }))
             if HistoryVisibility::try_from(created.history).is_err() =>
         {
-            Err(Fault::invalid("history is a value that this version does not know"))
+            Err(ApiError::invalid("history is a value that this version does not know"))
         }
         Some(_) => Ok(entry),
     }

@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use abi::Fault;
+use abi::ApiError;
 use std::time::Duration;
 
 /// Why a call failed. Nothing of a failed call can be relied on, and it may have been done.
@@ -50,7 +50,7 @@ impl Error {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self::unavailable(error.to_string())
     }

@@ -103,12 +103,12 @@ fn causes(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::Fault;
+    use abi::ApiError;
     use anyhow::Context as _;
 
     #[test]
     fn nothing_is_said_twice() {
-        let fault = crate::Error::from(Fault::forbidden("only an owner adds members"));
+        let fault = crate::Error::from(ApiError::forbidden("only an owner adds members"));
         let error = Err::<(), _>(fault).context("cannot make the group").unwrap_err();
         assert_eq!(
             sentence(&error, "http://host", "--url"),

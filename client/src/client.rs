@@ -140,7 +140,7 @@ impl Client {
         let connection = loop {
             match worker.open().await {
                 Ok(connection) => break connection,
-                Err(error @ (Error::Fault(_) | Error::Closed { .. })) if attempt < 3 => {
+                Err(error @ (Error::Server(_) | Error::Closed { .. })) if attempt < 3 => {
                     let Some(pause) = worker.pause_after(&error, &mut backoff) else { return Err(error) };
                     tokio::time::sleep(pause).await;
                     attempt += 1;

@@ -93,7 +93,7 @@ impl Connection {
             timeout(TIMEOUT, connection.next()).await.map_err(|_| Error::Timeout { what: "hello" })??;
         match answer.frame {
             Some(server_frame::Frame::Welcome(welcome)) => connection.welcome = welcome,
-            Some(server_frame::Frame::Error(error)) => return Err(Error::Fault(error.into())),
+            Some(server_frame::Frame::Error(error)) => return Err(Error::Server(error.into())),
             _ => return Err(Error::Protocol("the first frame is not a welcome".into())),
         }
         Ok(connection)
@@ -220,7 +220,7 @@ fn upgrade_error(error: &tungstenite::Error) -> Error {
         tungstenite::Error::Http(answer) => {
             let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             let body = answer.body().as_deref().unwrap_or_default();
-            Error::Fault(problem(answer.status(), retry_after, body))
+            Error::Server(problem(answer.status(), retry_after, body))
         }
         error => lost(error),
     }
@@ -252,7 +252,7 @@ fn closed(frame: Option<&CloseFrame>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::Fault;
+    use abi::ApiError;
     use tungstenite::protocol::frame::coding::CloseCode;
 
     fn close(code: u16, reason: &str) -> Error {
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn every_close_of_the_contract_is_understood() {
         for code in (0..100).filter_map(|number| ErrorCode::try_from(number).ok()) {
-            let reason = Fault::new(code, "").close_reason();
+            let reason = ApiError::new(code, "").close_reason();
             let Error::Closed { code: Some(read), reconnect, .. } = close(code.close(), &reason) else {
                 panic!("{code:?} is not a close")
             };

@@ -1,7 +1,7 @@
 //! What can go wrong, and whether to try again.
 
 use abi::{
-    Fault,
+    ApiError,
     error::{ErrorCode, Reconnect},
 };
 use std::{io, sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 pub enum Error {
     /// The server said no.
     #[error("{0}")]
-    Fault(#[from] Fault),
+    Server(#[from] ApiError),
     /// The address of the server can't be used.
     #[error("{url} is not a usable server address: {reason}")]
     Address {
@@ -81,9 +81,9 @@ impl Error {
     /// What helps after this error.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Fault(fault) if fault.code == ErrorCode::TokenExpired => Recovery::Refresh,
+            Self::Server(fault) if fault.code == ErrorCode::TokenExpired => Recovery::Refresh,
             Self::Closed { code: Some(ErrorCode::TokenExpired), .. } => Recovery::Refresh,
-            Self::Fault(fault) => match (fault.retry_after, fault.code.reconnect()) {
+            Self::Server(fault) => match (fault.retry_after, fault.code.reconnect()) {
                 (_, Reconnect::No) => Recovery::Stop,
                 (Some(wait), _) => Recovery::Retry(Some(wait)),
                 (None, Reconnect::Now) => Recovery::Retry(None),
@@ -107,7 +107,7 @@ impl Error {
     /// The error code, where the server gave one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Fault(fault) => Some(fault.code),
+            Self::Server(fault) => Some(fault.code),
             Self::Closed { code, .. } => *code,
             _ => None,
         }
@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn an_expired_token_is_refreshed_and_a_wrong_one_is_not() {
-        let expired = Error::Fault(Fault::new(ErrorCode::TokenExpired, "expired"));
-        let wrong = Error::Fault(Fault::new(ErrorCode::Unauthenticated, "wrong"));
+        let expired = Error::Server(ApiError::new(ErrorCode::TokenExpired, "expired"));
+        let wrong = Error::Server(ApiError::new(ErrorCode::Unauthenticated, "wrong"));
         assert_eq!(expired.recovery(), Recovery::Refresh);
         assert_eq!(wrong.recovery(), Recovery::Stop);
     }
@@ -130,7 +130,7 @@ mod tests {
     fn the_servers_time_to_wait_is_honoured() {
         let wait = Duration::from_millis(1_700);
         assert_eq!(
-            Error::Fault(Fault::rate_limited("slow down", wait)).recovery(),
+            Error::Server(ApiError::rate_limited("slow down", wait)).recovery(),
             Recovery::Retry(Some(wait))
         );
     }

@@ -2,7 +2,7 @@
 
 use crate::{Error, Server, Trust, trust};
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{Entry, HistoryVisibility, Member},
 };
@@ -239,7 +239,7 @@ impl Api {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|_| {
-            Fault::invalid(format!("{path} is no path: ids are of letters, digits, '.', '_', '-'"))
+            ApiError::invalid(format!("{path} is no path: ids are of letters, digits, '.', '_', '-'"))
         })?;
         let exchange = async {
             let answer = self.client.request(request).await.map_err(|error| self.failed(&error))?;
@@ -276,7 +276,7 @@ impl Api {
 }
 
 /// The error in an HTTP answer: a problem document, or what can be told from the status alone.
-pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, body: &[u8]) -> Fault {
+pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, body: &[u8]) -> ApiError {
     let problem: Option<Problem> = serde_json::from_slice(body).ok();
     let named = problem.as_ref().and_then(|problem| code_by_name(&problem.code));
     let code = named.unwrap_or(match status.as_u16() {
@@ -301,7 +301,7 @@ pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, bod
         .filter(|ms| *ms > 0)
         .map(Duration::from_millis)
         .or_else(by_header);
-    Fault { code, message, retry_after }
+    ApiError { code, message, retry_after }
 }
 
 /// An error code by its name in the table (`rate_limited`) or in the contract (`ERROR_CODE_RATE_LIMITED`).
@@ -321,7 +321,7 @@ mod tests {
         let body = br#"{"type":"about:blank","title":"Too many requests","status":429,
             "detail":"wait a moment","code":"rate_limited","retry_after_ms":250}"#;
         let fault = problem(StatusCode::TOO_MANY_REQUESTS, Some("1"), body);
-        assert_eq!(fault, Fault::rate_limited("wait a moment", Duration::from_millis(250)));
+        assert_eq!(fault, ApiError::rate_limited("wait a moment", Duration::from_millis(250)));
         assert_eq!(code_by_name("ALREADY_EXISTS"), Some(ErrorCode::AlreadyExists));
         assert_eq!(code_by_name("ERROR_CODE_NOT_FOUND"), Some(ErrorCode::NotFound));
         assert_eq!(code_by_name("nonsense"), None);

@@ -17,7 +17,7 @@
 
 use crate::state::{Have, State};
 use abi::{
-    Fault,
+    ApiError,
     v1::{Deliver, Entry, Head, HeadsPage, HistoryPage, ReceiverSeq},
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -388,7 +388,7 @@ impl Sync {
     }
 
     /// A request failed. One that may succeed later is asked again by the next [`Sync::next_request`].
-    pub fn on_failed(&mut self, request: &Request, fault: &Fault) {
+    pub fn on_failed(&mut self, request: &Request, fault: &ApiError) {
         match request {
             Request::Heads { .. } => {
                 if let Some(round) = self.round.as_mut() {

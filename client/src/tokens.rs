@@ -4,7 +4,7 @@ use crate::{
     Error,
     http::{Api, Tokens},
 };
-use abi::Fault;
+use abi::ApiError;
 use futures_util::future::BoxFuture;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -25,7 +25,7 @@ impl TokenSource for FixedToken {
     fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
         Box::pin(async move {
             if rejected == Some(self.0.as_str()) {
-                let fault = Fault::new(
+                let fault = ApiError::new(
                     abi::error::ErrorCode::Unauthenticated,
                     "the access token has expired and there is no way to another",
                 );

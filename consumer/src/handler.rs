@@ -8,7 +8,7 @@ use crate::{
     trace,
 };
 use abi::{
-    Caller, Channel, Fault,
+    ApiError, Caller, Channel,
     error::ErrorCode,
     ids::Conversation,
     v1::{
@@ -248,7 +248,7 @@ impl MessageHandler {
         let request = GetMembersRequest { app: app.to_owned(), conversation: conversation.clone() };
         let members = match self.db.clone().get_members(within(request, SAVE)).await {
             Ok(members) => members.into_inner(),
-            Err(status) => match Fault::from(status) {
+            Err(status) => match ApiError::from(status) {
                 // It was there when the message was saved; nobody is left to tell.
                 fault if fault.code == ErrorCode::NotFound => {
                     tracing::warn!(app, conversation, "a group is gone; its message reaches nobody");
@@ -318,7 +318,7 @@ fn reject(entry: &Entry, result: SaveResult, index: usize, rejected: &mut Vec<Re
 }
 
 /// Whether the store will never take it, however often it is asked.
-fn is_final(fault: &Fault) -> bool {
+fn is_final(fault: &ApiError) -> bool {
     matches!(fault.code, ErrorCode::InvalidRequest | ErrorCode::TooLarge)
 }
 

@@ -5,7 +5,7 @@
 mod shown;
 
 use abi::{
-    Fault,
+    ApiError,
     config::Secret,
     error::{ErrorCode, excerpt},
     ids::Conversation,
@@ -81,17 +81,17 @@ struct Show {
 }
 
 impl Desk {
-    fn selection(&self, reason: Option<String>, conversation: Option<String>) -> Result<Selection, Fault> {
+    fn selection(&self, reason: Option<String>, conversation: Option<String>) -> Result<Selection, ApiError> {
         let key = |id: String| Conversation::parse(&id).map(|id| record::key(&self.app, &id.to_string()));
         Ok(Selection { reason, key: conversation.map(key).transpose()? })
     }
 }
 
-fn id(text: &str) -> Result<LetterId, Fault> {
+fn id(text: &str) -> Result<LetterId, ApiError> {
     text.parse().map_err(fault)
 }
 
-fn fault(error: Error) -> Fault {
+fn fault(error: Error) -> ApiError {
     let code = match &error {
         Error::LetterId { .. } => ErrorCode::InvalidRequest,
         Error::NoLetter { .. } => ErrorCode::NotFound,
@@ -99,7 +99,7 @@ fn fault(error: Error) -> Fault {
         _ => ErrorCode::Unavailable,
     };
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-    Fault::new(code, excerpt(format!("{error}{}", cause.unwrap_or_default())))
+    ApiError::new(code, excerpt(format!("{error}{}", cause.unwrap_or_default())))
 }
 
 /// `GET /dead-letters?reason=&conversation=&after=&limit=`
@@ -109,7 +109,7 @@ async fn list(State(desk): State<Arc<Desk>>, Query(which): Query<Which>) -> Answ
     let after = after.as_deref().map(id).transpose()?;
     let limit = limit.unwrap_or(PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Fault::invalid(format!("limit must be 1 to {MAX_PAGE}")).into());
+        return Err(ApiError::invalid(format!("limit must be 1 to {MAX_PAGE}")).into());
     }
     let page = desk.letters.list(&selection, after, limit).await.map_err(fault)?;
     let letters: Vec<Value> = page.letters.iter().map(shown::line).collect();
@@ -138,11 +138,11 @@ async fn replay(State(desk): State<Arc<Desk>>, Path(letter): Path<String>) -> An
 /// `POST /dead-letters/replay`
 async fn replay_all(State(desk): State<Arc<Desk>>, body: Bytes) -> Answer {
     let replay: Replay = serde_json::from_slice(&body).map_err(|error| {
-        Fault::invalid(format!("the body is not what this path takes: {}", excerpt(error)))
+        ApiError::invalid(format!("the body is not what this path takes: {}", excerpt(error)))
     })?;
     let Replay { all, reason, conversation, after, until } = replay;
     if all == (reason.is_some() || conversation.is_some()) {
-        return Err(Fault::invalid(
+        return Err(ApiError::invalid(
             "say which letters: either \"all\": true, or \"reason\" or \"conversation\" or both",
         )
         .into());
@@ -150,7 +150,7 @@ async fn replay_all(State(desk): State<Arc<Desk>>, body: Bytes) -> Answer {
     let selection = desk.selection(reason, conversation)?;
     let after = after.as_deref().map(id).transpose()?;
     let until = until.map(|until| until.parse::<Ends>()).transpose();
-    let until = until.map_err(|_| Fault::invalid("until must be what an earlier answer gave"))?;
+    let until = until.map_err(|_| ApiError::invalid("until must be what an earlier answer gave"))?;
     let done = desk.letters.replay_all(&selection, after, until, REPLAYS).await.map_err(fault)?;
     let replayed: Vec<String> = done.replayed.iter().map(ToString::to_string).collect();
     let skipped: Vec<Value> =

@@ -1,6 +1,6 @@
 //! What can go wrong here, and what the caller is told.
 
-use abi::{Fault, error::ErrorCode};
+use abi::{ApiError, error::ErrorCode};
 use rusqlite::ErrorCode as SqliteCode;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// The caller's to know: a refusal, in the terms of the contract.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    ApiError(#[from] ApiError),
     /// SQLite.
     #[error("sqlite failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -139,9 +139,9 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
         .is_some_and(|code| matches!(code.as_ref(), "23505" | "40001" | "40P01"))
 }
 
-impl From<Error> for Fault {
+impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        if let Error::Fault(fault) = error {
+        if let Error::ApiError(fault) = error {
             return fault;
         }
         if error.is_outage() {

@@ -1,7 +1,7 @@
 //! Entries on their way into the store: checked, and with their columns apart from the payload.
 
 use abi::{
-    Fault, ids,
+    ApiError, ids,
     v1::{Entry, GroupChange, entry::Content},
 };
 use prost::Message as _;
@@ -48,19 +48,19 @@ impl Item {
     ///
     /// # Errors
     /// `INVALID_REQUEST` with what is wrong.
-    pub(crate) fn new(mut entry: Entry) -> Result<Self, Fault> {
+    pub(crate) fn new(mut entry: Entry) -> Result<Self, ApiError> {
         ids::check_id("app", &entry.app)?;
         ids::check_id("sender", &entry.sender)?;
         let canonical = ids::Conversation::parse(&entry.conversation)?;
         if let ids::Conversation::Direct(first, second) = canonical
             && !is_ordered(&entry.conversation, first, second)
         {
-            return Err(Fault::invalid("the users of the direct conversation are not in order"));
+            return Err(ApiError::invalid("the users of the direct conversation are not in order"));
         }
         let id = ids::message_bytes(&entry.message_id)
-            .ok_or_else(|| Fault::invalid("message_id must be 32 hexadecimal digits"))?;
+            .ok_or_else(|| ApiError::invalid("message_id must be 32 hexadecimal digits"))?;
         let change = match &entry.content {
-            None => return Err(Fault::invalid("the entry has no content")),
+            None => return Err(ApiError::invalid("the entry has no content")),
             Some(Content::Message(_)) => None,
             Some(Content::GroupChange(change)) => {
                 Some(Change { sender: entry.sender.clone(), change: change.clone() })
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use abi::v1::Message;
 
-    fn item(conversation: &str) -> Result<Item, Fault> {
+    fn item(conversation: &str) -> Result<Item, ApiError> {
         Item::new(Entry {
             app: "app".into(),
             conversation: conversation.into(),

@@ -4,7 +4,7 @@
 
 use crate::item::number;
 use abi::{
-    Fault, MAX_GROUP_NAME,
+    ApiError, MAX_GROUP_NAME,
     error::ErrorCode,
     ids,
     v1::{GroupCreated, HistoryVisibility, Member, Members, Role, group_change::Change},
@@ -102,19 +102,19 @@ pub(crate) fn decide(
     seq: i64,
     accounts: &HashSet<String>,
     max_members: usize,
-) -> Result<Effect, Fault> {
-    let change = change.ok_or_else(|| Fault::invalid("the group change says nothing"))?;
-    let outsider = || Fault::forbidden("you are not a member of this group");
+) -> Result<Effect, ApiError> {
+    let change = change.ok_or_else(|| ApiError::invalid("the group change says nothing"))?;
+    let outsider = || ApiError::forbidden("you are not a member of this group");
     let group = match (change, group) {
         (Change::Created(created), None) => return create(created, sender, accounts, max_members),
         (Change::Created(_), Some(_)) => {
-            return Err(Fault::new(ErrorCode::AlreadyExists, "this group exists already"));
+            return Err(ApiError::new(ErrorCode::AlreadyExists, "this group exists already"));
         }
         (_, group) => group.ok_or_else(outsider)?,
     };
     let role = group.role(sender).ok_or_else(outsider)?;
     let owner_only = |what: &str| {
-        if role == Role::Owner { Ok(()) } else { Err(Fault::forbidden(format!("only an owner {what}"))) }
+        if role == Role::Owner { Ok(()) } else { Err(ApiError::forbidden(format!("only an owner {what}"))) }
     };
     match change {
         Change::Created(_) => unreachable!("handled above"),
@@ -133,12 +133,12 @@ pub(crate) fn decide(
             check_users(&removed.users)?;
             // Whoever is named is told of it.
             if let Some(stranger) = removed.users.iter().find(|user| group.role(user).is_none()) {
-                return Err(Fault::not_found(format!("{stranger} is not a member of this group")));
+                return Err(ApiError::not_found(format!("{stranger} is not a member of this group")));
             }
             let gone: HashSet<&str> = removed.users.iter().map(String::as_str).collect();
             let leaves = |member: &&Joined| gone.contains(member.user.as_str());
             if group.members.iter().filter(|member| member.role == Role::Owner).all(|owner| leaves(&owner)) {
-                return Err(Fault::new(
+                return Err(ApiError::new(
                     ErrorCode::Conflict,
                     "a group can't lose its last owner: leave the group instead",
                 ));
@@ -164,10 +164,10 @@ fn create(
     sender: &str,
     accounts: &HashSet<String>,
     max_members: usize,
-) -> Result<Effect, Fault> {
+) -> Result<Effect, ApiError> {
     let length = created.name.chars().count();
     if !(1..=MAX_GROUP_NAME).contains(&length) || created.name.chars().any(char::is_control) {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "the name of a group must be 1 to {MAX_GROUP_NAME} characters without control characters"
         )));
     }
@@ -187,27 +187,27 @@ fn join(users: &[String], visible_from: i64, is_new: impl Fn(&str) -> bool) -> V
     new.map(|user| Joined { user: user.clone(), role: Role::Member, visible_from }).collect()
 }
 
-fn check_accounts(added: &[Joined], accounts: &HashSet<String>) -> Result<(), Fault> {
+fn check_accounts(added: &[Joined], accounts: &HashSet<String>) -> Result<(), ApiError> {
     match added.iter().find(|member| !accounts.contains(&member.user)) {
-        Some(member) => Err(Fault::not_found(format!("there is no user {}", member.user))),
+        Some(member) => Err(ApiError::not_found(format!("there is no user {}", member.user))),
         None => Ok(()),
     }
 }
 
-fn check_users(users: &[String]) -> Result<(), Fault> {
+fn check_users(users: &[String]) -> Result<(), ApiError> {
     if users.is_empty() {
-        return Err(Fault::invalid("users must name at least one user"));
+        return Err(ApiError::invalid("users must name at least one user"));
     }
     check_ids(users)
 }
 
-fn check_ids(users: &[String]) -> Result<(), Fault> {
+fn check_ids(users: &[String]) -> Result<(), ApiError> {
     users.iter().try_for_each(|user| ids::check_id("a user's id", user))
 }
 
-fn check_size(members: usize, max: usize) -> Result<(), Fault> {
+fn check_size(members: usize, max: usize) -> Result<(), ApiError> {
     if members > max {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             ErrorCode::TooLarge,
             format!("the group would have {members} members; at most {max} are allowed"),
         ));

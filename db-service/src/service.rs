@@ -8,7 +8,7 @@ use crate::{
     store::{Page, Store, View, no_group},
 };
 use abi::{
-    DEFAULT_PAGE, Fault, MAX_PAGE,
+    ApiError, DEFAULT_PAGE, MAX_PAGE,
     error::ErrorCode,
     ids::{self, Conversation},
     v1::{
@@ -61,9 +61,9 @@ impl Service {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
-    async fn save_batch(&self, request: SaveRequest) -> Result<SaveResponse, Fault> {
+    async fn save_batch(&self, request: SaveRequest) -> Result<SaveResponse, ApiError> {
         if request.entries.len() > MAX_BATCH {
-            return Err(Fault::invalid(format!("a batch has at most {MAX_BATCH} entries")));
+            return Err(ApiError::invalid(format!("a batch has at most {MAX_BATCH} entries")));
         }
         if request.entries.is_empty() {
             return Ok(SaveResponse::default());
@@ -75,7 +75,7 @@ impl Service {
         Ok(SaveResponse { results })
     }
 
-    async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, Fault> {
+    async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, ApiError> {
         let asked = request.page.unwrap_or_default();
         let view = view(request.app, request.user, &asked.conversation)?;
         let (page, limit) = (page(&asked)?, limit(asked.limit)?);
@@ -87,7 +87,7 @@ impl Service {
         }
     }
 
-    async fn mark(&self, request: MarkReadRequest) -> Result<MarkReadResponse, Fault> {
+    async fn mark(&self, request: MarkReadRequest) -> Result<MarkReadResponse, ApiError> {
         let read = request.read.unwrap_or_default();
         let view = view(request.app, request.user, &read.conversation)?;
         let may_be_empty = is_direct_member(&view);
@@ -98,7 +98,7 @@ impl Service {
         }
     }
 
-    async fn members(&self, request: GetMembersRequest) -> Result<Members, Fault> {
+    async fn members(&self, request: GetMembersRequest) -> Result<Members, ApiError> {
         ids::check_id("app", &request.app)?;
         let conversation = Conversation::parse(&request.conversation)?;
         if let Conversation::Direct(..) = conversation {
@@ -110,21 +110,21 @@ impl Service {
         members.ok_or_else(no_group)
     }
 
-    async fn new_user(&self, user: User) -> Result<(), Fault> {
+    async fn new_user(&self, user: User) -> Result<(), ApiError> {
         check_user(&user.app, &user.user)?;
         let hash = &user.password_hash;
         if hash.len() > MAX_PASSWORD_HASH || !hash.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Fault::invalid(format!(
+            return Err(ApiError::invalid(format!(
                 "password_hash must be at most {MAX_PASSWORD_HASH} printable ASCII characters"
             )));
         }
         if self.store.create_user(user.app, user.user, user.password_hash).await? {
             return Ok(());
         }
-        Err(Fault::new(ErrorCode::AlreadyExists, "this user id is taken"))
+        Err(ApiError::new(ErrorCode::AlreadyExists, "this user id is taken"))
     }
 
-    async fn new_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, Fault> {
+    async fn new_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, ApiError> {
         let session = request.session.unwrap_or_default();
         ids::check_id("session", &session.session)?;
         check_user(&session.app, &session.user)?;
@@ -133,7 +133,7 @@ impl Service {
         Ok(self.store.create_session(session, request.refresh_hash.to_vec()).await?)
     }
 
-    async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, Fault> {
+    async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, ApiError> {
         ids::check_id("session", &request.session)?;
         check_hash("refresh_hash", &request.refresh_hash)?;
         check_hash("next_refresh_hash", &request.next_refresh_hash)?;
@@ -145,7 +145,10 @@ impl Service {
         };
         let rotated = self.store.rotate_session(request.session, rotation).await?;
         rotated.ok_or_else(|| {
-            Fault::new(ErrorCode::Unauthenticated, "this refresh token is not valid any more: log in again")
+            ApiError::new(
+                ErrorCode::Unauthenticated,
+                "this refresh token is not valid any more: log in again",
+            )
         })
     }
 }
@@ -170,7 +173,7 @@ impl DbService for Service {
     ) -> Result<Response<CheckChangeResponse>, Status> {
         let item = Item::new(request.into_inner().entry.unwrap_or_default())?;
         if item.change.is_none() {
-            return Err(Fault::invalid("the entry is not a group change").into());
+            return Err(ApiError::invalid("the entry is not a group change").into());
         }
         let stored = self.store.check_change(item).await?;
         Ok(Response::new(CheckChangeResponse { stored }))
@@ -185,7 +188,7 @@ impl DbService for Service {
         let page = request.page.unwrap_or_default();
         check_user(&request.app, &request.user)?;
         if page.after.bytes().any(|byte| byte == 0) {
-            return Err(Fault::invalid("after must be a conversation id").into());
+            return Err(ApiError::invalid("after must be a conversation id").into());
         }
         let limit = limit(page.limit)?;
         let heads = self.store.heads(request.app, request.user, page.after, limit).await;
@@ -215,7 +218,7 @@ impl DbService for Service {
         let GetUserRequest { app, user } = request.into_inner();
         check_user(&app, &user)?;
         let hash = self.store.password_hash(app.clone(), user.clone()).await?;
-        let password_hash = hash.ok_or_else(|| Fault::not_found("there is no such user"))?;
+        let password_hash = hash.ok_or_else(|| ApiError::not_found("there is no such user"))?;
         Ok(Response::new(User { app, user, password_hash }))
     }
 
@@ -238,7 +241,7 @@ impl DbService for Service {
         let id = request.into_inner().session;
         ids::check_id("session", &id)?;
         let session = self.store.session(id).await?;
-        Ok(Response::new(session.ok_or_else(|| Fault::not_found("there is no such session"))?))
+        Ok(Response::new(session.ok_or_else(|| ApiError::not_found("there is no such session"))?))
     }
 
     async fn revoke_session(
@@ -265,11 +268,11 @@ impl DbService for Service {
 }
 
 /// Said to whoever is not a member, whether or not the conversation exists.
-fn outsider() -> Fault {
-    Fault::forbidden("you are not a member of this conversation")
+fn outsider() -> ApiError {
+    ApiError::forbidden("you are not a member of this conversation")
 }
 
-fn view(app: String, user: String, conversation: &str) -> Result<View, Fault> {
+fn view(app: String, user: String, conversation: &str) -> Result<View, ApiError> {
     check_user(&app, &user)?;
     Ok(View { app, user, conversation: Conversation::parse(conversation)?.to_string() })
 }
@@ -281,34 +284,34 @@ fn is_direct_member(view: &View) -> bool {
         .unwrap_or(false)
 }
 
-fn check_user(app: &str, user: &str) -> Result<(), Fault> {
+fn check_user(app: &str, user: &str) -> Result<(), ApiError> {
     ids::check_id("app", app)?;
     ids::check_id("user", user)
 }
 
-fn check_hash(what: &str, hash: &[u8]) -> Result<(), Fault> {
-    if hash.len() == 32 { Ok(()) } else { Err(Fault::invalid(format!("{what} must be 32 bytes"))) }
+fn check_hash(what: &str, hash: &[u8]) -> Result<(), ApiError> {
+    if hash.len() == 32 { Ok(()) } else { Err(ApiError::invalid(format!("{what} must be 32 bytes"))) }
 }
 
-fn page(asked: &GetHistory) -> Result<Page, Fault> {
+fn page(asked: &GetHistory) -> Result<Page, ApiError> {
     match (asked.after, asked.before, asked.newest) {
         (0, 0, true) => Ok(Page::Before(i64::MAX)),
         (after, 0, false) => Ok(Page::After(column(after))),
         (0, before, _) => Ok(Page::Before(column(before))),
-        _ => Err(Fault::invalid("give at most one of after, before and newest")),
+        _ => Err(ApiError::invalid("give at most one of after, before and newest")),
     }
 }
 
-fn limit(asked: i32) -> Result<usize, Fault> {
+fn limit(asked: i32) -> Result<usize, ApiError> {
     let limit = if asked == 0 { DEFAULT_PAGE } else { asked };
     usize::try_from(limit)
         .ok()
         .filter(|_| limit <= MAX_PAGE)
-        .ok_or_else(|| Fault::invalid(format!("limit must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")))
+        .ok_or_else(|| ApiError::invalid(format!("limit must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")))
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        Fault::from(error).into()
+        ApiError::from(error).into()
     }
 }

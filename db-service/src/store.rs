@@ -7,7 +7,7 @@ use crate::{
     sessions::Rotation,
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{HeadsPage, HistoryPage, Members, SaveOutcome, SaveResult, Session, SigningKey},
 };
@@ -59,7 +59,7 @@ pub(crate) enum Decision {
     /// It is stored already.
     Known(Position),
     /// The rules don't allow it.
-    Refused(Fault),
+    Refused(ApiError),
     /// This is what it does.
     Allowed(Effect),
 }
@@ -76,28 +76,28 @@ pub(crate) fn accepted(outcome: SaveOutcome, position: Position, group: Option<G
 }
 
 /// The result of an entry that is not stored.
-pub(crate) fn rejected(fault: Fault) -> SaveResult {
+pub(crate) fn rejected(fault: ApiError) -> SaveResult {
     SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(fault.into()), ..SaveResult::default() }
 }
 
 /// Said of a message to a group that does not exist.
-pub(crate) fn no_group() -> Fault {
-    Fault::not_found("there is no such group")
+pub(crate) fn no_group() -> ApiError {
+    ApiError::not_found("there is no such group")
 }
 
 /// Said of a change whose id another one has.
-pub(crate) fn other_change() -> Fault {
-    Fault::new(ErrorCode::Conflict, "this request_id was used for another change: take a new one")
+pub(crate) fn other_change() -> ApiError {
+    ApiError::new(ErrorCode::Conflict, "this request_id was used for another change: take a new one")
 }
 
 /// Said of a group change in a direct conversation.
-pub(crate) fn no_change() -> Fault {
-    Fault::invalid("only groups have members that change")
+pub(crate) fn no_change() -> ApiError {
+    ApiError::invalid("only groups have members that change")
 }
 
 /// A durable store. Every call is one transaction; `None` where a thing is not there.
 ///
-/// Errors: [`crate::Error::Fault`] is a refusal, and nothing was changed unless said otherwise; after any other error
+/// Errors: [`crate::Error::ApiError`] is a refusal, and nothing was changed unless said otherwise; after any other error
 /// the call may have been done, and may be repeated.
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {

@@ -22,7 +22,7 @@ pub mod server;
 pub mod session;
 pub mod tokens;
 
-use abi::Fault;
+use abi::ApiError;
 
 /// Longest sentence that an error may have, in bytes.
 const LONGEST: usize = 1_000;
@@ -35,10 +35,10 @@ pub fn is_sentence(text: &str) {
 }
 
 /// Checks that a fault is a sentence, and that it survives its way to the device.
-pub fn is_fault(fault: &Fault) {
+pub fn is_fault(fault: &ApiError) {
     is_sentence(&fault.message);
     assert!(fault.close_reason().len() <= 123, "a close has no room for {}", fault.close_reason());
-    let told = Fault::from(abi::v1::Error::from(fault.clone()));
+    let told = ApiError::from(abi::v1::Error::from(fault.clone()));
     assert_eq!((told.code, &told.message), (fault.code, &fault.message));
 }
 

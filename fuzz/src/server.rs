@@ -98,7 +98,7 @@ impl Device {
                 }
             }
             Some(Frame::Error(error)) => {
-                let fault = abi::Fault::from(error);
+                let fault = abi::ApiError::from(error);
                 assert!(fault.close_reason().len() <= 123);
                 if let Some(request) = self.asked.pop_front() {
                     self.sync.on_failed(&request, &fault);
@@ -131,7 +131,7 @@ impl Device {
     }
 
     fn answers_get_lost(&mut self) {
-        let fault = abi::Fault::unavailable("lost");
+        let fault = abi::ApiError::unavailable("lost");
         for request in self.asked.drain(..) {
             self.sync.on_failed(&request, &fault);
         }

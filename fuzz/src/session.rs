@@ -5,7 +5,7 @@ use crate::{
     tokens::{GOOD, alice},
 };
 use abi::{
-    Fault,
+    ApiError,
     v1::{ClientFrame, Hello, ServerFrame, client_frame, server_frame::Frame},
 };
 use axum::extract::ws::Message;
@@ -169,7 +169,7 @@ impl<'a> Device<'a> {
         assert_eq!(self.drain(id), answers, "answers to frame {id}");
     }
 
-    fn answer(&self, id: u32, answer: Result<Frame, Fault>) {
+    fn answer(&self, id: u32, answer: Result<Frame, ApiError>) {
         let frame = answer.unwrap_or_else(|fault| Frame::Error(fault.into()));
         self.outbox.push(Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(frame) })));
     }
@@ -199,7 +199,7 @@ impl<'a> Device<'a> {
             };
             assert_eq!(frame.id, id);
             if let Some(Frame::Error(error)) = &frame.frame {
-                crate::is_fault(&Fault::from(error.clone()));
+                crate::is_fault(&ApiError::from(error.clone()));
             }
             let read = match self.format.encode(&frame) {
                 Message::Binary(bytes) => client::codec::decode(bytes).expect("the SDK reads it"),
@@ -212,7 +212,7 @@ impl<'a> Device<'a> {
         count
     }
 
-    fn close(&mut self, fault: &Fault) {
+    fn close(&mut self, fault: &ApiError) {
         crate::is_fault(fault);
         self.closed = true;
     }

@@ -15,7 +15,7 @@ const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 fn variable(name: &str) -> String {
     std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run tests/run, or tests/servers up and env"))
+        .unwrap_or_else(|_| panic!("{name} is not set: run tests/run, or scripts/servers up and env"))
 }
 
 fn sasl(mechanism: &str, password: &str) -> Address {

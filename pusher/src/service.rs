@@ -7,7 +7,7 @@ use crate::{
     split,
 };
 use abi::{
-    Caller, Channel, Fault,
+    ApiError, Caller, Channel,
     v1::{
         PushRequest, PushResponse,
         gateway_service_client::GatewayServiceClient,
@@ -104,7 +104,7 @@ impl PushService for Pusher {
         if users.is_empty() {
             return Ok(Response::new(PushResponse::default()));
         }
-        let routes = self.cache.routes(&request.app, &users).await.map_err(Fault::from)?;
+        let routes = self.cache.routes(&request.app, &users).await.map_err(ApiError::from)?;
         metrics::users(users.len(), routes.iter().filter(|gateways| !gateways.is_empty()).count());
         let pushes = split::split(request, &routes);
         spans.set("godwit.gateways", || count(pushes.len()));

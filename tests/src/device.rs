@@ -2,7 +2,7 @@
 
 use crate::PATIENCE;
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{
         Ack, ClientFrame, Deliver, Entry, GetHeads, GetHistory, HeadsPage, Hello, HistoryPage, MarkRead,
@@ -98,7 +98,7 @@ impl Device {
     /// Opens a connection and says hello.
     ///
     /// # Errors
-    /// A [`Fault`] or [`Closed`] if it is refused.
+    /// A [`ApiError`] or [`Closed`] if it is refused.
     pub async fn connect(
         address: &str,
         wire: Wire,
@@ -113,7 +113,7 @@ impl Device {
     /// Says hello.
     ///
     /// # Errors
-    /// A [`Fault`] or [`Closed`] if it is refused.
+    /// A [`ApiError`] or [`Closed`] if it is refused.
     pub async fn hello(&mut self, token: &str, have: Option<ReceiverSeq>) -> Result<Welcome> {
         let hello = Hello { token: token.into(), device: String::new(), have };
         match self.call(client_frame::Frame::Hello(hello)).await? {
@@ -207,7 +207,7 @@ impl Device {
     /// Sends a frame and waits for its answer; what else comes is kept for later.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn call(&mut self, frame: client_frame::Frame) -> Result<Frame> {
         let id = self.pipeline([frame]).await?[0];
         self.answer(id).await
@@ -216,11 +216,11 @@ impl Device {
     /// Waits for the answer to a frame that was sent; what else comes is kept for later.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn answer(&mut self, id: u32) -> Result<Frame> {
         loop {
             match self.answers.remove(&id) {
-                Some(Frame::Error(error)) => return Err(Fault::from(error).into()),
+                Some(Frame::Error(error)) => return Err(ApiError::from(error).into()),
                 Some(answer) => return Ok(answer),
                 None => {}
             }
@@ -237,7 +237,7 @@ impl Device {
     /// Sends a text.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn send(&mut self, conversation: &str, client_msg_id: &str, text: &str) -> Result<Ack> {
         match self.call(send(conversation, client_msg_id, text)).await? {
             Frame::Ack(ack) => Ok(ack),
@@ -248,7 +248,7 @@ impl Device {
     /// A page of heads.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn heads(&mut self, after: &str, limit: i32) -> Result<HeadsPage> {
         match self.call(client_frame::Frame::Heads(GetHeads { after: after.into(), limit })).await? {
             Frame::Heads(page) => Ok(page),
@@ -259,7 +259,7 @@ impl Device {
     /// A page of a conversation.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn history(&mut self, page: GetHistory) -> Result<HistoryPage> {
         match self.call(client_frame::Frame::History(page)).await? {
             Frame::History(page) => Ok(page),
@@ -270,7 +270,7 @@ impl Device {
     /// All of a conversation that the user can see, oldest first, in pages of 100.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn whole_history(&mut self, conversation: &str) -> Result<Vec<Entry>> {
         let mut entries: Vec<Entry> = Vec::new();
         loop {
@@ -289,7 +289,7 @@ impl Device {
     /// Marks a conversation as read.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn mark_read(&mut self, conversation: &str, conversation_seq: u64) -> Result<ReadMarked> {
         let read = MarkRead { conversation: conversation.into(), conversation_seq };
         match self.call(client_frame::Frame::Read(read)).await? {
@@ -301,7 +301,7 @@ impl Device {
     /// A heartbeat.
     ///
     /// # Errors
-    /// The server's [`Fault`], or [`Closed`].
+    /// The server's [`ApiError`], or [`Closed`].
     pub async fn ping(&mut self) -> Result<Pong> {
         match self.call(client_frame::Frame::Ping(Ping {})).await? {
             Frame::Pong(pong) => Ok(pong),
@@ -410,9 +410,9 @@ pub fn numbers(entries: &[Entry]) -> Vec<u64> {
 /// # Panics
 /// If it was not refused, or the connection failed instead.
 #[track_caller]
-pub fn refusal<T: std::fmt::Debug>(result: Result<T>) -> Fault {
+pub fn refusal<T: std::fmt::Debug>(result: Result<T>) -> ApiError {
     let error = result.expect_err("should have been refused");
-    match error.downcast::<Fault>() {
+    match error.downcast::<ApiError>() {
         Ok(fault) => fault,
         Err(other) => panic!("failed otherwise than by a refusal: {other:?}"),
     }

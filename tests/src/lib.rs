@@ -1,6 +1,6 @@
 //! What the behaviour tests stand on: whole systems as processes, and a device that speaks the protocol by hand.
 //!
-//! The tests themselves are in `tests/behaviour.rs` and the folder beside it. Each body is written once and runs
+//! The tests themselves are in `behaviour/`. Each body is written once and runs
 //! against both modes: the one-process program, and the four services on real servers. Nothing here knows how a
 //! service works inside: it sees command lines, printed addresses, HTTP, WebSocket and exit codes.
 //!
@@ -12,12 +12,10 @@
 //! - [`collector`]: a collector of traces.
 //! - [`metrics`]: the table of metrics, and what a program exports.
 //! - [`eventually()`]: waiting for something to become true.
-//! - [`faults`]: the fault suite.
 
 pub mod collector;
 pub mod device;
 pub mod eventually;
-pub mod faults;
 pub mod http;
 pub mod metrics;
 pub mod process;

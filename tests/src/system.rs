@@ -6,8 +6,7 @@ mod servers;
 
 pub use distributed::{DISTRIBUTED_PROGRAMS, Distributed, Instance};
 pub use embedded::Embedded;
-pub(crate) use servers::free_ports;
-pub use servers::{OwnServers, Servers};
+pub use servers::{OwnServers, Servers, free_ports};
 
 use anyhow::{Result, bail};
 use std::fmt::Debug;
@@ -21,7 +20,7 @@ pub trait System: Debug + Send + Sync {
 }
 
 /// Settings for every system in tests: passwords cost next to nothing.
-pub(crate) const CHEAP: [&str; 4] =
+pub const CHEAP: [&str; 4] =
     ["auth.argon2_memory_kib=64", "auth.argon2_passes=1", "log.level=info", "discovery.kind=fixed"];
 
 /// Limits that a test can reach in a second.

@@ -1,7 +1,7 @@
 //! The server for operators: `/livez`, `/readyz`, `/metrics`, and what a program adds for those with the operator's token.
 
 use crate::{Error, Readiness, metrics, problem::Problem, telemetry};
-use abi::{Fault, config::Secret, error::ErrorCode};
+use abi::{ApiError, config::Secret, error::ErrorCode};
 use axum::{
     Json, Router,
     extract::{Request, State},
@@ -30,12 +30,12 @@ pub fn guarded(token: Secret, routes: Router) -> Router {
 
 async fn guard(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Result<Response, Problem> {
     if token.is_empty() {
-        return Err(Fault::forbidden(
+        return Err(ApiError::forbidden(
             "this is for operators, and no token is set for them: set operator.token, and start again",
         )
         .into());
     }
-    let unauthenticated = |sentence| Problem(Fault::new(ErrorCode::Unauthenticated, sentence));
+    let unauthenticated = |sentence| Problem(ApiError::new(ErrorCode::Unauthenticated, sentence));
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = header
         .and_then(|value| value.strip_prefix("Bearer "))

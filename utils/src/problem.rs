@@ -1,6 +1,6 @@
 //! Errors over HTTP: RFC 9457 problem documents, and extractors that make them.
 
-use abi::{Fault, error::excerpt, retry_after};
+use abi::{ApiError, error::excerpt, retry_after};
 use axum::{
     extract::{self, FromRequestParts},
     http::{HeaderValue, StatusCode, header, request::Parts},
@@ -10,9 +10,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// An error that goes out as a problem document.
 #[derive(Debug)]
-pub struct Problem(pub Fault);
+pub struct Problem(pub ApiError);
 
-impl<T: Into<Fault>> From<T> for Problem {
+impl<T: Into<ApiError>> From<T> for Problem {
     fn from(fault: T) -> Self {
         Self(fault.into())
     }
@@ -37,7 +37,7 @@ impl IntoResponse for Problem {
 }
 
 /// The problem document of a fault, with another status than that of its code.
-pub fn respond(status: u16, fault: &Fault) -> Response {
+pub fn respond(status: u16, fault: &ApiError) -> Response {
     let name = fault.code.name();
     let document = Document {
         r#type: format!("urn:godwit:error:{name}"),
@@ -74,7 +74,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         match extract::Path::from_request_parts(parts, state).await {
             Ok(extract::Path(path)) => Ok(Self(path)),
             Err(error) => {
-                Err(Fault::invalid(format!("the path can't be read: {}", excerpt(error.body_text()))).into())
+                Err(ApiError::invalid(format!("the path can't be read: {}", excerpt(error.body_text())))
+                    .into())
             }
         }
     }
@@ -91,7 +92,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             Ok(extract::Query(query)) => Ok(Self(query)),
             Err(error) => {
                 let sentence = format!("what follows the '?' can't be read: {}", excerpt(error.body_text()));
-                Err(Fault::invalid(sentence).into())
+                Err(ApiError::invalid(sentence).into())
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     problem::{Address, Authorized, Json, Problem},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     ids,
     v1::{
@@ -61,7 +61,7 @@ pub async fn register(
     Json(credentials): Json<Credentials>,
 ) -> Result<(StatusCode, axum::Json<Tokens>), Problem> {
     if !backend.auth.registration {
-        return Err(Fault::forbidden("registration is closed on this server").into());
+        return Err(ApiError::forbidden("registration is closed on this server").into());
     }
     backend.limits.authenticate(address)?;
     let Credentials { user, password, device } = credentials;
@@ -86,13 +86,13 @@ pub async fn log_in(
     ids::check_id("device", &device)?;
     backend.limits.account(&user)?;
     let request = GetUserRequest { app: backend.app.clone(), user: user.clone() };
-    let hash = match backend.db().get_user(request).await.map_err(Fault::from) {
+    let hash = match backend.db().get_user(request).await.map_err(ApiError::from) {
         Ok(account) => Some(account.into_inner().password_hash),
         Err(fault) if fault.code == ErrorCode::NotFound => None,
         Err(fault) => return Err(fault.into()),
     };
     if !backend.passwords.verify(password, hash).await? {
-        return Err(Fault::new(ErrorCode::Unauthenticated, "the user or the password is wrong").into());
+        return Err(ApiError::new(ErrorCode::Unauthenticated, "the user or the password is wrong").into());
     }
     Ok((StatusCode::CREATED, axum::Json(open_session(&backend, user, device).await?)))
 }
@@ -105,7 +105,7 @@ pub async fn refresh(
 ) -> Result<axum::Json<Tokens>, Problem> {
     backend.limits.authenticate(address)?;
     let (session, _) = refresh_token.split_once('.').ok_or_else(|| {
-        Fault::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
+        ApiError::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
     })?;
     let next = backend.tokens.issue_next_refresh(session, &refresh_token)?;
     let request = RotateSessionRequest {
@@ -116,14 +116,14 @@ pub async fn refresh(
     };
     let its_backend = backend.clone();
     let refreshed = async move {
-        let rotated = its_backend.db().rotate_session(request).await.map_err(Fault::from);
+        let rotated = its_backend.db().rotate_session(request).await.map_err(ApiError::from);
         let session = rotated.map_err(|fault| match fault.code {
             ErrorCode::InvalidRequest | ErrorCode::NotFound => no_refresh_token(),
             _ => fault,
         })?;
         let session = session.into_inner();
         if session.app != its_backend.app {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 ErrorCode::Unauthenticated,
                 "the refresh token is for another application",
             ));
@@ -153,11 +153,11 @@ pub async fn log_out(
     Ok(backend.finish(ended).await?)
 }
 
-fn no_refresh_token() -> Fault {
-    Fault::new(ErrorCode::Unauthenticated, "this is no refresh token that is good; log in again")
+fn no_refresh_token() -> ApiError {
+    ApiError::new(ErrorCode::Unauthenticated, "this is no refresh token that is good; log in again")
 }
 
-async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> Result<Tokens, Fault> {
+async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> Result<Tokens, ApiError> {
     let identity = Identity { user, device, session: Uuid::new_v4().simple().to_string() };
     let refresh_token = backend.tokens.issue_refresh(&identity.session)?;
     let request = CreateSessionRequest {
@@ -181,7 +181,7 @@ async fn open_session(backend: &Arc<Backend>, user: String, device: String) -> R
     backend.finish(opened).await
 }
 
-fn tokens(backend: &Backend, identity: Identity, refresh_token: String) -> Result<Tokens, Fault> {
+fn tokens(backend: &Backend, identity: Identity, refresh_token: String) -> Result<Tokens, ApiError> {
     Ok(Tokens {
         app: backend.app.clone(),
         access_token: backend.tokens.issue(&identity)?,

@@ -12,7 +12,7 @@ use crate::{
     trace,
 };
 use abi::{
-    Caller, Channel, Fault,
+    ApiError, Caller, Channel,
     config::{self, Config},
     error::ErrorCode,
     ids::Conversation,
@@ -195,7 +195,7 @@ impl Backend {
     ///
     /// # Errors
     /// `UNAVAILABLE`: it may be in the log or not.
-    pub async fn log(&self, entry: &Entry, logging: Spans) -> Result<(), Fault> {
+    pub async fn log(&self, entry: &Entry, logging: Spans) -> Result<(), ApiError> {
         let record = self.record(entry, &logging);
         let position = self.services.producer.send(record).await.map_err(|error| not_logged(&error))?;
         trace::logged(logging, position);
@@ -206,7 +206,7 @@ impl Backend {
     ///
     /// # Errors
     /// `FORBIDDEN`; `NOT_FOUND` if the other user does not exist.
-    pub async fn may_send(&self, user: &str, conversation: Conversation<'_>) -> Result<(), Fault> {
+    pub async fn may_send(&self, user: &str, conversation: Conversation<'_>) -> Result<(), ApiError> {
         match conversation {
             Conversation::Direct(a, b) => {
                 if conversation.has_direct_member(user) != Some(true) {
@@ -225,13 +225,13 @@ impl Backend {
         }
     }
 
-    async fn exists(&self, user: &str) -> Result<(), Fault> {
+    async fn exists(&self, user: &str) -> Result<(), ApiError> {
         let known = || self.known_users.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(user) {
             return Ok(());
         }
         let request = GetUserRequest { app: self.app.clone(), user: user.into() };
-        match self.db().get_user(request).await.map_err(Fault::from) {
+        match self.db().get_user(request).await.map_err(ApiError::from) {
             Ok(_) => {
                 let mut known = known();
                 if known.len() >= MAX_KNOWN_USERS {
@@ -241,15 +241,15 @@ impl Backend {
                 Ok(())
             }
             Err(fault) if fault.code == ErrorCode::NotFound => {
-                Err(Fault::not_found(format!("there is no user {user}")))
+                Err(ApiError::not_found(format!("there is no user {user}")))
             }
             Err(fault) => Err(fault),
         }
     }
 
-    async fn members(&self, conversation: &str) -> Result<Arc<Members>, Fault> {
+    async fn members(&self, conversation: &str) -> Result<Arc<Members>, ApiError> {
         let cached = self.services.cache.members(&self.app, conversation).await;
-        match cached.map_err(|_| Fault::unavailable("the cache is away; try again"))? {
+        match cached.map_err(|_| ApiError::unavailable("the cache is away; try again"))? {
             Some(members) => Ok(members),
             None => {
                 let members = self.stored_members(conversation).await?;
@@ -265,9 +265,9 @@ impl Backend {
     ///
     /// # Errors
     /// `FORBIDDEN` if there is no such group: who is not in it is not told.
-    pub async fn stored_members(&self, conversation: &str) -> Result<Members, Fault> {
+    pub async fn stored_members(&self, conversation: &str) -> Result<Members, ApiError> {
         let request = GetMembersRequest { app: self.app.clone(), conversation: conversation.into() };
-        match self.db().get_members(request).await.map_err(Fault::from) {
+        match self.db().get_members(request).await.map_err(ApiError::from) {
             Ok(members) => Ok(members.into_inner()),
             Err(fault) if fault.code == ErrorCode::NotFound => Err(not_a_member()),
             Err(fault) => Err(fault),
@@ -286,7 +286,7 @@ impl Backend {
     ///
     /// # Errors
     /// What the device is told.
-    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Frame, Fault> {
+    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Frame, ApiError> {
         let (app, user) = (self.app.clone(), connection.identity.user.clone());
         match request {
             Request::Ping => Ok(Frame::Pong(Pong { receiver_seq: self.renew(connection).await.ok() })),
@@ -300,7 +300,7 @@ impl Backend {
                 page.conversation = Conversation::parse(&page.conversation)?.to_string();
                 let ways = [page.after > 0, page.before > 0, page.newest];
                 if ways.into_iter().filter(|way| *way).count() > 1 {
-                    return Err(Fault::invalid("give only one of after, before and newest"));
+                    return Err(ApiError::invalid("give only one of after, before and newest"));
                 }
                 let request = HistoryRequest { app, user, page: Some(page) };
                 Ok(Frame::History(self.db().history(request).await?.into_inner()))
@@ -344,33 +344,33 @@ impl Backend {
     ///
     /// # Errors
     /// `RATE_LIMITED`.
-    pub fn may_connect(&self, address: IpAddr) -> Result<(), Fault> {
+    pub fn may_connect(&self, address: IpAddr) -> Result<(), ApiError> {
         self.limits.connect(address)
     }
 }
 
 /// The reason to close the connections of a session that was ended.
-pub fn revoked() -> Fault {
-    Fault::new(ErrorCode::Revoked, "this device was logged out")
+pub fn revoked() -> ApiError {
+    ApiError::new(ErrorCode::Revoked, "this device was logged out")
 }
 
 /// What a device is told when the log did not take its message in time.
-pub fn not_logged(error: &kafka_runtime::ProduceError) -> Fault {
+pub fn not_logged(error: &kafka_runtime::ProduceError) -> ApiError {
     match error {
         kafka_runtime::ProduceError::TooLarge => {
-            Fault::new(ErrorCode::TooLarge, "the message is larger than the log takes")
+            ApiError::new(ErrorCode::TooLarge, "the message is larger than the log takes")
         }
-        _ => Fault::unavailable(
+        _ => ApiError::unavailable(
             "the message could not be logged in time; send it again with the same client_msg_id",
         ),
     }
 }
 
-fn limit(limit: i32) -> Result<i32, Fault> {
+fn limit(limit: i32) -> Result<i32, ApiError> {
     match limit {
         0 => Ok(abi::DEFAULT_PAGE),
         1..=abi::MAX_PAGE => Ok(limit),
-        _ => Err(Fault::invalid(format!(
+        _ => Err(ApiError::invalid(format!(
             "limit must be 1 to {}; leave it out for {}",
             abi::MAX_PAGE,
             abi::DEFAULT_PAGE

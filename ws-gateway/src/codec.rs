@@ -1,7 +1,7 @@
 //! The two wire formats of a WebSocket: binary protobuf and proto3 JSON text.
 
 use abi::{
-    Fault, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
+    ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     error::{ErrorCode, excerpt},
     splice::{EncodedEntry, deliver_json, deliver_proto},
     v1::{ClientFrame, ReceiverSeq, ServerFrame, server_frame::Frame},
@@ -34,17 +34,19 @@ impl Format {
     ///
     /// # Errors
     /// `INVALID_REQUEST` with what is wrong; the connection may go on.
-    pub fn decode(self, message: &Message) -> Result<ClientFrame, Fault> {
+    pub fn decode(self, message: &Message) -> Result<ClientFrame, ApiError> {
         match (self, message) {
             (Self::Proto, Message::Binary(bytes)) => ClientFrame::decode(bytes.clone())
-                .map_err(|error| Fault::invalid(format!("the frame is not a ClientFrame: {error}"))),
+                .map_err(|error| ApiError::invalid(format!("the frame is not a ClientFrame: {error}"))),
             (Self::Json, Message::Text(text)) => serde_json::from_str(text).map_err(|error| {
-                Fault::invalid(format!("the frame is not a ClientFrame in JSON: {}", excerpt(error)))
+                ApiError::invalid(format!("the frame is not a ClientFrame in JSON: {}", excerpt(error)))
             }),
             (Self::Proto, _) => {
-                Err(Fault::invalid("this connection speaks godwit.v1.proto: send binary frames"))
+                Err(ApiError::invalid("this connection speaks godwit.v1.proto: send binary frames"))
             }
-            (Self::Json, _) => Err(Fault::invalid("this connection speaks godwit.v1.json: send text frames")),
+            (Self::Json, _) => {
+                Err(ApiError::invalid("this connection speaks godwit.v1.json: send text frames"))
+            }
         }
     }
 
@@ -80,7 +82,7 @@ fn json(frame: &ServerFrame) -> String {
     serde_json::to_string(frame).unwrap_or_else(|error| {
         tracing::warn!(%error, "a frame can't be written in JSON");
         let fault =
-            Fault::new(ErrorCode::Internal, "the answer can't be written in JSON; try godwit.v1.proto");
+            ApiError::new(ErrorCode::Internal, "the answer can't be written in JSON; try godwit.v1.proto");
         let error = ServerFrame { id: frame.id, frame: Some(Frame::Error(fault.into())) };
         serde_json::to_string(&error).expect("an error of our own has a JSON form")
     })

@@ -23,7 +23,7 @@ impl GatewayService for Delivery {
         let push = request.into_inner();
         if push.app != self.0.app {
             metrics::refused(abi::error::ErrorCode::InvalidRequest);
-            return Err(abi::Fault::invalid("this gateway serves another application").into());
+            return Err(abi::ApiError::invalid("this gateway serves another application").into());
         }
         let connections = self.0.hub.deliver(push, &spans).await;
         spans.finish();

@@ -5,7 +5,7 @@ use crate::{
     hub::{Connection, Hub},
     metrics,
 };
-use abi::{Fault, error::ErrorCode};
+use abi::{ApiError, error::ErrorCode};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
@@ -42,7 +42,7 @@ pub async fn run(hub: &Hub, sockets: &TaskTracker, time: Duration) {
 }
 
 fn say_going_away(connection: &Connection) {
-    let fault = Fault::new(ErrorCode::GoingAway, "this server is going away; connect again");
+    let fault = ApiError::new(ErrorCode::GoingAway, "this server is going away; connect again");
     connection.outbox.close(fault);
 }
 

@@ -11,7 +11,7 @@ use crate::{
     trace,
 };
 use abi::{
-    Fault, MAX_GROUP_NAME,
+    ApiError, MAX_GROUP_NAME,
     ids::{self, Conversation},
     v1::{
         CheckChangeRequest, Entry, GroupChange, GroupCreated, HistoryVisibility, Member, MemberLeft,
@@ -96,7 +96,7 @@ pub async fn create(
     Json(create): Json<Create>,
 ) -> Result<(StatusCode, axum::Json<Changed>), Problem> {
     if !(1..=MAX_GROUP_NAME).contains(&create.name.chars().count()) {
-        return Err(Fault::invalid(format!("name must have 1 to {MAX_GROUP_NAME} characters")).into());
+        return Err(ApiError::invalid(format!("name must have 1 to {MAX_GROUP_NAME} characters")).into());
     }
     let request_id = request_id(create.request_id)?;
     let conversation = ids::group(&backend.app, &identity.user, &request_id);
@@ -121,7 +121,7 @@ pub async fn add(
     check_group(&conversation)?;
     check_users(&add.users)?;
     if add.users.is_empty() {
-        return Err(Fault::invalid("users must name at least one user").into());
+        return Err(ApiError::invalid("users must name at least one user").into());
     }
     let change = Change::Added(MembersAdded { users: add.users });
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(add.request_id)?, change).await?))
@@ -160,22 +160,22 @@ pub async fn members(
 }
 
 /// The one answer for a conversation that is not there and for one that is not the user's.
-pub fn not_a_member() -> Fault {
-    Fault::forbidden("you are not in this conversation")
+pub fn not_a_member() -> ApiError {
+    ApiError::forbidden("you are not in this conversation")
 }
 
-fn check_group(conversation: &str) -> Result<(), Fault> {
+fn check_group(conversation: &str) -> Result<(), ApiError> {
     match Conversation::parse(conversation)? {
         Conversation::Group(_) => Ok(()),
-        Conversation::Direct(..) => Err(Fault::invalid("a direct conversation has no members to change")),
+        Conversation::Direct(..) => Err(ApiError::invalid("a direct conversation has no members to change")),
     }
 }
 
-fn check_users(users: &[String]) -> Result<(), Fault> {
+fn check_users(users: &[String]) -> Result<(), ApiError> {
     users.iter().try_for_each(|user| ids::check_id("user", user))
 }
 
-fn request_id(given: Option<String>) -> Result<String, Fault> {
+fn request_id(given: Option<String>) -> Result<String, ApiError> {
     match given {
         Some(id) => ids::check_client_msg_id(&id).map(|()| id),
         None => Ok(Uuid::now_v7().to_string()),
@@ -188,7 +188,7 @@ async fn apply(
     conversation: String,
     request_id: String,
     change: Change,
-) -> Result<Changed, Fault> {
+) -> Result<Changed, ApiError> {
     backend.limits.send(&identity.user)?;
     let content = Content::GroupChange(GroupChange { change: Some(change) });
     let mut entry = backend.entry(&identity, conversation, request_id, content);
@@ -207,7 +207,7 @@ async fn apply(
         // Whoever was removed may still send as long as the cache has the members of before.
         backend.put_members(&entry.conversation, &members).await.map_err(|error| {
             tracing::warn!(%error, "a group has changed and the cache was not told");
-            Fault::unavailable(
+            ApiError::unavailable(
                 "the change is stored but not yet in force everywhere; repeat it with the same request_id",
             )
         })?;
@@ -219,13 +219,13 @@ async fn apply(
 }
 
 /// Where a change is stored; `None` if it is not, and is allowed.
-async fn check(backend: &Backend, entry: &Entry) -> Result<Option<SaveResult>, Fault> {
+async fn check(backend: &Backend, entry: &Entry) -> Result<Option<SaveResult>, ApiError> {
     let request = CheckChangeRequest { entry: Some(entry.clone()) };
     Ok(backend.db().check_change(request).await?.into_inner().stored)
 }
 
 /// Waits until the consumer has stored a change that was logged.
-async fn until_stored(backend: &Backend, entry: &Entry) -> Result<SaveResult, Fault> {
+async fn until_stored(backend: &Backend, entry: &Entry) -> Result<SaveResult, ApiError> {
     let began = Instant::now();
     let mut pause = FIRST_LOOK;
     loop {
@@ -235,7 +235,7 @@ async fn until_stored(backend: &Backend, entry: &Entry) -> Result<SaveResult, Fa
             Ok(Some(stored)) => return Ok(stored),
             Ok(None) if began.elapsed() < STORED_WITHIN => {}
             Ok(None) => {
-                return Err(Fault::unavailable(
+                return Err(ApiError::unavailable(
                     "the change is logged and not made yet; repeat it with the same request_id to learn of it",
                 ));
             }

@@ -8,7 +8,7 @@ use crate::{
     problem::{Address, Problem, no_such_method, no_such_path},
     socket,
 };
-use abi::{Fault, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
+use abi::{ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
 use axum::{
     Router,
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
@@ -66,16 +66,20 @@ async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|error| {
-        Fault::invalid(format!("this path takes a WebSocket handshake: {}", error.body_text()))
+        ApiError::invalid(format!("this path takes a WebSocket handshake: {}", error.body_text()))
     })?;
     edge.backend.may_connect(address)?;
     if edge.sockets.is_closed() {
-        return Err(
-            Fault::new(abi::error::ErrorCode::GoingAway, "this server is going away; connect again").into()
-        );
+        return Err(ApiError::new(
+            abi::error::ErrorCode::GoingAway,
+            "this server is going away; connect again",
+        )
+        .into());
     }
     if edge.sockets.len() >= edge.max_connections {
-        return Err(Fault::unavailable("this server has all the connections that it takes; try again").into());
+        return Err(
+            ApiError::unavailable("this server has all the connections that it takes; try again").into()
+        );
     }
     let upgrade = upgrade
         .protocols([SUBPROTOCOL_PROTO, SUBPROTOCOL_JSON])
@@ -86,7 +90,7 @@ async fn connect(
     let selected = upgrade.selected_protocol().and_then(|name| name.to_str().ok());
     let asked = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let format = Format::of_subprotocol(selected, asked).ok_or_else(|| {
-        Fault::invalid(format!("ask for the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
+        ApiError::invalid(format!("ask for the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
     })?;
     // Counted from now on, not from when the socket is up: the bound must hold for a crowd that comes at once.
     let place = edge.sockets.token();

@@ -6,7 +6,7 @@ use crate::{
     outbox::{Outbox, Outgoing},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     splice::EncodedEntry,
     v1::{PushRequest, Receipt, Receiver, ReceiverSeq, ServerFrame, server_frame::Frame},
@@ -72,7 +72,7 @@ impl Hub {
     ///
     /// # Errors
     /// `RATE_LIMITED` if the user has too many connections.
-    pub fn add(&self, connection: Arc<Connection>) -> Result<(), Fault> {
+    pub fn add(&self, connection: Arc<Connection>) -> Result<(), ApiError> {
         let mut users = self.users();
         let connections = users.entry(connection.identity.user.clone()).or_default();
         connections.retain(|other| {
@@ -83,7 +83,7 @@ impl Hub {
             !replaced
         });
         if connections.len() >= self.max_per_user {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 ErrorCode::RateLimited,
                 format!("the user has {} connections, and more are not allowed", self.max_per_user),
             ));
@@ -113,7 +113,7 @@ impl Hub {
     }
 
     /// Closes the connections of a session that were opened before a time, and says how many there were.
-    pub fn disconnect(&self, user: &str, session: &str, opened_before_ms: i64, fault: &Fault) -> u32 {
+    pub fn disconnect(&self, user: &str, session: &str, opened_before_ms: i64, fault: &ApiError) -> u32 {
         let users = self.users();
         let connections = users.get(user).map(Vec::as_slice).unwrap_or_default();
         let ended = connections.iter().filter(|connection| {
@@ -198,8 +198,8 @@ impl Hub {
 }
 
 /// The reason to close a connection whose device has a newer one.
-pub fn replaced_fault() -> Fault {
-    Fault::new(ErrorCode::Replaced, "the same device connected again")
+pub fn replaced_fault() -> ApiError {
+    ApiError::new(ErrorCode::Replaced, "the same device connected again")
 }
 
 /// What is made once per wire format, when it is first needed.
@@ -400,7 +400,7 @@ mod tests {
         let hub = Hub::new(4, 1_000);
         hub.add(connection("alice", "phone", "1")).unwrap();
         hub.add(connection("alice", "tablet", "2")).unwrap();
-        let fault = Fault::new(ErrorCode::Revoked, "logged out");
+        let fault = ApiError::new(ErrorCode::Revoked, "logged out");
         assert_eq!(hub.disconnect("alice", "s-phone", 1_000, &fault), 0);
         assert_eq!(hub.disconnect("alice", "s-phone", 1_001, &fault), 1);
         assert_eq!(hub.disconnect("alice", "s-other", i64::MAX, &fault), 0);

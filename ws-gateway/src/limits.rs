@@ -1,6 +1,6 @@
 //! What one user, one account and one address may use. Whoever is over a limit is told how long to wait.
 
-use abi::{Fault, config};
+use abi::{ApiError, config};
 use std::net::{IpAddr, Ipv6Addr};
 use tokio::time::Instant;
 use utils::rate::KeyedLimiter;
@@ -40,40 +40,40 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`.
-    pub fn send(&self, user: &str) -> Result<(), Fault> {
+    pub fn send(&self, user: &str) -> Result<(), ApiError> {
         self.sends
             .try_take(&user.to_owned(), 1, Instant::now())
-            .map_err(|wait| Fault::rate_limited("you send too fast; wait, then send it again", wait))
+            .map_err(|wait| ApiError::rate_limited("you send too fast; wait, then send it again", wait))
     }
 
     /// An address opens a connection.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
-    pub fn connect(&self, address: IpAddr) -> Result<(), Fault> {
+    pub fn connect(&self, address: IpAddr) -> Result<(), ApiError> {
         self.connects
             .try_take(&one(address), 1, Instant::now())
-            .map_err(|wait| Fault::rate_limited("too many new connections from your address", wait))
+            .map_err(|wait| ApiError::rate_limited("too many new connections from your address", wait))
     }
 
     /// An address registers, logs in or refreshes.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
-    pub fn authenticate(&self, address: IpAddr) -> Result<(), Fault> {
+    pub fn authenticate(&self, address: IpAddr) -> Result<(), ApiError> {
         self.authentications
             .try_take(&one(address), 1, Instant::now())
-            .map_err(|wait| Fault::rate_limited("too many log-ins from your address", wait))
+            .map_err(|wait| ApiError::rate_limited("too many log-ins from your address", wait))
     }
 
     /// An account is registered or logged in to: passwords are costly to check, and not to be tried out from many addresses.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
-    pub fn account(&self, user: &str) -> Result<(), Fault> {
+    pub fn account(&self, user: &str) -> Result<(), ApiError> {
         self.accounts
             .try_take(&user.to_owned(), 1, Instant::now())
-            .map_err(|wait| Fault::rate_limited("too many log-ins to this account", wait))
+            .map_err(|wait| ApiError::rate_limited("too many log-ins to this account", wait))
     }
 }
 

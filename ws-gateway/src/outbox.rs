@@ -5,7 +5,7 @@
 //! lets it grow beyond its bound is closed and catches up later.
 
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{Ack, ServerFrame},
 };
@@ -39,7 +39,7 @@ pub enum Outgoing {
         /// Id of the request.
         id: u32,
         /// The ack, or why there is none.
-        result: Result<Ack, Fault>,
+        result: Result<Ack, ApiError>,
     },
 }
 
@@ -64,7 +64,7 @@ struct State {
     bytes: usize,
     /// A refusal waits of which the connection's task does not know.
     refused: bool,
-    close: Option<Fault>,
+    close: Option<ApiError>,
     waker: Option<Waker>,
 }
 
@@ -81,7 +81,7 @@ pub struct Drained {
     /// To write, oldest first.
     pub frames: VecDeque<Outgoing>,
     /// Then close, for this reason.
-    pub close: Option<Fault>,
+    pub close: Option<ApiError>,
 }
 
 impl Outbox {
@@ -101,7 +101,7 @@ impl Outbox {
     }
 
     /// Adds that a send that was in flight is refused. The session hears of it when it is drained.
-    pub fn push_refusal(&self, id: u32, fault: Fault) {
+    pub fn push_refusal(&self, id: u32, fault: ApiError) {
         let mut state = self.state();
         state.refused = true;
         self.add(state, Outgoing::Sent { id, result: Err(fault) });
@@ -120,7 +120,7 @@ impl Outbox {
         state.queue.push_back(outgoing);
         if state.bytes > self.max_bytes {
             state.queue = VecDeque::new();
-            state.close = Some(Fault::new(
+            state.close = Some(ApiError::new(
                 ErrorCode::TooSlow,
                 "the device takes frames too slowly; it catches up later",
             ));
@@ -133,7 +133,7 @@ impl Outbox {
     }
 
     /// Asks for the connection to be closed after what is waiting. The first reason stays.
-    pub fn close(&self, fault: Fault) {
+    pub fn close(&self, fault: ApiError) {
         let mut state = self.state();
         state.close.get_or_insert(fault);
         let waker = state.waker.take();
@@ -158,7 +158,7 @@ impl Outbox {
     }
 
     /// Whether the connection is to be closed because its device is too slow; what can't be written must not be waited for.
-    pub fn poll_overflow(&self, cx: &mut Context<'_>) -> Poll<Fault> {
+    pub fn poll_overflow(&self, cx: &mut Context<'_>) -> Poll<ApiError> {
         let mut state = self.state();
         match &state.close {
             Some(fault) => Poll::Ready(fault.clone()),
@@ -204,12 +204,12 @@ mod tests {
     async fn p3_a_refusal_is_known_until_it_is_drained_also_when_nobody_will_write_it() {
         let outbox = Outbox::new(1_000);
         assert!(!outbox.has_refusal());
-        outbox.push_refusal(1, Fault::unavailable("not now"));
+        outbox.push_refusal(1, ApiError::unavailable("not now"));
         assert!(outbox.has_refusal());
         assert_eq!(poll_fn(|cx| outbox.poll_drain(cx)).await.frames.len(), 1);
         assert!(!outbox.has_refusal());
-        outbox.close(Fault::new(ErrorCode::GoingAway, "drain"));
-        outbox.push_refusal(2, Fault::unavailable("not now"));
+        outbox.close(ApiError::new(ErrorCode::GoingAway, "drain"));
+        outbox.push_refusal(2, ApiError::unavailable("not now"));
         assert!(outbox.has_refusal());
     }
 
@@ -217,8 +217,8 @@ mod tests {
     async fn the_first_reason_to_close_stays_and_what_waited_is_written_first() {
         let outbox = Outbox::new(1_000);
         outbox.push(frame(5));
-        outbox.close(Fault::new(ErrorCode::GoingAway, "drain"));
-        outbox.close(Fault::new(ErrorCode::Replaced, "other"));
+        outbox.close(ApiError::new(ErrorCode::GoingAway, "drain"));
+        outbox.close(ApiError::new(ErrorCode::Replaced, "other"));
         outbox.push(frame(6));
         let drained = poll_fn(|cx| outbox.poll_drain(cx)).await;
         assert_eq!(drained.frames.len(), 1);

@@ -1,6 +1,6 @@
 //! Passwords: Argon2id, off the async threads, no more at a time than there are cores.
 
-use abi::{Fault, config::Auth, error::ErrorCode};
+use abi::{ApiError, config::Auth, error::ErrorCode};
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version,
     password_hash::phc::PasswordHash,
@@ -38,10 +38,10 @@ impl Passwords {
     ///
     /// # Errors
     /// `INVALID_REQUEST` for one that is too short or too long, `UNAVAILABLE` when too many wait.
-    pub async fn hash(&self, password: String) -> Result<String, Fault> {
+    pub async fn hash(&self, password: String) -> Result<String, ApiError> {
         if !LENGTH.contains(&password.len()) {
             let (least, most) = (LENGTH.start(), LENGTH.end());
-            return Err(Fault::invalid(format!("password must have {least} to {most} bytes")));
+            return Err(ApiError::invalid(format!("password must have {least} to {most} bytes")));
         }
         let argon2 = self.argon2.clone();
         self.on_a_core(move || hash(&argon2, &password)).await?.ok_or_else(internal)
@@ -52,7 +52,7 @@ impl Passwords {
     ///
     /// # Errors
     /// `UNAVAILABLE` when too many wait.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Fault> {
+    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, ApiError> {
         if !LENGTH.contains(&password.len()) {
             return Ok(false);
         }
@@ -70,10 +70,10 @@ impl Passwords {
     async fn on_a_core<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, ApiError> {
         let permit = tokio::time::timeout(PATIENCE, self.cores.clone().acquire_owned())
             .await
-            .map_err(|_| Fault::unavailable("too many passwords are being checked; try again"))?
+            .map_err(|_| ApiError::unavailable("too many passwords are being checked; try again"))?
             .map_err(|_| internal())?;
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -84,8 +84,8 @@ impl Passwords {
     }
 }
 
-fn internal() -> Fault {
-    Fault::new(ErrorCode::Internal, "the password can't be hashed")
+fn internal() -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the password can't be hashed")
 }
 
 fn hash(argon2: &Argon2<'_>, password: &str) -> Option<String> {

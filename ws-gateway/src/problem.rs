@@ -4,7 +4,7 @@ pub use utils::problem::{Path, Problem, Query};
 
 use crate::{backend::Backend, hub::Identity, serve::REQUEST_TIMEOUT};
 use abi::{
-    Fault,
+    ApiError,
     error::{ErrorCode, excerpt},
 };
 use axum::{
@@ -21,12 +21,12 @@ use utils::problem::respond;
 
 /// There is nothing at this path.
 pub async fn no_such_path() -> Response {
-    respond(404, &Fault::not_found("there is nothing at this path; see docs/protocol.md"))
+    respond(404, &ApiError::not_found("there is nothing at this path; see docs/protocol.md"))
 }
 
 /// The path does not take this method.
 pub async fn no_such_method() -> Response {
-    respond(405, &Fault::invalid("this path does not take that method; see docs/protocol.md"))
+    respond(405, &ApiError::invalid("this path does not take that method; see docs/protocol.md"))
 }
 
 /// A JSON body, at most as large as a frame.
@@ -38,23 +38,23 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
     async fn from_request(request: Request, backend: &Arc<Backend>) -> Result<Self, Problem> {
         let bytes = read(request.into_body(), backend.max_frame).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            Fault::invalid(format!("the body is not what this path takes: {}", excerpt(error))).into()
+            ApiError::invalid(format!("the body is not what this path takes: {}", excerpt(error))).into()
         })
     }
 }
 
 /// A whole body of `most` bytes at most. It has to come in time: whoever sends a request and never its body would hold a
 /// connection for ever.
-pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Fault> {
+pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
     let bytes = timeout(REQUEST_TIMEOUT, axum::body::to_bytes(body, most)).await.map_err(|_| {
         let seconds = REQUEST_TIMEOUT.as_secs();
-        Fault::new(
+        ApiError::new(
             ErrorCode::IdleTimeout,
             format!("the body did not come within {seconds} s of the head; send the request again"),
         )
     })?;
     bytes.map_err(|_| {
-        Fault::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
+        ApiError::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
     })
 }
 
@@ -85,7 +85,7 @@ impl<S: Sync> FromRequestParts<S> for Address {
         let ClientAddress(address) = parts
             .extensions
             .get()
-            .ok_or_else(|| Fault::new(ErrorCode::Internal, "the connection has no address"))?;
+            .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the connection has no address"))?;
         Ok(Self(*address))
     }
 }

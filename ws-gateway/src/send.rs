@@ -8,7 +8,7 @@ use crate::{
     trace,
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     ids::{self, Conversation},
     v1::{Ack, Message, Send, entry::Content, message::Body},
@@ -23,13 +23,13 @@ const MAX_CONTENT_TYPE: usize = 127;
 ///
 /// # Errors
 /// What the device is told; nothing was logged then.
-pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), Fault> {
+pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), ApiError> {
     metrics::sent();
     let user = &connection.identity.user;
     // Before anything else: what is refused was work too.
     backend.limits.send(user)?;
     ids::check_client_msg_id(&send.client_msg_id)?;
-    let message = send.message.ok_or_else(|| Fault::invalid("message is missing"))?;
+    let message = send.message.ok_or_else(|| ApiError::invalid("message is missing"))?;
     check_message(&message, backend.max_body)?;
     let conversation = Conversation::parse(&send.conversation)?;
     backend.may_send(user, conversation).await?;
@@ -55,19 +55,19 @@ pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Sen
         Err(error) => outbox.push_refusal(id, not_logged(&error)),
     });
     if connection.outbox.has_refusal() {
-        return Err(Fault::unavailable("a message before it could not be logged; try again"));
+        return Err(ApiError::unavailable("a message before it could not be logged; try again"));
     }
     backend.producer().enqueue(record, on_delivery).map_err(|error| not_logged(&error))
 }
 
-fn check_message(message: &Message, max_body: usize) -> Result<(), Fault> {
+fn check_message(message: &Message, max_body: usize) -> Result<(), ApiError> {
     let size = match &message.body {
-        None => return Err(Fault::invalid("message has no body; give text or data")),
+        None => return Err(ApiError::invalid("message has no body; give text or data")),
         Some(Body::Text(text)) => text.len(),
         Some(Body::Data(data)) => data.len(),
     };
     if size > max_body {
-        return Err(Fault::new(
+        return Err(ApiError::new(
             ErrorCode::TooLarge,
             format!("the body has {size} bytes; {max_body} are allowed"),
         ));
@@ -76,7 +76,7 @@ fn check_message(message: &Message, max_body: usize) -> Result<(), Fault> {
     if content_type.len() > MAX_CONTENT_TYPE
         || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte))
     {
-        return Err(Fault::invalid(format!(
+        return Err(ApiError::invalid(format!(
             "content_type must have at most {MAX_CONTENT_TYPE} printable ASCII characters"
         )));
     }

@@ -5,7 +5,7 @@ mod order;
 
 use crate::hub::Identity;
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{ClientFrame, GetHeads, GetHistory, Hello, MarkRead, Send, client_frame::Frame},
 };
@@ -39,13 +39,13 @@ pub enum Step {
     /// Answer a request.
     Answer(u32, Request),
     /// Answer with an error and go on.
-    Refuse(u32, Fault),
+    Refuse(u32, ApiError),
     /// Renew the route of the connection.
     Renew,
     /// Ask whether the log-in is still good.
     Recheck,
     /// Close.
-    Close(Fault),
+    Close(ApiError),
 }
 
 /// A request that the backend answers.
@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// A frame arrived, or something that should have been one.
-    pub fn on_frame(&mut self, frame: Result<ClientFrame, Fault>, now: Instant) -> Step {
+    pub fn on_frame(&mut self, frame: Result<ClientFrame, ApiError>, now: Instant) -> Step {
         self.heard_at = now;
         let frame = match frame {
             Ok(frame) => frame,
@@ -119,19 +119,19 @@ impl Session {
         let Some(content) = frame.frame else {
             return self.refuse(
                 id,
-                Fault::invalid("the frame is empty, or of a kind that this server does not know"),
+                ApiError::invalid("the frame is empty, or of a kind that this server does not know"),
                 now,
             );
         };
         match (&self.phase, content) {
             (Phase::AwaitingHello { .. }, Frame::Hello(hello)) => Step::Authenticate(id, hello),
-            (Phase::AwaitingHello { .. }, _) => Step::Close(Fault::new(
+            (Phase::AwaitingHello { .. }, _) => Step::Close(ApiError::new(
                 ErrorCode::Unauthenticated,
                 "the first frame must be hello, with a token",
             )),
             (Phase::Live { .. }, Frame::Hello(_)) => self.refuse(
                 id,
-                Fault::invalid("hello was said before; open another connection for another token"),
+                ApiError::invalid("hello was said before; open another connection for another token"),
                 now,
             ),
             (Phase::Live { .. }, Frame::Send(send)) => match self.sends.begin(id, &send, now) {
@@ -148,18 +148,20 @@ impl Session {
     fn request(&mut self, id: u32, request: Request, now: Instant) -> Step {
         match self.requests.try_take(1, now) {
             Ok(()) => Step::Answer(id, request),
-            Err(wait) => Step::Refuse(id, Fault::rate_limited("too many requests on this connection", wait)),
+            Err(wait) => {
+                Step::Refuse(id, ApiError::rate_limited("too many requests on this connection", wait))
+            }
         }
     }
 
     /// Errors cost a request too, or a device that sends nonsense would be served without a limit.
-    fn refuse(&mut self, id: u32, fault: Fault, now: Instant) -> Step {
+    fn refuse(&mut self, id: u32, fault: ApiError, now: Instant) -> Step {
         if self.identity().is_none() {
             return Step::Close(fault);
         }
         match self.requests.try_take(1, now) {
             Ok(()) => Step::Refuse(id, fault),
-            Err(wait) => Step::Close(Fault::rate_limited("too many bad frames on this connection", wait)),
+            Err(wait) => Step::Close(ApiError::rate_limited("too many bad frames on this connection", wait)),
         }
     }
 
@@ -180,7 +182,7 @@ impl Session {
     }
 
     /// A send is refused: what comes after it in its conversation must not overtake it. To be told as soon as it is known.
-    pub fn refused(&mut self, id: u32, fault: &Fault) {
+    pub fn refused(&mut self, id: u32, fault: &ApiError) {
         self.sends.refused(id, fault);
     }
 
@@ -222,12 +224,12 @@ impl Session {
         match &mut self.phase {
             Phase::AwaitingHello { until } if now >= *until => {
                 let seconds = self.settings.hello_timeout.as_secs_f32();
-                Some(Step::Close(Fault::new(
+                Some(Step::Close(ApiError::new(
                     ErrorCode::HelloTimeout,
                     format!("no hello within {seconds} s of opening the connection"),
                 )))
             }
-            Phase::Live { .. } if now >= silent_until => Some(Step::Close(Fault::new(
+            Phase::Live { .. } if now >= silent_until => Some(Step::Close(ApiError::new(
                 ErrorCode::IdleTimeout,
                 "nothing was heard from the device for two and a half heartbeats",
             ))),

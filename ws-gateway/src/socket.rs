@@ -13,7 +13,7 @@ use crate::{
     session::{Request, Session, Step},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{ServerFrame, server_frame::Frame},
 };
@@ -39,7 +39,7 @@ enum End {
     /// The device is gone, or the socket is broken.
     Gone,
     /// This side closes.
-    Close(Fault),
+    Close(ApiError),
 }
 
 impl From<axum::Error> for End {
@@ -48,14 +48,14 @@ impl From<axum::Error> for End {
         match error.into_inner().downcast::<Error>().map(|error| *error) {
             Ok(Error::Capacity(error)) => {
                 let sentence = format!("the frame is larger than this server takes: {error}");
-                Self::Close(Fault::new(ErrorCode::TooLarge, sentence))
+                Self::Close(ApiError::new(ErrorCode::TooLarge, sentence))
             }
             Ok(Error::Utf8(error)) => {
-                Self::Close(Fault::invalid(format!("the text frame is not UTF-8: {error}")))
+                Self::Close(ApiError::invalid(format!("the text frame is not UTF-8: {error}")))
             }
             Ok(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Self::Gone,
             Ok(Error::Protocol(error)) => {
-                Self::Close(Fault::invalid(format!("not a WebSocket frame: {error}")))
+                Self::Close(ApiError::invalid(format!("not a WebSocket frame: {error}")))
             }
             Ok(error) => {
                 tracing::debug!(%error, "socket ended");
@@ -216,7 +216,7 @@ impl Shell {
     async fn authenticate(&mut self, id: u32, hello: abi::v1::Hello) -> Result<(), End> {
         let Self { backend, socket, early, .. } = self;
         let welcome = backend.welcome(hello, self.format, self.outbox.clone());
-        let late = |_| Fault::unavailable("this server is too slow; try again");
+        let late = |_| ApiError::unavailable("this server is too slow; try again");
         // A device that gave up may be back already on another connection, which this one must not replace.
         let (connection, welcome) = tokio::select! {
             welcomed = timeout(backend.session.hello_timeout, welcome) => {
@@ -334,7 +334,7 @@ fn delivered(deliveries: Vec<(i64, Spans)>) {
     }
 }
 
-fn error(id: u32, fault: Fault) -> Outgoing {
+fn error(id: u32, fault: ApiError) -> Outgoing {
     metrics::refused(fault.code);
     Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(Frame::Error(fault.into())) }))
 }

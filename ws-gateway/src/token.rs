@@ -2,7 +2,7 @@
 //! refresh tokens, which are good because their hash is stored; a seal tells those that were issued at some time from made-up ones.
 
 use crate::hub::Identity;
-use abi::{Fault, config::Secret, error::ErrorCode, v1::SigningKey};
+use abi::{ApiError, config::Secret, error::ErrorCode, v1::SigningKey};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, crypto, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ impl Tokens {
     ///
     /// # Errors
     /// `INTERNAL` if it can't be signed.
-    pub fn issue(&self, identity: &Identity) -> Result<String, Fault> {
+    pub fn issue(&self, identity: &Identity) -> Result<String, ApiError> {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let claims = Claims {
             sub: identity.user.clone(),
@@ -94,15 +94,16 @@ impl Tokens {
         };
         let (id, key) = &self.signer;
         let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::HS256) };
-        jsonwebtoken::encode(&header, &claims, key)
-            .map_err(|error| Fault::new(ErrorCode::Internal, format!("the token can't be signed: {error}")))
+        jsonwebtoken::encode(&header, &claims, key).map_err(|error| {
+            ApiError::new(ErrorCode::Internal, format!("the token can't be signed: {error}"))
+        })
     }
 
     /// The first refresh token of a session: `SESSION.SECRET.SEAL`.
     ///
     /// # Errors
     /// `INTERNAL` if it can't be sealed.
-    pub fn issue_refresh(&self, session: &str) -> Result<String, Fault> {
+    pub fn issue_refresh(&self, session: &str) -> Result<String, ApiError> {
         self.seal_refresh(session, &BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
     }
 
@@ -112,19 +113,19 @@ impl Tokens {
     ///
     /// # Errors
     /// `INTERNAL` if it can't be sealed.
-    pub fn issue_next_refresh(&self, session: &str, refresh_token: &str) -> Result<String, Fault> {
+    pub fn issue_next_refresh(&self, session: &str, refresh_token: &str) -> Result<String, ApiError> {
         self.seal_refresh(session, &self.sign(&format!("next:{refresh_token}"))?)
     }
 
-    fn seal_refresh(&self, session: &str, secret: &str) -> Result<String, Fault> {
+    fn seal_refresh(&self, session: &str, secret: &str) -> Result<String, ApiError> {
         let token = format!("{session}.{secret}");
         let seal = self.sign(&sealed(&token))?;
         Ok(format!("{token}.{seal}"))
     }
 
-    fn sign(&self, message: &str) -> Result<String, Fault> {
+    fn sign(&self, message: &str) -> Result<String, ApiError> {
         crypto::sign(message.as_bytes(), &self.signer.1, Algorithm::HS256).map_err(|error| {
-            Fault::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
+            ApiError::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
         })
     }
 
@@ -141,12 +142,12 @@ impl Tokens {
     ///
     /// # Errors
     /// `TOKEN_EXPIRED`, or `UNAUTHENTICATED` for whatever else is wrong with it.
-    pub fn verify(&self, token: &str) -> Result<Identity, Fault> {
+    pub fn verify(&self, token: &str) -> Result<Identity, ApiError> {
         let wrong = |why: &str| {
-            Fault::new(ErrorCode::Unauthenticated, format!("the access token {why}; log in again"))
+            ApiError::new(ErrorCode::Unauthenticated, format!("the access token {why}; log in again"))
         };
         if token.is_empty() {
-            return Err(Fault::new(ErrorCode::Unauthenticated, "there is no access token; log in first"));
+            return Err(ApiError::new(ErrorCode::Unauthenticated, "there is no access token; log in first"));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| wrong("is malformed"))?;
         let key =
@@ -154,7 +155,7 @@ impl Tokens {
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => {
-                    Fault::new(ErrorCode::TokenExpired, "the access token has expired; refresh it")
+                    ApiError::new(ErrorCode::TokenExpired, "the access token has expired; refresh it")
                 }
                 _ => wrong("is not valid"),
             })?

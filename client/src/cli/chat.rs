@@ -128,7 +128,7 @@ impl Chat {
         let ack = match ack {
             Ok(ack) => ack,
             // A person goes on after one message that was refused; a script has to know.
-            Err(crate::Error::Fault(fault)) if self.terminal => {
+            Err(crate::Error::Server(fault)) if self.terminal => {
                 self.context.out.text(&format!("  ✗ not sent: {fault}"))?;
                 return Ok(());
             }

@@ -160,7 +160,7 @@ impl Desk<'_> {
         match self.api.send(method, path, Some(&self.token), body).await {
             Ok(answer) => Ok(answer),
             // A program with letters answers with a sentence of its own.
-            Err(Error::Fault(fault))
+            Err(Error::Server(fault))
                 if fault.code == ErrorCode::NotFound && fault.message.starts_with("the server answered") =>
             {
                 bail!(

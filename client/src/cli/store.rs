@@ -197,7 +197,7 @@ impl StoredTokens {
         if kept.good_until < unix_now() + 10 || rejected == Some(kept.tokens.access_token.as_str()) {
             match self.api.refresh(&kept.tokens.refresh_token).await {
                 Ok(tokens) => *kept = Kept::new(tokens),
-                Err(Error::Fault(fault)) if Error::Fault(fault.clone()).recovery() == Recovery::Stop => {
+                Err(Error::Server(fault)) if Error::Server(fault.clone()).recovery() == Recovery::Stop => {
                     return Err(Error::Store(format!(
                         "the session of {0} has ended ({fault}); use `godwit-cli login {0}`",
                         self.user

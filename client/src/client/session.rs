@@ -7,7 +7,7 @@ use crate::{
     sync::{self, Request},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{GetHeads, GetHistory, Ping, ServerFrame, client_frame::Frame as Ask, server_frame::Frame},
 };
@@ -191,7 +191,7 @@ impl Session<'_> {
                 format!("the request has {size} bytes; the server takes bodies of up to {max_body}");
             self.frame(ServerFrame {
                 id,
-                frame: Some(Frame::Error(Fault::new(ErrorCode::TooLarge, sentence).into())),
+                frame: Some(Frame::Error(ApiError::new(ErrorCode::TooLarge, sentence).into())),
             });
             return Ok(());
         }
@@ -267,13 +267,13 @@ impl Session<'_> {
             (Some(Frame::Error(error)), None) => {
                 tracing::debug!(error = error.message, "the server complains")
             }
-            (_, Some(pending)) => self.refused(pending, Fault::invalid("an answer of another kind")),
+            (_, Some(pending)) => self.refused(pending, ApiError::invalid("an answer of another kind")),
             (_, None) => tracing::debug!(id = frame.id, "an answer that nobody waits for"),
         }
     }
 
     /// A request failed: again later, or for good.
-    fn refused(&mut self, pending: Pending, fault: Fault) {
+    fn refused(&mut self, pending: Pending, fault: ApiError) {
         let worker = &mut *self.worker;
         let now = Instant::now();
         match pending {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{state::Have, tokens::TokenSource};
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{
         ClientFrame, Deliver, Entry, GetHistory, Head, Hello, Pong, ReadReceipt, ReceiverSeq, ServerFrame,
@@ -116,7 +116,7 @@ impl Peer {
         self.send(id, Frame::Ack(ack)).await;
     }
 
-    async fn close(mut self, fault: Fault) {
+    async fn close(mut self, fault: ApiError) {
         let frame = CloseFrame { code: fault.code.close().into(), reason: fault.close_reason().into() };
         let _ = self.socket.close(Some(frame)).await;
         let _ = timeout(LONG, self.socket.next()).await;
@@ -207,7 +207,7 @@ async fn p3_a_refused_message_goes_again_before_the_next_one() {
     let (id, refused) = peer.ask_send().await;
     let wait = Duration::from_millis(150);
     let began = std::time::Instant::now();
-    peer.send(id, Frame::Error(Fault::rate_limited("wait", wait).into())).await;
+    peer.send(id, Frame::Error(ApiError::rate_limited("wait", wait).into())).await;
     let (id, again) = peer.ask_send().await;
     assert!(began.elapsed() >= wait, "the server's pause was not kept");
     assert_eq!(refused, again);
@@ -224,7 +224,7 @@ async fn what_the_server_will_not_take_is_told_with_its_code() {
     let (_fake, mut peer, client, _events) = connect(has(0, &[])).await;
     let sending = client.enqueue("c", text("1"), None).await.unwrap();
     let (id, _) = peer.ask_send().await;
-    peer.send(id, Frame::Error(Fault::forbidden("blocked").into())).await;
+    peer.send(id, Frame::Error(ApiError::forbidden("blocked").into())).await;
     assert_eq!(sending.await.unwrap_err().code(), Some(ErrorCode::Forbidden));
 }
 
@@ -282,7 +282,7 @@ async fn p7_no_more_sends_are_unanswered_than_the_server_said() {
 async fn an_expired_token_is_replaced_and_the_device_comes_back() {
     let (fake, peer, _client, _events) = connect(has(0, &[])).await;
     assert_eq!(peer.hello.token, "token-1");
-    peer.close(Fault::new(ErrorCode::TokenExpired, "expired")).await;
+    peer.close(ApiError::new(ErrorCode::TokenExpired, "expired")).await;
     assert_eq!(fake.welcome(0).await.hello.token, "token-2");
 }
 
@@ -290,7 +290,7 @@ async fn an_expired_token_is_replaced_and_the_device_comes_back() {
 async fn a_device_that_was_replaced_stays_away_and_says_why() {
     let (fake, peer, client, mut events) = connect(has(0, &[])).await;
     let sending = client.enqueue("c", text("1"), None).await.unwrap();
-    peer.close(Fault::new(ErrorCode::Replaced, "another")).await;
+    peer.close(ApiError::new(ErrorCode::Replaced, "another")).await;
     let ended = async {
         loop {
             if let Some(Event::Ended(error)) = events.next().await {
@@ -312,7 +312,7 @@ async fn p9_a_device_that_was_replaced_by_its_own_given_up_attempt_comes_back_on
     // A hello without an answer: the server may find it later, and take it for the newer connection.
     drop(server.accept().await);
     for comes_back in [true, false] {
-        server.welcome(0).await.close(Fault::new(ErrorCode::Replaced, "another connection")).await;
+        server.welcome(0).await.close(ApiError::new(ErrorCode::Replaced, "another connection")).await;
         let mut ended = false;
         while let Ok(event) = timeout(LONG, events.next()).await {
             match event {
@@ -374,8 +374,8 @@ async fn a_server_that_is_not_there_is_told_at_once() {
 async fn a_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not() {
     let (fake, server) = FakeServer::new().await;
     let serve = async {
-        fake.accept().await.close(Fault::rate_limited("busy", Duration::from_millis(20))).await;
-        fake.accept().await.close(Fault::new(ErrorCode::Unauthenticated, "who are you")).await;
+        fake.accept().await.close(ApiError::rate_limited("busy", Duration::from_millis(20))).await;
+        fake.accept().await.close(ApiError::new(ErrorCode::Unauthenticated, "who are you")).await;
     };
     let (connected, ()) = tokio::join!(
         Client::connect(server, CountedTokens::default(), Options::default(), State::default()),

@@ -8,7 +8,7 @@ use super::{
     session,
 };
 use crate::{Connection, Error, Server, State, error::Recovery, sync::Sync, tokens::TokenSource};
-use abi::{Fault, error::ErrorCode, v1::Ack};
+use abi::{ApiError, error::ErrorCode, v1::Ack};
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
@@ -84,7 +84,7 @@ impl Worker {
         let token = match self.tokens.token(rejected).await {
             Ok(token) => token,
             Err(error) if error.recovery() == Recovery::Refresh => {
-                return Err(Fault::new(ErrorCode::Unauthenticated, error.to_string()).into());
+                return Err(ApiError::new(ErrorCode::Unauthenticated, error.to_string()).into());
             }
             Err(error) => return Err(error),
         };

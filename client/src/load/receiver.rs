@@ -159,7 +159,7 @@ impl Receiver {
                 self.sync.on_history(&conversation, page, &mut entries);
             }
             (Some(Frame::Error(error)), Some(request)) => {
-                let fault = abi::Fault::from(error);
+                let fault = abi::ApiError::from(error);
                 self.sync.on_failed(&request, &fault);
                 self.paused = Some(Instant::now() + fault.retry_after.unwrap_or(PAUSE));
             }
@@ -210,11 +210,11 @@ pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) ->
                 }
                 connection = Some(open);
             }
-            Err(Error::Fault(fault)) if fault.code.is_retryable() => {
+            Err(Error::Server(fault)) if fault.code.is_retryable() => {
                 tokio::time::sleep(fault.retry_after.unwrap_or(PAUSE)).await;
                 connection = Some(open);
             }
-            Err(Error::Fault(fault)) => return Err(fault.into()),
+            Err(Error::Server(fault)) => return Err(fault.into()),
             Err(_) => {}
         }
     }
@@ -239,7 +239,7 @@ async fn read_page(
         let frame = answer.await.map_err(|_| Error::Timeout { what: "a page of history" })??;
         match frame.frame {
             Some(Frame::History(page)) if frame.id == ID => return Ok(page),
-            Some(Frame::Error(error)) if frame.id == ID => return Err(Error::Fault(error.into())),
+            Some(Frame::Error(error)) if frame.id == ID => return Err(Error::Server(error.into())),
             _ => {}
         }
     }

@@ -123,7 +123,7 @@ impl Sender {
                     open.close().await;
                     return Ok(());
                 }
-                Err(Error::Fault(fault)) => return Err(fault.into()),
+                Err(Error::Server(fault)) => return Err(fault.into()),
                 Err(_) => {}
             }
         }
@@ -251,7 +251,7 @@ impl Sender {
         match frame {
             Some(Frame::Ack(_)) if id >= FIRST_ID => self.acknowledge(offset),
             Some(Frame::Error(error)) if id >= FIRST_ID => {
-                let fault = abi::Fault::from(error);
+                let fault = abi::ApiError::from(error);
                 if !fault.code.is_retryable() {
                     return Err(fault.into());
                 }

@@ -51,7 +51,7 @@ impl Users {
                     let api = self.api();
                     let tokens = match api.register(&name, &self.password, "load").await {
                         // An earlier attempt got through, only its answer did not.
-                        Err(Error::Fault(fault)) if fault.code == ErrorCode::AlreadyExists => {
+                        Err(Error::Server(fault)) if fault.code == ErrorCode::AlreadyExists => {
                             api.login(&name, &self.password, "load").await
                         }
                         result => result,

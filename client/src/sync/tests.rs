@@ -210,9 +210,9 @@ fn a_conversation_that_was_taken_away_does_not_hold_up_the_rest() {
     give(&mut sync, deliver(12, 2, &[("a", 7), ("a", 8)]));
     let request = sync.next_request(1_000).unwrap();
     assert_eq!(request, history(5));
-    sync.on_failed(&request, &Fault::unavailable("later"));
+    sync.on_failed(&request, &ApiError::unavailable("later"));
     assert_eq!(sync.next_request(1_000), Some(history(5)));
-    sync.on_failed(&request, &Fault::new(ErrorCode::Forbidden, "removed"));
+    sync.on_failed(&request, &ApiError::new(ErrorCode::Forbidden, "removed"));
     assert_eq!(sync.settle(), Some(Have { epoch: 1, seq: 12 }));
 }
 
@@ -242,7 +242,7 @@ enum Step {
 enum Frame {
     Deliver(Deliver),
     Pong(Option<ReceiverSeq>),
-    Answer(Request, Result<Answer, Fault>),
+    Answer(Request, Result<Answer, ApiError>),
 }
 
 enum Answer {
@@ -282,7 +282,7 @@ impl World {
     fn answer(&mut self, fails: bool) {
         let Some(request) = self.asked.pop_front() else { return };
         let answer = match &request {
-            _ if fails => Err(Fault::unavailable("later")),
+            _ if fails => Err(ApiError::unavailable("later")),
             Request::Heads { after } => {
                 // Two to a page.
                 let known =

@@ -6,7 +6,7 @@ use crate::{
     sqlite::{FILE, SqliteStore},
 };
 use abi::{
-    Fault,
+    ApiError,
     config::{Db, Secret},
     error::ErrorCode,
     ids,
@@ -141,9 +141,9 @@ impl World {
         }
     }
 
-    pub(super) async fn history(&self, user: &str, page: GetHistory) -> Result<HistoryPage, Fault> {
+    pub(super) async fn history(&self, user: &str, page: GetHistory) -> Result<HistoryPage, ApiError> {
         let request = HistoryRequest { app: APP.into(), user: user.into(), page: Some(page) };
-        self.client().history(request).await.map(tonic::Response::into_inner).map_err(Fault::from)
+        self.client().history(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
     }
 
     pub(super) async fn heads(&self, user: &str, page: GetHeads) -> HeadsPage {
@@ -222,5 +222,5 @@ fn names(users: &[&str]) -> Vec<String> {
 
 /// The code of a refusal.
 pub(super) fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> ErrorCode {
-    Fault::from(answer.unwrap_err()).code
+    ApiError::from(answer.unwrap_err()).code
 }

@@ -6,7 +6,7 @@ use crate::{
     sessions::{Exchange, Hashes, Rotation},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{Session, SigningKey},
 };
@@ -41,7 +41,7 @@ pub(super) async fn create_session(
         if found == *session && hashes == Hashes::first(refresh_hash.to_vec()) {
             return Ok(Vec::new());
         }
-        return Err(Error::Fault(Fault::new(ErrorCode::AlreadyExists, "this session id is taken")));
+        return Err(Error::ApiError(ApiError::new(ErrorCode::AlreadyExists, "this session id is taken")));
     }
     let revoked = sqlx::query_scalar(
         "DELETE FROM sessions WHERE app = $1 AND user_id = $2 AND device = $3 RETURNING id",

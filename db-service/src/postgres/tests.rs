@@ -1,7 +1,7 @@
 use super::*;
 use crate::conformance::postgres_config;
 use abi::{
-    Fault,
+    ApiError,
     config::Secret,
     error::ErrorCode,
     v1::{Entry, Message, entry::Content},
@@ -85,7 +85,7 @@ async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
             Ok(results) => return results[0].conversation_seq,
             Err(error) => {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
-                assert_eq!(Fault::from(error).code, ErrorCode::Unavailable);
+                assert_eq!(ApiError::from(error).code, ErrorCode::Unavailable);
             }
         }
     }
@@ -97,14 +97,14 @@ async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
     let (config, at, to) = through_a_line(&schema).await;
     let store = PostgresStore::new(&config, 8).unwrap();
 
-    let fault = Fault::from(store.save(vec![item(1)]).await.unwrap_err());
+    let fault = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
     assert_eq!(fault.code, ErrorCode::Unavailable);
     assert_eq!(fault.message, "the database can't be reached; try again");
 
     let line = Line::up(at, to.clone()).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
     drop(line);
-    let fault = Fault::from(store.save(vec![item(2)]).await.unwrap_err());
+    let fault = ApiError::from(store.save(vec![item(2)]).await.unwrap_err());
     assert_eq!(fault.code, ErrorCode::Unavailable);
     let _line = Line::up(at, to).await;
     assert_eq!(eventually_saves(&store, 2).await, 2);

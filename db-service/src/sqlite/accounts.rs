@@ -6,7 +6,7 @@ use crate::{
     sessions::{Exchange, Hashes, Rotation},
 };
 use abi::{
-    Fault,
+    ApiError,
     error::ErrorCode,
     v1::{Session, SigningKey},
 };
@@ -40,7 +40,7 @@ pub(super) fn create_session(
         if found == *session && hashes == Hashes::first(refresh_hash) {
             return Ok(Vec::new());
         }
-        return Err(Error::Fault(Fault::new(ErrorCode::AlreadyExists, "this session id is taken")));
+        return Err(Error::ApiError(ApiError::new(ErrorCode::AlreadyExists, "this session id is taken")));
     }
     let revoked = conn
         .prepare_cached("DELETE FROM sessions WHERE app = ? AND user = ? AND device = ? RETURNING id")?

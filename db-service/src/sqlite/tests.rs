@@ -63,7 +63,7 @@ async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
     let large = "x".repeat(64 << 10);
     for _ in 0..2 {
         let failed = store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap_err();
-        let fault = abi::Fault::from(failed);
+        let fault = abi::ApiError::from(failed);
         assert_eq!(fault.code, abi::error::ErrorCode::Unavailable);
         assert!(fault.message.contains("disk"), "{fault}");
     }
@@ -82,7 +82,7 @@ async fn p4_numbers_go_on_after_another_process_wrote() {
     two.save(vec![item(1, "x"), item(2, "x")]).await.unwrap();
     // What `one` remembers is old: it must fail rather than number anew, and know better the next time.
     let failed = one.save(vec![item(3, "x")]).await.unwrap_err();
-    assert_eq!(abi::Fault::from(failed).code, abi::error::ErrorCode::Unavailable);
+    assert_eq!(abi::ApiError::from(failed).code, abi::error::ErrorCode::Unavailable);
     one.save(vec![item(3, "x")]).await.unwrap();
     assert_eq!(seqs(&two).await, [1, 2, 3, 4]);
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     metrics,
 };
-use abi::Fault;
+use abi::ApiError;
 use rusqlite::Connection;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -51,7 +51,7 @@ trait Work: Send {
     /// Does it. An error undoes the whole transaction.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
     /// The transaction is committed, or was undone.
-    fn answer(self: Box<Self>, committed: Result<(), Fault>);
+    fn answer(self: Box<Self>, committed: Result<(), ApiError>);
 }
 
 /// `work` becomes `output`, which is sent once it is committed.
@@ -69,7 +69,7 @@ where
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         let work = self.work.take().expect("a call is run once");
         match work(tx) {
-            Err(error) if !matches!(error, Error::Fault(_)) => Err(error),
+            Err(error) if !matches!(error, Error::ApiError(_)) => Err(error),
             output => {
                 self.output = Some(output);
                 Ok(())
@@ -77,7 +77,7 @@ where
         }
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), Fault>) {
+    fn answer(self: Box<Self>, committed: Result<(), ApiError>) {
         let answer = match (committed, self.output) {
             (Ok(()), Some(output)) => output,
             (Err(fault), _) => Err(fault.into()),
@@ -120,7 +120,7 @@ impl Writer {
         let begun = Instant::now();
         let mut output = None;
         let committed = state.transact(false, |tx| match work(tx) {
-            Err(error) if !matches!(error, Error::Fault(_)) => Err(error),
+            Err(error) if !matches!(error, Error::ApiError(_)) => Err(error),
             refused_or_done => {
                 output = Some(refused_or_done);
                 Ok(())
@@ -132,7 +132,7 @@ impl Writer {
 
     /// Runs `work` in a transaction; with `durable` it has been synced when this returns, and all before it.
     ///
-    /// `work` may refuse with [`Error::Fault`] only before it writes: other calls share the transaction. Any other
+    /// `work` may refuse with [`Error::ApiError`] only before it writes: other calls share the transaction. Any other
     /// error undoes it for all of them.
     pub(super) async fn call<T: Send + 'static>(
         &self,
@@ -185,7 +185,7 @@ fn run(state: &Mutex<State>, mut queue: mpsc::Receiver<Job>) {
         let durable = jobs.iter().any(|job| job.durable);
         let committed = lock(state)
             .transact(durable, |tx| jobs.iter_mut().try_for_each(|job| job.work.run(tx)))
-            .map_err(Fault::from);
+            .map_err(ApiError::from);
         metrics::committed(jobs.len(), begun.elapsed());
         for job in jobs.drain(..) {
             job.work.answer(committed.clone());

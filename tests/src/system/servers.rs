@@ -29,7 +29,7 @@ impl Servers {
     pub fn from_environment() -> Result<Self> {
         let get = |name: &str| {
             std::env::var(name).with_context(|| {
-                format!("{name} is not set: run `tests/run`, or `eval \"$(tests/servers env)\"` after `tests/servers up`")
+                format!("{name} is not set: run `tests/run`, or `eval \"$(scripts/servers env)\"` after `scripts/servers up`")
             })
         };
         Ok(Self {
@@ -41,7 +41,7 @@ impl Servers {
     }
 }
 
-/// A set of servers that a test has for itself, by `tests/servers`. They end with it.
+/// A set of servers that a test has for itself, by `scripts/servers`. They end with it.
 #[derive(Debug)]
 pub struct OwnServers {
     data: PathBuf,
@@ -159,12 +159,12 @@ impl OwnServers {
         [0, 10, 11, 12, 13, 14].map(|offset| self.base + offset)
     }
 
-    /// A command of `tests/servers`, such as `kill redis`.
+    /// A command of `scripts/servers`, such as `kill redis`.
     ///
     /// # Errors
     /// With what the script said.
     pub fn run(&self, arguments: &[&str]) -> Result<()> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers");
         let names = ["KAFKA", "POSTGRES", "REDIS", "CONSUL", "CONSUL_SERVER", "CONSUL_SERF"];
         let ports = names
             .map(|name| format!("GODWIT_{name}_PORT"))
@@ -183,15 +183,19 @@ impl OwnServers {
         if self.brokers > 1 {
             command.env("GODWIT_KAFKA_ADVERTISED_OFFSET", Self::PROXY_OFFSET.to_string());
         }
-        let output = command.output().context("run tests/servers")?;
+        let output = command.output().context("run scripts/servers")?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "tests/servers {arguments:?} ended with {}: {said}", output.status);
+        ensure!(
+            output.status.success(),
+            "scripts/servers {arguments:?} ended with {}: {said}",
+            output.status
+        );
         Ok(())
     }
 }
 
 /// The first of so many free ports in a row, outside of what the system gives away.
-pub(crate) fn free_ports(count: u16) -> Result<u16> {
+pub fn free_ports(count: u16) -> Result<u16> {
     (0..50)
         .map(|_| 12_000 + rand::random_range(0..800) * 10)
         .find(|base| (0..count).all(|port| TcpListener::bind(("127.0.0.1", base + port)).is_ok()))

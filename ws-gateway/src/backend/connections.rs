@@ -7,7 +7,7 @@ use crate::{
     outbox::Outbox,
 };
 use abi::{
-    Caller, Fault,
+    ApiError, Caller,
     error::ErrorCode,
     v1::{
         DisconnectRequest, GetSessionRequest, Hello, ReceiverSeq, Session, Welcome,
@@ -35,7 +35,7 @@ impl Backend {
     ///
     /// # Errors
     /// `UNAUTHENTICATED`, `TOKEN_EXPIRED` or `REVOKED`.
-    pub async fn authenticate(&self, token: &str) -> Result<Identity, Fault> {
+    pub async fn authenticate(&self, token: &str) -> Result<Identity, ApiError> {
         let identity = self.tokens.verify(token)?;
         self.recheck(&identity).await?;
         Ok(identity)
@@ -45,12 +45,12 @@ impl Backend {
     ///
     /// # Errors
     /// `REVOKED` if not; others if that can't be said now.
-    pub async fn recheck(&self, identity: &Identity) -> Result<Session, Fault> {
+    pub async fn recheck(&self, identity: &Identity) -> Result<Session, ApiError> {
         let request = GetSessionRequest { session: identity.session.clone() };
-        match self.db().get_session(request).await.map_err(Fault::from) {
+        match self.db().get_session(request).await.map_err(ApiError::from) {
             Ok(session) => Ok(session.into_inner()),
             Err(fault) if fault.code == ErrorCode::NotFound => {
-                Err(Fault::new(ErrorCode::Revoked, "this device was logged out; log in again"))
+                Err(ApiError::new(ErrorCode::Revoked, "this device was logged out; log in again"))
             }
             Err(fault) => Err(fault),
         }
@@ -66,11 +66,11 @@ impl Backend {
         hello: Hello,
         format: Format,
         outbox: Arc<Outbox>,
-    ) -> Result<(Arc<Connection>, Welcome), Fault> {
+    ) -> Result<(Arc<Connection>, Welcome), ApiError> {
         let identity = self.tokens.verify(&hello.token)?;
         let stored = self.recheck(&identity).await?;
         if !hello.device.is_empty() && hello.device != identity.device {
-            return Err(Fault::new(
+            return Err(ApiError::new(
                 ErrorCode::Unauthenticated,
                 "the token is for another device; log in on this one",
             ));
@@ -111,13 +111,13 @@ impl Backend {
     ///
     /// # Errors
     /// `UNAVAILABLE` if the cache is away.
-    pub async fn renew(&self, connection: &Connection) -> Result<ReceiverSeq, Fault> {
+    pub async fn renew(&self, connection: &Connection) -> Result<ReceiverSeq, ApiError> {
         let life = self.session.heartbeat * 5 / 2;
         self.services
             .cache
             .connect(&self.app, &connection.identity.user, &connection.id, &self.address, life)
             .await
-            .map_err(|_| Fault::unavailable("the cache is away; try again"))
+            .map_err(|_| ApiError::unavailable("the cache is away; try again"))
     }
 
     /// Forgets a connection, here and in the routes.
@@ -133,13 +133,13 @@ impl Backend {
     ///
     /// # Errors
     /// Those of the work.
-    pub async fn finish<T, F>(&self, work: F) -> Result<T, Fault>
+    pub async fn finish<T, F>(&self, work: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, Fault>> + Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
         let panicked =
-            |_| Fault::new(ErrorCode::Internal, "the request ended in the middle; see the server's log");
+            |_| ApiError::new(ErrorCode::Internal, "the request ended in the middle; see the server's log");
         self.tasks.spawn(work).await.map_err(panicked).flatten()
     }
 

@@ -4,7 +4,7 @@
 //! connection ends before the answer is read, it never will. So such a refusal holds the conversation: what comes for it is refused as
 //! well, until the refused message itself comes again, or the device has had the answer for a while.
 
-use abi::{Fault, ids::Conversation, v1::Send};
+use abi::{ApiError, ids::Conversation, v1::Send};
 use std::{
     hash::{DefaultHasher, Hash, Hasher as _},
     time::Duration,
@@ -35,7 +35,7 @@ struct Held {
     number: u64,
     /// Unknown until the refusal is written.
     until: Option<Instant>,
-    fault: Fault,
+    fault: ApiError,
 }
 
 /// See the module.
@@ -67,7 +67,7 @@ impl Order {
     ///
     /// # Errors
     /// Why an earlier one of its conversation was refused, of which the device may not know yet, and how long to wait.
-    pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), Fault> {
+    pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), ApiError> {
         let (conversation, message) = (hash_conversation(&send.conversation), hash(&send.client_msg_id));
         if !self.held.is_empty() {
             self.held.retain(|held| held.until.is_none_or(|until| until > now));
@@ -77,7 +77,7 @@ impl Order {
                     |other: &Sending| other.conversation == conversation && other.number < held.number;
                 if held.message != message || self.in_flight.iter().any(is_before) {
                     let wait = held.until.map_or(HOLD, |until| until - now);
-                    return Err(Fault { retry_after: Some(wait), ..held.fault.clone() });
+                    return Err(ApiError { retry_after: Some(wait), ..held.fault.clone() });
                 }
                 self.held.swap_remove(place);
             }
@@ -88,7 +88,7 @@ impl Order {
     }
 
     /// A send in flight is refused. May be told again.
-    pub(super) fn refused(&mut self, id: u32, fault: &Fault) {
+    pub(super) fn refused(&mut self, id: u32, fault: &ApiError) {
         let Some(sending) = self.in_flight.iter().find(|sending| sending.id == id) else { return };
         if !fault.code.is_retryable() {
             return;
@@ -153,7 +153,7 @@ mod tests {
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(1, &Fault::unavailable("not now"));
+        order.refused(1, &ApiError::unavailable("not now"));
         order
     }
 
@@ -164,7 +164,7 @@ mod tests {
         let fault = order.begin(3, &send("c", "third"), now).unwrap_err();
         assert_eq!((fault.code, fault.retry_after), (ErrorCode::Unavailable, Some(HOLD)));
         order.begin(4, &send("another", "third"), now).unwrap();
-        order.refused(2, &Fault::unavailable("not now"));
+        order.refused(2, &ApiError::unavailable("not now"));
         assert!(order.begin(5, &send("c", "second"), now).is_err(), "the first one comes before it");
         for message in ["first", "second", "third"] {
             order.begin(6, &send("c", message), now).unwrap();
@@ -176,7 +176,7 @@ mod tests {
         let now = Instant::now();
         let mut order = Order::default();
         order.begin(1, &send("d:alice:bob", "first"), now).unwrap();
-        order.refused(1, &Fault::unavailable("not now"));
+        order.refused(1, &ApiError::unavailable("not now"));
         order.answered(1);
         order.begin(2, &send("d:bob:alice", "second"), now).unwrap_err();
         order.begin(3, &send("d:bob:alice", "first"), now).unwrap();
@@ -189,10 +189,10 @@ mod tests {
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(2, &Fault::unavailable("no room"));
+        order.refused(2, &ApiError::unavailable("no room"));
         order.answered(2);
         assert!(order.begin(3, &send("c", "second"), now).is_err(), "what becomes of the first is not known");
-        order.refused(1, &Fault::unavailable("not now"));
+        order.refused(1, &ApiError::unavailable("not now"));
         order.answered(1);
         assert!(order.begin(4, &send("c", "second"), now).is_err());
         for message in ["first", "second"] {
@@ -227,7 +227,7 @@ mod tests {
         let now = Instant::now();
         let mut order = Order::default();
         order.begin(1, &send("c", "first"), now).unwrap();
-        order.refused(1, &Fault::invalid("never"));
+        order.refused(1, &ApiError::invalid("never"));
         order.begin(2, &send("c", "second"), now).unwrap();
     }
 
@@ -237,7 +237,7 @@ mod tests {
         let mut order = Order::default();
         for number in 0..1_000 {
             order.begin(number, &send(&number.to_string(), "x"), now).unwrap();
-            order.refused(number, &Fault::unavailable("not now"));
+            order.refused(number, &ApiError::unavailable("not now"));
             order.answered(number);
         }
         assert_eq!((order.held.len(), order.in_flight()), (MAX_HELD, 0));

@@ -28,11 +28,11 @@ fn live(now: Instant) -> Session {
     session
 }
 
-fn frame(frame: Frame) -> Result<ClientFrame, Fault> {
+fn frame(frame: Frame) -> Result<ClientFrame, ApiError> {
     Ok(ClientFrame { id: 1, frame: Some(frame) })
 }
 
-fn ping() -> Result<ClientFrame, Fault> {
+fn ping() -> Result<ClientFrame, ApiError> {
     frame(Frame::Ping(Ping {}))
 }
 
@@ -47,7 +47,7 @@ fn closed(step: &Step) -> ErrorCode {
 fn p8_nothing_but_hello_comes_first() {
     let now = Instant::now();
     assert_eq!(closed(&session(now).on_frame(ping(), now)), ErrorCode::Unauthenticated);
-    assert_eq!(closed(&session(now).on_frame(Err(Fault::invalid("?")), now)), ErrorCode::InvalidRequest);
+    assert_eq!(closed(&session(now).on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::InvalidRequest);
     assert_eq!(
         closed(&session(now).on_frame(Ok(ClientFrame { id: 1, frame: None }), now)),
         ErrorCode::InvalidRequest
@@ -140,7 +140,7 @@ fn p7_a_flood_of_nonsense_is_closed() {
     let now = Instant::now();
     let mut session = live(now);
     for _ in 0..3 {
-        assert!(matches!(session.on_frame(Err(Fault::invalid("?")), now), Step::Refuse(0, _)));
+        assert!(matches!(session.on_frame(Err(ApiError::invalid("?")), now), Step::Refuse(0, _)));
     }
-    assert_eq!(closed(&session.on_frame(Err(Fault::invalid("?")), now)), ErrorCode::RateLimited);
+    assert_eq!(closed(&session.on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::RateLimited);
 }

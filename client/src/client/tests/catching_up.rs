@@ -154,7 +154,7 @@ async fn p6_a_page_that_is_to_be_asked_for_later_costs_nothing_meanwhile() {
             }
             (id, _) => {
                 let pause =
-                    Fault { retry_after: Some(Duration::from_secs(1)), ..Fault::unavailable("later") };
+                    ApiError { retry_after: Some(Duration::from_secs(1)), ..ApiError::unavailable("later") };
                 peer.send(id, Frame::Error(pause.into())).await;
                 is_refused = true;
             }
