@@ -6,8 +6,8 @@ use crate::{
     ledger::{self, Conversation, DeviceId, Kind, Ledger, User},
     workload::partition,
 };
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use ::tests::system::unique;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 /// The application that is served unless configured otherwise.
 pub(super) const APP: &str = "default";
