@@ -30,7 +30,7 @@ use abi::v1::{Members, ReceiverSeq};
 use std::{sync::Arc, time::Duration};
 
 /// How long members of a group are believed: the longest that a lost update can go unnoticed.
-pub const MEMBERS_LIFE: Duration = Duration::from_secs(60);
+pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
 
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -19,7 +19,7 @@ use utils::{
     discovery::Discovery,
     grpc::{self, balanced},
     host::Host,
-    tls::{self, Mutual},
+    tls::{self, MutualTls},
 };
 
 /// Name of the service in discovery.
@@ -35,7 +35,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     host: Host,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
     cache: Arc<RedisCache>,
     discovery: Discovery,
     addresses: config::Discovery,
@@ -54,7 +54,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     cache::describe_metrics();
     crate::describe_metrics();
     let consumer = &config.consumer;
-    let tls = Mutual::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, NAME)?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
         discovery: Discovery::new(&config.discovery)?,
@@ -89,7 +89,8 @@ impl App {
         probes(shutdown, Arc::clone(&source), db.clone(), Arc::clone(&cache));
         let archive = Arc::new(KafkaArchive::new(brokers.clone(), dead_letter_topic(&kafka)));
         let letters = Letters::new(archive, Arc::clone(&producer));
-        let grpc = host.operators(crate::letters::routes(letters, &app, operator)).serve_admin(shutdown);
+        let grpc =
+            host.operator_routes(crate::letters::routes(letters, &app, operator)).serve_admin(shutdown);
         // Nobody calls a consumer; its health is for whoever watches it.
         grpc.serve(NAME, env!("CARGO_PKG_VERSION"), Routes::default(), &discovery, shutdown)?;
 
@@ -117,7 +118,7 @@ impl App {
 
 /// What is wrong with what the program `consumer` takes from the configuration beyond the values themselves.
 pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = Mutual::faults(&config.tls, NAME);
+    let mut faults = MutualTls::config_errors(&config.tls, NAME);
     faults.extend(tls::checks::consul(&config.discovery));
     faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
     faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));

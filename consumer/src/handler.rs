@@ -16,7 +16,7 @@ use abi::{
         db_service_client::DbServiceClient, push_service_client::PushServiceClient,
     },
 };
-use cache::{Cache, MEMBERS_LIFE};
+use cache::{Cache, MEMBERS_TTL};
 use futures_util::{
     FutureExt as _,
     future::BoxFuture,
@@ -199,7 +199,7 @@ impl MessageHandler {
         let count = entries.len();
         let saving = trace::children(spans, "save", &entries);
         let mut request = within(SaveRequest { entries }, SAVE);
-        saving.carry(&mut request);
+        saving.inject(&mut request);
         let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
         saving.finish();
         let results = saved.into_inner().results;
@@ -226,7 +226,7 @@ impl MessageHandler {
             }
             match result.members.take() {
                 Some(members) => {
-                    self.cache.put_members(app, &entry.conversation, &members, MEMBERS_LIFE).await?;
+                    self.cache.put_members(app, &entry.conversation, &members, MEMBERS_TTL).await?;
                     groups.insert(entry.conversation.clone(), Arc::new(members));
                 }
                 None => {
@@ -257,7 +257,7 @@ impl MessageHandler {
                 fault => return Err(Error::Members { conversation, fault }),
             },
         };
-        self.cache.put_members(app, &conversation, &members, MEMBERS_LIFE).await?;
+        self.cache.put_members(app, &conversation, &members, MEMBERS_TTL).await?;
         Ok((conversation, Arc::new(members)))
     }
 
@@ -279,7 +279,7 @@ impl MessageHandler {
         let mut pushing = trace::children(spans, "push", &push.entries);
         pushing.set("godwit.receivers", || trace::count(receivers));
         let mut request = within(push, PUSH);
-        pushing.carry(&mut request);
+        pushing.inject(&mut request);
         let result = self.push.clone().push(request).await;
         metrics::push(receivers, result.is_ok());
         match result {

@@ -43,7 +43,7 @@ pub fn routes(letters: Letters, app: &str, token: Secret) -> Router {
         .route("/dead-letters/{id}", get(show).delete(discard))
         .route("/dead-letters/{id}/replay", post(replay))
         .with_state(desk);
-    utils::admin::guarded(token, routes)
+    utils::admin::require_operator(token, routes)
 }
 
 struct Desk {

@@ -17,7 +17,7 @@ pub(crate) fn follow(segment: &[Logged], batch: &Batch) -> Spans {
     for Logged { index, entry, .. } in segment {
         let headers = &batch.records[*index].headers;
         if let Some((_, parent)) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT)) {
-            spans.follow(SERVICE, "handle", Kind::Consumer, &entry.message_id, parent);
+            spans.continue_trace(SERVICE, "handle", Kind::Consumer, &entry.message_id, parent);
         }
     }
     spans.set("messaging.batch.message_count", || count(batch.records.len()));

@@ -8,7 +8,7 @@ use utils::{
     Phase, Shutdown,
     discovery::Discovery,
     host::Host,
-    tls::{self, Mutual},
+    tls::{self, MutualTls},
 };
 
 /// Name of the service in discovery.
@@ -30,7 +30,7 @@ pub struct App {
 pub async fn build(config: &Config) -> Result<App, Error> {
     crate::describe_metrics();
     let db = &config.db;
-    let tls = Mutual::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, NAME)?;
     Ok(App {
         store: Arc::new(PostgresStore::new(db, max_members(config))?),
         discovery: Discovery::new(&config.discovery)?,
@@ -40,7 +40,7 @@ pub async fn build(config: &Config) -> Result<App, Error> {
 
 /// What is wrong with what the program `db-service` takes from the configuration beyond the values themselves.
 pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = Mutual::faults(&config.tls, NAME);
+    let mut faults = MutualTls::config_errors(&config.tls, NAME);
     faults.extend(tls::checks::consul(&config.discovery));
     faults.extend(crate::postgres::check(config.db.postgres.expose()));
     faults

@@ -156,7 +156,7 @@ impl Service {
 #[tonic::async_trait]
 impl DbService for Service {
     async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
-        let spans = Spans::carried("db-service", "save", request.metadata());
+        let spans = Spans::extract("db-service", "save", request.metadata());
         let saved = self.save_batch(request.into_inner()).await?;
         spans.finish();
         Ok(Response::new(saved))

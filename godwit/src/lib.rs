@@ -40,7 +40,7 @@ pub struct Started {
 
 /// What is wrong with what the program takes from the configuration beyond the values themselves.
 pub fn check(config: &Config) -> Vec<String> {
-    utils::tls::Served::faults(&config.gateway)
+    utils::tls::ServerTls::config_errors(&config.gateway)
 }
 
 /// Opens everything, binds, and runs it as tasks of `shutdown`.

@@ -10,7 +10,7 @@ use utils::{
     discovery::Discovery,
     grpc::KeyedPool,
     host::Host,
-    tls::{self, Mutual},
+    tls::{self, MutualTls},
 };
 
 /// Name of the service in discovery.
@@ -26,7 +26,7 @@ const MAX_GATEWAYS: usize = 4_096;
 #[derive(Debug)]
 pub struct App {
     host: Host,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
     cache: Arc<RedisCache>,
     discovery: Discovery,
     deadline: Duration,
@@ -40,7 +40,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     cache::describe_metrics();
     crate::describe_metrics();
     let pusher = &config.pusher;
-    let tls = Mutual::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, NAME)?;
     let host = Host::bind(&pusher.grpc_listen, &pusher.grpc_advertise, &pusher.admin_listen).await?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
@@ -53,7 +53,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
 
 /// What is wrong with what the program `pusher` takes from the configuration beyond the values themselves.
 pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = Mutual::faults(&config.tls, NAME);
+    let mut faults = MutualTls::config_errors(&config.tls, NAME);
     faults.extend(tls::checks::consul(&config.discovery));
     faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
     faults

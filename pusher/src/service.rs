@@ -84,7 +84,7 @@ async fn call(channel: Channel, push: PushRequest, spans: &Spans) -> Result<u32,
     let messages = push.entries.iter().map(|entry| &*entry.message_id);
     let delivering = spans.children_among("deliver", Kind::Client, messages);
     let mut request = Request::new(push);
-    delivering.carry(&mut request);
+    delivering.inject(&mut request);
     let response = GatewayServiceClient::new(Caller::new(channel)).deliver(request).await?;
     delivering.finish();
     Ok(response.into_inner().connections)
@@ -97,7 +97,7 @@ fn count(of: usize) -> i64 {
 #[tonic::async_trait]
 impl PushService for Pusher {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
-        let mut spans = Spans::carried(SERVICE, "push", request.metadata());
+        let mut spans = Spans::extract(SERVICE, "push", request.metadata());
         let request = request.into_inner();
         let users = split::users(&request);
         spans.set("godwit.users", || count(users.len()));

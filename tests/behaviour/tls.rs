@@ -11,17 +11,17 @@ use tests::{
     world::PASSWORD,
 };
 use tokio::time::timeout;
-use utils::certificates::{Authority, Files, Time};
+use utils::certificates::{Authority, Files, Validity};
 
 pub(crate) async fn p8_services_and_servers_talk_over_tls_and_a_stranger_is_refused() -> Result<()> {
     let _one_at_a_time = OWN_SERVERS.lock().await;
     let folder = tempfile::tempdir()?;
     let ours = Authority::new(folder.path(), "ca");
-    let server = ours.issue(&["127.0.0.1", "localhost"], Time::Now);
+    let server = ours.issue(&["127.0.0.1", "localhost"], Validity::Current);
     fs::copy(&server.certificate, folder.path().join("server.pem"))?;
     fs::copy(&server.key, folder.path().join("server.key"))?;
     let servers = OwnServers::start_tls(folder.path())?;
-    let services = ours.issue(&["db-service", "pusher", "consumer", "ws-gateway"], Time::Now);
+    let services = ours.issue(&["db-service", "pusher", "consumer", "ws-gateway"], Validity::Current);
     let settings = [
         between(&ours, &services).to_vec(),
         at_the_gateway(&server).to_vec(),
@@ -44,7 +44,7 @@ pub(crate) async fn p8_services_and_servers_talk_over_tls_and_a_stranger_is_refu
     // The same program with a certificate of another authority, which it takes for the right one.
     let strange = tempfile::tempdir()?;
     let theirs = Authority::new(strange.path(), "theirs");
-    let own = theirs.issue(&["consumer"], Time::Now);
+    let own = theirs.issue(&["consumer"], Validity::Current);
     let known = system.instances("consumer").next().context("there are two")?;
     let settings = known.settings().iter().cloned().chain(between(&theirs, &own)).collect();
     let stranger = Instance::start_unready("consumer", settings, "127.0.0.1:0").await?;
@@ -62,7 +62,7 @@ pub(crate) async fn p8_services_and_servers_talk_over_tls_and_a_stranger_is_refu
 pub(crate) async fn p8_a_gateway_is_known_by_its_certificate() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
-    let settings = at_the_gateway(&ours.issue(&["127.0.0.1"], Time::Now));
+    let settings = at_the_gateway(&ours.issue(&["127.0.0.1"], Validity::Current));
     let system = Embedded::start(&settings.each_ref().map(String::as_str)).await?;
     let address = &system.gateways()[0];
     let (trust, port) = (Trust::file(Path::new(&ours.ca))?, address.rsplit_once(':').context("no port")?.1);
@@ -87,7 +87,7 @@ pub(crate) async fn p8_a_gateway_is_known_by_its_certificate() -> Result<()> {
 pub(crate) async fn p9_a_gateways_certificate_is_renewed_without_a_restart() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let ours = Authority::new(folder.path(), "ours");
-    let files = ours.issue(&["127.0.0.1"], Time::Seconds(18));
+    let files = ours.issue(&["127.0.0.1"], Validity::Seconds(18));
     let settings = at_the_gateway(&files);
     let system = Embedded::start(&settings.each_ref().map(String::as_str)).await?;
     let address = &system.gateways()[0];
@@ -97,7 +97,7 @@ pub(crate) async fn p9_a_gateways_certificate_is_renewed_without_a_restart() -> 
     let alice = device(server()?, "alice").await?;
     eventually("it has expired", async || refused(server()?, "xpired").await).await?;
 
-    ours.issue(&["127.0.0.1"], Time::Now);
+    ours.issue(&["127.0.0.1"], Validity::Current);
     eventually("it is renewed", async || log_in(server()?).await).await?;
     let mut bob = device(server()?, "bob").await?;
     tell(&alice, &mut bob, "the connection from before goes on").await
@@ -106,7 +106,7 @@ pub(crate) async fn p9_a_gateways_certificate_is_renewed_without_a_restart() -> 
 pub(crate) async fn every_fault_of_certificates_is_told_at_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let ours = Authority::new(folder.path(), "ours");
-    let (past, other) = (ours.issue(&["past"], Time::Past), ours.issue(&["other"], Time::Now));
+    let (past, other) = (ours.issue(&["past"], Validity::Expired), ours.issue(&["other"], Validity::Current));
     let wrong = [
         between(&ours, &Files { certificate: "/nonexistent/certificate.pem".into(), key: other.key.clone() })
             .to_vec(),

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Lets only those to `routes` who send the operator's token. Without a token nobody is.
-pub fn guarded(token: Secret, routes: Router) -> Router {
+pub fn require_operator(token: Secret, routes: Router) -> Router {
     routes.route_layer(middleware::from_fn_with_state(Arc::new(token), guard))
 }
 
@@ -138,7 +138,7 @@ mod tests {
             if let Some(sent) = sent {
                 request = request.header(AUTHORIZATION, sent);
             }
-            let router = guarded(Secret::new(token), secret());
+            let router = require_operator(Secret::new(token), secret());
             let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.unwrap().to_bytes();

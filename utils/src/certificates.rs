@@ -18,13 +18,13 @@ pub struct Authority {
 
 /// When a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Time {
+pub enum Validity {
     /// Now.
-    Now,
+    Current,
     /// Now, and so many seconds more.
     Seconds(u64),
     /// It was until 2001.
-    Past,
+    Expired,
 }
 
 /// Files of a certificate and of its key.
@@ -55,15 +55,17 @@ impl Authority {
     ///
     /// # Panics
     /// When the files can't be written, or a name is none.
-    pub fn issue(&self, names: &[&str], time: Time) -> Files {
+    pub fn issue(&self, names: &[&str], validity: Validity) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let file = names.first().cloned().unwrap_or_default();
         let mut params = CertificateParams::new(names).expect("names are names");
         params.distinguished_name.push(rcgen::DnType::CommonName, &file);
-        match time {
-            Time::Now => {}
-            Time::Seconds(left) => params.not_after = (SystemTime::now() + Duration::from_secs(left)).into(),
-            Time::Past => {
+        match validity {
+            Validity::Current => {}
+            Validity::Seconds(left) => {
+                params.not_after = (SystemTime::now() + Duration::from_secs(left)).into()
+            }
+            Validity::Expired => {
                 (params.not_before, params.not_after) =
                     (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
             }

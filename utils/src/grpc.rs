@@ -21,7 +21,7 @@ pub use deadline::{Deadline, DeadlineLayer};
 pub use keyed::KeyedPool;
 pub use server::{Server, bind};
 
-use crate::{Channel, discovery::Instances, tls::Mutual};
+use crate::{Channel, discovery::Instances, tls::MutualTls};
 use balance::Balance;
 use http::Response;
 use retry::RetryLayer;
@@ -39,7 +39,7 @@ pub struct Options {
     /// Calls in flight; more are refused with `RESOURCE_EXHAUSTED`.
     pub max_in_flight: usize,
     /// Where the services talk over TLS.
-    pub tls: Option<Mutual>,
+    pub tls: Option<MutualTls>,
 }
 
 impl Default for Options {

@@ -5,7 +5,7 @@ use crate::{
     Error, Phase, Shutdown, admin,
     discovery::{Discovery, Instance, Registrar},
     grpc::{self, Server},
-    tls::Mutual,
+    tls::MutualTls,
 };
 use axum::Router;
 use std::{
@@ -24,7 +24,7 @@ pub struct Host {
     admin_address: SocketAddr,
     advertised: String,
     operators: Router,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
 }
 
 impl Host {
@@ -44,16 +44,16 @@ impl Host {
         Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new(), tls: None })
     }
 
-    /// Adds something for operators to the admin port; see [`admin::guarded`].
+    /// Adds something for operators to the admin port; see [`admin::require_operator`].
     #[must_use]
-    pub fn operators(mut self, routes: Router) -> Self {
+    pub fn operator_routes(mut self, routes: Router) -> Self {
         self.operators = routes;
         self
     }
 
     /// Serves gRPC over TLS, to peers that show a certificate.
     #[must_use]
-    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+    pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }
@@ -64,7 +64,7 @@ impl Host {
         let stop = shutdown.token(Phase::Telemetry);
         let readiness = shutdown.readiness().clone();
         shutdown.tasks().spawn("admin", admin::serve(self.admin, readiness, self.operators, stop));
-        say(format_args!("admin on http://{}", self.admin_address));
+        announce(format_args!("admin on http://{}", self.admin_address));
         GrpcHost {
             listener: self.grpc,
             address: self.grpc_address,
@@ -99,7 +99,7 @@ pub struct GrpcHost {
     listener: TcpListener,
     address: SocketAddr,
     advertised: String,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
 }
 
 impl GrpcHost {
@@ -132,13 +132,13 @@ impl GrpcHost {
         let stop = shutdown.token(Phase::Pools);
         let server = Server::new(routes, abi::DESCRIPTORS, shutdown.readiness().clone()).tls(self.tls);
         shutdown.tasks().spawn_critical("grpc", server.serve(self.listener, stop));
-        say(format_args!("grpc on {}", self.address));
+        announce(format_args!("grpc on {}", self.address));
         Ok(())
     }
 }
 
 /// A line for whoever started the program. If nobody reads it, nothing is lost: the log says the same.
-pub fn say(line: std::fmt::Arguments<'_>) {
+pub fn announce(line: std::fmt::Arguments<'_>) {
     tracing::info!(%line, "started");
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

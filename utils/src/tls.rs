@@ -1,4 +1,4 @@
-//! TLS: between the services ([`Mutual`]), and towards devices ([`Served`]).
+//! TLS: between the services ([`MutualTls`]), and towards devices ([`ServerTls`]).
 //!
 //! Certificates, keys and authorities are PEM files that the configuration names. What is wrong with them is told in sentences
 //! before anything starts. They are read again when they change: connections that are made from then on use the new ones,
@@ -9,11 +9,11 @@ mod files;
 mod handshake;
 mod mutual;
 mod reload;
-mod served;
+mod server;
 mod trust;
 
-pub use mutual::Mutual;
-pub use served::Served;
+pub use mutual::MutualTls;
+pub use server::ServerTls;
 pub use trust::{nobody, trust};
 
 pub(crate) use handshake::incoming;

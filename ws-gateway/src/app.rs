@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use utils::{
     Phase, Shutdown,
-    tls::{self, Mutual, Served},
+    tls::{self, MutualTls, ServerTls},
 };
 
 /// Largest delivery from a pusher.
@@ -67,7 +67,7 @@ impl App {
             listener,
             serving: Serving {
                 max_open: config.gateway.max_connections as usize,
-                tls: Served::new(&config.gateway)?,
+                tls: ServerTls::new(&config.gateway)?,
                 proxies: Proxies::new(&config.gateway.trusted_proxies),
             },
             drain: config.gateway.drain,
@@ -118,8 +118,8 @@ impl App {
 
 /// What is wrong with what the program `ws-gateway` takes from the configuration beyond the values themselves.
 pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = Served::faults(&config.gateway);
-    faults.extend(Mutual::faults(&config.tls, crate::NAME));
+    let mut faults = ServerTls::config_errors(&config.gateway);
+    faults.extend(MutualTls::config_errors(&config.tls, crate::NAME));
     faults.extend(tls::checks::consul(&config.discovery));
     faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
     faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));

@@ -23,7 +23,7 @@ use abi::{
         entry::Content, push_service_client::PushServiceClient, server_frame::Frame,
     },
 };
-use cache::{Cache, MEMBERS_LIFE};
+use cache::{Cache, MEMBERS_TTL};
 use kafka_runtime::{Producer, ProducerRecord};
 use std::{
     collections::HashSet,
@@ -279,7 +279,7 @@ impl Backend {
     /// # Errors
     /// If the cache is away: until it is told, others may believe in the members of before.
     pub async fn put_members(&self, conversation: &str, members: &Members) -> cache::Result<()> {
-        self.services.cache.put_members(&self.app, conversation, members, MEMBERS_LIFE).await
+        self.services.cache.put_members(&self.app, conversation, members, MEMBERS_TTL).await
     }
 
     /// Answers a request of a session.

@@ -19,7 +19,7 @@ pub struct Delivery(pub Arc<Backend>);
 #[tonic::async_trait]
 impl GatewayService for Delivery {
     async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
-        let spans = Spans::carried(trace::SERVICE, "deliver", request.metadata());
+        let spans = Spans::extract(trace::SERVICE, "deliver", request.metadata());
         let push = request.into_inner();
         if push.app != self.0.app {
             metrics::refused(abi::error::ErrorCode::InvalidRequest);

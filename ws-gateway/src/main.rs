@@ -15,8 +15,8 @@ use utils::{
     cli::{Options, Program, Threads, run_main},
     discovery::Discovery,
     grpc::{self, KeyedPool, balanced},
-    host::{Host, say},
-    tls::Mutual,
+    host::{Host, announce},
+    tls::MutualTls,
 };
 use ws_gateway::{App, Dependencies, NAME, signing_keys};
 
@@ -54,7 +54,7 @@ async fn start(config: &Config, shutdown: &Shutdown, version: &str) -> anyhow::R
     cache::describe_metrics();
     ws_gateway::describe_metrics();
     let gateway = &config.gateway;
-    let tls = Mutual::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, NAME)?;
     let listener = grpc::bind(&gateway.listen).await?;
     let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen)
         .await?
@@ -110,7 +110,7 @@ async fn start(config: &Config, shutdown: &Shutdown, version: &str) -> anyhow::R
             tracing::warn!(%error, "the log was not flushed in time; what was not acknowledged may be missing");
         }
     });
-    say(format_args!("listening on {url}"));
+    announce(format_args!("listening on {url}"));
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
-use utils::tls::Served;
+use utils::tls::ServerTls;
 
 /// A connection has so long to send the head of a request, the first and every further one, and then so long for its body.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub struct Serving {
     /// So many speak HTTP at a time: one more is closed at once.
     pub max_open: usize,
     /// Over TLS, with this certificate.
-    pub tls: Option<Served>,
+    pub tls: Option<ServerTls>,
     /// Who is believed about a client's address.
     pub proxies: Proxies,
 }

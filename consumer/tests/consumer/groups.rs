@@ -2,7 +2,7 @@
 
 use crate::world::{GROUP, World, added, created, left, lines, message, removed};
 use abi::v1::Members;
-use cache::{Cache as _, MEMBERS_LIFE};
+use cache::{Cache as _, MEMBERS_TTL};
 
 #[tokio::test]
 async fn p3_p8_in_one_batch_everybody_gets_what_they_could_see_at_that_time() {
@@ -58,7 +58,7 @@ async fn p4_whoever_joined_before_a_message_was_numbered_is_counted() {
     world.handle(&[added(&["carol"])]).await.unwrap();
     world.pushes();
     // A late writer does not bring the old members back.
-    world.cache.put_members("app", GROUP, &before, MEMBERS_LIFE).await.unwrap();
+    world.cache.put_members("app", GROUP, &before, MEMBERS_TTL).await.unwrap();
     world.handle(&[message(GROUP, "alice", "one")]).await.unwrap();
     assert_eq!(world.pushed(), ["alice 3 +1 one#3", "bob 3 +1 one#3", "carol 2 +1 one#3"]);
 }
@@ -79,7 +79,7 @@ async fn p2_a_change_that_was_saved_before_is_a_nudge_to_all_whom_it_concerns() 
     let world = World::with_friends().await;
     world.handle(&[created(&["bob", "carol"]), removed(&["carol"])]).await.unwrap();
     world.pushes();
-    world.cache.put_members("app", GROUP, &Members::default(), MEMBERS_LIFE).await.unwrap();
+    world.cache.put_members("app", GROUP, &Members::default(), MEMBERS_TTL).await.unwrap();
     world.handle(&[removed(&["carol"])]).await.unwrap();
     assert_eq!(world.pushed(), ["alice 3 +1", "bob 3 +1", "carol 3 +1"]);
 }

@@ -5,7 +5,7 @@ use super::{
     endpoint::Endpoint,
     retry::Tried,
 };
-use crate::{discovery::Instances, metrics, tls::Mutual};
+use crate::{discovery::Instances, metrics, tls::MutualTls};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use rand::RngExt as _;
@@ -42,7 +42,7 @@ pub(super) struct Balance {
 }
 
 impl Balance {
-    pub(super) fn new(service: &'static str, instances: Instances, tls: Option<Mutual>) -> Self {
+    pub(super) fn new(service: &'static str, instances: Instances, tls: Option<MutualTls>) -> Self {
         metrics::calls(service);
         let (sender, endpoints) = watch::channel(Endpoints::default());
         let mut follower = JoinSet::new();
@@ -117,7 +117,7 @@ fn choose(
 async fn follow(
     service: &'static str,
     mut instances: Instances,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
     endpoints: watch::Sender<Endpoints>,
 ) {
     loop {

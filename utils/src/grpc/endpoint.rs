@@ -4,7 +4,7 @@ use super::{
     ejection::{Ejection, Policy, State},
     load::Load,
 };
-use crate::{Error, discovery::check_address, metrics, tls::Mutual};
+use crate::{Error, discovery::check_address, metrics, tls::MutualTls};
 use http::{Request, Response, Uri};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -46,7 +46,7 @@ impl Endpoint {
         service: &'static str,
         address: &str,
         policy: Policy,
-        tls: Option<Mutual>,
+        tls: Option<MutualTls>,
     ) -> Result<Arc<Self>, Error> {
         check_address(address)?;
         let address: Arc<str> = address.into();

@@ -6,7 +6,7 @@ use super::{
     endpoint::Endpoint,
     into_status,
 };
-use crate::{Channel, metrics, tls::Mutual};
+use crate::{Channel, metrics, tls::MutualTls};
 use http::Request;
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ pub struct KeyedPool {
     deadline: Duration,
     idle: Duration,
     capacity: usize,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
     entries: Mutex<Entries>,
 }
 
@@ -58,7 +58,7 @@ impl KeyedPool {
 
     /// With TLS it talks only to who shows a certificate of the service.
     #[must_use]
-    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+    pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }

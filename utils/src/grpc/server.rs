@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Readiness,
-    tls::{self, Mutual},
+    tls::{self, MutualTls},
 };
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -32,7 +32,7 @@ pub struct Server {
     routes: Routes,
     descriptors: &'static [u8],
     readiness: Readiness,
-    tls: Option<Mutual>,
+    tls: Option<MutualTls>,
 }
 
 impl Server {
@@ -44,7 +44,7 @@ impl Server {
 
     /// With TLS it takes only peers that show a certificate.
     #[must_use]
-    pub fn tls(mut self, tls: Option<Mutual>) -> Self {
+    pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }

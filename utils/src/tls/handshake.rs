@@ -1,6 +1,6 @@
 //! The server's side of handshakes: within a time, and side by side, so that a slow one holds up nobody.
 
-use super::Mutual;
+use super::MutualTls;
 use futures_util::{Stream, StreamExt as _, future::ready};
 use rustls::ServerConfig;
 use std::{io, sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ pub(super) async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::
 /// The connections of a listener whose peers have shown a good certificate.
 pub(crate) fn incoming(
     listener: TcpListener,
-    tls: Mutual,
+    tls: MutualTls,
 ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
     TcpListenerStream::new(listener)
         .map(move |accepted| {

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 /// instance: who calls `db-service` takes nobody else's certificate. A server takes every certificate of the
 /// authorities.
 #[derive(Clone, Debug)]
-pub struct Mutual(Arc<Reload<Sides>>);
+pub struct MutualTls(Arc<Reload<Sides>>);
 
 /// Both are made of the same files.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ struct Sides {
     client: Arc<ClientConfig>,
 }
 
-impl Mutual {
+impl MutualTls {
     /// As configured, for the service of this name; `None` for plain connections.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Mutual {
     }
 
     /// What is wrong with the files, each a sentence with the key.
-    pub fn faults(config: &abi::config::Tls, service: &str) -> Vec<String> {
+    pub fn config_errors(config: &abi::config::Tls, service: &str) -> Vec<String> {
         Error::tls_faults(Self::new(config, service))
     }
 

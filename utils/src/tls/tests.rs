@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Channel, Readiness,
-    certificates::{Authority, Files, Time},
+    certificates::{Authority, Files, Validity},
     discovery::Instances,
     grpc::{self, KeyedPool, Server, balanced},
     testing::eventually,
@@ -26,12 +26,12 @@ fn config(authority: &Authority, files: &Files) -> Tls {
     Tls { ca: authority.ca.clone(), certificate: files.certificate.clone(), key: files.key.clone() }
 }
 
-fn mutual(authority: &Authority, service: &str) -> Option<Mutual> {
-    Mutual::new(&config(authority, &authority.issue(&[service], Time::Now)), service).unwrap()
+fn mutual(authority: &Authority, service: &str) -> Option<MutualTls> {
+    MutualTls::new(&config(authority, &authority.issue(&[service], Validity::Current)), service).unwrap()
 }
 
 /// A server of gRPC health; it ends with the set.
-async fn serve(tls: Option<Mutual>) -> (SocketAddr, JoinSet<()>) {
+async fn serve(tls: Option<MutualTls>) -> (SocketAddr, JoinSet<()>) {
     let listener = grpc::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut served = JoinSet::new();
@@ -40,7 +40,7 @@ async fn serve(tls: Option<Mutual>) -> (SocketAddr, JoinSet<()>) {
     (address, served)
 }
 
-fn channel(service: &'static str, address: SocketAddr, tls: Option<Mutual>) -> Channel {
+fn channel(service: &'static str, address: SocketAddr, tls: Option<MutualTls>) -> Channel {
     let options = grpc::Options { tls, tries: 1, ..grpc::Options::default() };
     balanced(service, Instances::fixed([address.to_string()]), options)
 }
@@ -49,7 +49,7 @@ async fn check(channel: Channel) -> Result<(), tonic::Status> {
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(|_| ())
 }
 
-/// What a peer without [`Mutual`], and so without its checks, hears from a server; its error is the refusal.
+/// What a peer without [`MutualTls`], and so without its checks, hears from a server; its error is the refusal.
 async fn ask(address: SocketAddr, authority: &Authority, own: Option<&Files>) -> std::io::Result<usize> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&authority.ca).unwrap()).unwrap();
@@ -82,7 +82,7 @@ async fn p8_services_talk_to_services_of_their_authority() {
     let pool = KeyedPool::new("db-service", Duration::from_secs(2), Duration::from_secs(60), 10)
         .tls(mutual(&ours, "pusher"));
     check(pool.get(&address.to_string())).await.unwrap();
-    assert!(ask(address, &ours, Some(&ours.issue(&["anybody"], Time::Now))).await.unwrap() > 0);
+    assert!(ask(address, &ours, Some(&ours.issue(&["anybody"], Validity::Current))).await.unwrap() > 0);
 }
 
 #[tokio::test]
@@ -91,8 +91,8 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_caller_are_refused
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
     let (address, _served) = serve(mutual(&ours, "db-service")).await;
     for (own, refusal) in [
-        (Some(theirs.issue(&["stranger"], Time::Now)), "UnknownCA"),
-        (Some(ours.issue(&["consumer"], Time::Past)), "Expired"),
+        (Some(theirs.issue(&["stranger"], Validity::Current)), "UnknownCA"),
+        (Some(ours.issue(&["consumer"], Validity::Expired)), "Expired"),
         (None, "CertificateRequired"),
     ] {
         let error = ask(address, &ours, own.as_ref()).await.unwrap_err().to_string();
@@ -119,7 +119,7 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_service_are_refuse
         assert!(refused.message().contains(refusal), "{refused}");
     }
     let (listener, past) =
-        (TcpListener::bind("127.0.0.1:0").await.unwrap(), ours.issue(&["db-service"], Time::Past));
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), ours.issue(&["db-service"], Validity::Expired));
     let address = listener.local_addr().unwrap();
     let mut served = JoinSet::new();
     served.spawn(async move { serve_anyway(listener, &past).await });
@@ -127,7 +127,7 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_service_are_refuse
     assert!(refused.message().contains("expired"), "{refused}");
 }
 
-/// One handshake with a certificate that [`Mutual`] would not take.
+/// One handshake with a certificate that [`MutualTls`] would not take.
 async fn serve_anyway(listener: TcpListener, files: &Files) {
     let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -164,7 +164,8 @@ async fn p9_new_certificates_and_a_new_authority_are_taken_without_a_restart() {
     // Half of a change: the certificate is there, its key is not. The last good ones stay.
     let newer = tempfile::tempdir().unwrap();
     let new = Authority::new(newer.path(), "new");
-    let (of_db, of_consumer) = (new.issue(&["db-service"], Time::Now), new.issue(&["consumer"], Time::Now));
+    let (of_db, of_consumer) =
+        (new.issue(&["db-service"], Validity::Current), new.issue(&["consumer"], Validity::Current));
     let replace = |path: &str| {
         let name = Path::new(path).file_name().unwrap();
         std::fs::copy(path, folder.path().join(name)).unwrap();
@@ -175,22 +176,24 @@ async fn p9_new_certificates_and_a_new_authority_are_taken_without_a_restart() {
 
     std::fs::copy(&new.ca, &old.ca).unwrap();
     [of_db.key, of_consumer.certificate, of_consumer.key].iter().for_each(|path| replace(path));
-    eventually(async || ask(address, &new, Some(&new.issue(&["x"], Time::Now))).await.is_ok_and(|n| n > 0))
-        .await;
+    eventually(async || {
+        ask(address, &new, Some(&new.issue(&["x"], Validity::Current))).await.is_ok_and(|n| n > 0)
+    })
+    .await;
     eventually(async || check(channel("db-service", address, caller.clone())).await.is_ok()).await;
-    ask(address, &old, Some(&old.issue(&["y"], Time::Now))).await.unwrap_err();
+    ask(address, &old, Some(&old.issue(&["y"], Validity::Current))).await.unwrap_err();
 }
 
 #[test]
 fn what_is_wrong_with_files_is_told_in_sentences() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
-    let good = ours.issue(&["db-service"], Time::Now);
+    let good = ours.issue(&["db-service"], Validity::Current);
     let no_pem = folder.path().join("no.pem").to_string_lossy().into_owned();
     std::fs::write(&no_pem, "hello").unwrap();
-    let past = ours.issue(&["past", "db-service"], Time::Past);
-    let strange = theirs.issue(&["strange", "db-service"], Time::Now);
-    let other = ours.issue(&["pusher"], Time::Now);
+    let past = ours.issue(&["past", "db-service"], Validity::Expired);
+    let strange = theirs.issue(&["strange", "db-service"], Validity::Current);
+    let other = ours.issue(&["pusher"], Validity::Current);
     let tls = |ca: &str, certificate: &str, key: &str| Tls {
         ca: ca.into(),
         certificate: certificate.into(),
@@ -226,7 +229,7 @@ fn what_is_wrong_with_files_is_told_in_sentences() {
         (tls(&ours.ca, &other.certificate, &other.key), vec!["is not for the DNS name 'db-service'"]),
     ];
     for (config, wanted) in cases {
-        let faults = Mutual::faults(&config, "db-service");
+        let faults = MutualTls::config_errors(&config, "db-service");
         assert_eq!(faults.is_empty(), wanted.is_empty(), "{faults:?}");
         let text = faults.join("\n");
         for sentence in wanted {
@@ -238,7 +241,7 @@ fn what_is_wrong_with_files_is_told_in_sentences() {
         tls_key: good.key,
         ..abi::config::Gateway::default()
     };
-    let faults = Served::faults(&gateway);
+    let faults = ServerTls::config_errors(&gateway);
     assert_eq!(faults.len(), 2, "an expired certificate and a key of another: {faults:?}");
     assert!(trust("redis.ca", &no_pem).unwrap_err().to_string().starts_with("redis.ca: "));
 }

@@ -12,7 +12,7 @@ const MAX_CARRIED: usize = 32;
 
 impl Spans {
     /// Makes a call part of the traces: who answers it goes on below these spans.
-    pub fn carry<T>(&self, request: &mut Request<T>) {
+    pub fn inject<T>(&self, request: &mut Request<T>) {
         for followed in self.0.iter().take(MAX_CARRIED) {
             let parent = write(followed.span.span_context()).parse();
             let message = format!("{MESSAGE}{}", followed.message).parse();
@@ -24,14 +24,14 @@ impl Spans {
     }
 
     /// Goes on with the traces that a call carries.
-    pub fn carried(service: &'static str, name: &'static str, metadata: &MetadataMap) -> Self {
+    pub fn extract(service: &'static str, name: &'static str, metadata: &MetadataMap) -> Self {
         let mut spans = Self::default();
         let parents = metadata.get_all(TRACEPARENT).into_iter();
         let messages = metadata.get_all(BAGGAGE).into_iter();
         for (parent, message) in parents.zip(messages).take(MAX_CARRIED) {
             let message = message.to_str().ok().and_then(|baggage| baggage.strip_prefix(MESSAGE));
             if let Some(message) = message {
-                spans.follow(service, name, Kind::Server, message, parent.as_bytes());
+                spans.continue_trace(service, name, Kind::Server, message, parent.as_bytes());
             }
         }
         spans

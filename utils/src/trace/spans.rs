@@ -36,7 +36,7 @@ impl Spans {
     }
 
     /// Goes on with the trace of a message, if `traceparent` says that it is followed.
-    pub fn follow(
+    pub fn continue_trace(
         &mut self,
         service: &'static str,
         name: &'static str,

@@ -44,7 +44,7 @@ fn begin(message: &str) -> (Spans, TraceId) {
 
 fn metadata(spans: &Spans) -> MetadataMap {
     let mut request = Request::new(());
-    spans.carry(&mut request);
+    spans.inject(&mut request);
     request.metadata().clone()
 }
 
@@ -55,9 +55,9 @@ fn a_trace_goes_on_through_a_record_and_a_call() {
     let headers = log.headers();
     assert_eq!(headers[0].0, "traceparent");
     let mut handle = Spans::default();
-    handle.follow("consumer", "handle", Kind::Consumer, "m1", &headers[0].1);
+    handle.continue_trace("consumer", "handle", Kind::Consumer, "m1", &headers[0].1);
     let call = handle.children("save", Kind::Client);
-    let save = Spans::carried("db-service", "save", &metadata(&call));
+    let save = Spans::extract("db-service", "save", &metadata(&call));
     for spans in [save, call, handle, log, send] {
         spans.finish();
     }
@@ -83,7 +83,7 @@ fn every_message_of_a_call_keeps_its_own_trace() {
     let (mut both, first) = begin("m1");
     let (mut other, second) = begin("m2");
     both.0.append(&mut other.0);
-    let carried = Spans::carried("pusher", "push", &metadata(&both));
+    let carried = Spans::extract("pusher", "push", &metadata(&both));
     carried.children_among("deliver", Kind::Client, ["m0", "m2"]).finish();
     carried.finish();
     let names = |trace| ended(trace).into_iter().map(|span| span.name.into_owned()).collect::<Vec<_>>();
@@ -110,7 +110,7 @@ fn p7_a_call_carries_so_many_traces_and_no_more() {
     let headers = metadata.clone().into_headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     assert!(bytes < 8 << 10, "{bytes}");
-    assert_eq!(Spans::carried("pusher", "push", &metadata).0.len(), 32);
+    assert_eq!(Spans::extract("pusher", "push", &metadata).0.len(), 32);
 }
 
 #[test]

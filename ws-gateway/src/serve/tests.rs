@@ -3,7 +3,7 @@ use crate::problem::{self, Address, Problem};
 use abi::config::Gateway;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use utils::certificates::{Authority, Time};
+use utils::certificates::{Authority, Validity};
 
 async fn start(max_open: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
     start_as(Serving { max_open, tls: None, proxies: Proxies::default() }).await
@@ -91,9 +91,9 @@ async fn p7_connections_are_bounded_and_a_place_is_free_again_after_one() {
 #[tokio::test(start_paused = true)]
 async fn p7_a_connection_that_never_ends_its_handshake_is_closed_and_holds_up_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let files = Authority::new(folder.path(), "ours").issue(&["127.0.0.1"], Time::Now);
+    let files = Authority::new(folder.path(), "ours").issue(&["127.0.0.1"], Validity::Current);
     let gateway = Gateway { tls_certificate: files.certificate, tls_key: files.key, ..Gateway::default() };
-    let tls = Served::new(&gateway).unwrap();
+    let tls = ServerTls::new(&gateway).unwrap();
     let (address, _stop, _server) = start_as(Serving { max_open: 3, tls, proxies: Proxies::default() }).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut next = TcpStream::connect(address).await.unwrap();

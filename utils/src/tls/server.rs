@@ -14,9 +14,9 @@ use tokio_rustls::server::TlsStream;
 
 /// A certificate that is shown to whoever connects. A clone shares what was read.
 #[derive(Clone, Debug)]
-pub struct Served(Arc<Reload<Arc<ServerConfig>>>);
+pub struct ServerTls(Arc<Reload<Arc<ServerConfig>>>);
 
-impl Served {
+impl ServerTls {
     /// As configured; `None` for plain connections.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Served {
     }
 
     /// What is wrong with the files, each a sentence with the key.
-    pub fn faults(config: &abi::config::Gateway) -> Vec<String> {
+    pub fn config_errors(config: &abi::config::Gateway) -> Vec<String> {
         Error::tls_faults(Self::new(config))
     }
 
