@@ -20,7 +20,6 @@
 //! # }
 //! ```
 
-pub mod backoff;
 mod events;
 mod outbox;
 mod session;
@@ -28,9 +27,8 @@ mod worker;
 
 pub use events::{Event, Events};
 
-use crate::{Connection, Error, Server, State, sync::Start, tokens::TokenSource};
+use crate::{Connection, Error, Server, State, backoff::Backoff, sync::Start, tokens::TokenSource};
 use abi::v1::{Ack, GetHeads, GetHistory, HeadsPage, HistoryPage, MarkRead, Message, Send, message::Body};
-use backoff::Backoff;
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},

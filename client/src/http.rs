@@ -220,7 +220,7 @@ impl Api {
     }
 
     /// A request; gives the body of a good answer.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         method: Method,
         path: &str,

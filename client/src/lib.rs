@@ -1,6 +1,6 @@
-//! Everything that stands on the other side of the gateway: the Rust SDK, `godwit-cli`, and the load generator.
+//! The Rust SDK of Godwit.
 //!
-//! The SDK ([`Client`]) is one device that stays connected. It promises the application that a message which was
+//! A [`Client`] is one device that stays connected. It promises the application that a message which was
 //! acknowledged is stored; that a retry, whoever makes it, is the same message; and that each entry of each
 //! conversation comes out of [`Events`] once and in order, whatever the network and the servers do. Its queues are
 //! bounded: an application that does not listen leaves entries at the server.
@@ -10,23 +10,20 @@
 //! - [`state`]: what a device keeps over restarts.
 //! - [`connection`], [`codec`]: one WebSocket, and its frames.
 //! - [`http`], [`tokens`]: accounts, sessions and groups; where access tokens come from.
-//! - [`cli`]: the commands of `godwit-cli`.
-//! - [`load`]: the load generator, which also checks that nothing was lost, doubled or reordered.
 
-pub mod cli;
+pub mod backoff;
 pub mod client;
 pub mod codec;
 pub mod connection;
 mod error;
 pub mod http;
-pub mod load;
 mod server;
 pub mod state;
 pub mod sync;
 pub mod tokens;
 mod trust;
 
-pub use client::{Client, Event, Events, Options, Sending, text};
+pub use client::{Client, Event, Events, Options, Sending, new_client_msg_id, text};
 pub use connection::Connection;
 pub use error::{Error, Recovery};
 pub use server::Server;

@@ -53,8 +53,8 @@ fn main() -> ExitCode {
             io::stdout(),
             "godwit {} is ready\nlistening on {}\nadmin on http://{}\ndata in {data}\n\n\
              try, in two other terminals:\n  \
-             cargo run --release -p client -- register alice\n  \
-             cargo run --release -p client -- --user alice chat bob\n",
+             cargo run --release -p godwit-cli -- register alice\n  \
+             cargo run --release -p godwit-cli -- --user alice chat bob\n",
             PROGRAM.version,
             started.url,
             started.admin,

@@ -1,8 +1,10 @@
 //! One connection's life: requests out, answers in, until it ends.
 
-use super::{Query, backoff::retry_pause, events::Event, worker::Worker};
+use super::{Query, events::Event, worker::Worker};
 use crate::{
-    Connection, Error, codec,
+    Connection, Error,
+    backoff::retry_pause,
+    codec,
     connection::HELLO_ID,
     sync::{self, Request},
 };

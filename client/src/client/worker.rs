@@ -2,12 +2,13 @@
 
 use super::{
     Options, Outgoing, Query,
-    backoff::Backoff,
     events::{Event, EventSender},
     outbox::Outbox,
     session,
 };
-use crate::{Connection, Error, Server, State, error::Recovery, sync::Sync, tokens::TokenSource};
+use crate::{
+    Connection, Error, Server, State, backoff::Backoff, error::Recovery, sync::Sync, tokens::TokenSource,
+};
 use abi::{ApiError, error::ErrorCode, v1::Ack};
 use std::{
     collections::VecDeque,

@@ -1,14 +1,14 @@
 //! One connection that sends, through reconnects, refusals and restarts of the server.
 
 use super::{
-    LoadUser,
-    exchange::Run,
     ledger::{Counters, Stamp},
     pacer::Schedule,
+    run::Run,
+    users::LoadUser,
 };
-use crate::{Connection, Error, codec, connection::HELLO_ID};
 use abi::v1::{Ping, ServerFrame, client_frame, server_frame::Frame};
 use bytes::BytesMut;
+use client::{Connection, Error, codec, connection::HELLO_ID};
 use std::{
     cell::RefCell,
     collections::VecDeque,

@@ -1,19 +1,19 @@
 //! Connections that do nothing: how fast they open, and what they cost.
 
 use super::{
-    LoadUser,
     process::{self, Processes},
     reconnects::Reconnects,
     report::{Idle, Latency, Outcome},
     servers::Servers,
-    users::{self, Users},
+    users::{self, LoadUser, Users},
 };
-use crate::{Connection, Error, cli::LoadOptions, codec, connection::HELLO_ID};
+use crate::args::LoadOptions;
 use abi::{
     error::ErrorCode,
     v1::{Ping, client_frame},
 };
 use anyhow::{Context as _, Result, bail};
+use client::{Connection, Error, codec, connection::HELLO_ID};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,

@@ -1,12 +1,13 @@
 //! `dead-letters`: what could not be handled, for operators.
 
-use super::{
-    DeadLettersCommand, OperatorArgs, Output, Usage, Which,
-    output::{clock, printable, remark},
+use crate::{
+    args::{DeadLettersCommand, OperatorArgs, Which},
+    error::Usage,
+    output::{Output, clock, printable, remark},
 };
-use crate::{Error, Server, http::Api};
 use abi::error::ErrorCode;
 use anyhow::{Context as _, Result, bail};
+use client::{Error, Server, http::Api};
 use http::Method;
 use serde_json::{Value, json};
 use std::fs;

@@ -1,6 +1,6 @@
 //! The servers of a run, one after the other.
 
-use crate::{Server, http::Api};
+use client::{Server, http::Api};
 use std::{cell::Cell, rc::Rc};
 
 /// Gives each connection, and each attempt at one, the next server. Clones share the turn.

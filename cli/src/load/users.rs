@@ -1,9 +1,14 @@
 //! Accounts for a run, with names that no other run has.
 
-use super::{LoadUser, servers::Servers};
-use crate::{Connection, Error, error::Recovery, http::Api, tokens::SessionTokens};
+use super::servers::Servers;
 use abi::{error::ErrorCode, v1::ReceiverSeq};
 use anyhow::{Context as _, Result};
+use client::{
+    Connection, Error, Recovery,
+    backoff::Backoff,
+    http::Api,
+    tokens::{SessionTokens, TokenSource as _},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -17,6 +22,13 @@ const PARALLEL: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Of the accounts of a run; they are of no use to anybody afterwards.
 const PASSWORD_BYTES: usize = 24;
+
+/// A user of a run.
+#[derive(Clone)]
+pub(super) struct LoadUser {
+    pub(super) name: String,
+    pub(super) tokens: Rc<SessionTokens>,
+}
 
 /// Makes accounts.
 pub(super) struct Users {
@@ -77,7 +89,7 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let give_up = Instant::now() + PATIENCE;
-    let mut backoff = crate::client::backoff::Backoff::new(Duration::from_secs(1));
+    let mut backoff = Backoff::new(Duration::from_secs(1));
     loop {
         let error = match attempt().await {
             Ok(value) => return Ok(value),
@@ -100,7 +112,7 @@ impl LoadUser {
         have: Option<ReceiverSeq>,
     ) -> Result<Connection, Error> {
         patiently(|| async {
-            let token = crate::tokens::TokenSource::token(&*self.tokens, None).await?;
+            let token = self.tokens.token(None).await?;
             Connection::open(servers.next(), &token, have).await
         })
         .await

@@ -1,7 +1,7 @@
 //! The load generator: puts load on a server, measures, and checks the promise while it does.
 //!
 //! It is made to be cheap, as it often shares a machine with the server it measures: one thread, its own loops over the
-//! frame codec instead of the SDK's queues, all that is due in one write. Receivers are the SDK's [`Sync`](crate::sync),
+//! frame codec instead of the SDK's queues, all that is due in one write. Receivers are the SDK's [`Sync`],
 //! so whatever is lost, doubled or late on the wire, what is counted is what an application would see.
 //!
 //! - `exchange`: one run of senders and receivers: open, send, wait for the rest, read back, compare.
@@ -18,21 +18,23 @@ mod process;
 mod receiver;
 mod reconnects;
 mod report;
+mod run;
 mod sender;
 mod servers;
 mod users;
 
 use crate::{
-    Server,
-    cli::{LoadCommand, Output},
+    args::LoadCommand,
+    output::{Output, remark},
 };
 use abi::{ids, v1::HistoryVisibility};
 use anyhow::{Context as _, Result};
+use client::{Server, tokens::TokenSource as _};
 use exchange::{Conversation, Load};
 use report::Outcome;
 use sender::Pace;
 use servers::Servers;
-use std::{process::ExitCode, rc::Rc};
+use std::process::ExitCode;
 use tokio::task::LocalSet;
 use users::Users;
 
@@ -44,7 +46,7 @@ pub(crate) async fn run(servers: Vec<Server>, out: Output, command: LoadCommand)
     }
     out.object(&report.object())?;
     if let Some(fault) = report.fault() {
-        crate::cli::remark(&format!("godwit-cli: {fault}"));
+        remark(&format!("godwit-cli: {fault}"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -92,19 +94,12 @@ async fn group_of(users: &Users, members: usize) -> Result<Conversation> {
     let mut members = users.register(members).await?;
     let sender = members.remove(0);
     let names: Vec<String> = members.iter().map(|user| user.name.clone()).collect();
-    let token = crate::tokens::TokenSource::token(&*sender.tokens, None).await?;
-    let request = crate::client::new_client_msg_id();
+    let token = sender.tokens.token(None).await?;
+    let request = client::new_client_msg_id();
     let group = users
         .api()
         .create_group(&token, "load", &names, HistoryVisibility::All, &request)
         .await
         .context("cannot make the group")?;
     Ok(Conversation { id: group.conversation, sender, receivers: members })
-}
-
-/// A user of a run.
-#[derive(Clone)]
-struct LoadUser {
-    name: String,
-    tokens: Rc<crate::tokens::SessionTokens>,
 }

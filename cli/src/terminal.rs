@@ -20,14 +20,14 @@ use tokio::sync::mpsc;
 const QUEUE: usize = 64;
 
 /// Lines until the end of input.
-pub(super) struct Lines {
-    pub(super) lines: mpsc::Receiver<io::Result<String>>,
+pub(crate) struct Lines {
+    pub(crate) lines: mpsc::Receiver<io::Result<String>>,
     /// How to write above the line that is being edited, on a terminal.
-    pub(super) printer: Option<Box<dyn ExternalPrinter + Send>>,
+    pub(crate) printer: Option<Box<dyn ExternalPrinter + Send>>,
 }
 
 /// Begins to read lines: with editing on a terminal, plain from a pipe.
-pub(super) fn lines(prompt: String) -> Result<Lines> {
+pub(crate) fn lines(prompt: String) -> Result<Lines> {
     let (sender, lines) = mpsc::channel(QUEUE);
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         thread::Builder::new().name("stdin".into()).spawn(move || {
@@ -76,7 +76,7 @@ impl Highlighter for Hidden {
 }
 
 /// The password that was given, or asks for one; `new`: twice.
-pub(super) async fn password(given: Option<String>, new: bool) -> Result<String> {
+pub(crate) async fn password(given: Option<String>, new: bool) -> Result<String> {
     if let Some(password) = given {
         return Ok(password);
     }

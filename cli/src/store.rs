@@ -1,12 +1,12 @@
 //! Who is logged in on this machine: one file per server and user, readable by its owner alone.
 
-use crate::{
-    Error, State,
-    error::Recovery,
+use crate::error::Usage;
+use anyhow::{Context as _, Result, anyhow};
+use client::{
+    Error, Recovery, State,
     http::{Api, Tokens},
     tokens::TokenSource,
 };
-use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,7 +20,7 @@ use std::{
 
 /// A user is logged in with two devices, as a device has one connection: a `send` beside a `chat` must not end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Stays connected: `chat`, `listen`.
     Live,
     /// Does one thing: everything else.
@@ -29,32 +29,32 @@ pub(super) enum Role {
 
 /// Tokens, and until when the access token is good in seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
-    pub(super) tokens: Tokens,
+pub(crate) struct SavedTokens {
+    pub(crate) tokens: Tokens,
     good_until: u64,
 }
 
-impl Kept {
-    pub(super) fn new(tokens: Tokens) -> Self {
+impl SavedTokens {
+    pub(crate) fn new(tokens: Tokens) -> Self {
         Self { good_until: unix_now().saturating_add(tokens.expires_in_seconds), tokens }
     }
 }
 
 /// A user who is logged in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Login {
-    pub(super) live: Kept,
-    pub(super) once: Kept,
+pub(crate) struct Login {
+    pub(crate) live: SavedTokens,
+    pub(crate) once: SavedTokens,
 }
 
 /// The folder of one server.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     folder: PathBuf,
 }
 
 impl Store {
-    pub(super) fn open(url: &str) -> Result<Self> {
+    pub(crate) fn open(url: &str) -> Result<Self> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config =
             set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or_else(
@@ -70,7 +70,7 @@ impl Store {
     }
 
     /// The user to act as: the named one, or who logged in last.
-    pub(super) fn user(&self, named: Option<&str>) -> Result<String> {
+    pub(crate) fn user(&self, named: Option<&str>) -> Result<String> {
         if let Some(user) = named {
             return Ok(user.to_owned());
         }
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    pub(super) fn load(&self, user: &str) -> Result<Login> {
+    pub(crate) fn load(&self, user: &str) -> Result<Login> {
         let path = self.path(user, "json")?;
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -92,16 +92,16 @@ impl Store {
         }
     }
 
-    pub(super) fn save(&self, user: &str, login: &Login) -> Result<()> {
+    pub(crate) fn save(&self, user: &str, login: &Login) -> Result<()> {
         self.write(&self.path(user, "json")?, &serde_json::to_vec_pretty(login)?)
     }
 
-    pub(super) fn save_default(&self, user: &str) -> Result<()> {
+    pub(crate) fn save_default(&self, user: &str) -> Result<()> {
         self.write(&self.folder.join("default"), user.as_bytes())
     }
 
     /// Forgets a user. Another one who is logged in, if any, becomes the default.
-    pub(super) fn forget(&self, user: &str) -> Result<()> {
+    pub(crate) fn forget(&self, user: &str) -> Result<()> {
         for kind in ["json", "listen"] {
             let _ = fs::remove_file(self.path(user, kind)?);
         }
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Where `listen --resume` goes on.
-    pub(super) fn load_state(&self, user: &str) -> Result<State> {
+    pub(crate) fn load_state(&self, user: &str) -> Result<State> {
         let path = self.path(user, "listen")?;
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -130,12 +130,12 @@ impl Store {
         }
     }
 
-    pub(super) fn save_state(&self, user: &str, state: &State) -> Result<()> {
+    pub(crate) fn save_state(&self, user: &str, state: &State) -> Result<()> {
         self.write(&self.path(user, "listen")?, &serde_json::to_vec(state)?)
     }
 
     /// Waits for a lock between processes; it ends with the file.
-    pub(super) async fn lock(&self, user: &str, kind: &'static str) -> Result<File> {
+    pub(crate) async fn lock(&self, user: &str, kind: &'static str) -> Result<File> {
         self.make_folder()?;
         let path = self.path(user, kind)?;
         let locking = tokio::task::spawn_blocking(move || {
@@ -147,7 +147,7 @@ impl Store {
     }
 
     fn path(&self, user: &str, kind: &str) -> Result<PathBuf> {
-        abi::ids::check_id("USER", user).map_err(|fault| super::Usage(fault.message))?;
+        abi::ids::check_id("USER", user).map_err(|fault| Usage(fault.message))?;
         Ok(self.folder.join(format!("{user}.{kind}")))
     }
 
@@ -177,15 +177,15 @@ fn unix_now() -> u64 {
 
 /// Tokens that live in the store, which other processes of the same user refresh as well.
 #[derive(Clone, Debug)]
-pub(super) struct StoredTokens {
-    pub(super) api: Api,
-    pub(super) store: Store,
-    pub(super) user: String,
-    pub(super) role: Role,
+pub(crate) struct StoredTokens {
+    pub(crate) api: Api,
+    pub(crate) store: Store,
+    pub(crate) user: String,
+    pub(crate) role: Role,
 }
 
 impl StoredTokens {
-    pub(super) async fn access(&self, rejected: Option<&str>) -> Result<String, Error> {
+    pub(crate) async fn access(&self, rejected: Option<&str>) -> Result<String, Error> {
         let failed = |error: anyhow::Error| Error::Store(format!("{error:#}"));
         // A refresh token works once: only one process may use it, and the others then find the new one.
         let _lock = self.store.lock(&self.user, "lock").await.map_err(failed)?;
@@ -196,7 +196,7 @@ impl StoredTokens {
         };
         if kept.good_until < unix_now() + 10 || rejected == Some(kept.tokens.access_token.as_str()) {
             match self.api.refresh(&kept.tokens.refresh_token).await {
-                Ok(tokens) => *kept = Kept::new(tokens),
+                Ok(tokens) => *kept = SavedTokens::new(tokens),
                 Err(Error::Server(fault)) if Error::Server(fault.clone()).recovery() == Recovery::Stop => {
                     return Err(Error::Store(format!(
                         "the session of {0} has ended ({fault}); use `godwit-cli login {0}`",
@@ -234,7 +234,7 @@ mod tests {
             expires_in_seconds: 900,
             refresh_token: "r".into(),
         };
-        Login { live: Kept::new(tokens.clone()), once: Kept::new(tokens) }
+        Login { live: SavedTokens::new(tokens.clone()), once: SavedTokens::new(tokens) }
     }
 
     #[test]

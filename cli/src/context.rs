@@ -1,33 +1,35 @@
 //! What every command needs: the server, who one is, and how to get connected.
 
-use super::{
-    Args, Command, Output, Usage,
+use crate::{
+    args::{Args, Command},
+    error::Usage,
+    output::Output,
     store::{Role, Store, StoredTokens},
 };
-use crate::{Client, Error, Events, Options, Server, State, Trust, http::Api, sync::Start};
 use abi::ids::{self, Conversation};
 use anyhow::Result;
+use client::{Client, Error, Events, Options, Server, State, Trust, http::Api, sync::Start};
 use std::fs::File;
 
-pub(super) struct Context {
-    pub(super) server: Server,
+pub(crate) struct Context {
+    pub(crate) server: Server,
     /// All that were named; the first is `server`.
-    pub(super) servers: Vec<Server>,
-    pub(super) api: Api,
-    pub(super) out: Output,
-    pub(super) store: Store,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) api: Api,
+    pub(crate) out: Output,
+    pub(crate) store: Store,
     named: Option<String>,
 }
 
 /// A connection that does one thing. While it is there, other processes of the user wait.
-pub(super) struct Once {
-    pub(super) user: String,
-    pub(super) client: Client,
+pub(crate) struct Once {
+    pub(crate) user: String,
+    pub(crate) client: Client,
     _lock: File,
 }
 
 impl Context {
-    pub(super) fn new(args: &Args) -> Result<Self> {
+    pub(crate) fn new(args: &Args) -> Result<Self> {
         let usage = |error: Error| Usage(error.to_string());
         let trust = args.ca.as_deref().map(Trust::file).transpose().map_err(usage)?;
         let parse = |url: &String| {
@@ -53,29 +55,29 @@ impl Context {
         })
     }
 
-    pub(super) fn user(&self) -> Result<String> {
+    pub(crate) fn user(&self) -> Result<String> {
         self.store.user(self.named.as_deref())
     }
 
-    pub(super) fn tokens(&self, user: &str, role: Role) -> StoredTokens {
+    pub(crate) fn tokens(&self, user: &str, role: Role) -> StoredTokens {
         StoredTokens { api: self.api.clone(), store: self.store.clone(), user: user.to_owned(), role }
     }
 
     /// An access token for the HTTP API.
-    pub(super) async fn access(&self) -> Result<(String, String)> {
+    pub(crate) async fn access(&self) -> Result<(String, String)> {
         let user = self.user()?;
         let token = self.tokens(&user, Role::Once).access(None).await?;
         Ok((user, token))
     }
 
     /// A connection that stays.
-    pub(super) async fn live(&self, user: &str, start: Start, state: State) -> Result<(Client, Events)> {
+    pub(crate) async fn live(&self, user: &str, start: Start, state: State) -> Result<(Client, Events)> {
         let options = Options { start, ..Options::default() };
         Ok(Client::connect(self.server.clone(), self.tokens(user, Role::Live), options, state).await?)
     }
 
     /// A connection that does one thing.
-    pub(super) async fn once(&self) -> Result<Once> {
+    pub(crate) async fn once(&self) -> Result<Once> {
         let user = self.user()?;
         // First whether there is such a user at all: that makes the better sentence.
         self.store.load(&user)?;
@@ -88,7 +90,7 @@ impl Context {
 }
 
 /// The conversation that somebody means by a user id or a conversation id.
-pub(super) fn conversation(with: &str, me: &str) -> Result<String> {
+pub(crate) fn conversation(with: &str, me: &str) -> Result<String> {
     if !with.contains(':') {
         ids::check_id("a user id", with).map_err(|fault| Usage(fault.message))?;
         return Ok(ids::direct(me, with));

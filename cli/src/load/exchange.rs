@@ -1,25 +1,25 @@
 //! One run of senders and receivers: open, send, wait for the rest, read back, compare.
 
 use super::{
-    LoadUser,
     ledger::{Counters, Seen},
     pacer::{Pacer, Schedule},
     process::{self, Processes},
     receiver::{self, Receiver},
-    reconnects::Reconnects,
-    report::{Latency, Outcome, Totals},
+    report::{Outcome, Totals},
+    run::Run,
     sender::{Drive, Pace, Sender},
     servers::Servers,
-    users,
+    users::{self, LoadUser},
 };
-use crate::{Connection, Error, cli::LoadOptions};
+use crate::args::LoadOptions;
 use anyhow::{Context as _, Result, bail};
+use client::{Connection, Error};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -43,83 +43,6 @@ pub(super) struct Load {
     pub(super) conversations: Vec<Conversation>,
     pub(super) pace: Pace,
     pub(super) options: LoadOptions,
-}
-
-/// What all connections of a run share. One thread runs them all.
-pub(super) struct Run {
-    pub(super) servers: Servers,
-    /// Size of a body.
-    pub(super) body: usize,
-    /// When sending ends, in nanoseconds of the run.
-    pub(super) until: u64,
-    start: Instant,
-    start_unix_ms: u64,
-    random: [u8; 4],
-    pub(super) sent: Cell<u64>,
-    pub(super) refused: Cell<u64>,
-    reconnects: RefCell<Reconnects>,
-    /// The longest time that a sender was without an acknowledgement while it had something to send, in nanoseconds.
-    longest_pause: Cell<u64>,
-    acks: RefCell<Latency>,
-    receives: RefCell<Latency>,
-    last_received: Cell<u64>,
-}
-
-impl Run {
-    fn new(servers: &Servers, options: &LoadOptions) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            servers: servers.clone(),
-            body: options.body as usize,
-            until: u64::from(options.seconds) * 1_000_000_000,
-            start: Instant::now(),
-            start_unix_ms: u64::try_from(now.as_millis()).unwrap_or(0),
-            random: rand::random(),
-            sent: Cell::default(),
-            refused: Cell::default(),
-            reconnects: RefCell::default(),
-            longest_pause: Cell::default(),
-            acks: RefCell::default(),
-            receives: RefCell::default(),
-            last_received: Cell::default(),
-        }
-    }
-
-    /// Nanoseconds since the start.
-    pub(super) fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// The id of a message: a UUIDv7 with the time at which it was to be sent, the same in every attempt.
-    pub(super) fn message_uuid(&self, sender: usize, counter: u64, intended: u64) -> uuid::Uuid {
-        let mut bytes = [0; 10];
-        bytes[..4].copy_from_slice(&self.random);
-        bytes[4..6].copy_from_slice(&(sender as u16).to_be_bytes());
-        bytes[6..].copy_from_slice(&(counter as u32).to_be_bytes());
-        uuid::Builder::from_unix_timestamp_millis(self.start_unix_ms + intended / 1_000_000, &bytes)
-            .into_uuid()
-    }
-
-    /// Counts an acknowledgement; gives the time.
-    pub(super) fn acked(&self, intended: u64) -> u64 {
-        let now = self.now();
-        self.acks.borrow_mut().record(now.saturating_sub(intended));
-        now
-    }
-
-    pub(super) fn received(&self, intended: u64) {
-        let now = self.now();
-        self.last_received.set(now);
-        self.receives.borrow_mut().record(now.saturating_sub(intended));
-    }
-
-    pub(super) fn paused(&self, nanos: u64) {
-        self.longest_pause.set(self.longest_pause.get().max(nanos));
-    }
-
-    pub(super) fn count_reconnect(&self) {
-        self.reconnects.borrow_mut().count(Instant::now());
-    }
 }
 
 /// What is known of a conversation.

@@ -1,17 +1,17 @@
 //! One connection that receives: the SDK's synchronisation without its queues.
 
 use super::{
-    LoadUser,
-    exchange::Run,
     ledger::{Seen, Stamp},
+    run::Run,
+    users::LoadUser,
 };
-use crate::{
+use abi::v1::{Entry, GetHeads, GetHistory, Ping, client_frame::Frame as Ask, server_frame::Frame};
+use bytes::Bytes;
+use client::{
     Connection, Error, State, codec,
     connection::HELLO_ID,
     sync::{self, Request, Start, Sync},
 };
-use abi::v1::{Entry, GetHeads, GetHistory, Ping, client_frame::Frame as Ask, server_frame::Frame};
-use bytes::Bytes;
 use std::{
     cell::RefCell,
     collections::HashMap,

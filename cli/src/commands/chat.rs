@@ -1,14 +1,14 @@
 //! `chat`: a conversation in the terminal, or fed from a pipe.
 
-use super::{
+use super::messages;
+use crate::{
     context::{self, Context},
-    messages,
     output::{self, clock, label},
     terminal,
 };
-use crate::{Client, Event, Events, Sending, State, sync::Start, text};
 use abi::v1::{Ack, Entry, GetHistory};
 use anyhow::{Context as _, Result};
+use client::{Client, Event, Events, Sending, State, sync::Start, text};
 use futures_util::{
     StreamExt as _,
     future::{BoxFuture, OptionFuture},
@@ -33,7 +33,7 @@ struct Chat {
     shown: u64,
     /// and up to this one the server was told so, or is being told.
     marked: u64,
-    marking: Option<BoxFuture<'static, Result<u64, crate::Error>>>,
+    marking: Option<BoxFuture<'static, Result<u64, client::Error>>>,
     /// The last entry that this user sent,
     own: u64,
     /// and for each of the others, the last of them that was shown as read.
@@ -124,11 +124,11 @@ impl Chat {
         Ok(())
     }
 
-    fn acked(&self, ack: Result<Ack, crate::Error>) -> Result<()> {
+    fn acked(&self, ack: Result<Ack, client::Error>) -> Result<()> {
         let ack = match ack {
             Ok(ack) => ack,
             // A person goes on after one message that was refused; a script has to know.
-            Err(crate::Error::Server(fault)) if self.terminal => {
+            Err(client::Error::Server(fault)) if self.terminal => {
                 self.context.out.text(&format!("  ✗ not sent: {fault}"))?;
                 return Ok(());
             }
@@ -241,8 +241,9 @@ impl Chat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, Server, cli::Args, tokens::FixedToken};
+    use crate::args::Args;
     use clap::Parser as _;
+    use client::{Options, Server, tokens::FixedToken};
 
     #[tokio::test]
     async fn what_comes_with_a_number_that_was_given_again_is_shown() {

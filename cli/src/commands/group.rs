@@ -1,6 +1,7 @@
 //! `group ...`.
 
-use super::{GroupCommand, Usage, context::Context, messages, output};
+use super::messages;
+use crate::{args::GroupCommand, context::Context, error::Usage, output};
 use abi::{
     ids::Conversation,
     v1::{HistoryVisibility, Role},
@@ -9,7 +10,7 @@ use anyhow::Result;
 use serde_json::json;
 
 pub(super) async fn run(context: &Context, command: GroupCommand) -> Result<()> {
-    let request = crate::client::new_client_msg_id();
+    let request = client::new_client_msg_id();
     match command {
         GroupCommand::Create { name, members, open_history } => {
             let (_, token) = context.access().await?;
@@ -31,7 +32,7 @@ pub(super) async fn run(context: &Context, command: GroupCommand) -> Result<()> 
             let (_, token) = context.access().await?;
             for user in &users {
                 abi::ids::check_id("USER", user).map_err(|fault| Usage(fault.message))?;
-                let request = crate::client::new_client_msg_id();
+                let request = client::new_client_msg_id();
                 context.api.remove_member(&token, &group, user, &request).await?;
             }
             context.out.text(&format!("removed {}", users.join(", ")))?;

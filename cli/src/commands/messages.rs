@@ -1,13 +1,13 @@
 //! `send`, `listen`, `history`, `conversations`.
 
-use super::{
-    Usage,
+use crate::{
     context::{self, Context},
+    error::Usage,
     output::{self, clock, label},
 };
-use crate::{Client, Event, State, sync::Start, text};
 use abi::v1::{Entry, GetHeads, GetHistory, Head, Role};
 use anyhow::Result;
+use client::{Client, Event, State, sync::Start, text};
 use serde_json::{Value, json};
 use std::{io::Read as _, time::Duration};
 
@@ -91,7 +91,7 @@ pub(super) fn restored<'a>(conversations: impl Iterator<Item = &'a String>) {
 }
 
 /// Says that the connection is tried again.
-pub(super) fn reconnecting(error: &crate::Error, retry_in: Duration) {
+pub(super) fn reconnecting(error: &client::Error, retry_in: Duration) {
     output::remark(&format!("{error}; trying again in {:.1} s", retry_in.as_secs_f64()));
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn tail(
     client: &Client,
     conversation: &str,
     limit: usize,
-) -> Result<Vec<Entry>, crate::Error> {
+) -> Result<Vec<Entry>, client::Error> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut before = 0;
     while entries.len() < limit {
@@ -183,7 +183,7 @@ pub(super) fn role_name(role: Role) -> &'static str {
 }
 
 /// All heads, page by page.
-pub(super) async fn all_heads(client: &Client) -> Result<Vec<Head>, crate::Error> {
+pub(super) async fn all_heads(client: &Client) -> Result<Vec<Head>, client::Error> {
     let mut heads: Vec<Head> = Vec::new();
     loop {
         let after = heads.last().map(|head| head.conversation.clone()).unwrap_or_default();
