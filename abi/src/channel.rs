@@ -1,6 +1,9 @@
 //! The one type of gRPC channel. Callers can't tell a remote service from one in their own process.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tonic::{Status, body::Body};
 use tower::{
     BoxError, Service,
@@ -9,6 +12,9 @@ use tower::{
 
 /// A tower service that takes gRPC requests: a balanced stack, a single connection, or a server in this process.
 pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+
+/// Opens channels to gateways by their advertised address, `host:port`. A channel need not be connected yet.
+pub type Gateways = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
 
 /// A [`Channel`] for generated clients. Its errors are statuses, as those of the calls are; over boxed errors the futures
 /// of a generated client can't be shown to be `Send`.

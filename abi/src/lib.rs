@@ -18,7 +18,7 @@ pub mod ids;
 pub mod record;
 pub mod splice;
 
-pub use channel::{Caller, Channel};
+pub use channel::{Caller, Channel, Gateways};
 pub use error::{ApiError, retry_after};
 
 /// The generated contract, `proto/godwit/v1`.
@@ -43,6 +43,10 @@ pub const SUBPROTOCOL_JSON: &str = "godwit.v1.json";
 pub const DEFAULT_APP: &str = "default";
 /// Topic of everything that is ordered and stored.
 pub const MESSAGES_TOPIC: &str = "godwit.messages";
+/// Name of the topic that holds the dead letters of a topic.
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.dead")
+}
 /// Most entries or heads in one page.
 pub const MAX_PAGE: i32 = 500;
 /// Most characters of the name of a group.

@@ -27,7 +27,7 @@ pub use metrics::describe_metrics;
 pub use redis::RedisCache;
 
 use abi::v1::{Members, ReceiverSeq};
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 /// How long members of a group are believed: the longest that a lost update can go unnoticed.
 pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
@@ -73,6 +73,16 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Returns when the cache answers: for readiness.
     async fn ping(&self) -> Result<()>;
+}
+
+/// Asks a cache whether it answers: for the readiness probe of a program.
+pub fn probe(
+    cache: Arc<dyn Cache>,
+) -> impl FnMut() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + 'static {
+    move || {
+        let cache = Arc::clone(&cache);
+        Box::pin(async move { cache.ping().await })
+    }
 }
 
 /// A new epoch: any number but 0, which devices without a value send.

@@ -1,14 +1,15 @@
-//! The program: records from Kafka, members and counters in Redis, db-service and pusher found through discovery.
+//! The program: reads records from Kafka, keeps members and counters in Redis, finds db-service and pusher by discovery.
 
 use abi::{
     Caller, Channel,
     config::{self, Config, Secret},
+    dead_letter_topic,
     v1::{SyncRequest, db_service_client::DbServiceClient},
 };
 use anyhow::Context as _;
 use cache::{Cache, RedisCache};
 use kafka_runtime::{
-    Consumer, ConsumerConfig, DeadLetters, Health, Letters, Producer, Source,
+    Consumer, ConsumerConfig, DeadLetters, Letters, Producer, Source,
     kafka::{KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig},
     topics::{TopicSpec, ensure},
 };
@@ -16,22 +17,26 @@ use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use utils::{
     Phase, Shutdown,
+    cli::{Program, Threads},
     discovery::Discovery,
     grpc::{self, balanced},
     host::Host,
     tls::{self, MutualTls},
 };
 
-/// Name of the service in discovery.
-const NAME: &str = "consumer";
-/// Dependencies are asked this often whether they answer.
-const PROBE: Duration = Duration::from_secs(2);
-/// Brokers have so long to answer before it is said that they don't.
-const TOPICS: Duration = Duration::from_secs(20);
-/// Dead letters in flight have so long to reach the log when the process stops.
-const FLUSH: Duration = Duration::from_secs(5);
+/// The program `consumer`.
+pub const PROGRAM: Program = Program {
+    name: "consumer",
+    version: env!("CARGO_PKG_VERSION"),
+    admin: |config| &config.consumer.admin_listen,
+    threads: Threads::Cores,
+    drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(25),
+    check,
+};
+/// Timeout of one attempt to create the topics. After it, the program logs that the brokers don't answer, and tries again.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bound and not running.
+/// Everything bound, nothing running.
 #[derive(Debug)]
 pub struct App {
     host: Host,
@@ -45,16 +50,16 @@ pub struct App {
     operator: Secret,
 }
 
-/// Binds the addresses of a consumer. Needs none of its dependencies yet.
+/// Binds the addresses of a consumer. Its dependencies need not be reachable yet.
 ///
 /// # Errors
-/// An address can't be bound, or a URL or an address in the configuration is none.
+/// An address can't be bound, or an address or URL in the configuration is invalid.
 pub async fn build(config: &Config) -> anyhow::Result<App> {
     kafka_runtime::describe_metrics();
     cache::describe_metrics();
     crate::describe_metrics();
     let consumer = &config.consumer;
-    let tls = MutualTls::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
         discovery: Discovery::new(&config.discovery)?,
@@ -68,12 +73,21 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     })
 }
 
+/// Config errors that only this program can detect: unusable files, URLs and build features.
+fn check(config: &Config) -> Vec<String> {
+    let mut errors = MutualTls::config_errors(&config.tls, PROGRAM.name);
+    errors.extend(tls::checks::consul(&config.discovery));
+    errors.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
+    errors.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    errors
+}
+
 impl App {
-    /// Waits for Kafka, which must have the topics, then consumes until `shutdown` stops it; returns once everything is
-    /// running. It is ready when Kafka, db-service and Redis have answered; until then records wait in the log.
+    /// Waits until the topics exist in Kafka, then consumes until `shutdown`. Returns once everything runs. The program is
+    /// ready when Kafka, db-service and Redis have answered; until then records wait in the log.
     ///
     /// # Errors
-    /// An address in the configuration is not `host:port`, or a setting of Kafka or a topic can't be used.
+    /// An address in the configuration is not `host:port`, or Kafka rejects a setting or a topic.
     pub async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let Self { host, tls, cache, discovery, addresses, kafka, max_batch, app, operator } = self;
         let options = grpc::Options { tls, ..grpc::Options::default() };
@@ -86,18 +100,18 @@ impl App {
             session_timeout: kafka.session_timeout,
             ..KafkaSourceConfig::new(brokers.clone(), &kafka.group, &[&kafka.topic])
         }));
-        probes(shutdown, Arc::clone(&source), db.clone(), Arc::clone(&cache));
-        let archive = Arc::new(KafkaArchive::new(brokers.clone(), dead_letter_topic(&kafka)));
+        probe(shutdown, Arc::clone(&source), db.clone(), Arc::clone(&cache) as _);
+        let archive = Arc::new(KafkaArchive::new(brokers.clone(), dead_letter_topic(&kafka.topic)));
         let letters = Letters::new(archive, Arc::clone(&producer));
         let grpc =
             host.operator_routes(crate::letters::routes(letters, &app, operator)).serve_admin(shutdown);
-        // Nobody calls a consumer; its health is for whoever watches it.
-        grpc.serve(NAME, env!("CARGO_PKG_VERSION"), Routes::default(), &discovery, shutdown)?;
+        // The consumer has no gRPC service of its own: this serves health checks only.
+        grpc.serve(PROGRAM.name, PROGRAM.version, Routes::default(), &discovery, shutdown)?;
 
         let handler = crate::handler(db.clone(), push, cache);
-        let dead_letters = DeadLetters::new(Arc::clone(&producer), dead_letter_topic(&kafka));
+        let dead_letters = DeadLetters::new(Arc::clone(&producer), dead_letter_topic(&kafka.topic));
         let consumer = Consumer::batches(source, handler)
-            .named(NAME)
+            .named(PROGRAM.name)
             .dead_letters(dead_letters)
             .config(ConsumerConfig {
                 max_records: usize::try_from(max_batch).unwrap_or(usize::MAX).max(1),
@@ -107,34 +121,16 @@ impl App {
         ensure_topics(&brokers, &kafka).await?;
         let stop = shutdown.token(Phase::FinishWork);
         shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
-        shutdown.on(Phase::Flush, "producer", async move {
-            if let Err(error) = producer.flush(FLUSH).await {
-                tracing::warn!(%error, "dead letters were not flushed in time; their records will be delivered again");
-            }
-        });
+        shutdown.flush(move |timeout| async move { producer.flush(timeout).await });
         Ok(())
     }
 }
 
-/// What is wrong with what the program `consumer` takes from the configuration beyond the values themselves.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = MutualTls::config_errors(&config.tls, NAME);
-    faults.extend(tls::checks::consul(&config.discovery));
-    faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
-    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
-    faults
-}
-
-/// How to reach the brokers.
 fn brokers(kafka: &config::Kafka) -> Result<KafkaConfig, kafka_runtime::Error> {
     KafkaConfig::with_options(kafka.brokers.clone(), "godwit-consumer", &kafka.options())
 }
 
-fn dead_letter_topic(kafka: &config::Kafka) -> String {
-    format!("{}.dead", kafka.topic)
-}
-
-/// Makes the topics, for as long as it takes.
+/// Creates the topics. Retries as long as Kafka is unavailable.
 async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(), kafka_runtime::Error> {
     use kafka_runtime::Error;
 
@@ -142,12 +138,12 @@ async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(
         allow_fewer_replicas: kafka.allow_fewer_replicas,
         ..TopicSpec::new(name, partitions, kafka.replication)
     };
-    let mut dead = spec(&dead_letter_topic(kafka), 1);
-    // They are for people, who may be on holiday.
+    let mut dead = spec(&dead_letter_topic(&kafka.topic), 1);
+    // Dead letters wait for an operator, however long that takes: no retention limit.
     dead.settings.push(("retention.ms".into(), "-1".into()));
     let specs = [spec(&kafka.topic, kafka.partitions), dead];
     loop {
-        match ensure(brokers, &specs, TOPICS).await {
+        match ensure(brokers, &specs, TOPICS_TIMEOUT).await {
             Err(error @ (Error::Kafka { .. } | Error::Unreachable { .. } | Error::NotReady { .. })) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -159,27 +155,13 @@ async fn ensure_topics(brokers: &KafkaConfig, kafka: &config::Kafka) -> Result<(
     }
 }
 
-/// Keeps the latches of all dependencies.
-fn probes(shutdown: &Shutdown, source: Arc<dyn Source>, db: Channel, cache: Arc<RedisCache>) {
-    let latch = |name: &str| shutdown.readiness().latch(name);
-    let stop = shutdown.drain().token();
-    let health = move || {
-        std::future::ready(match source.health() {
-            Health::Ready => Ok(()),
-            Health::Starting => Err("no broker has answered yet".to_owned()),
-            Health::Failing { reason } => Err(reason),
-        })
-    };
-    shutdown.tasks().spawn("probe kafka", latch("kafka").probe(PROBE, stop.clone(), health));
+/// Probes all dependencies for readiness.
+fn probe(shutdown: &Shutdown, source: Arc<dyn Source>, db: Channel, cache: Arc<dyn Cache>) {
+    shutdown.probe("kafka", move || std::future::ready(source.health().into_result()));
     let client = DbServiceClient::new(Caller::new(db));
-    let sync = move || {
+    shutdown.probe("db-service", move || {
         let mut client = client.clone();
         async move { client.sync(SyncRequest {}).await.map(drop).map_err(|status| status.message().to_owned()) }
-    };
-    shutdown.tasks().spawn("probe db-service", latch("db-service").probe(PROBE, stop.clone(), sync));
-    let ping = move || {
-        let cache = Arc::clone(&cache);
-        async move { cache.ping().await.map_err(|error| error.to_string()) }
-    };
-    shutdown.tasks().spawn("probe redis", latch("redis").probe(PROBE, stop, ping));
+    });
+    shutdown.probe("redis", cache::probe(cache));
 }

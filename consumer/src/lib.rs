@@ -26,7 +26,7 @@ mod segment;
 mod shares;
 mod trace;
 
-pub use app::{App, build, check};
+pub use app::{App, PROGRAM, build};
 pub use error::Error;
 pub use handler::{MessageHandler, before_commit, handler};
 pub use metrics::describe_metrics;

@@ -6,31 +6,39 @@ use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use utils::{
     Phase, Shutdown,
+    cli::{Program, Threads},
     discovery::Discovery,
     host::Host,
     tls::{self, MutualTls},
 };
 
-/// Name of the service in discovery.
-const NAME: &str = "db-service";
-/// A database that does not answer at start is asked again after this.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The program `db-service`.
+pub const PROGRAM: Program = Program {
+    name: "db-service",
+    version: env!("CARGO_PKG_VERSION"),
+    admin: |config| &config.db.admin_listen,
+    threads: Threads::Cores,
+    drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(15),
+    check,
+};
+/// Pause between attempts to reach the database at start.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Bound and not running.
+/// Everything bound, nothing running.
 pub struct App {
     host: Host,
     store: Arc<PostgresStore>,
     discovery: Discovery,
 }
 
-/// Binds the addresses of a db-service. Needs no database yet.
+/// Binds the addresses of a db-service. The database need not be reachable yet.
 ///
 /// # Errors
-/// An address can't be bound, or one in the configuration is not an address.
+/// An address can't be bound, or an address in the configuration is invalid.
 pub async fn build(config: &Config) -> Result<App, Error> {
     crate::describe_metrics();
     let db = &config.db;
-    let tls = MutualTls::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     Ok(App {
         store: Arc::new(PostgresStore::new(db, max_members(config))?),
         discovery: Discovery::new(&config.discovery)?,
@@ -38,34 +46,38 @@ pub async fn build(config: &Config) -> Result<App, Error> {
     })
 }
 
-/// What is wrong with what the program `db-service` takes from the configuration beyond the values themselves.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = MutualTls::config_errors(&config.tls, NAME);
-    faults.extend(tls::checks::consul(&config.discovery));
-    faults.extend(crate::postgres::check(config.db.postgres.expose()));
-    faults
+/// Config errors that only this program can detect: unusable files and URLs.
+fn check(config: &Config) -> Vec<String> {
+    let mut errors = MutualTls::config_errors(&config.tls, PROGRAM.name);
+    errors.extend(tls::checks::consul(&config.discovery));
+    errors.extend(crate::postgres::check(config.db.postgres.expose()));
+    errors
 }
 
 impl App {
-    /// Serves until `shutdown` stops it; returns once everything is running. It is ready, and registered, when the
-    /// database has answered and has the schema of this release. Gives the `host:port` under which others reach it.
+    /// The `host:port` under which other services reach this db-service.
+    pub fn address(&self) -> &str {
+        self.host.advertised()
+    }
+
+    /// Serves until `shutdown`. Returns once everything runs. The program is ready, and registered, when the database has
+    /// answered and has the schema of this release.
     ///
     /// # Errors
     /// The advertised address is not `host:port`.
-    pub fn start(self, shutdown: &Shutdown) -> Result<String, Error> {
+    pub fn run(self, shutdown: &Shutdown) -> Result<(), Error> {
         let Self { host, store, discovery } = self;
         let latch = shutdown.readiness().latch("postgres");
         let grpc = host.serve_admin(shutdown);
-        let address = grpc.advertised().to_owned();
         let routes = Routes::new(Service::new(Arc::clone(&store) as _).server());
-        grpc.serve(NAME, env!("CARGO_PKG_VERSION"), routes, &discovery, shutdown)?;
+        grpc.serve(PROGRAM.name, PROGRAM.version, routes, &discovery, shutdown)?;
         let stop = shutdown.token(Phase::StopAccepting);
-        // Once only: later outages concern all instances alike, and callers wait for the database, not for discovery.
+        // Asked at start only. A later outage affects all instances alike: leaving discovery would help no caller.
         shutdown.tasks().spawn("postgres", async move {
             let ready = async {
                 while let Err(error) = store.ready().await {
                     latch.unready(error.to_string());
-                    tokio::time::sleep(ASK_AGAIN).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 latch.ready();
             };
@@ -74,7 +86,7 @@ impl App {
                 () = stop.cancelled() => {}
             }
         });
-        Ok(address)
+        Ok(())
     }
 }
 
@@ -102,9 +114,10 @@ mod tests {
         };
         let app = build(&Config { db, ..Config::default() }).await.unwrap();
         let shutdown = Shutdown::new(Duration::from_secs(5));
-        let address = app.start(&shutdown).unwrap();
+        let address = app.address().to_owned();
+        app.run(&shutdown).unwrap();
         shutdown.readiness().ready().await;
-        let channel = grpc::balanced(NAME, Instances::fixed([address]), grpc::Options::default());
+        let channel = grpc::balanced(PROGRAM.name, Instances::fixed([address]), grpc::Options::default());
         let mut client = DbServiceClient::new(abi::channel::Caller::new(channel));
         let keys = client.get_signing_keys(GetSigningKeysRequest {}).await.unwrap().into_inner();
         assert_eq!(keys.keys.len(), 1);

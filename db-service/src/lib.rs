@@ -38,7 +38,7 @@ mod sqlite;
 mod store;
 pub mod transfer;
 
-pub use app::{App, build, check};
+pub use app::{App, PROGRAM, build};
 pub use error::Error;
 pub use metrics::describe_metrics;
 pub use service::{Server, Service};

@@ -1,60 +1,65 @@
-//! All of Godwit in one process, with nothing beside it: the program `godwit`.
+//! All of Godwit in one process: the program `godwit`.
 //!
-//! It holds no logic of its own. It opens the embedded log and store in one folder, takes the cache from memory, and puts
-//! the same services together that run as programs of their own elsewhere; they call each other in process. It
-//! promises that one folder is used by one process only, and that what stands in it survives any end of that process.
+//! It opens the embedded log and store in one folder, keeps the cache in memory, and connects the same services that are
+//! programs of their own in the distributed mode; they call each other in process. It has no logic of its own. It promises
+//! that only one process uses a folder at a time, and that the data in the folder survive a crash of that process.
 //!
-//! [`transfer`] has its other commands: data as a whole, exported, imported, compared and backed up.
+//! [`transfer`] has the other commands: export, import, checksums and backup of all data.
 
 mod operator;
 pub mod transfer;
 
-use abi::{MESSAGES_TOPIC, config::Config};
+use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
 use anyhow::Context as _;
 use cache::{Cache, MemoryCache};
 use kafka_runtime::{Consumer, ConsumerConfig, DeadLetters, Letters, Log, LogConfig, LogTopic, Producer};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use utils::{Phase, Shutdown, grpc};
-use ws_gateway::{App, Dependencies};
+use ws_gateway::{Dependencies, Gateway};
 
 pub use ws_gateway::drain_limit;
 
-/// A call between services of this process that takes longer has failed.
+/// Deadline of a call between services of this process.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// Records in flight have so long to reach the log when the process stops.
-const FLUSH: Duration = Duration::from_secs(5);
-/// In one process there is one gateway, and its address is never dialled.
+/// Address of the one gateway in the routes. It is never dialled.
 const GATEWAY: &str = "in-process:0";
 /// The consumer group of the one consumer.
 const GROUP: &str = "godwit";
 
-/// Where the started program can be reached.
-#[derive(Debug)]
-pub struct Started {
-    /// HTTP and WebSocket, `http://HOST:PORT` or `https://HOST:PORT`.
-    pub url: String,
-    /// `/livez`, `/readyz`, `/metrics`, and dead letters for who has the operator's token.
-    pub admin: std::net::SocketAddr,
+/// Everything opened and bound, nothing running.
+pub struct App {
+    gateway: Gateway,
+    consumer: Consumer,
+    producer: Arc<dyn Producer>,
+    admin: TcpListener,
+    /// Routes of the admin port that need the operator's token.
+    operator_routes: axum::Router,
 }
 
-/// What is wrong with what the program takes from the configuration beyond the values themselves.
+/// Config errors that only this program can detect: unusable certificates.
 pub fn check(config: &Config) -> Vec<String> {
     utils::tls::ServerTls::config_errors(&config.gateway)
 }
 
-/// Opens everything, binds, and runs it as tasks of `shutdown`.
+/// Opens the log and the store, and binds the addresses.
 ///
 /// # Errors
-/// A sentence: the folder is in use or can't be written, an address is taken.
-pub async fn start(mut config: Config, shutdown: &Shutdown) -> anyhow::Result<Started> {
+/// The folder is in use or not writable, or an address is taken.
+pub async fn build(config: &Config) -> anyhow::Result<App> {
     describe_metrics();
-    // The embedded log has one topic, whatever the configuration calls that in Kafka.
+    let mut config = config.clone();
+    // `kafka.topic` names the topic in Kafka. The embedded log has one topic with a fixed name.
     config.kafka.topic = MESSAGES_TOPIC.into();
     let data = Path::new(&config.embedded.data);
     let listener = grpc::bind(&config.gateway.listen).await?;
     let admin = grpc::bind(&config.gateway.admin_listen).await?;
-    let admin_address = admin.local_addr()?;
     let log = open_log(data, &config)?;
     let store = db_service::embedded(&data.join(transfer::STORE), &config)
         .with_context(|| format!("the store in {} can't be opened", data.display()))?;
@@ -62,9 +67,9 @@ pub async fn start(mut config: Config, shutdown: &Shutdown) -> anyhow::Result<St
     let cache: Arc<dyn Cache> = Arc::new(MemoryCache::default());
     let producer: Arc<dyn Producer> = Arc::new(log.clone());
 
-    // The gateway calls the pusher and the pusher calls the gateway: the second of them is looked up when it is called.
-    let gateway_channel = Arc::new(std::sync::OnceLock::<abi::Channel>::new());
-    let gateways = {
+    // Gateway and pusher call each other. The pusher is built first and looks up the gateway's channel with each call.
+    let gateway_channel = Arc::new(OnceLock::<abi::Channel>::new());
+    let gateways: abi::Gateways = {
         let channel = gateway_channel.clone();
         Arc::new(move |_: &str| channel.get().expect("set before anything runs").clone())
     };
@@ -78,27 +83,43 @@ pub async fn start(mut config: Config, shutdown: &Shutdown) -> anyhow::Result<St
         cache: cache.clone(),
         producer: producer.clone(),
     };
-    let app = App::build(&config, listener, GATEWAY.into(), &keys, dependencies)?;
-    let url = app.url();
-    gateway_channel.get_or_init(|| grpc::local(Routes::new(app.grpc()), CALL_DEADLINE));
+    let gateway = Gateway::build(&config, listener, GATEWAY.into(), &keys, dependencies)?;
+    gateway_channel.get_or_init(|| grpc::local(Routes::new(gateway.grpc()), CALL_DEADLINE));
 
     let consumer = consume(&log, db, push, cache, &config)?;
-    let stop = shutdown.token(Phase::FinishWork);
-    shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
-    let letters = Letters::new(Arc::new(log.archive(&dead_letter_topic())?), producer.clone());
-    let operator = operator::token(data, &config.operator.token)?;
-    let letters = consumer::letters::routes(letters, &config.app, operator);
-    shutdown.on(Phase::Flush, "log", async move {
-        if let Err(error) = producer.flush(FLUSH).await {
-            tracing::warn!(%error, "the log was not flushed in time; what was not acknowledged may be missing");
-        }
-    });
-    app.run(shutdown);
-    let readiness = shutdown.readiness().clone();
-    readiness.latch("log").ready();
-    let stop = shutdown.token(Phase::Telemetry);
-    shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, letters, stop));
-    Ok(Started { url, admin: admin_address })
+    let archive = log.archive(&dead_letter_topic(MESSAGES_TOPIC))?;
+    let letters = Letters::new(Arc::new(archive), producer.clone());
+    let token = operator::token(data, &config.operator.token)?;
+    let operator_routes = consumer::letters::routes(letters, &config.app, token);
+    Ok(App { gateway, consumer, producer, admin, operator_routes })
+}
+
+impl App {
+    /// Where HTTP and WebSocket are served, `http://HOST:PORT` or `https://HOST:PORT`.
+    pub fn url(&self) -> String {
+        self.gateway.url()
+    }
+
+    /// The address of `/livez`, `/readyz`, `/metrics` and, for operators, dead letters.
+    ///
+    /// # Errors
+    /// The system does not know the address of the listener.
+    pub fn admin(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `shutdown`. Returns once everything runs.
+    pub fn run(self, shutdown: &Shutdown) {
+        let Self { gateway, consumer, producer, admin, operator_routes } = self;
+        let stop = shutdown.token(Phase::FinishWork);
+        shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
+        shutdown.flush(move |timeout| async move { producer.flush(timeout).await });
+        gateway.run(shutdown);
+        let readiness = shutdown.readiness().clone();
+        readiness.latch("log").ready();
+        let stop = shutdown.token(Phase::Telemetry);
+        shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, operator_routes, stop));
+    }
 }
 
 fn describe_metrics() {
@@ -109,7 +130,7 @@ fn describe_metrics() {
     ws_gateway::describe_metrics();
 }
 
-/// What brings the log's records into the store and to the devices.
+/// The consumer that stores the log's records and pushes them to devices.
 fn consume(
     log: &Log,
     db: abi::Channel,
@@ -120,7 +141,7 @@ fn consume(
     let handler = consumer::handler(db.clone(), push, cache);
     let source = Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?);
     Ok(Consumer::batches(source, handler)
-        .dead_letters(DeadLetters::new(Arc::new(log.clone()), dead_letter_topic()))
+        .dead_letters(DeadLetters::new(Arc::new(log.clone()), dead_letter_topic(MESSAGES_TOPIC)))
         .config(ConsumerConfig {
             max_records: config.consumer.max_batch as usize,
             ..ConsumerConfig::default()
@@ -128,12 +149,8 @@ fn consume(
         .before_commit(consumer::before_commit(db)))
 }
 
-fn dead_letter_topic() -> String {
-    format!("{MESSAGES_TOPIC}.dead")
-}
-
 fn open_log(data: &Path, config: &Config) -> anyhow::Result<Log> {
-    let topics = vec![LogTopic::new(MESSAGES_TOPIC, 1), LogTopic::kept(dead_letter_topic())];
+    let topics = vec![LogTopic::new(MESSAGES_TOPIC, 1), LogTopic::kept(dead_letter_topic(MESSAGES_TOPIC))];
     let settings = LogConfig {
         max_backlog: config.embedded.max_backlog as usize,
         produce_timeout: config.kafka.produce_timeout,

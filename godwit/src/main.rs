@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     options.set.extend(data.map(|folder| format!("embedded.data={folder}")));
     run_main(PROGRAM, &options, |config, shutdown| async move {
         let data = config.embedded.data.clone();
-        let started = godwit::start(config, &shutdown).await?;
+        let app = godwit::build(&config).await?;
+        let (url, admin) = (app.url(), app.admin()?);
+        app.run(&shutdown);
         write!(
             io::stdout(),
             "godwit {} is ready\nlistening on {}\nadmin on http://{}\ndata in {data}\n\n\
@@ -56,8 +58,8 @@ fn main() -> ExitCode {
              cargo run --release -p godwit-cli -- register alice\n  \
              cargo run --release -p godwit-cli -- --user alice chat bob\n",
             PROGRAM.version,
-            started.url,
-            started.admin,
+            url,
+            admin,
         )?;
         Ok(())
     })

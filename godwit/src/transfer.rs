@@ -3,8 +3,8 @@
 //! What is acknowledged and not stored yet is in the log, so the log is asked first: that of a folder is stored to its end, that
 //! in Kafka has to be, and a backup copies it before the store.
 
-use crate::{CALL_DEADLINE, GROUP, consume, dead_letter_topic, open_log};
-use abi::{MESSAGES_TOPIC, config::Config};
+use crate::{CALL_DEADLINE, GROUP, consume, open_log};
+use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
 use anyhow::{Context as _, bail, ensure};
 use cache::MemoryCache;
 use db_service::transfer::{Place, Source, Summary, Target, copy};
@@ -79,7 +79,7 @@ async fn export_folder(config: &Config, target: Box<dyn Write + Send>) -> anyhow
     let log = open_log(data, config)?;
     store_all(&log, data, config).await?;
     let summary = copy(Source::Place(Place::Folder(data.join(STORE))), Target::File(target)).await?;
-    let topic = dead_letter_topic();
+    let topic = dead_letter_topic(MESSAGES_TOPIC);
     let letters: i64 = log.archive(&topic)?.bounds().await?.iter().map(|held| held.end - held.start).sum();
     if letters > 0 {
         tracing::warn!(data = %data.display(), "dead letters are not exported; godwit-cli dead-letters lists them");

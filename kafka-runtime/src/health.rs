@@ -17,6 +17,20 @@ pub enum Health {
     },
 }
 
+impl Health {
+    /// `Ok` when ready, otherwise the reason: for readiness probes.
+    ///
+    /// # Errors
+    /// Why the log can't be used now, in words for an operator.
+    pub fn into_result(self) -> Result<(), String> {
+        match self {
+            Self::Ready => Ok(()),
+            Self::Starting => Err("no broker has answered yet".into()),
+            Self::Failing { reason } => Err(reason),
+        }
+    }
+}
+
 /// The current [`Health`], written by whoever sees evidence. Saying "ready" again costs one load.
 #[derive(Debug)]
 pub(crate) struct HealthCell {

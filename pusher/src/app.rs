@@ -1,4 +1,4 @@
-//! The program: routes from Redis, gateways by their addresses.
+//! The program: routes come from Redis, gateways are reached at the addresses in the routes.
 
 use abi::config::Config;
 use anyhow::Context as _;
@@ -7,22 +7,28 @@ use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use utils::{
     Shutdown,
+    cli::{Program, Threads},
     discovery::Discovery,
     grpc::KeyedPool,
     host::Host,
     tls::{self, MutualTls},
 };
 
-/// Name of the service in discovery.
-const NAME: &str = "pusher";
-/// Redis is asked this often whether it answers.
-const PROBE: Duration = Duration::from_secs(2);
-/// Connections to gateways that nobody needed for so long are closed.
-const IDLE: Duration = Duration::from_secs(300);
-/// Most gateways that it keeps connections to.
+/// The program `pusher`.
+pub const PROGRAM: Program = Program {
+    name: "pusher",
+    version: env!("CARGO_PKG_VERSION"),
+    admin: |config| &config.pusher.admin_listen,
+    threads: Threads::Cores,
+    drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(15),
+    check,
+};
+/// A connection to a gateway is closed after this idle time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Most gateways to which connections are kept.
 const MAX_GATEWAYS: usize = 4_096;
 
-/// Bound and not running.
+/// Everything bound, nothing running.
 #[derive(Debug)]
 pub struct App {
     host: Host,
@@ -32,15 +38,15 @@ pub struct App {
     deadline: Duration,
 }
 
-/// Binds the addresses of a pusher. Needs no Redis yet.
+/// Binds the addresses of a pusher. Redis need not be reachable yet.
 ///
 /// # Errors
-/// An address can't be bound, or a URL or an address in the configuration is none.
+/// An address can't be bound, or an address or URL in the configuration is invalid.
 pub async fn build(config: &Config) -> anyhow::Result<App> {
     cache::describe_metrics();
     crate::describe_metrics();
     let pusher = &config.pusher;
-    let tls = MutualTls::new(&config.tls, NAME)?;
+    let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     let host = Host::bind(&pusher.grpc_listen, &pusher.grpc_advertise, &pusher.admin_listen).await?;
     Ok(App {
         cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
@@ -51,36 +57,33 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     })
 }
 
-/// What is wrong with what the program `pusher` takes from the configuration beyond the values themselves.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = MutualTls::config_errors(&config.tls, NAME);
-    faults.extend(tls::checks::consul(&config.discovery));
-    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
-    faults
+/// Config errors that only this program can detect: unusable files and URLs.
+fn check(config: &Config) -> Vec<String> {
+    let mut errors = MutualTls::config_errors(&config.tls, PROGRAM.name);
+    errors.extend(tls::checks::consul(&config.discovery));
+    errors.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    errors
 }
 
 impl App {
-    /// Serves until `shutdown` stops it; returns once everything is running. It is ready, and registered, when Redis has
-    /// answered. Gives the `host:port` under which others reach it.
+    /// The `host:port` under which other services reach this pusher.
+    pub fn address(&self) -> &str {
+        self.host.advertised()
+    }
+
+    /// Serves until `shutdown`. Returns once everything runs. The program is ready, and registered, when Redis has answered.
     ///
     /// # Errors
     /// The advertised address is not `host:port`.
-    pub fn run(self, shutdown: &Shutdown) -> anyhow::Result<String> {
+    pub fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let Self { host, tls, cache, discovery, deadline } = self;
-        let latch = shutdown.readiness().latch("redis");
-        let grpc = host.serve_admin(shutdown);
-        let address = grpc.advertised().to_owned();
-        // The pusher's own deadlines are the shorter ones: see `rest`.
-        let pool = KeyedPool::new("ws-gateway", deadline * 2, IDLE, MAX_GATEWAYS).tls(tls);
+        let cache: Arc<dyn Cache> = cache;
+        shutdown.probe("redis", cache::probe(Arc::clone(&cache)));
+        // The pool's deadline only backs up the shorter ones of `slow_gateways`.
+        let pool = KeyedPool::new("ws-gateway", deadline * 2, IDLE_TIMEOUT, MAX_GATEWAYS).tls(tls);
         let gateways = Arc::new(move |address: &str| pool.get(address));
-        let asked = Arc::clone(&cache);
         let routes = Routes::new(crate::server(cache, gateways, deadline));
-        grpc.serve(NAME, env!("CARGO_PKG_VERSION"), routes, &discovery, shutdown)?;
-        let ping = move || {
-            let cache = Arc::clone(&asked);
-            async move { cache.ping().await.map_err(|error| error.to_string()) }
-        };
-        shutdown.tasks().spawn("probe redis", latch.probe(PROBE, shutdown.drain().token(), ping));
-        Ok(address)
+        let grpc = host.serve_admin(shutdown);
+        Ok(grpc.serve(PROGRAM.name, PROGRAM.version, routes, &discovery, shutdown)?)
     }
 }

@@ -18,21 +18,9 @@ mod rest;
 pub mod service;
 mod split;
 
-pub use app::{App, build, check};
+pub use app::{App, PROGRAM, build};
 pub use metrics::describe_metrics;
 pub use service::{Pusher, server};
 
 /// Largest gRPC message that is taken: above what the consumer makes of a batch.
 const MAX_MESSAGE: usize = 32 << 20;
-
-/// How gateways are reached.
-pub trait Gateways: Send + Sync + 'static {
-    /// A channel to the gateway with an address, `host:port`. It need not be connected.
-    fn get(&self, address: &str) -> abi::Channel;
-}
-
-impl<F: Fn(&str) -> abi::Channel + Send + Sync + 'static> Gateways for F {
-    fn get(&self, address: &str) -> abi::Channel {
-        self(address)
-    }
-}

@@ -1,10 +1,10 @@
-//! The program `pusher`: finds out where users are connected.
+//! The program `pusher`: delivers entries and signals to the gateways that hold their receivers.
 
 use clap::Parser;
-use std::{process::ExitCode, time::Duration};
-use utils::cli::{Options, Program, Threads, run_main};
+use std::process::ExitCode;
+use utils::cli::{Options, run_main};
 
-/// Finds out which gateways hold the receivers of messages, and hands the messages to those.
+/// Looks up the gateways that hold the receivers of an entry, and delivers the entry to them.
 #[derive(Parser)]
 #[command(name = "pusher", version)]
 struct Args {
@@ -13,16 +13,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let program = Program {
-        name: "pusher",
-        version: env!("CARGO_PKG_VERSION"),
-        admin: |config| &config.pusher.admin_listen,
-        threads: Threads::Cores,
-        drain_limit: |config| config.discovery.drain_grace + Duration::from_secs(15),
-        check: pusher::check,
-    };
-    run_main(program, &Args::parse().options, |config, shutdown| async move {
-        pusher::build(&config).await?.run(&shutdown)?;
-        Ok(())
+    run_main(pusher::PROGRAM, &Args::parse().options, |config, shutdown| async move {
+        pusher::build(&config).await?.run(&shutdown)
     })
 }

@@ -1,13 +1,13 @@
 //! `PushService`: routes, split, deliver.
 
 use crate::{
-    Gateways, MAX_MESSAGE,
+    MAX_MESSAGE,
     metrics::{self, Outcome},
     rest::Rests,
     split,
 };
 use abi::{
-    ApiError, Caller, Channel,
+    ApiError, Caller, Channel, Gateways,
     v1::{
         PushRequest, PushResponse,
         gateway_service_client::GatewayServiceClient,
@@ -27,17 +27,13 @@ const SERVICE: &str = "pusher";
 /// Finds the gateways of users and delivers to them.
 pub struct Pusher {
     cache: Arc<dyn Cache>,
-    gateways: Arc<dyn Gateways>,
+    gateways: Gateways,
     deadline: Duration,
     rests: Rests,
 }
 
 /// The service, over a cache that knows the routes and a way to reach gateways. A gateway has `deadline` for a delivery.
-pub fn server(
-    cache: Arc<dyn Cache>,
-    gateways: Arc<dyn Gateways>,
-    deadline: Duration,
-) -> PushServiceServer<Pusher> {
+pub fn server(cache: Arc<dyn Cache>, gateways: Gateways, deadline: Duration) -> PushServiceServer<Pusher> {
     PushServiceServer::new(Pusher { cache, gateways, deadline, rests: Rests::default() })
         .max_decoding_message_size(MAX_MESSAGE)
 }
@@ -50,7 +46,7 @@ impl Pusher {
             metrics::delivery(Outcome::Rested, Duration::ZERO);
             return 0;
         };
-        let (outcome, connections) = match timeout(deadline, call(self.gateways.get(&gateway), push, spans))
+        let (outcome, connections) = match timeout(deadline, call((self.gateways)(&gateway), push, spans))
             .await
         {
             Ok(Ok(connections)) => {

@@ -58,6 +58,11 @@ impl Host {
         self
     }
 
+    /// `host:port` under which other services reach gRPC.
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
     /// Serves the admin port from now on, so that a program that waits for a dependency can say for which. It is stopped last.
     /// Gives what is left to serve.
     pub fn serve_admin(self, shutdown: &Shutdown) -> GrpcHost {
@@ -103,11 +108,6 @@ pub struct GrpcHost {
 }
 
 impl GrpcHost {
-    /// `host:port` under which others reach gRPC.
-    pub fn advertised(&self) -> &str {
-        &self.advertised
-    }
-
     /// Serves gRPC, with health and reflection, and registers the instance once it is ready.
     ///
     /// # Errors

@@ -1,149 +1,133 @@
-//! The service put together: bound, then run.
+//! The program: a gateway over Kafka and Redis that finds the other services by discovery.
 
 use crate::{
-    backend::{Backend, Dependencies},
-    delivery::Delivery,
-    drain, http,
-    proxies::Proxies,
-    serve::{self, Serving},
-    token::Tokens,
+    backend::Dependencies,
+    gateway::{Gateway, drain_limit, signing_keys},
 };
-use abi::{
-    config::Config,
-    v1::{
-        GetSigningKeysRequest, SigningKey, db_service_client::DbServiceClient,
-        gateway_service_server::GatewayServiceServer,
-    },
+use abi::config::Config;
+use anyhow::Context as _;
+use cache::{Cache, RedisCache};
+use kafka_runtime::{
+    Producer,
+    kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig},
 };
-use cache::RedisCache;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use utils::{
-    Phase, Shutdown,
+    Shutdown,
+    cli::{Program, Threads},
+    discovery::Discovery,
+    grpc::{self, KeyedPool, balanced},
+    host::{Host, announce},
     tls::{self, MutualTls, ServerTls},
 };
 
-/// Largest delivery from a pusher.
-const MAX_DELIVERY: usize = 32 << 20;
-/// How long everything else may take when a gateway stops: requests, sockets and calls in flight, records on their way to the
-/// log.
-const STOP: Duration = Duration::from_secs(25);
-/// What requests have begun has so long to be finished, once they are answered and the devices are gone.
-const FINISH: Duration = Duration::from_secs(2);
+/// The program `ws-gateway`.
+pub const PROGRAM: Program = Program {
+    name: "ws-gateway",
+    version: env!("CARGO_PKG_VERSION"),
+    admin: |config| &config.gateway.admin_listen,
+    threads: Threads::Cores,
+    drain_limit,
+    check,
+};
+/// Deadline of a call to another gateway.
+const PEER_DEADLINE: Duration = Duration::from_secs(2);
+/// A connection to another gateway is closed after this idle time.
+const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Most gateways to which connections are kept.
+const MAX_PEERS: usize = 1_024;
 
 /// Everything bound, nothing running.
-#[derive(Debug)]
 pub struct App {
-    backend: Arc<Backend>,
+    config: Config,
     listener: TcpListener,
-    address: SocketAddr,
-    serving: Serving,
-    drain: Duration,
-    drain_grace: Duration,
+    host: Host,
+    tls: Option<MutualTls>,
+    discovery: Discovery,
+    cache: Arc<dyn Cache>,
+}
+
+/// Binds the addresses of a gateway. Its dependencies need not be reachable yet.
+///
+/// # Errors
+/// An address can't be bound, or an address or URL in the configuration is invalid.
+pub async fn build(config: &Config) -> anyhow::Result<App> {
+    kafka_runtime::describe_metrics();
+    cache::describe_metrics();
+    crate::describe_metrics();
+    let gateway = &config.gateway;
+    let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
+    let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen).await?;
+    Ok(App {
+        listener: grpc::bind(&gateway.listen).await?,
+        host: host.tls(tls.clone()),
+        tls,
+        discovery: Discovery::new(&config.discovery)?,
+        cache: Arc::new(RedisCache::new(&config.redis).context("redis.url")?),
+        config: config.clone(),
+    })
+}
+
+/// Config errors that only this program can detect: unusable files, URLs and build features.
+fn check(config: &Config) -> Vec<String> {
+    let mut errors = ServerTls::config_errors(&config.gateway);
+    errors.extend(MutualTls::config_errors(&config.tls, PROGRAM.name));
+    errors.extend(tls::checks::consul(&config.discovery));
+    errors.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
+    errors.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
+    errors
 }
 
 impl App {
-    /// Takes a bound listener for HTTP and WebSocket, and the address under which pushers reach this gateway.
+    /// Waits until db-service has given the signing keys, then serves until `shutdown`. Returns once everything runs. The
+    /// program is ready, and registered, when db-service, Redis and Kafka have answered.
     ///
     /// # Errors
-    /// A sentence: no keys, costs of Argon2id that are out of bounds, a listener without an address.
-    pub fn build(
-        config: &Config,
-        listener: TcpListener,
-        grpc_address: String,
-        keys: &[SigningKey],
-        dependencies: Dependencies,
-    ) -> anyhow::Result<Self> {
-        #[cfg(feature = "defects")]
-        crate::defects::warn();
-        let tokens = Tokens::new(config.app.clone(), config.auth.access_token_life, keys)
-            .ok_or_else(|| anyhow::anyhow!("there is no key to sign access tokens with; set auth.keys"))?;
-        let backend = Backend::new(config, tokens, grpc_address, dependencies)
-            .map_err(|error| anyhow::anyhow!("auth.argon2_memory_kib and auth.argon2_passes: {error}"))?;
-        Ok(Self {
-            backend: Arc::new(backend),
-            address: listener.local_addr()?,
-            listener,
-            serving: Serving {
-                max_open: config.gateway.max_connections as usize,
-                tls: ServerTls::new(&config.gateway)?,
-                proxies: Proxies::new(&config.gateway.trusted_proxies),
-            },
-            drain: config.gateway.drain,
-            drain_grace: config.gateway.drain_grace,
-        })
-    }
+    /// An address in the configuration is not `host:port`, or a setting of Kafka, TLS or Argon2id is invalid.
+    pub async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let Self { config, listener, host, tls, discovery, cache } = self;
+        // The latch exists before the first probe answers, so that the program is not ready without db-service.
+        let db_latch = shutdown.readiness().latch("db-service");
+        let address = host.advertised().to_owned();
+        let host = host.serve_admin(shutdown);
+        let producer: Arc<dyn Producer> = Arc::new(producer(&config)?);
+        shutdown.probe("redis", cache::probe(Arc::clone(&cache)));
+        let probed = Arc::clone(&producer);
+        shutdown.probe("kafka", move || std::future::ready(probed.health().into_result()));
 
-    /// Where HTTP and WebSocket are served.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The same as the beginning of a URL.
-    pub fn url(&self) -> String {
-        let scheme = if self.serving.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
-    }
-
-    /// What pushers and other gateways call.
-    pub fn grpc(&self) -> GatewayServiceServer<Delivery> {
-        GatewayServiceServer::new(Delivery(self.backend.clone())).max_decoding_message_size(MAX_DELIVERY)
-    }
-
-    /// Serves until the shutdown, as tasks of it.
-    pub fn run(self, shutdown: &Shutdown) {
-        let sockets = TaskTracker::new();
-        let stop = shutdown.token(Phase::StopAccepting);
-        let router = http::router(self.backend.clone(), sockets.clone(), self.serving.max_open);
-        let server = serve::serve(self.listener, router, self.serving, stop);
-        shutdown.tasks().spawn_critical("http", server);
-        let grace = self.drain_grace;
-        // `/readyz` says so by now: whoever sends connections here has the time to notice.
-        shutdown.on(Phase::Deregister, "grace", async move { tokio::time::sleep(grace).await });
-        let (backend, time) = (self.backend, self.drain);
-        shutdown.on(Phase::TellClients, "sockets", async move {
-            sockets.close();
-            drain::run(&backend.hub, &sockets, time).await;
-            backend.tasks.close();
-            if tokio::time::timeout(FINISH, backend.tasks.wait()).await.is_err() {
-                tracing::info!(
-                    left = backend.tasks.len(),
-                    "gateways were not told in time to close sessions"
-                );
-            }
-        });
+        let options = grpc::Options { tls: tls.clone(), ..grpc::Options::default() };
+        let instances = discovery.watch("db-service", &config.discovery.db)?;
+        let db = balanced("db-service", instances, options.clone());
+        let push = balanced("pusher", discovery.watch("pusher", &config.discovery.pusher)?, options);
+        let peers = KeyedPool::new(PROGRAM.name, PEER_DEADLINE, PEER_IDLE_TIMEOUT, MAX_PEERS).tls(tls);
+        let keys = signing_keys(&config, db.clone()).await;
+        db_latch.ready();
+        let dependencies = Dependencies {
+            db,
+            push,
+            gateways: Arc::new(move |address| peers.get(address)),
+            cache,
+            producer: Arc::clone(&producer),
+        };
+        let gateway = Gateway::build(&config, listener, address, &keys, dependencies)?;
+        let url = gateway.url();
+        host.serve(PROGRAM.name, PROGRAM.version, Routes::new(gateway.grpc()), &discovery, shutdown)?;
+        gateway.run(shutdown);
+        shutdown.flush(move |timeout| async move { producer.flush(timeout).await });
+        announce(format_args!("listening on {url}"));
+        Ok(())
     }
 }
 
-/// What is wrong with what the program `ws-gateway` takes from the configuration beyond the values themselves.
-pub fn check(config: &Config) -> Vec<String> {
-    let mut faults = ServerTls::config_errors(&config.gateway);
-    faults.extend(MutualTls::config_errors(&config.tls, crate::NAME));
-    faults.extend(tls::checks::consul(&config.discovery));
-    faults.extend(tls::checks::kafka(&config.kafka, kafka_runtime::TLS));
-    faults.extend(RedisCache::new(&config.redis).err().map(|error| error.to_string()));
-    faults
-}
-
-/// The longest that a program with a gateway takes to stop.
-pub fn drain_limit(config: &Config) -> Duration {
-    config.gateway.drain_grace.max(config.discovery.drain_grace) + config.gateway.drain + STOP
-}
-
-/// The keys of access tokens: those of the configuration, or those that db-service keeps. Waits for db-service.
-pub async fn signing_keys(config: &Config, db: abi::Channel) -> Vec<SigningKey> {
-    if !config.auth.keys.is_empty() {
-        return Tokens::configured_keys(&config.auth.keys);
-    }
-    let mut db = DbServiceClient::new(abi::Caller::new(db));
-    loop {
-        match db.get_signing_keys(GetSigningKeysRequest {}).await {
-            Ok(keys) => return keys.into_inner().keys,
-            Err(error) => {
-                tracing::warn!(%error, "db-service does not answer yet; asking again for the signing keys")
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+fn producer(config: &Config) -> Result<KafkaProducer, kafka_runtime::Error> {
+    let kafka = &config.kafka;
+    let brokers = KafkaConfig::with_options(kafka.brokers.clone(), "godwit-ws-gateway", &kafka.options())?;
+    let settings = KafkaProducerConfig {
+        linger_ms: u32::try_from(kafka.linger.as_millis()).unwrap_or(u32::MAX),
+        timeout: kafka.produce_timeout,
+        ..KafkaProducerConfig::default()
+    };
+    KafkaProducer::new(&brokers, settings)
 }

@@ -12,7 +12,7 @@ use crate::{
     trace,
 };
 use abi::{
-    ApiError, Caller, Channel,
+    ApiError, Caller, Channel, Gateways,
     config::{self, Config},
     error::ErrorCode,
     ids::Conversation,
@@ -38,9 +38,6 @@ use utils::{clock::now_ms, trace::Spans};
 const MAX_KNOWN_USERS: usize = 100_000;
 /// Largest gRPC answer: a page of history is about a MiB.
 const MAX_ANSWER: usize = 16 << 20;
-
-/// Channels to gateways by their address; in one process there is only one.
-pub type Gateways = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
 
 /// What the gateway is given to work with.
 pub struct Dependencies {

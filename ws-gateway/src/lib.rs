@@ -9,19 +9,20 @@
 //! goes out through the [`outbox`]. A delivery comes in through [`delivery`], is spread by the [`hub`], and goes out
 //! through the same outboxes.
 //!
-//! - [`app`]: bound, then run; [`drain`]: how devices leave when it stops.
+//! - [`gateway`]: bound, then run; `app`: the program; [`drain`]: how devices leave when it stops.
 //! - [`serve`]: accepts connections, within bounds; [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
 //! - [`session`]: the state machine of the protocol, without a socket; [`codec`]: the two wire formats.
 //! - [`backend`]: the other services, permissions; [`limits`], [`token`], [`password`].
 
 pub mod accounts;
-pub mod app;
+mod app;
 pub mod backend;
 pub mod codec;
 #[cfg(feature = "defects")]
 mod defects;
 pub mod delivery;
 pub mod drain;
+pub mod gateway;
 pub mod groups;
 pub mod http;
 pub mod hub;
@@ -38,9 +39,7 @@ pub mod socket;
 pub mod token;
 mod trace;
 
-pub use app::{App, check, drain_limit, signing_keys};
-pub use backend::{Dependencies, Gateways};
+pub use app::{App, PROGRAM, build};
+pub use backend::Dependencies;
+pub use gateway::{Gateway, drain_limit, signing_keys};
 pub use metrics::describe_metrics;
-
-/// Name of the service in discovery and in certificates.
-pub const NAME: &str = "ws-gateway";

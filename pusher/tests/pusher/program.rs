@@ -22,7 +22,9 @@ async fn p5_the_program_finds_routes_in_redis_and_delivers() {
         ..Config::default()
     };
     let shutdown = Shutdown::new(Duration::from_secs(20));
-    let address = pusher::build(&config).await.unwrap().run(&shutdown).unwrap();
+    let app = pusher::build(&config).await.unwrap();
+    let address = app.address().to_owned();
+    app.run(&shutdown).unwrap();
     shutdown.readiness().ready().await;
 
     let gateway = Gateway::start(Manner::Takes).await;

@@ -5,6 +5,7 @@ use crate::Readiness;
 use futures_util::{FutureExt as _, future::BoxFuture, future::join_all};
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -43,6 +44,11 @@ impl Phase {
     ];
 }
 
+/// How often [`Shutdown::probe`] asks a dependency.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long [`Shutdown::flush`] gives a producer.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
 type Work = (&'static str, BoxFuture<'static, ()>);
 
 /// Everything that starts and stops a process. A clone is the same.
@@ -80,6 +86,30 @@ impl Shutdown {
     /// after its phase is never begun: add it while the program starts.
     pub fn on(&self, phase: Phase, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.lock().entry(phase).or_default().push((name, work.boxed()));
+    }
+
+    /// Asks a dependency every two seconds whether it answers, and sets its latch accordingly, until the drain begins.
+    pub fn probe<F, E>(&self, dependency: &'static str, mut ask: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        let latch = self.readiness.latch(dependency);
+        let ask = move || ask().map(|answer| answer.map_err(|error| error.to_string()));
+        self.tasks.spawn(dependency, latch.probe(PROBE_INTERVAL, self.drain.token(), ask));
+    }
+
+    /// Flushes a producer in [`Phase::Flush`]; `flush` gets the time that it may take.
+    pub fn flush<F, E>(&self, flush: impl FnOnce(Duration) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.on(Phase::Flush, "producer", async move {
+            if let Err(error) = flush(FLUSH_TIMEOUT).await {
+                tracing::warn!(%error, "producer not flushed in time; unacknowledged records may be missing in the log");
+            }
+        });
     }
 
     /// A token that is cancelled when a phase comes.
