@@ -31,6 +31,7 @@ struct Row {
     http: u16,
     close: u16,
     reconnect: Reconnect,
+    retryable: bool,
 }
 
 /// What a device does after its connection was closed with a code.
@@ -51,30 +52,51 @@ const fn row(
     http: u16,
     close: u16,
     reconnect: Reconnect,
+    retryable: bool,
 ) -> Row {
-    Row { code, name, grpc, http, close, reconnect }
+    Row { code, name, grpc, http, close, reconnect, retryable }
 }
+
+/// Whether the same request may succeed later.
+const RETRY: bool = true;
+const FINAL: bool = false;
 
 /// gRPC codes are shared by several of our codes; the first row of a gRPC code is what a status without details means.
 const TABLE: [Row; 18] = [
-    row(ErrorCode::Internal, "internal", Code::Internal, 500, 4010, Reconnect::After(5_000)),
-    row(ErrorCode::Unspecified, "unspecified", Code::Unknown, 500, 4000, Reconnect::After(5_000)),
-    row(ErrorCode::InvalidRequest, "invalid_request", Code::InvalidArgument, 400, 4001, Reconnect::No),
-    row(ErrorCode::Unauthenticated, "unauthenticated", Code::Unauthenticated, 401, 4002, Reconnect::No),
-    row(ErrorCode::TokenExpired, "token_expired", Code::Unauthenticated, 401, 4003, Reconnect::No),
-    row(ErrorCode::Forbidden, "forbidden", Code::PermissionDenied, 403, 4004, Reconnect::No),
-    row(ErrorCode::NotFound, "not_found", Code::NotFound, 404, 4005, Reconnect::No),
-    row(ErrorCode::AlreadyExists, "already_exists", Code::AlreadyExists, 409, 4006, Reconnect::No),
-    row(ErrorCode::TooLarge, "too_large", Code::OutOfRange, 413, 4007, Reconnect::No),
-    row(ErrorCode::RateLimited, "rate_limited", Code::ResourceExhausted, 429, 4008, Reconnect::After(1_000)),
-    row(ErrorCode::Unavailable, "unavailable", Code::Unavailable, 503, 4009, Reconnect::After(1_000)),
-    row(ErrorCode::HelloTimeout, "hello_timeout", Code::DeadlineExceeded, 408, 4011, Reconnect::Now),
-    row(ErrorCode::TooSlow, "too_slow", Code::ResourceExhausted, 429, 4012, Reconnect::After(1_000)),
-    row(ErrorCode::Replaced, "replaced", Code::Aborted, 409, 4013, Reconnect::No),
-    row(ErrorCode::IdleTimeout, "idle_timeout", Code::DeadlineExceeded, 408, 4014, Reconnect::Now),
-    row(ErrorCode::GoingAway, "going_away", Code::Unavailable, 503, 4015, Reconnect::After(500)),
-    row(ErrorCode::Revoked, "revoked", Code::Unauthenticated, 401, 4016, Reconnect::No),
-    row(ErrorCode::Conflict, "conflict", Code::FailedPrecondition, 409, 4017, Reconnect::No),
+    row(ErrorCode::Internal, "internal", Code::Internal, 500, 4010, Reconnect::After(5_000), RETRY),
+    row(ErrorCode::Unspecified, "unspecified", Code::Unknown, 500, 4000, Reconnect::After(5_000), RETRY),
+    row(ErrorCode::InvalidRequest, "invalid_request", Code::InvalidArgument, 400, 4001, Reconnect::No, FINAL),
+    row(
+        ErrorCode::Unauthenticated,
+        "unauthenticated",
+        Code::Unauthenticated,
+        401,
+        4002,
+        Reconnect::No,
+        FINAL,
+    ),
+    row(ErrorCode::TokenExpired, "token_expired", Code::Unauthenticated, 401, 4003, Reconnect::No, FINAL),
+    row(ErrorCode::Forbidden, "forbidden", Code::PermissionDenied, 403, 4004, Reconnect::No, FINAL),
+    row(ErrorCode::NotFound, "not_found", Code::NotFound, 404, 4005, Reconnect::No, FINAL),
+    row(ErrorCode::AlreadyExists, "already_exists", Code::AlreadyExists, 409, 4006, Reconnect::No, FINAL),
+    row(ErrorCode::TooLarge, "too_large", Code::OutOfRange, 413, 4007, Reconnect::No, FINAL),
+    row(
+        ErrorCode::RateLimited,
+        "rate_limited",
+        Code::ResourceExhausted,
+        429,
+        4008,
+        Reconnect::After(1_000),
+        RETRY,
+    ),
+    row(ErrorCode::Unavailable, "unavailable", Code::Unavailable, 503, 4009, Reconnect::After(1_000), RETRY),
+    row(ErrorCode::HelloTimeout, "hello_timeout", Code::DeadlineExceeded, 408, 4011, Reconnect::Now, FINAL),
+    row(ErrorCode::TooSlow, "too_slow", Code::ResourceExhausted, 429, 4012, Reconnect::After(1_000), FINAL),
+    row(ErrorCode::Replaced, "replaced", Code::Aborted, 409, 4013, Reconnect::No, FINAL),
+    row(ErrorCode::IdleTimeout, "idle_timeout", Code::DeadlineExceeded, 408, 4014, Reconnect::Now, FINAL),
+    row(ErrorCode::GoingAway, "going_away", Code::Unavailable, 503, 4015, Reconnect::After(500), RETRY),
+    row(ErrorCode::Revoked, "revoked", Code::Unauthenticated, 401, 4016, Reconnect::No, FINAL),
+    row(ErrorCode::Conflict, "conflict", Code::FailedPrecondition, 409, 4017, Reconnect::No, FINAL),
 ];
 
 impl ErrorCode {
@@ -114,10 +136,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later without being changed.
     pub fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::RateLimited | Self::Unavailable | Self::Internal | Self::Unspecified | Self::GoingAway
-        )
+        self.row().retryable
     }
 }
 
