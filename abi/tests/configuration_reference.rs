@@ -1,16 +1,14 @@
-//! `deploy/godwit.toml` is the configuration's documentation: it names every key, with its default.
+//! `deploy/godwit.toml` and `docs/configuration.md` are up to date and complete.
 
-use abi::config::Config;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use abi::config::{Config, reference};
+use std::collections::BTreeSet;
 
-const SHIPPED: &str = include_str!("../../deploy/godwit.toml");
-/// What sets keys by variables of the environment.
+const FILE: &str = include_str!("../../deploy/godwit.toml");
+const PAGE: &str = include_str!("../../docs/configuration.md");
+/// Files that set keys by environment variables.
 const DEPLOYED: [&str; 2] =
     [include_str!("../../deploy/Dockerfile"), include_str!("../../deploy/compose.yaml")];
+const UPDATE: &str = "is out of date; update it by: cargo run -p abi --example configuration";
 
 fn keys(table: &toml::Table) -> BTreeSet<String> {
     table
@@ -23,80 +21,46 @@ fn keys(table: &toml::Table) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_shipped_file_is_the_defaults() {
-    assert_eq!(toml::from_str::<Config>(SHIPPED).unwrap(), Config::default());
+fn the_file_contains_the_defaults() {
+    assert_eq!(toml::from_str::<Config>(FILE).unwrap(), Config::default());
 }
 
 #[test]
-fn the_shipped_file_names_every_key_and_no_other() {
+fn the_file_names_every_key_and_no_other() {
     let defaults = toml::Table::try_from(Config::default()).unwrap();
-    assert_eq!(keys(&toml::from_str(SHIPPED).unwrap()), keys(&defaults));
+    assert_eq!(keys(&toml::from_str(FILE).unwrap()), keys(&defaults));
 }
 
 #[test]
-fn every_key_of_the_shipped_file_is_documented() {
-    let lines: Vec<_> = SHIPPED.lines().collect();
+fn the_file_documents_every_key() {
+    let lines: Vec<_> = FILE.lines().collect();
     for (above, line) in lines.iter().zip(&lines[1..]).filter(|(_, line)| line.contains(" = ")) {
-        assert!(above.starts_with("# ") || line.starts_with('#'), "nothing is said about {line}");
+        assert!(above.starts_with("# ") || line.starts_with('#'), "no documentation of {line}");
     }
-}
-
-/// What the structs say of each key, `section.key` or `section`, out of their sources.
-fn said_by_structs() -> BTreeMap<String, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = fs::read_dir(folder.join("config"))
-        .expect("the configuration has a folder of sources")
-        .map(|file| file.expect("a folder can be read").path());
-    let mut said = BTreeMap::new();
-    for file in files.chain([folder.join("config.rs")]) {
-        let (mut section, mut docs) = (String::new(), Vec::new());
-        for line in fs::read_to_string(&file).expect("sources can be read").lines().map(str::trim) {
-            let field = || line.split_once(": ").filter(|(_, rest)| rest.contains(" = "));
-            if let Some(text) = line.strip_prefix("/// ") {
-                docs.push(text.to_owned());
-            } else if let Some(name) = line.strip_suffix(" {").filter(|name| !name.contains(' ')) {
-                section = name.to_lowercase();
-                said.insert(section.clone(), std::mem::take(&mut docs).join(" "));
-            } else if let Some((key, _)) = field() {
-                let key = if section == "config" { key.to_owned() } else { format!("{section}.{key}") };
-                said.entry(key).or_insert_with(|| std::mem::take(&mut docs).join(" "));
-                docs.clear();
-            } else if !line.starts_with("#[") {
-                docs.clear();
-            }
-        }
-    }
-    said
 }
 
 #[test]
-fn the_shipped_file_says_what_the_structs_say() {
-    let (structs, mut section, mut docs) = (said_by_structs(), String::new(), Vec::new());
-    for line in SHIPPED.lines() {
-        let key = match line.split_once(" = ") {
-            _ if line.starts_with("# ") => {
-                docs.push(&line[2..]);
-                continue;
-            }
-            Some((key, _)) if section.is_empty() => key.to_owned(),
-            Some((key, _)) => format!("{section}.{key}"),
-            None if line.starts_with('[') => {
-                section = line.trim_matches(['[', ']']).to_owned();
-                section.clone()
-            }
-            None => {
-                docs.clear();
-                continue;
-            }
-        };
-        assert_eq!(structs.get(&key).map(String::as_str), Some(&*docs.join(" ")), "{key}");
-        docs.clear();
+fn the_file_is_up_to_date() {
+    assert!(FILE == reference::file(), "deploy/godwit.toml {UPDATE}");
+    for line in FILE.lines().filter(|line| line.starts_with('#')) {
+        assert!(line.chars().count() <= 120, "too long: {line}");
     }
+}
+
+#[test]
+fn the_page_is_up_to_date() {
+    assert!(PAGE == reference::page(), "docs/configuration.md {UPDATE}");
+}
+
+#[test]
+fn the_page_has_every_key() {
+    let rows = PAGE.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, keys(&toml::from_str(FILE).unwrap()).len());
 }
 
 #[test]
 fn images_and_compose_set_keys_that_exist() {
-    let known = keys(&toml::from_str(SHIPPED).unwrap());
+    let known = keys(&toml::from_str(FILE).unwrap());
     let words = DEPLOYED.iter().flat_map(|text| text.split(|c: char| c != '_' && !c.is_ascii_uppercase()));
     let variables: BTreeSet<_> =
         words.filter_map(|word| word.strip_prefix("GODWIT_")?.split_once("__")).collect();

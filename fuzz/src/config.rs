@@ -73,7 +73,7 @@ fn is_usable(loaded: &Loaded<Config>) {
     let Loaded { config, origins } = loaded;
     assert_eq!(config.db.postgres.expose(), SECRET);
     assert_eq!(origins.get("auth.keys").map(String::as_str), Some("--set"));
-    assert_eq!(config.faults(), Vec::<String>::new());
+    assert_eq!(config.errors(), Vec::<String>::new());
     let shown = toml::to_string(config).expect("a configuration can be printed");
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!format!("{loaded:?}").contains(SECRET));

@@ -104,7 +104,7 @@ where
 {
     let config = match config::load_checked::<Config>(&options.sources(), program.check) {
         Ok(loaded) => loaded.config,
-        Err(faults) => return fail(EXIT_CONFIG, &faults),
+        Err(errors) => return fail(EXIT_CONFIG, &errors),
     };
     if options.check_config {
         return print(&config);

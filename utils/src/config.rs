@@ -1,15 +1,14 @@
-//! One configuration out of four places: defaults < TOML file < environment < command line.
+//! Loads the configuration from four sources: defaults < TOML file < environment < command line.
 //!
-//! The defaults of `T`, serialised, are the schema: which keys there are and which type each has. Every value that is
-//! set is tried alone against the defaults first, so that each fault is reported with the place that it came from,
-//! all of them at once. Hence `T` and the structs in it carry `#[serde(default)]`, and optional values are empty
-//! texts.
+//! The serialised defaults of `T` are the schema: they tell the keys and the type of each. Every value is first tried
+//! alone on top of the defaults, so that all config errors are reported at once, each with the source of the value.
+//! This is why `T` and its sections carry `#[serde(default)]`, and why optional values are empty texts.
 //!
 //! - File: TOML tables are sections.
 //! - Environment: `GODWIT_SECTION__KEY`, or `GODWIT_KEY` for a key outside of sections.
 //! - Command line: `section.key=value`.
 //!
-//! Lists in the latter two are TOML lists or comma-separated text.
+//! In the environment and on the command line, lists are TOML lists or comma-separated text.
 
 mod overlay;
 
@@ -19,87 +18,90 @@ use overlay::Overlay;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-/// Where a configuration is taken from.
+/// The sources of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// A TOML file; without one, the defaults.
+    /// A TOML file. `None`: only the defaults.
     pub file: Option<PathBuf>,
-    /// The environment, passed in so that tests and embedding programs can have their own.
+    /// The environment. Tests and embedding programs pass their own.
     pub environment: BTreeMap<String, String>,
-    /// From the command line: what to call it in a fault, and `section.key=value`. Later ones win.
+    /// Settings from the command line: the option's name for config errors, and `section.key=value`. Later ones win.
     pub overrides: Vec<(String, String)>,
 }
 
-/// Checks values taken together, after each of them has been read.
+/// Checks that need all values of a configuration.
 pub trait Validate {
-    /// Adds what is wrong, each as `section.key: a sentence`.
-    fn validate(&self, faults: &mut Vec<String>);
+    /// Appends config errors, each as `section.key: a sentence`.
+    fn validate(&self, errors: &mut Vec<String>);
 }
 
 impl Validate for abi::config::Config {
-    fn validate(&self, faults: &mut Vec<String>) {
-        faults.extend(self.faults());
+    fn validate(&self, errors: &mut Vec<String>) {
+        errors.extend(self.errors());
         if !crate::telemetry::is_filter(&self.log.level) {
-            faults
+            errors
                 .push("log.level: must be a level such as info, or a filter such as info,kafka=debug".into());
         }
     }
 }
 
-/// A configuration without fault.
+/// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Loaded<T> {
     /// The values.
     pub config: T,
-    /// Keys that are not left at their default, and where each was set.
+    /// The source of each key that was set.
     pub origins: BTreeMap<String, String>,
 }
 
-/// All that is wrong with a configuration: one sentence per line.
+/// All errors of a configuration, one sentence per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
+pub struct ConfigErrors(Vec<String>);
 
-impl Faults {
-    /// The sentences.
+impl ConfigErrors {
+    /// The errors, one sentence each.
     pub fn sentences(&self) -> &[String] {
         &self.0
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\n"))
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}
 
-/// Reads everything and checks it.
+/// Loads and checks a configuration.
 ///
 /// # Errors
-/// Every fault of every source.
-pub fn load<T>(sources: &Sources) -> Result<Loaded<T>, Faults>
+/// All config errors of all sources.
+pub fn load<T>(sources: &Sources) -> Result<Loaded<T>, ConfigErrors>
 where
     T: Serialize + DeserializeOwned + Default + Validate,
 {
     load_checked(sources, |_| Vec::new())
 }
 
-/// Reads everything and checks it; `check` adds what else is wrong with the values, each as `section.key: a sentence`.
+/// Loads and checks a configuration. `check` returns further config errors, each as `section.key: a sentence`.
 ///
 /// # Errors
-/// Every fault of every source.
-pub fn load_checked<T>(sources: &Sources, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, Faults>
+/// All config errors of all sources.
+pub fn load_checked<T>(
+    sources: &Sources,
+    check: impl FnOnce(&T) -> Vec<String>,
+) -> Result<Loaded<T>, ConfigErrors>
 where
     T: Serialize + DeserializeOwned + Default + Validate,
 {
     let mut overlay = Overlay::<T>::new();
     if let Some(file) = &sources.file {
-        overlay.file(file);
+        overlay.add_file(file);
     }
-    overlay.environment(&sources.environment);
+    overlay.add_environment(&sources.environment);
     for (origin, text) in &sources.overrides {
-        overlay.assignment(origin, text);
+        overlay.add_assignment(origin, text);
     }
     overlay.finish(check)
 }

@@ -1,30 +1,17 @@
 //! Networks of addresses.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// A network, `10.0.0.0/8` or `fd00::/8`, or one address.
+/// A network, `10.0.0.0/8` or `fd00::/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
+pub struct Network(IpNet);
 
 impl Network {
-    /// Whether an address is of this network. An IPv4 address in IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
+    /// Whether the network contains an address. An IPv4 address in IPv6 form (`::ffff:10.0.0.1`) counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let (ours, bits) = number(self.address);
-        let (theirs, their_bits) = number(address.to_canonical());
-        // A shift by all bits, for the prefix 0, is none that there is: everything is of such a network.
-        bits == their_bits && (ours ^ theirs).checked_shr(bits - self.prefix).unwrap_or(0) == 0
-    }
-}
-
-/// An address as a number, and how many bits it has.
-fn number(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(address) => (u32::from(address).into(), 32),
-        IpAddr::V6(address) => (address.into(), 128),
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -32,20 +19,17 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong =
-            || format!("'{text}' is no network; write ADDRESS/BITS, such as 10.0.0.0/8, or one address");
-        let (address, prefix) =
-            text.trim().split_once('/').map_or((text.trim(), None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let (_, bits) = number(address);
-        let prefix = prefix.map_or(Ok(bits), str::parse).map_err(|_| wrong())?;
-        if prefix > bits { Err(wrong()) } else { Ok(Self { address, prefix }) }
+        let text = text.trim();
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| {
+            format!("'{text}' is not a network; write ADDRESS/BITS, such as 10.0.0.0/8, or an address")
+        })
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -84,9 +68,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_with_a_sentence() {
+    fn other_texts_are_refused_with_a_sentence() {
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "host", "10.0.0/8"] {
-            assert!(text.parse::<Network>().unwrap_err().contains("is no network"), "{text}");
+            assert!(text.parse::<Network>().unwrap_err().contains("is not a network"), "{text}");
         }
     }
 }

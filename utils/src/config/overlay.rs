@@ -1,21 +1,21 @@
-//! Values laid over the defaults one by one, each with its origin.
+//! Applies values to the defaults one by one and remembers the origin of each.
 
-use super::{Faults, Loaded, Validate};
+use super::{ConfigErrors, Loaded, Validate};
 use abi::error::excerpt;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, marker::PhantomData, path::Path};
 use toml::{Table, Value};
 
-/// In front of every variable that concerns us.
+/// Prefix of our environment variables.
 const PREFIX: &str = "GODWIT_";
 
 pub(super) struct Overlay<T> {
-    /// The defaults: which keys there are and which type each has.
+    /// The defaults. They tell the keys and the type of each.
     schema: Table,
-    /// What has been set, without what is faulty.
+    /// The valid values that were set.
     values: Table,
     origins: BTreeMap<String, String>,
-    faults: Vec<String>,
+    errors: Vec<String>,
     target: PhantomData<T>,
 }
 
@@ -25,33 +25,33 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
             schema: Table::try_from(T::default()).expect("the defaults are TOML"),
             values: Table::new(),
             origins: BTreeMap::new(),
-            faults: Vec::new(),
+            errors: Vec::new(),
             target: PhantomData,
         }
     }
 
-    pub(super) fn file(&mut self, path: &Path) {
+    pub(super) fn add_file(&mut self, path: &Path) {
         let origin = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.faults.push(format!("{origin}: the file can't be read: {error}")),
+            Err(error) => return self.errors.push(format!("{origin}: the file can't be read: {error}")),
         };
         match text.parse::<Table>() {
-            Ok(table) => self.table(&origin, &mut Vec::new(), table),
+            Ok(table) => self.add_table(&origin, &mut Vec::new(), table),
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-                self.faults.push(format!("{origin}, line {line}: not TOML: {}", excerpt(error.message())));
+                self.errors.push(format!("{origin}, line {line}: not TOML: {}", excerpt(error.message())));
             }
         }
     }
 
-    fn table(&mut self, origin: &str, path: &mut Vec<String>, table: Table) {
+    fn add_table(&mut self, origin: &str, path: &mut Vec<String>, table: Table) {
         for (key, value) in table {
             path.push(key);
             match (find(&self.schema, path), value) {
-                // A section, unless the schema has an empty one there: then its keys are up to whoever writes it.
+                // An empty table in the schema is not a section but a value: a map with free keys.
                 (Some(Value::Table(section)), Value::Table(table)) if !section.is_empty() => {
-                    self.table(origin, path, table);
+                    self.add_table(origin, path, table);
                 }
                 (_, value) => self.set(origin, path, value),
             }
@@ -59,32 +59,32 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         }
     }
 
-    pub(super) fn environment(&mut self, environment: &BTreeMap<String, String>) {
+    pub(super) fn add_environment(&mut self, environment: &BTreeMap<String, String>) {
         for (variable, text) in environment {
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             let path: Vec<_> = name.to_ascii_lowercase().split("__").map(str::to_owned).collect();
-            // Variables of ours that are no setting (GODWIT_CONFIG), and those that Kubernetes makes for a service
-            // called godwit-something, have no "__".
+            // Names without "__" may be other variables of ours (GODWIT_CONFIG), or the variables that Kubernetes
+            // creates for a service called godwit-something.
             if path.len() == 1 && !self.schema.contains_key(&path[0]) {
                 continue;
             }
-            self.text(variable, &path, text);
+            self.set_text(variable, &path, text);
         }
     }
 
-    pub(super) fn assignment(&mut self, origin: &str, assignment: &str) {
+    pub(super) fn add_assignment(&mut self, origin: &str, assignment: &str) {
         match assignment.split_once('=') {
             Some((key, text)) => {
                 let path: Vec<_> = key.trim().split('.').map(str::to_owned).collect();
-                self.text(origin, &path, text);
+                self.set_text(origin, &path, text);
             }
             None => {
-                self.faults.push(format!("{origin}: '{}' must be section.key=value", excerpt(assignment)))
+                self.errors.push(format!("{origin}: '{}' must be section.key=value", excerpt(assignment)))
             }
         }
     }
 
-    fn text(&mut self, origin: &str, path: &[String], text: &str) {
+    fn set_text(&mut self, origin: &str, path: &[String], text: &str) {
         let value = match find(&self.schema, path) {
             Some(default) => parse(default, text),
             None => Value::String(text.to_owned()),
@@ -99,7 +99,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
                 insert(&mut self.values, path, value);
                 self.origins.insert(key, origin.to_owned());
             }
-            Err(fault) => self.faults.push(format!("{}: {}: {fault}", excerpt(origin), excerpt(key))),
+            Err(error) => self.errors.push(format!("{}: {}: {error}", excerpt(origin), excerpt(key))),
         }
     }
 
@@ -111,7 +111,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         let mut alone = Table::new();
         insert(&mut alone, path, value.clone());
         alone.try_into::<T>().map(|_| ()).map_err(|error| match example(default) {
-            // The deserializer would show the value, which may be a secret.
+            // The deserializer's message would quote the value, which may be a secret.
             _ if default.is_str() && !value.is_str() => "must be a text in quotes".to_owned(),
             _ if default.is_array() && !value.is_array() => "must be a list".to_owned(),
             Some(example) => format!("{}; the default is {example}", excerpt(error.message())),
@@ -126,31 +126,31 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         });
         let (place, table) = known.unwrap_or(("here", &self.schema));
         let keys: Vec<_> = table.keys().map(String::as_str).collect();
-        format!("there is no such key; {place} there are {}", keys.join(", "))
+        format!("unknown key; the keys {place} are {}", keys.join(", "))
     }
 
-    pub(super) fn finish(mut self, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, Faults> {
+    pub(super) fn finish(mut self, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, ConfigErrors> {
         match self.values.try_into::<T>() {
             Ok(config) => {
-                let mut together = Vec::new();
-                config.validate(&mut together);
-                together.extend(check(&config));
-                self.faults.extend(together.into_iter().map(|fault| located(&self.origins, fault)));
-                if self.faults.is_empty() {
+                let mut errors = Vec::new();
+                config.validate(&mut errors);
+                errors.extend(check(&config));
+                self.errors.extend(errors.into_iter().map(|error| with_origin(&self.origins, error)));
+                if self.errors.is_empty() {
                     return Ok(Loaded { config, origins: self.origins });
                 }
             }
-            Err(error) => self.faults.push(format!("configuration: {}", error.message())),
+            Err(error) => self.errors.push(format!("configuration: {}", error.message())),
         }
-        Err(Faults(self.faults))
+        Err(ConfigErrors(self.errors))
     }
 }
 
-/// Puts in front of a fault where its key was set.
-fn located(origins: &BTreeMap<String, String>, fault: String) -> String {
-    let key = fault.split([':', '[']).next().unwrap_or_default();
+/// Prefixes a config error with the origin of its key.
+fn with_origin(origins: &BTreeMap<String, String>, error: String) -> String {
+    let key = error.split([':', '[']).next().unwrap_or_default();
     let origin = origins.get(key).map_or("configuration", String::as_str);
-    format!("{origin}: {fault}")
+    format!("{origin}: {error}")
 }
 
 fn find<'a>(table: &'a Table, path: &[String]) -> Option<&'a Value> {
@@ -174,7 +174,7 @@ fn insert(table: &mut Table, path: &[String], value: Value) {
     }
 }
 
-/// Reads text as the type of the default. What can't be read stays text, and is refused with a sentence later.
+/// Parses text as the type of the default. Other text stays a string, which the later check refuses.
 fn parse(default: &Value, text: &str) -> Value {
     let plain = text.trim();
     let text = || Value::String(text.to_owned());
@@ -196,7 +196,7 @@ fn parse_list(text: &str) -> Option<Value> {
     format!("list = {text}").parse::<Table>().ok()?.remove("list")
 }
 
-/// What a value looks like, for whoever wrote one that can't be read.
+/// An example of a value, for the error about a value that can't be parsed.
 fn example(default: &Value) -> Option<String> {
     match default {
         Value::Table(_) => None,

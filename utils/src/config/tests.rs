@@ -35,9 +35,9 @@ impl Default for Server {
 }
 
 impl Validate for Config {
-    fn validate(&self, faults: &mut Vec<String>) {
+    fn validate(&self, errors: &mut Vec<String>) {
         if self.server.port == 1 {
-            faults.push("server.port: must not be 1".into());
+            errors.push("server.port: must not be 1".into());
         }
     }
 }
@@ -57,13 +57,17 @@ fn sources(
     (sources, path)
 }
 
-fn read(file: &str, environment: &[(&str, &str)], overrides: &[&str]) -> Result<Loaded<Config>, Faults> {
-    let (sources, _kept) = sources(file, environment, overrides);
+fn read(
+    file: &str,
+    environment: &[(&str, &str)],
+    overrides: &[&str],
+) -> Result<Loaded<Config>, ConfigErrors> {
+    let (sources, _file) = sources(file, environment, overrides);
     load(&sources)
 }
 
 #[test]
-fn nothing_set_gives_the_defaults_secrets_included() {
+fn without_sources_the_defaults_apply_secrets_included() {
     let config = load::<Config>(&Sources::default()).unwrap().config;
     assert_eq!(config, Config::default());
     assert_eq!(config.server.token.expose(), "preset");
@@ -96,7 +100,7 @@ fn lists_are_toml_or_comma_separated_or_empty() {
 }
 
 #[test]
-fn every_fault_is_reported_at_once_with_its_place() {
+fn all_config_errors_are_reported_at_once_with_their_origins() {
     let file = "nmae = 'x'\nserver = { port = 99999, idle = 'soon' }";
     let environment = [
         ("GODWIT_SERVER__BUFFER", "lots"),
@@ -104,78 +108,78 @@ fn every_fault_is_reported_at_once_with_its_place() {
         ("GODWIT_NOTHING_OF_OURS", "1"),
     ];
     let overrides = ["server.open=maybe", "server=1", "what", "server.token=file:/nonexistent/token"];
-    let faults = read(file, &environment, &overrides).unwrap_err();
-    let text = faults.to_string();
-    assert_eq!(faults.sentences().len(), 9, "{text}");
+    let errors = read(file, &environment, &overrides).unwrap_err();
+    let text = errors.to_string();
+    assert_eq!(errors.sentences().len(), 9, "{text}");
     assert_eq!(text.lines().count(), 9, "{text}");
-    for (place, part) in [
-        ("/", "nmae: there is no such key; here there are name, server"),
+    for (origin, part) in [
+        ("/", "nmae: unknown key; the keys here are name, server"),
         ("/", "server.port: "),
         ("/", "server.idle: "),
         ("GODWIT_SERVER__BUFFER", "the default is \"16KiB\""),
-        ("GODWIT_SERVER__COLOUR", "server.colour: there is no such key; in this section there are"),
+        ("GODWIT_SERVER__COLOUR", "server.colour: unknown key; the keys in this section are"),
         ("--set", "server.open: "),
         ("--set", "server: is a section"),
         ("--set", "'what' must be section.key=value"),
         ("--set", "/nonexistent/token can't be read"),
     ] {
         assert!(
-            text.lines().any(|line| line.starts_with(place) && line.contains(part)),
+            text.lines().any(|line| line.starts_with(origin) && line.contains(part)),
             "{part} not in\n{text}"
         );
     }
 }
 
 #[test]
-fn values_are_checked_together_and_located() {
-    let faults = read("", &[("GODWIT_SERVER__PORT", "1")], &["name.x=1"]).unwrap_err();
-    assert_eq!(faults.sentences().len(), 2, "{faults}");
-    assert!(faults.to_string().contains("GODWIT_SERVER__PORT: server.port: must not be 1"));
+fn errors_of_valid_values_name_the_origin() {
+    let errors = read("", &[("GODWIT_SERVER__PORT", "1")], &["name.x=1"]).unwrap_err();
+    assert_eq!(errors.sentences().len(), 2, "{errors}");
+    assert!(errors.to_string().contains("GODWIT_SERVER__PORT: server.port: must not be 1"));
 }
 
 #[test]
-fn a_file_that_is_not_toml_is_named_with_the_line() {
-    let faults = read("name = 'x'\n[server\n", &[], &[]).unwrap_err();
-    assert!(faults.to_string().contains("line 2: not TOML"), "{faults}");
+fn an_error_in_toml_names_file_and_line() {
+    let errors = read("name = 'x'\n[server\n", &[], &[]).unwrap_err();
+    assert!(errors.to_string().contains("line 2: not TOML"), "{errors}");
     let missing = Sources { file: Some("/nonexistent/godwit.toml".into()), ..Sources::default() };
     assert!(load::<Config>(&missing).unwrap_err().to_string().contains("can't be read"));
 }
 
 #[test]
-fn p8_a_fault_does_not_show_a_secret() {
-    let faults = read("[server]\ntoken = 12345", &[], &["server.token=hunter2", "server.token.x=hunter2"])
+fn p8_a_config_error_does_not_show_a_secret() {
+    let errors = read("[server]\ntoken = 12345", &[], &["server.token=hunter2", "server.token.x=hunter2"])
         .unwrap_err();
-    assert_eq!(faults.sentences().len(), 2, "{faults}");
-    assert!(!faults.to_string().contains("hunter2"));
-    assert!(!faults.to_string().contains("12345"));
-    assert!(!faults.to_string().contains("preset"));
+    assert_eq!(errors.sentences().len(), 2, "{errors}");
+    assert!(!errors.to_string().contains("hunter2"));
+    assert!(!errors.to_string().contains("12345"));
+    assert!(!errors.to_string().contains("preset"));
 }
 
 #[test]
-fn p8_a_list_of_secrets_that_is_none_is_not_shown() {
+fn p8_a_secret_in_place_of_a_list_is_not_shown() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "[auth]\nkeys = 'hunter2'").unwrap();
     let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
-    let faults = load::<abi::config::Config>(&sources).unwrap_err();
-    assert!(faults.to_string().contains("auth.keys: must be a list"), "{faults}");
-    assert!(!faults.to_string().contains("hunter2"), "{faults}");
+    let errors = load::<abi::config::Config>(&sources).unwrap_err();
+    assert!(errors.to_string().contains("auth.keys: must be a list"), "{errors}");
+    assert!(!errors.to_string().contains("hunter2"), "{errors}");
 }
 
 #[test]
-fn a_fault_of_a_strange_key_is_one_line_that_can_be_read() {
+fn an_error_about_a_strange_key_is_one_short_line() {
     let file = format!("\"{}\\n\\u001b[31m\" = 1", "k".repeat(5_000));
-    let faults = read(&file, &[], &["a\nb=1", "a\nb"]).unwrap_err();
-    for sentence in faults.sentences() {
+    let errors = read(&file, &[], &["a\nb=1", "a\nb"]).unwrap_err();
+    for sentence in errors.sentences() {
         assert!(sentence.len() < 1_000 && !sentence.contains(char::is_control), "{sentence:?}");
     }
 }
 
 #[test]
-fn the_configuration_of_godwit_loads() {
+fn the_configuration_of_the_programs_loads() {
     let environment = [("GODWIT_APP".to_owned(), "shop".to_owned())].into();
     let loaded = load::<abi::config::Config>(&Sources { environment, ..Sources::default() }).unwrap();
     assert_eq!(loaded.config.app, "shop");
     let overrides = vec![("--set".to_owned(), "log.level=a=b=c".to_owned())];
-    let faults = load::<abi::config::Config>(&Sources { overrides, ..Sources::default() }).unwrap_err();
-    assert!(faults.to_string().starts_with("--set: log.level: "), "{faults}");
+    let errors = load::<abi::config::Config>(&Sources { overrides, ..Sources::default() }).unwrap_err();
+    assert!(errors.to_string().starts_with("--set: log.level: "), "{errors}");
 }

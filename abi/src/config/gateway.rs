@@ -1,0 +1,124 @@
+//! The gateway, log-ins and rate limits.
+
+use super::{
+    ByteSize, Network, Secret,
+    bounds::{DAY, SECOND, YEAR, at_least, at_most, between, each, more_than, signing_key},
+};
+use std::time::Duration;
+
+section! {
+    /// ws-gateway: HTTP and WebSocket connections of devices.
+    Gateway {
+        /// Listen address for HTTP and WebSocket.
+        listen: String = "127.0.0.1:7450".into(),
+        /// Certificate file for devices (PEM, followed by its chain). Empty: serve plain HTTP, for a proxy that terminates TLS.
+        tls_certificate: String = String::new(),
+        /// Key file (PEM) of `tls_certificate`.
+        tls_key: String = String::new(),
+        /// Proxies in front of the gateway, as networks or single addresses. On a connection from one of them, the client's
+        /// address is the last one in `X-Forwarded-For` that is not a trusted proxy. All other connections can't set it.
+        trusted_proxies: Vec<Network> = Vec::new(),
+        /// Listen address for gRPC (`GatewayService`).
+        grpc_listen: String = "127.0.0.1:7451".into(),
+        /// gRPC address advertised to pushers, `host:port`. Empty: the listen address, or this machine's.
+        grpc_advertise: String = String::new(),
+        /// Listen address for `/livez`, `/readyz` and `/metrics`.
+        admin_listen: String = "127.0.0.1:7459".into(),
+        /// A device must send `hello` within this time after it has connected.
+        #[bounds(more_than(Duration::ZERO), at_most(DAY))]
+        #[serde(with = "humantime_serde")]
+        hello_timeout: Duration = Duration::from_secs(5),
+        /// Interval of the devices' heartbeats. A connection without a frame for 2.5 intervals is closed.
+        #[bounds(between(SECOND, DAY))]
+        #[serde(with = "humantime_serde")]
+        heartbeat: Duration = Duration::from_secs(30),
+        /// Largest message body.
+        #[bounds(more_than(ByteSize::new(0)))]
+        max_body: ByteSize = ByteSize::kib(16),
+        /// Largest frame or HTTP body from a client. At least four thirds of `max_body` plus 4 KiB, because JSON encodes
+        /// bytes as base64.
+        max_frame: ByteSize = ByteSize::kib(64),
+        /// Most unanswered sends per connection. At this limit the gateway stops reading from the connection.
+        #[bounds(more_than(0))]
+        max_in_flight: u32 = 64,
+        /// Most bytes queued for a device. Above this limit the connection is closed and the device catches up later. A
+        /// delivery larger than a quarter of the limit is sent as a notification; the device fetches the entries. At least
+        /// `max_frame`.
+        max_outbox: ByteSize = ByteSize::kib(1024),
+        /// Most connections per gateway.
+        max_connections: u32 = 200_000,
+        /// Duration of the drain: the gateway asks its devices to reconnect, spread over this time.
+        #[bounds(at_most(DAY))]
+        #[serde(with = "humantime_serde")]
+        drain: Duration = Duration::from_secs(5),
+        /// Time before the drain in which the gateway keeps serving while `/readyz` already reports not ready. A load
+        /// balancer sends new connections until it has noticed.
+        #[bounds(at_most(DAY))]
+        #[serde(with = "humantime_serde")]
+        drain_grace: Duration = Duration::ZERO,
+    }
+}
+
+section! {
+    /// Accounts and access tokens.
+    Auth {
+        /// Whether anyone may create an account with `POST /v1/accounts`.
+        registration: bool = true,
+        /// Lifetime of an access token. Gateways also recheck the sessions of open connections at this interval, in case
+        /// they missed a log-out.
+        #[bounds(between(SECOND, YEAR))]
+        #[serde(with = "humantime_serde")]
+        access_token_life: Duration = Duration::from_secs(15 * 60),
+        /// Keys of access tokens, `ID=SECRET` or `ID=file:PATH`, newest first. The first key signs; all keys verify. Empty:
+        /// the first start creates a key and stores it with the data.
+        #[bounds(each(signing_key()))]
+        keys: Vec<Secret> = Vec::new(),
+        /// Memory cost of Argon2id in KiB. The default is OWASP's first recommendation.
+        #[bounds(at_least(8))]
+        argon2_memory_kib: u32 = 19_456,
+        /// Number of passes of Argon2id.
+        #[bounds(more_than(0))]
+        argon2_passes: u32 = 2,
+    }
+}
+
+section! {
+    /// Rate limits. Each gateway counts on its own. A rate limit is a rate per second with a burst; a client above it gets
+    /// an error with the time to wait.
+    Limits {
+        /// Messages per second and user.
+        #[bounds(more_than(0))]
+        sends_per_second: u32 = 1_000,
+        /// Burst of messages per user.
+        #[bounds(more_than(0))]
+        send_burst: u32 = 2_000,
+        /// Other requests per second and connection.
+        #[bounds(more_than(0))]
+        requests_per_second: u32 = 100,
+        /// Burst of other requests per connection.
+        #[bounds(more_than(0))]
+        request_burst: u32 = 400,
+        /// Registrations, log-ins and token refreshes per second and client address. All addresses of an IPv6 /64 network
+        /// count as one, here and below.
+        #[bounds(more_than(0))]
+        auth_per_second: u32 = 100,
+        /// Burst of registrations, log-ins and token refreshes per client address.
+        #[bounds(more_than(0))]
+        auth_burst: u32 = 1_000,
+        /// Registrations and log-ins per second and account, from all addresses together.
+        #[bounds(more_than(0))]
+        account_auth_per_second: u32 = 1,
+        /// Burst of registrations and log-ins per account.
+        #[bounds(more_than(0))]
+        account_auth_burst: u32 = 50,
+        /// New connections per second and client address.
+        #[bounds(more_than(0))]
+        connects_per_second: u32 = 5_000,
+        /// Burst of new connections per client address.
+        #[bounds(more_than(0))]
+        connect_burst: u32 = 10_000,
+        /// Most open connections per user.
+        #[bounds(more_than(0))]
+        connections_per_user: u32 = 32,
+    }
+}
