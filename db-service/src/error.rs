@@ -1,6 +1,7 @@
 //! What can go wrong here, and what the caller is told.
 
 use abi::{ApiError, error::ErrorCode};
+#[cfg(feature = "sqlite")]
 use rusqlite::ErrorCode as SqliteCode;
 use std::path::PathBuf;
 
@@ -11,9 +12,11 @@ pub enum Error {
     #[error(transparent)]
     ApiError(#[from] ApiError),
     /// SQLite.
+    #[cfg(feature = "sqlite")]
     #[error("sqlite failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// PostgreSQL.
+    #[cfg(feature = "postgres")]
     #[error("postgres failed: {0}")]
     Postgres(#[from] sqlx::Error),
     /// PostgreSQL did not answer in time.
@@ -92,29 +95,52 @@ impl Error {
     /// The same call may succeed later.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::Sqlite(error) => matches!(
-                error.sqlite_error_code(),
-                Some(
-                    SqliteCode::DiskFull
-                        | SqliteCode::SystemIoFailure
-                        | SqliteCode::CannotOpen
-                        | SqliteCode::ReadOnly
-                        | SqliteCode::DatabaseBusy
-                        | SqliteCode::DatabaseLocked
-                        | SqliteCode::OutOfMemory
-                        // Numbers that another process took: they are read anew for the next try.
-                        | SqliteCode::ConstraintViolation
-                )
-            ),
-            Self::Postgres(error) => postgres_is_away(error) || is_conflict(error),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => sqlite_is_unavailable(error),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(error) => postgres_is_unavailable(error) || is_conflict(error),
             Self::Timeout { .. } | Self::Busy => true,
             _ => false,
         }
     }
+
+    /// What the caller reads of an outage.
+    fn outage(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) if error.sqlite_error_code() == Some(SqliteCode::DiskFull) => {
+                "the disk of the store is full"
+            }
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "the store can't read or write its files",
+            Self::Busy => "the store is overloaded",
+            _ => "the database can't be reached",
+        }
+    }
+}
+
+/// Disk full, I/O error, locked files, and a lost race with another process.
+#[cfg(feature = "sqlite")]
+fn sqlite_is_unavailable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            SqliteCode::DiskFull
+                | SqliteCode::SystemIoFailure
+                | SqliteCode::CannotOpen
+                | SqliteCode::ReadOnly
+                | SqliteCode::DatabaseBusy
+                | SqliteCode::DatabaseLocked
+                | SqliteCode::OutOfMemory
+                // Another process took this conversation_seq. The retry reads the head again.
+                | SqliteCode::ConstraintViolation
+        )
+    )
 }
 
 /// Connection lost, starting or stopping server, no connection free, no resources, read-only standby.
-fn postgres_is_away(error: &sqlx::Error) -> bool {
+#[cfg(feature = "postgres")]
+fn postgres_is_unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -124,14 +150,15 @@ fn postgres_is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                // A standby that only reads; a transaction that was taken for abandoned.
+                // 25006: read-only standby. 25P03: the transaction was idle for too long.
                 || matches!(code.as_ref(), "25006" | "25P03")
         }),
         _ => false,
     }
 }
 
-/// Two writers met: the same transaction again will see what the other one did.
+/// Two transactions conflicted. A retry sees the result of the other one.
+#[cfg(feature = "postgres")]
 pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
@@ -141,20 +168,12 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        if let Error::ApiError(fault) = error {
-            return fault;
+        if let Error::ApiError(error) = error {
+            return error;
         }
         if error.is_outage() {
             tracing::warn!(%error, "the store can't serve a call now");
-            let what = match &error {
-                Error::Sqlite(error) if error.sqlite_error_code() == Some(SqliteCode::DiskFull) => {
-                    "the disk of the store is full"
-                }
-                Error::Sqlite(_) => "the store can't read or write its files",
-                Error::Busy => "the store has too much to do",
-                _ => "the database can't be reached",
-            };
-            return Self::unavailable(format!("{what}; try again"));
+            return Self::unavailable(format!("{}; try again", error.outage()));
         }
         tracing::error!(%error, "a call failed");
         Self::new(ErrorCode::Internal, "the store failed; its log says why")

@@ -94,6 +94,7 @@ impl Item {
     }
 
     /// The users of a direct conversation; nobody for groups.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn direct_members(&self) -> impl Iterator<Item = &str> {
         ids::Conversation::parse(self.conversation()).into_iter().flat_map(ids::Conversation::direct_members)
     }

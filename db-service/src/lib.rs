@@ -23,37 +23,45 @@
 //! - `generation`: how devices learn of that;
 //! - `error`, `metrics`, `app`.
 
+#[cfg(feature = "postgres")]
 mod app;
 #[cfg(test)]
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod conformance;
 mod error;
 mod generation;
 mod item;
 mod metrics;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod rules;
 mod service;
 mod sessions;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 pub mod transfer;
 
+#[cfg(feature = "postgres")]
 pub use app::{App, PROGRAM, build};
 pub use error::Error;
 pub use metrics::describe_metrics;
 pub use service::{Server, Service};
 
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+compile_error!("db-service has no store: enable the feature `postgres`, `sqlite` or both");
+
 use abi::config::Config;
-use std::{path::Path, sync::Arc};
 
 /// Opens the embedded store in a folder, which is made if it is missing, and returns its service for use in this
 /// process. Blocks while it opens; dropping the last clone waits for what was being written.
 ///
 /// # Errors
 /// The folder can't be used, or its data are damaged or of a newer release.
-pub fn embedded(folder: &Path, config: &Config) -> Result<Server, Error> {
+#[cfg(feature = "sqlite")]
+pub fn embedded(folder: &std::path::Path, config: &Config) -> Result<Server, Error> {
     let store = sqlite::SqliteStore::open(folder, max_members(config))?;
-    Ok(Service::new(Arc::new(store)).server())
+    Ok(Service::new(std::sync::Arc::new(store)).server())
 }
 
 fn max_members(config: &Config) -> usize {

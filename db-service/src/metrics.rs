@@ -46,16 +46,19 @@ pub(crate) fn saved(results: &[SaveResult], took: Duration) {
 }
 
 /// A call got a connection to PostgreSQL, or gave up, after `took`.
+#[cfg(feature = "postgres")]
 pub(crate) fn waited_for_connection(took: Duration) {
     metrics::histogram!("godwit_db_service_pool_wait_seconds").record(took.as_secs_f64());
 }
 
 /// A transaction of PostgreSQL met another one and is made again.
+#[cfg(feature = "postgres")]
 pub(crate) fn retried() {
     metrics::counter!("godwit_db_service_retries_total").increment(1);
 }
 
 /// A transaction of the embedded store took `took`, for so many calls.
+#[cfg(feature = "sqlite")]
 pub(crate) fn committed(calls: usize, took: Duration) {
     metrics::counter!("godwit_db_service_commits_total").increment(1);
     metrics::counter!("godwit_db_service_committed_calls_total")

@@ -15,24 +15,31 @@ mod checksums;
 mod file;
 mod flow;
 #[cfg(test)]
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod tests;
 
 pub(crate) use flow::{Feed, Intake};
 
-use crate::{Error, error::Result, postgres, sqlite};
+#[cfg(feature = "postgres")]
+use crate::postgres;
+#[cfg(feature = "sqlite")]
+use crate::sqlite;
+use crate::{Error, error::Result};
+#[cfg(feature = "postgres")]
 use abi::config::Db;
-use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{Read, Write};
+#[cfg(feature = "sqlite")]
+use std::path::{Path, PathBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Where data are kept.
 #[derive(Debug)]
 pub enum Place {
     /// The folder of an embedded store. Nobody else may use it while it is filled.
+    #[cfg(feature = "sqlite")]
     Folder(PathBuf),
     /// A schema of PostgreSQL.
+    #[cfg(feature = "postgres")]
     Postgres(Box<Db>),
 }
 
@@ -77,18 +84,22 @@ pub async fn copy(source: Source, target: Target) -> Result<Summary> {
     let (feed, intake) = flow::channel();
     let read = async {
         match source {
+            #[cfg(feature = "sqlite")]
             Source::Place(Place::Folder(folder)) => {
                 joined(spawn_blocking(move || sqlite::transfer::read(&folder, feed))).await
             }
+            #[cfg(feature = "postgres")]
             Source::Place(Place::Postgres(db)) => postgres::transfer::read(&db, feed).await,
             Source::File(file) => joined(spawn_blocking(move || file::read(file, feed))).await,
         }
     };
     let written = async {
         match target {
+            #[cfg(feature = "sqlite")]
             Target::Empty(Place::Folder(folder)) => {
                 joined(spawn_blocking(move || sqlite::transfer::write(&folder, intake))).await
             }
+            #[cfg(feature = "postgres")]
             Target::Empty(Place::Postgres(db)) => postgres::transfer::write(&db, intake).await,
             Target::File(file) => joined(spawn_blocking(move || file::write(file, intake))).await,
             Target::Checksums(file) => joined(spawn_blocking(move || checksums::write(file, intake))).await,
@@ -110,6 +121,7 @@ async fn joined<T>(work: JoinHandle<Result<T>>) -> Result<T> {
 ///
 /// # Errors
 /// A sentence: there is no store, there is one in `copy`, or a folder can't be used.
+#[cfg(feature = "sqlite")]
 pub fn back_up(folder: &Path, copy: &Path) -> Result<()> {
     sqlite::transfer::back_up(folder, copy)
 }
@@ -119,6 +131,7 @@ pub fn back_up(folder: &Path, copy: &Path) -> Result<()> {
 ///
 /// # Errors
 /// PostgreSQL can't be reached, or has no data.
+#[cfg(feature = "postgres")]
 pub async fn restored(db: &Db) -> Result<()> {
     postgres::transfer::begin_generation(db).await
 }

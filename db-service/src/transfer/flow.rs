@@ -56,6 +56,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error::Stopped`]: nobody takes it any more.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn send(&mut self) -> Result<()> {
         let batch = self.full();
         self.out.send(batch).await.map_err(|_| Error::Stopped)
@@ -84,6 +85,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`Error::Stopped`]: no end came; [`Error::Damaged`]: the records don't fit together.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Record>>> {
         if self.order.ended {
             return Ok(None);
