@@ -88,12 +88,12 @@ impl Desk {
 }
 
 fn id(text: &str) -> Result<LetterId, ApiError> {
-    text.parse().map_err(fault)
+    text.parse::<LetterId>()
+        .map_err(|error| ApiError::new(ErrorCode::InvalidRequest, excerpt(error.to_string())))
 }
 
 fn fault(error: Error) -> ApiError {
     let code = match &error {
-        Error::LetterId { .. } => ErrorCode::InvalidRequest,
         Error::NoLetter { .. } => ErrorCode::NotFound,
         Error::NotReplayable { .. } => ErrorCode::Conflict,
         _ => ErrorCode::Unavailable,

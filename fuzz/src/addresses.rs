@@ -32,7 +32,7 @@ fn line(text: &str) {
                 assert_eq!(shown.parse::<Address>().ok().as_ref(), Some(&address), "{text} is not {shown}");
             }
         }
-        Err(Error::Address { faults }) => are_sentences(&faults),
+        Err(Error::Address { errors }) => are_sentences(&errors),
         Err(error) => panic!("{error} is no fault of an address"),
     }
 }

@@ -5,8 +5,8 @@
 //! log:///absolute/folder?topics=a,b&group=g        log:relative/folder?topics=a
 //! ```
 //!
-//! Characters that have a meaning here (`% & # , @ : / ?` and space) are written `%XX` inside names and values. The same as
-//! a section of a configuration file, where a dot in a name may be a table of its own:
+//! Inside names and values, write the reserved characters `% & # , @ : / ?` and space as `%XX`. The same address as a section
+//! of a configuration file, where a dotted name may also be a table:
 //!
 //! ```toml
 //! [mail]
@@ -16,11 +16,16 @@
 //! retry = { attempts = 5, max = "10s" }
 //! ```
 //!
-//! Every option, with what it is when it is not given: [`Address::options`], and the table in the README of this crate.
+//! [`Address::options`] and the table in the README of this crate list every option with its defaults.
 
-mod clients;
+mod consumer;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "embedded")]
+mod log;
 mod options;
 mod parse;
+mod raw;
 mod section;
 mod settings;
 mod values;
@@ -28,27 +33,21 @@ mod values;
 pub use options::AddressOption;
 
 use crate::error::Error;
+use raw::{Endpoint, RawAddress};
 use settings::Settings;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
-/// Where records are read and written, and how. Made from text or from a section of a configuration file; printed without
-/// its secrets.
+/// Where records are read and written, and how. Parsed from text or from a section of a configuration file. `Display` and
+/// `Debug` hide its secrets.
 #[derive(Clone)]
 pub struct Address {
     endpoint: Endpoint,
-    /// The options that were given, by name, as text.
+    /// The options of the text or section, by name, as text. Defaults are not in here.
     given: BTreeMap<String, String>,
     settings: Settings,
-}
-
-/// What lies behind an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Endpoint {
-    Kafka { brokers: Vec<String> },
-    Log { folder: PathBuf },
 }
 
 impl Address {
@@ -83,38 +82,28 @@ impl Address {
         self.settings.group.as_deref()
     }
 
-    /// Where records go that can't be handled, if that was given.
+    /// The topic for records that can't be handled, if one was given.
     pub fn dead_letters(&self) -> Option<&str> {
         self.settings.dead_letters.as_deref()
     }
 
-    /// Brokers with options by name; those without a value are left out.
-    pub(crate) fn kafka(brokers: Vec<String>, options: &[(&str, &str)]) -> Result<Self, Error> {
-        let given = options.iter().filter(|(_, value)| !value.is_empty());
-        let given = given.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let unreachable = parse::check_brokers(&brokers);
-        match (Self::new(Endpoint::Kafka { brokers }, given), unreachable) {
-            (Ok(address), None) => Ok(address),
-            (made, fault) => Err(error(fault.into_iter().chain(made.err().unwrap_or_default()).collect())),
-        }
-    }
-
-    /// Checks all that was given; every fault at once.
-    fn new(endpoint: Endpoint, given: Vec<(String, String)>) -> Result<Self, Vec<String>> {
-        let mut faults = Vec::new();
-        let mut settings = Settings::defaults(&endpoint);
-        let mut known = BTreeMap::new();
-        for (name, value) in given {
-            if let Err(fault) = options::set(&mut settings, &endpoint, &name, &value) {
-                faults.push(fault);
+    /// Checks everything, and reports all config errors at once.
+    fn from_raw(raw: RawAddress) -> Result<Self, Error> {
+        let RawAddress { endpoint, options, mut errors } = raw;
+        errors.extend(endpoint.missing_feature());
+        let mut settings = options::defaults(&endpoint);
+        let mut given = BTreeMap::new();
+        for (name, value) in options {
+            if let Err(error) = options::set(&mut settings, &endpoint, &name, &value) {
+                errors.push(error);
             }
-            if known.contains_key(&name) {
-                faults.push(format!("`{name}` is given twice"));
+            if given.contains_key(&name) {
+                errors.push(format!("`{name}` is given twice"));
             }
-            known.insert(name, value);
+            given.insert(name, value);
         }
-        faults.extend(settings.faults(&known));
-        if faults.is_empty() { Ok(Self { endpoint, given: known, settings }) } else { Err(faults) }
+        errors.extend(settings.conflicts(&given));
+        if errors.is_empty() { Ok(Self { endpoint, given, settings }) } else { Err(config_errors(errors)) }
     }
 }
 
@@ -122,31 +111,31 @@ impl FromStr for Address {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse::address(text).map_err(error)
+        parse::address(text).map_err(|error| config_errors(vec![error])).and_then(Self::from_raw)
     }
 }
 
-/// Longest sentence of a fault, in bytes.
-const LONGEST: usize = 500;
+/// Bytes after which the sentence of a config error is cut off.
+const MAX_ERROR_BYTES: usize = 500;
 
-/// The error of all faults. They quote what was given, which may be long or hold control characters.
-fn error(faults: Vec<String>) -> Error {
-    let show = |fault: String| {
-        let mut shown = String::new();
-        for character in fault.chars() {
+/// Makes config errors printable: they quote input, which may be long or contain control characters.
+fn config_errors(errors: Vec<String>) -> Error {
+    let printable = |error: String| {
+        let mut text = String::new();
+        for character in error.chars() {
             match character {
-                _ if shown.len() >= LONGEST => return shown + "…",
-                character if character.is_control() => shown.extend(character.escape_default()),
-                character => shown.push(character),
+                _ if text.len() >= MAX_ERROR_BYTES => return text + "…",
+                character if character.is_control() => text.extend(character.escape_default()),
+                character => text.push(character),
             }
         }
-        shown
+        text
     };
-    Error::Address { faults: faults.into_iter().map(show).collect() }
+    Error::Address { errors: errors.into_iter().map(printable).collect() }
 }
 
 impl PartialEq for Address {
-    /// Whether the same was given. What an option is when it is not given is another matter.
+    /// Compares the endpoints and the given options as text: an explicit default differs from an omitted option.
     fn eq(&self, other: &Self) -> bool {
         self.endpoint == other.endpoint && self.given == other.given
     }
@@ -165,5 +154,5 @@ impl fmt::Debug for Address {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka", feature = "embedded"))]
 mod tests;

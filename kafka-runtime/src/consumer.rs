@@ -10,7 +10,6 @@ mod attempt;
 mod batches;
 mod commits;
 mod config;
-mod dead_letter;
 mod handler;
 mod keys;
 mod lane;
@@ -20,9 +19,9 @@ mod transform;
 mod worker;
 
 pub use config::{ConsumerConfig, Ordering, RetryPolicy};
-pub use dead_letter::{DeadLetters, header};
 pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, TransformHandler};
 
+use crate::dead_letters::DeadLetters;
 use crate::error::Error;
 use crate::observer::{Guarded, Observer};
 use crate::source::Source;

@@ -1,29 +1,32 @@
-//! What can go wrong outside of producing (see [`ProduceError`](crate::ProduceError) for that).
+//! Errors outside of producing (for those see [`ProduceError`]).
 
 use crate::dead_letters::LetterId;
 use crate::producer::ProduceError;
 use crate::record::TopicPartition;
+#[cfg(feature = "kafka")]
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use std::path::PathBuf;
 
-/// A failure of a source, of the embedded log or of Kafka's administration.
+/// An error of a source, of the embedded log or of Kafka's administration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address can't be used as it is.
-    #[error("{}", faults.join("; "))]
+    /// Config errors of an address.
+    #[error("{}", errors.join("; "))]
     Address {
-        /// Everything that is wrong with it, each a sentence without its full stop.
-        faults: Vec<String>,
+        /// All config errors of the address, each a sentence without its full stop.
+        errors: Vec<String>,
     },
-    /// A Kafka client could not be made: a setting is wrong.
-    #[error("cannot make a kafka client")]
+    /// A Kafka client could not be created: a setting is wrong.
+    #[cfg(feature = "kafka")]
+    #[error("cannot create a kafka client")]
     Client(#[source] KafkaError),
-    /// Kafka refused, or could not be asked in time.
+    /// Kafka refused a request, or did not answer it in time.
+    #[cfg(feature = "kafka")]
     #[error("kafka: cannot {action}")]
     Kafka {
-        /// What was being done.
+        /// The request.
         action: &'static str,
-        /// Why it failed.
+        /// The answer of the client or of the broker.
         #[source]
         source: KafkaError,
     },
@@ -32,43 +35,43 @@ pub enum Error {
         "kafka: no broker answers at {brokers}: {reason}; check the addresses, the network, and whether both sides use TLS"
     )]
     Unreachable {
-        /// The brokers that were asked first.
+        /// The configured brokers.
         brokers: String,
-        /// What happened last, in words for an operator.
+        /// The last connection error, worded for an operator.
         reason: String,
     },
-    /// Brokers answer, and refuse this client, or it refuses them: the credentials or a certificate are wrong.
+    /// Brokers answer but refuse this client, or this client refuses them: the credentials or a certificate are wrong.
     #[error("kafka: {reason}")]
     Refused {
-        /// Why, in words for an operator; holds no secrets.
+        /// The cause, worded for an operator; holds no secrets.
         reason: String,
     },
-    /// A consumer of a [`Runtime`](crate::Runtime) can't be made, or ended.
+    /// A consumer of a [`Runtime`](crate::Runtime) can't be created, or ended with an error.
     #[error("consumer {name}")]
     Consumer {
         /// Its name.
         name: String,
-        /// Why.
+        /// Its error.
         #[source]
         source: Box<Error>,
     },
-    /// A task panicked: a mistake in this crate, or in what a handler does beside its calls, such as being cloned.
-    #[error("a task panicked: the log says which, and why")]
+    /// A task panicked. The cause is a bug in this crate, or in a handler outside of its calls, for example while it is cloned.
+    #[error("a task panicked; the log has the panic message")]
     Panicked,
-    /// The topic is not as it was asked for, and that cannot be mended here.
+    /// The topic differs from its specification, and only an operator can correct that.
     #[error("topic {topic}: {reason}")]
     Topic {
         /// The topic.
         topic: String,
-        /// What is wrong.
+        /// The difference.
         reason: String,
     },
-    /// The topic can't be used yet: replicas of it are away.
+    /// The topic can't be used yet: too few of its replicas are in sync.
     #[error("topic {topic}: {reason}")]
     NotReady {
         /// The topic.
         topic: String,
-        /// What is missing.
+        /// The condition that is not met.
         reason: String,
     },
     /// A thread could not be started.
@@ -76,35 +79,36 @@ pub enum Error {
     Thread {
         /// Its name.
         name: &'static str,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// A file or folder of the embedded log cannot be used.
+    /// A file or folder of the embedded log can't be used.
     #[error("{path}: cannot be used for the log")]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
     /// Another process has the embedded log open.
-    #[error("{path}: the log is open already")]
+    #[error("{path}: another process has the log open")]
     Locked {
         /// The lock file.
         path: PathBuf,
     },
     /// SQLite failed.
+    #[cfg(feature = "embedded")]
     #[error("log: cannot {action}")]
     Sqlite {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// Why it failed.
+        /// The error of SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// The file of the embedded log was written by something else, or by a newer version.
+    /// Another program or a newer version wrote the file of the embedded log.
     #[error("{path}: not a log of this version (found {found})")]
     Version {
         /// The file.
@@ -112,7 +116,7 @@ pub enum Error {
         /// The version found in it.
         found: i64,
     },
-    /// The group reads the topic already: the embedded log has one consumer per group and topic.
+    /// The embedded log allows one consumer per group and topic, and there is one already.
     #[error("topic {topic} is being read by group {group} already")]
     Attached {
         /// The topic.
@@ -120,14 +124,14 @@ pub enum Error {
         /// The group.
         group: String,
     },
-    /// The embedded log uses this name itself.
-    #[error("group {group}: the embedded log keeps this name for itself, choose another")]
+    /// The embedded log uses this group name internally.
+    #[error("group {group}: the embedded log reserves this name, choose another")]
     ReservedGroup {
         /// The group.
         group: String,
     },
-    /// An offset was committed that the partition does not have yet.
-    #[error("{partition}: offset {offset} lies behind the end")]
+    /// The offset to commit is beyond the end of the partition.
+    #[error("{partition}: offset {offset} is beyond the end")]
     BeyondEnd {
         /// The partition.
         partition: TopicPartition,
@@ -137,59 +141,54 @@ pub enum Error {
     /// The embedded log could not store offsets.
     #[error("offsets not stored: {reason}")]
     NotCommitted {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// An output of a transaction could not be written; nothing of the transaction was.
+    /// An output of a transaction could not be written, so the transaction was aborted.
     #[error("an output was not written")]
-    Output(#[source] crate::producer::ProduceError),
-    /// It was closed, or its thread is gone.
+    Output(#[source] ProduceError),
+    /// The source, producer or log was closed, or its thread has ended.
     #[error("closed")]
     Closed,
-    /// It took longer than it may.
+    /// The operation exceeded its time limit.
     #[error("timed out: {0}")]
     TimedOut(&'static str),
-    /// The hook that runs before offsets are committed failed; nothing was committed.
+    /// The hook that runs before a commit failed; nothing was committed.
     #[error("the hook before the commit failed")]
     Hook(#[source] crate::BoxError),
-    /// A text that is no id of a dead letter.
-    #[error("'{text}' is no id of a dead letter: that is PARTITION-OFFSET, such as 0-17")]
-    LetterId {
-        /// The text.
-        text: String,
-    },
     /// No open dead letter has this id.
-    #[error("there is no dead letter {id}: it never was one, or it was replayed or dropped")]
+    #[error("there is no dead letter {id}: it never existed, or it was replayed or dropped")]
     NoLetter {
         /// The id.
         id: LetterId,
     },
-    /// A dead letter that can only be dropped.
+    /// The dead letter can only be dropped.
     #[error("dead letter {id} can't be replayed: {reason}")]
     NotReplayable {
         /// The id.
         id: LetterId,
-        /// Why.
+        /// The part of the record that is missing.
         reason: &'static str,
     },
-    /// The log did not confirm what replaying or dropping a dead letter writes. The letter stays; trying again is harmless.
-    #[error("dead letter {id} stays: its {what} was not written")]
+    /// The log did not confirm a record that replays or ends a dead letter. The letter stays open; trying again is harmless.
+    #[error("dead letter {id} stays open: its {what} was not written")]
     NotWritten {
         /// The id.
         id: LetterId,
         /// `record` or `ending`.
         what: &'static str,
-        /// Why.
+        /// The error of the producer.
         #[source]
         source: ProduceError,
     },
 }
 
 impl Error {
-    /// Whether no further commit of what this member had can succeed: the group goes on without it.
-    pub(crate) fn ends_commits(&self) -> bool {
+    /// Whether every further commit of this group member will fail too: the group goes on without it.
+    pub(crate) fn is_fenced(&self) -> bool {
         match self {
             Self::Closed => true,
+            #[cfg(feature = "kafka")]
             Self::Kafka { source, .. } => matches!(
                 source.rdkafka_error_code(),
                 Some(Code::UnknownMemberId | Code::IllegalGeneration | Code::FencedInstanceId)

@@ -66,6 +66,7 @@ impl HealthCell {
     }
 
     /// Like [`failing`](Self::failing), but a reason that is already there is kept: it says more.
+    #[cfg(feature = "kafka")]
     pub(crate) fn failing_unless_known(&self, reason: &str) {
         if !matches!(*self.lock(), Health::Failing { .. }) {
             self.failing(reason.to_owned());

@@ -26,7 +26,10 @@
 //! - [`dead_letters`]: listing, replaying and dropping what could not be handled; [`archive`]: reading a topic as a whole
 //! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
 
-#[cfg(doctest)]
+#[cfg(not(any(feature = "embedded", feature = "kafka")))]
+compile_error!("enable the feature `embedded`, `kafka` or both");
+
+#[cfg(all(doctest, feature = "embedded", feature = "kafka"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -36,13 +39,16 @@ pub mod backoff;
 pub mod codec;
 pub mod consumer;
 pub mod dead_letters;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod layers;
+#[cfg(feature = "embedded")]
 pub mod log;
 pub mod observer;
 pub mod producer;
 pub mod runtime;
 pub mod source;
+#[cfg(feature = "kafka")]
 pub mod topics;
 
 mod error;
@@ -58,15 +64,17 @@ pub use address::Address;
 pub use archive::Archive;
 pub use backoff::Backoff;
 pub use consumer::{
-    BatchHandler, Consumer, ConsumerConfig, DeadLetters, HandlerError, Ordering, Outcome, RecordHandler,
-    Rejected, RetryPolicy, TransformHandler,
+    BatchHandler, Consumer, ConsumerConfig, HandlerError, Ordering, Outcome, RecordHandler, Rejected,
+    RetryPolicy, TransformHandler,
 };
-pub use dead_letters::{Letter, LetterId, Letters};
+pub use dead_letters::{DeadLetters, Letter, LetterId, Letters};
 pub use error::Error;
 pub use health::Health;
+#[cfg(feature = "kafka")]
 pub use kafka::{
     KafkaArchive, KafkaConfig, KafkaProducer, KafkaProducerConfig, KafkaSource, KafkaSourceConfig,
 };
+#[cfg(feature = "embedded")]
 pub use log::{Log, LogArchive, LogConfig, LogSource, LogTopic};
 pub use metrics::describe_metrics;
 pub use observer::{LogObserver, Observer, observed};

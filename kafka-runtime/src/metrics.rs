@@ -134,12 +134,14 @@ impl Group {
     }
 }
 
+#[cfg(feature = "embedded")]
 /// The embedded log's writes.
 pub(crate) struct Writes {
     pub(crate) writes: Counter,
     pub(crate) failures: Counter,
 }
 
+#[cfg(feature = "embedded")]
 impl Writes {
     pub(crate) fn new() -> Self {
         Self {
@@ -149,12 +151,14 @@ impl Writes {
     }
 }
 
+#[cfg(feature = "embedded")]
 /// Records of a topic of the embedded log that its consumer has not done, and records that wait for it.
 pub(crate) struct Backlog {
     pub(crate) records: Gauge,
     pub(crate) held: Gauge,
 }
 
+#[cfg(feature = "embedded")]
 impl Backlog {
     pub(crate) fn new(topic: &Arc<str>) -> Self {
         let topic = topic.to_string();
@@ -171,11 +175,13 @@ pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
     counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(count);
 }
 
+#[cfg(feature = "kafka")]
 /// Times that Kafka no longer had what a partition was to go on with.
 pub(crate) fn offset_resets(group: &str) -> Counter {
     counter!("godwit_kafka_runtime_offset_resets_total", "group" => group.to_owned())
 }
 
+#[cfg(feature = "kafka")]
 /// Records of a Kafka partition that the group has not committed as done.
 pub(crate) fn lag(group: &str, topic: &str, partition: i32) -> Gauge {
     let labels =

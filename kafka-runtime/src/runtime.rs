@@ -1,4 +1,4 @@
-//! Several consumers and producers in one process, each on an [`Address`] of its own.
+//! Several consumers and producers in one process, each with its own [`Address`].
 //!
 //! ```no_run
 //! # use kafka_runtime::{Address, HandlerError, Message, Runtime};
@@ -15,45 +15,36 @@
 //! # }
 //! ```
 //!
-//! `run` is a future like that of any other server: spawn it beside them, and cancel the token when the process is to
-//! end. It returns once everything is finished and committed.
+//! Await or spawn the future of `run` beside those of other servers, and cancel the token to shut down. It returns once
+//! every consumer has finished its batches in flight and committed.
 
-mod opened;
+mod backends;
 
 use crate::address::Address;
-use crate::consumer::{BatchHandler, Consumer, DeadLetters, Ordering, RecordHandler, TransformHandler};
+use crate::consumer::{BatchHandler, Consumer, Ordering, RecordHandler, TransformHandler};
+use crate::dead_letters::DeadLetters;
 use crate::error::Error;
 use crate::health::Health;
-use crate::kafka::{KafkaConfig, KafkaSource};
 use crate::producer::Producer;
 use crate::source::Source;
-use crate::topics::{TopicSpec, ensure};
-use opened::Opened;
+use backends::Backends;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Records in flight have so long to reach their log at the end.
-const FLUSH: Duration = Duration::from_secs(5);
+/// Time limit for flushing a producer when the runtime ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Consumers and producers of one process. Every embedded log is opened once per folder, every Kafka producer once per
-/// address but for its topics.
+/// Consumers and producers of one process. Addresses with the same folder share one embedded log; Kafka addresses that
+/// differ only in their topics share one producer.
 #[derive(Default)]
 pub struct Runtime {
-    opened: Opened,
+    backends: Backends,
     consumers: Vec<(Arc<str>, Consumer)>,
-    /// The consumers own them: a source that is gone has left its group.
+    /// Weak, because a consumer owns its source: dropping the source leaves the group.
     sources: Vec<Weak<dyn Source>>,
-    checks: Vec<Check>,
-}
-
-/// Topics that must be as they should before anything runs.
-struct Check {
-    kafka: KafkaConfig,
-    topics: Vec<TopicSpec>,
-    timeout: Duration,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -64,13 +55,13 @@ impl std::fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Nothing yet.
+    /// A runtime without consumers and producers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a consumer whose handler takes one record at a time. Opens the embedded log, if that is what the address
-    /// names; Kafka is asked when everything [runs](Self::run).
+    /// Adds a consumer whose handler takes one record at a time. This opens the embedded log if the address names one;
+    /// the connection to Kafka is made by [`run`](Self::run).
     ///
     /// # Errors
     /// The address has no group or no topic, the name is taken, or the log can't be opened.
@@ -81,39 +72,42 @@ impl Runtime {
     /// Adds a consumer whose handler takes batches.
     ///
     /// # Errors
-    /// As those of [`records`](Self::records); order by key is for records.
+    /// The same as for [`records`](Self::records), and if the address asks for order by key.
     pub fn batches(self, name: &str, address: &Address, handler: impl BatchHandler) -> Result<Self, Error> {
-        in_partition_order(address).map_err(|error| of(name, error))?;
+        require_partition_order(address).map_err(|error| with_name(name, error))?;
         self.consumer(name, address, |source| Consumer::batches(source, handler))
     }
 
-    /// Adds a consumer whose handler makes records out of each batch, which are written together with the batch's offset (see
-    /// [`Consumer::transform`]). Their topics are those of a [`producer`](Self::producer), so that they are checked too.
+    /// Adds a consumer whose handler turns each batch into output records. The outputs and the batch's offset are written in
+    /// one transaction (see [`Consumer::transform`]). To have the output topics checked as well, make a
+    /// [`producer`](Self::producer) for them.
     ///
     /// # Errors
-    /// As those of [`batches`](Self::batches), or what is read is not committed.
+    /// The same as for [`batches`](Self::batches), and if the address reads uncommitted records.
     pub fn transform(
         self,
         name: &str,
         address: &Address,
         handler: impl TransformHandler,
     ) -> Result<Self, Error> {
-        in_partition_order(address).and_then(|()| of_committed(address)).map_err(|error| of(name, error))?;
+        require_partition_order(address)
+            .and_then(|()| require_committed_reads(address))
+            .map_err(|error| with_name(name, error))?;
         self.consumer(name, address, |source| Consumer::transform(source, handler))
     }
 
-    /// Adds a consumer that `build` makes from the source of the address, for what only a [`Consumer`] can: a hook before
-    /// commits, an observer. It gets its name, its configuration and its dead letters here.
+    /// Adds a consumer that `build` makes from the source of the address. Use it for settings that only [`Consumer`] has: a
+    /// hook before commits, an observer. The runtime sets the consumer's name, configuration and dead letters.
     ///
     /// # Errors
-    /// As those of [`records`](Self::records).
+    /// The same as for [`records`](Self::records).
     pub fn consumer(
         mut self,
         name: &str,
         address: &Address,
         build: impl FnOnce(Arc<dyn Source>) -> Consumer,
     ) -> Result<Self, Error> {
-        self.add(name, address, build).map_err(|error| of(name, error))?;
+        self.add(name, address, build).map_err(|error| with_name(name, error))?;
         Ok(self)
     }
 
@@ -124,62 +118,31 @@ impl Runtime {
         build: impl FnOnce(Arc<dyn Source>) -> Consumer,
     ) -> Result<(), Error> {
         if self.consumers.iter().any(|(known, _)| **known == *name) {
-            return Err(Error::Address { faults: vec!["another consumer has this name".into()] });
+            return Err(config_error("another consumer has this name"));
         }
-        let source = self.source(address)?;
+        let source = self.backends.source(address)?;
         let mut consumer = build(Arc::clone(&source)).named(name).config(address.consumer_config());
         if let Some(topic) = address.dead_letters() {
-            consumer = consumer.dead_letters(DeadLetters::new(self.opened.producer(address)?, topic));
+            consumer = consumer.dead_letters(DeadLetters::new(self.backends.producer(address)?, topic));
         }
-        self.check(address)?;
         self.sources.push(Arc::downgrade(&source));
         self.consumers.push((name.into(), consumer));
         Ok(())
     }
 
-    fn source(&mut self, address: &Address) -> Result<Arc<dyn Source>, Error> {
-        let (group, topics) = address.subscription()?;
-        if let Some(log) = self.opened.log(address)? {
-            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            return Ok(Arc::new(log.source(group, &topics)?.initial_offset(address.initial_offset())));
-        }
-        // Without a log it is Kafka.
-        let config = address.source_config()?.ok_or(Error::Closed)?;
-        Ok(Arc::new(KafkaSource::new(config)))
-    }
-
-    /// A producer for the topics of an address, to be used before and while everything runs. It connects in the
+    /// A producer for the topics of an address. It may be used before and during [`run`](Self::run), and connects in the
     /// background.
     ///
     /// # Errors
     /// The embedded log can't be opened, or a setting of the client is wrong.
     pub fn producer(&mut self, address: &Address) -> Result<Arc<dyn Producer>, Error> {
-        self.check(address)?;
-        self.opened.producer(address)
+        self.backends.producer(address)
     }
 
-    /// Notes what must be checked before the start.
-    fn check(&mut self, address: &Address) -> Result<(), Error> {
-        let Some(kafka) = address.kafka_config()? else { return Ok(()) };
-        let timeout = address.start_timeout();
-        let check = match self.checks.iter_mut().find(|check| check.kafka == kafka) {
-            Some(check) => check,
-            None => self.checks.push_mut(Check { kafka, topics: Vec::new(), timeout }),
-        };
-        check.timeout = check.timeout.max(timeout);
-        for spec in address.topic_specs() {
-            match check.topics.iter_mut().find(|known| known.name == spec.name) {
-                Some(known) => known.add(spec),
-                None => check.topics.push(spec),
-            }
-        }
-        Ok(())
-    }
-
-    /// What tells whether everything answers, for readiness: the first consumer or producer that does not. It holds no
-    /// consumer: after their end it says so.
+    /// A function that returns the health of the first consumer or producer that is not ready, for readiness checks. It does
+    /// not keep consumers alive; once a consumer has ended it reports that.
     pub fn health(&self) -> impl Fn() -> Health + Clone + Send + Sync + use<> {
-        let (sources, producers) = (self.sources.clone(), self.opened.producers());
+        let (sources, producers) = (self.sources.clone(), self.backends.producers());
         move || {
             let ended = || Health::Failing { reason: "its consumer has ended".into() };
             let sources =
@@ -189,18 +152,18 @@ impl Runtime {
         }
     }
 
-    /// Checks all topics, then runs all consumers until `shutdown` is cancelled; then they finish what is in flight, commit and
-    /// leave their groups, and producers are flushed, which they are whatever the outcome. Dropping the future abandons everything at
-    /// once.
+    /// Checks all topics, then runs all consumers until `shutdown` is cancelled. Then the consumers finish the batches in
+    /// flight, commit and leave their groups. Producers are flushed whatever the outcome. Dropping the future abandons
+    /// everything at once.
     ///
     /// # Errors
-    /// A check failed (see [`ensure`]): nothing ran. Or a consumer ended with an error, which bears its name: the others were
-    /// stopped in order.
+    /// A topic check failed: no consumer was started. Or a consumer ended with an error, which carries its name: the others
+    /// were shut down gracefully.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let producers = self.opened.producers();
+        let producers = self.backends.producers();
         let outcome = self.consume(shutdown).await;
         for producer in producers {
-            if let Err(error) = producer.flush(FLUSH).await {
+            if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
                 tracing::warn!(%error, "not all records reached the log before the end");
             }
         }
@@ -208,12 +171,10 @@ impl Runtime {
     }
 
     async fn consume(self, shutdown: CancellationToken) -> Result<(), Error> {
-        for Check { kafka, topics, timeout } in &self.checks {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return Ok(()),
-                result = ensure(kafka, topics, *timeout) => result?,
-            }
+        tokio::select! {
+            biased;
+            result = self.backends.check_topics() => result?,
+            () = shutdown.cancelled() => return Ok(()),
         }
         let stop = shutdown.child_token();
         let (mut running, mut names) = (JoinSet::new(), HashMap::new());
@@ -230,8 +191,8 @@ impl Runtime {
                         Err(error) => (error.id(), Err(Error::Panicked)),
                     };
                     let name = names.get(&id).map_or("", |name| &**name);
-                    if let Err(error) = result.map_err(|error| of(name, error)) {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a consumer ended, stopping all");
+                    if let Err(error) = result.map_err(|error| with_name(name, error)) {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a consumer failed, stopping all");
                         outcome = outcome.and(Err(error));
                         stop.cancel();
                     }
@@ -242,23 +203,25 @@ impl Runtime {
     }
 }
 
-fn in_partition_order(address: &Address) -> Result<(), Error> {
+fn require_partition_order(address: &Address) -> Result<(), Error> {
     if address.consumer_config().ordering == Ordering::Partition {
         return Ok(());
     }
-    Err(Error::Address { faults: vec!["`ordering=key` is for handlers of single records".into()] })
+    Err(config_error("`ordering=key` is for handlers of single records"))
 }
 
-fn of_committed(address: &Address) -> Result<(), Error> {
-    match address.source_config()? {
-        Some(config) if config.isolation == "read_uncommitted" => {
-            let fault = "`isolation=read_uncommitted` is not for handlers that make records: after a crash they would be made twice";
-            Err(Error::Address { faults: vec![fault.into()] })
-        }
-        _ => Ok(()),
+fn require_committed_reads(address: &Address) -> Result<(), Error> {
+    if address.reads_uncommitted() {
+        let error = "`isolation=read_uncommitted` is not for handlers that make records: after a crash they would be made twice";
+        return Err(config_error(error));
     }
+    Ok(())
 }
 
-fn of(name: &str, error: Error) -> Error {
+fn config_error(error: &str) -> Error {
+    Error::Address { errors: vec![error.to_owned()] }
+}
+
+fn with_name(name: &str, error: Error) -> Error {
     Error::Consumer { name: name.to_owned(), source: Box::new(error) }
 }

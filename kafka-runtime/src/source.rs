@@ -45,6 +45,7 @@ pub struct Release {
 }
 
 impl Release {
+    #[cfg(any(test, feature = "kafka"))]
     pub(crate) fn new(signal: SyncSender<()>) -> Self {
         Self { _signal: signal }
     }

@@ -53,7 +53,7 @@ impl TopicSpec {
 
     /// Asks for what another specification of the topic asks for as well. Of two numbers of partitions it is the smaller one, as
     /// dead letters need, of replicas the larger one.
-    pub(crate) fn add(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.partitions = [self.partitions, other.partitions].into_iter().flatten().min();
         match other.replication.cmp(&self.replication) {
             Ordering::Less => {}
@@ -227,7 +227,7 @@ mod tests {
         let specs = [weak, made, letters];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut all = TopicSpec::existing("t");
-            order.into_iter().for_each(|index: usize| all.add(specs[index].clone()));
+            order.into_iter().for_each(|index: usize| all.merge(specs[index].clone()));
             assert_eq!(all, wanted, "{order:?}");
         }
     }

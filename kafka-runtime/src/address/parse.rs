@@ -1,9 +1,9 @@
 //! Addresses as text.
 //!
-//! Faults never quote what may hold a part of a secret: everything in front of the options.
+//! An error never quotes the part before the options: a malformed address may have a piece of the password anywhere in it.
 
 use super::options::is_secret;
-use super::{Address, Endpoint};
+use super::raw::{Endpoint, RawAddress};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,44 +24,35 @@ const RESERVED: &AsciiSet = &CONTROLS
 /// Written as `%XX` within a name or a folder.
 const RESERVED_NAME: &AsciiSet = &RESERVED.add(b'=').add(b'?');
 
-pub(super) fn address(text: &str) -> Result<Address, Vec<String>> {
-    let (place, query) = text.split_once('?').unwrap_or((text, ""));
-    let mut faults = Vec::new();
-    let mut given = Vec::new();
-    let endpoint = if let Some(authority) = place.strip_prefix("kafka://") {
-        kafka(authority, &mut given, &mut faults)
-    } else if let Some(folder) = place.strip_prefix("log:") {
-        log(folder, &mut faults)
+pub(super) fn address(text: &str) -> Result<RawAddress, String> {
+    let (location, query) = text.split_once('?').unwrap_or((text, ""));
+    let mut errors = Vec::new();
+    let mut options = Vec::new();
+    let endpoint = if let Some(authority) = location.strip_prefix("kafka://") {
+        kafka(authority, &mut options, &mut errors)
+    } else if let Some(folder) = location.strip_prefix("log:") {
+        log(folder, &mut errors)
     } else {
-        return Err(vec![
-            "an address begins with `kafka://HOST:PORT`, `log:///FOLDER` or `log:FOLDER`".to_owned(),
-        ]);
+        return Err("an address begins with `kafka://HOST:PORT`, `log:///FOLDER` or `log:FOLDER`".to_owned());
     };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').map(|(name, value)| (decode(name), decode(value))) {
-            Some((Some(name), Some(value))) => given.push((name, value)),
+            Some((Some(name), Some(value))) => options.push((name, value)),
             Some((name, _)) => {
                 let name = name.unwrap_or_default();
-                faults.push(format!("`{name}` is not UTF-8 after its %XX are resolved"));
+                errors.push(format!("`{name}` is not UTF-8 after percent-decoding"));
             }
-            None => faults.push("after `?` come options as `name=value`, separated by `&`".to_owned()),
+            None => errors.push("options follow `?` as `name=value`, separated by `&`".to_owned()),
         }
     }
-    match (Address::new(endpoint, given), faults.is_empty()) {
-        (Ok(address), true) => Ok(address),
-        (Ok(_), false) => Err(faults),
-        (Err(more), _) => {
-            faults.extend(more);
-            Err(faults)
-        }
-    }
+    Ok(RawAddress { endpoint, options, errors })
 }
 
 fn decode(text: &str) -> Option<String> {
     Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
 }
 
-fn kafka(authority: &str, given: &mut Vec<(String, String)>, faults: &mut Vec<String>) -> Endpoint {
+fn kafka(authority: &str, options: &mut Vec<(String, String)>, errors: &mut Vec<String>) -> Endpoint {
     let (user, hosts) = match authority.rsplit_once('@') {
         Some((user, hosts)) => (Some(user), hosts),
         None => (None, authority),
@@ -70,21 +61,21 @@ fn kafka(authority: &str, given: &mut Vec<(String, String)>, faults: &mut Vec<St
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
         match (decode(name), decode(password)) {
             (Some(name), Some(password)) if !name.is_empty() && !password.is_empty() => {
-                given.push(("sasl.username".into(), name));
-                given.push(("sasl.password".into(), password));
+                options.push(("sasl.username".into(), name));
+                options.push(("sasl.password".into(), password));
             }
-            _ => faults.push("in front of `@` come `user:password`".into()),
+            _ => errors.push("write `user:password` before `@`".into()),
         }
     }
     let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
     let brokers: Vec<String> = hosts.split(',').map(str::to_owned).collect();
-    faults.extend(check_brokers(&brokers));
+    errors.extend(check_brokers(&brokers));
     Endpoint::Kafka { brokers }
 }
 
-/// The fault of a list of brokers, if there is one.
+/// The config error of a list of brokers, if there is one.
 pub(super) fn check_brokers(brokers: &[String]) -> Option<String> {
-    let is_good = |broker: &String| {
+    let is_valid = |broker: &String| {
         let Some((host, port)) = broker.rsplit_once(':') else { return false };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let is_host = match bare {
@@ -96,17 +87,17 @@ pub(super) fn check_brokers(brokers: &[String]) -> Option<String> {
             && port.bytes().all(|b| b.is_ascii_digit())
             && port.parse::<u16>().is_ok_and(|port| port > 0)
     };
-    match brokers.iter().position(|broker| !is_good(broker)) {
-        None if brokers.is_empty() => Some("there is no broker".into()),
+    match brokers.iter().position(|broker| !is_valid(broker)) {
+        None if brokers.is_empty() => Some("`brokers` must not be empty".into()),
         None => None,
         Some(index) => Some(format!("broker {} is not `host:port` with a port from 1 to 65535", index + 1)),
     }
 }
 
-fn log(folder: &str, faults: &mut Vec<String>) -> Endpoint {
+fn log(folder: &str, errors: &mut Vec<String>) -> Endpoint {
     let folder = match folder.strip_prefix("//") {
         Some(absolute) if !absolute.starts_with('/') => {
-            faults.push(
+            errors.push(
                 "`log://` has no host: write `log:///FOLDER`, or `log:FOLDER` for a relative one".into(),
             );
             return Endpoint::Log { folder: PathBuf::new() };
@@ -115,9 +106,9 @@ fn log(folder: &str, faults: &mut Vec<String>) -> Endpoint {
         None => folder,
     };
     match decode(folder) {
-        Some(folder) if folder.is_empty() => faults.push("`log:` is followed by a folder".into()),
+        Some(folder) if folder.is_empty() => errors.push("`log:` needs a folder after it".into()),
         Some(folder) => return Endpoint::Log { folder: folder.into() },
-        None => faults.push("the folder is not UTF-8 after its %XX are resolved".into()),
+        None => errors.push("the folder is not UTF-8 after percent-decoding".into()),
     }
     Endpoint::Log { folder: PathBuf::new() }
 }

@@ -1,17 +1,18 @@
 //! Addresses in configuration files: text, or a section whose keys are the options.
 
-use super::{Address, Endpoint, parse};
+use super::raw::{Endpoint, RawAddress};
+use super::{Address, parse};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let address = match Node::deserialize(deserializer)? {
+        let raw = match Node::deserialize(deserializer)? {
             Node::Value(text) => parse::address(&text),
-            Node::List(_) => Err(vec!["an address is text or a section".to_owned()]),
+            Node::List(_) => Err("an address is text or a section".to_owned()),
             Node::Table(table) => section(table),
         };
-        address.map_err(|faults| D::Error::custom(super::error(faults)))
+        Self::from_raw(raw.map_err(D::Error::custom)?).map_err(D::Error::custom)
     }
 }
 
@@ -22,47 +23,39 @@ enum Node {
     Table(Vec<(String, Node)>),
 }
 
-fn section(table: Vec<(String, Node)>) -> Result<Address, Vec<String>> {
-    let (mut brokers, mut folder, mut faults, mut given) = (None, None, Vec::new(), Vec::new());
+fn section(table: Vec<(String, Node)>) -> Result<RawAddress, String> {
+    let (mut brokers, mut folder, mut errors, mut options) = (None, None, Vec::new(), Vec::new());
     for (name, node) in table {
         match (name.as_str(), node) {
             ("brokers", Node::Value(text)) => brokers = Some(text.split(',').map(str::to_owned).collect()),
             ("brokers", Node::List(list)) => brokers = Some(list),
             ("folder", Node::Value(text)) => folder = Some(text),
-            (_, node) => flatten(name, node, &mut given),
+            (_, node) => flatten(name, node, &mut options),
         }
     }
     let endpoint = match (brokers, folder) {
         (Some(brokers), None) => {
-            faults.extend(parse::check_brokers(&brokers));
+            errors.extend(parse::check_brokers(&brokers));
             Endpoint::Kafka { brokers }
         }
         (None, Some(folder)) => {
             if folder.is_empty() {
-                faults.push("`folder` must not be empty".into());
+                errors.push("`folder` must not be empty".into());
             }
             Endpoint::Log { folder: folder.into() }
         }
-        _ => {
-            return Err(vec![
-                "an address has either `brokers` (Kafka) or `folder` (the embedded log)".into(),
-            ]);
-        }
+        _ => return Err("an address has either `brokers` (Kafka) or `folder` (the embedded log)".into()),
     };
-    match Address::new(endpoint, given) {
-        Ok(address) if faults.is_empty() => Ok(address),
-        Ok(_) => Err(faults),
-        Err(more) => Err(faults.into_iter().chain(more).collect()),
-    }
+    Ok(RawAddress { endpoint, options, errors })
 }
 
-/// A table within the section is a name with dots.
-fn flatten(name: String, node: Node, given: &mut Vec<(String, String)>) {
+/// Turns nested tables into names with dots.
+fn flatten(name: String, node: Node, options: &mut Vec<(String, String)>) {
     match node {
-        Node::Value(text) => given.push((name, text)),
-        Node::List(list) => given.push((name, list.join(","))),
+        Node::Value(text) => options.push((name, text)),
+        Node::List(list) => options.push((name, list.join(","))),
         Node::Table(table) => {
-            table.into_iter().for_each(|(inner, node)| flatten(format!("{name}.{inner}"), node, given));
+            table.into_iter().for_each(|(inner, node)| flatten(format!("{name}.{inner}"), node, options));
         }
     }
 }

@@ -1,14 +1,11 @@
-//! What all options say together.
+//! The parsed values of all options, and the rules that hold between them.
 
-use super::Endpoint;
-use super::options::OPTIONS;
-use super::values::Secret;
 use crate::source::InitialOffset;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The value of every option, given or not. Those without a meaning for the kind of address are never read.
+/// The value of every option, given or default. Options of the other backend are never read.
 #[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) topics: Vec<String>,
@@ -18,7 +15,7 @@ pub(super) struct Settings {
     pub(super) client_id: String,
     pub(super) sasl_mechanism: &'static str,
     pub(super) sasl_username: Option<String>,
-    pub(super) sasl_password: Option<Secret>,
+    pub(super) sasl_password: Option<String>,
     pub(super) tls_ca: Option<String>,
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
@@ -59,33 +56,22 @@ pub(super) struct Settings {
     pub(super) log_keep: u64,
     pub(super) log_bytes: Option<u64>,
     pub(super) start_timeout: Duration,
-    /// Settings of librdkafka that go through as they are.
+    /// Settings passed to librdkafka unchanged.
     pub(super) properties: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// What the table says for this kind of address.
-    pub(super) fn defaults(endpoint: &Endpoint) -> Self {
-        let mut settings = Self::default();
-        for option in OPTIONS {
-            if let Some(default) = option.default(endpoint).filter(|default| !default.is_empty()) {
-                option.parse(&mut settings, default).expect("a test parses every default");
-            }
-        }
-        settings
-    }
-
-    /// How long a revocation may take: finishing, committing, and some time for what is between.
+    /// Time limit of a revocation: finishing, committing, and a margin of 5 s.
     pub(super) fn revoke_timeout(&self) -> Duration {
         self.finish_timeout + self.commit_timeout + Duration::from_secs(5)
     }
 
-    /// What is wrong with the values taken together, each a sentence.
-    pub(super) fn faults(&self, given: &BTreeMap<String, String>) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut check = |holds: bool, fault: &str| {
+    /// Config errors that involve several options, each a sentence.
+    pub(super) fn conflicts(&self, given: &BTreeMap<String, String>) -> Vec<String> {
+        let mut errors = Vec::new();
+        let mut check = |holds: bool, error: &str| {
             if !holds {
-                faults.push(fault.to_owned());
+                errors.push(error.to_owned());
             }
         };
         let has = |name: &str| given.contains_key(name);
@@ -100,7 +86,7 @@ impl Settings {
         let scram = has("sasl.username") && self.sasl_mechanism.starts_with("SCRAM");
         check(
             cfg!(feature = "ssl") || !scram,
-            "SCRAM needs a build of kafka-runtime with the feature `ssl`; without it there is `sasl.mechanism=PLAIN`",
+            "SCRAM needs a build of kafka-runtime with the feature `ssl`; without it use `sasl.mechanism=PLAIN`",
         );
         check(
             cfg!(feature = "ssl") || !has("tls.ca"),
@@ -113,8 +99,8 @@ impl Settings {
             check(!self.topics.contains(dead_letters), "`dead_letters` must not be one of `topics`");
         }
         if self.poll_interval.is_zero() {
-            // Of the embedded log.
-            return faults;
+            // The embedded log has no group sessions and polls.
+            return errors;
         }
         check(
             self.session_timeout <= self.poll_interval,
@@ -124,6 +110,6 @@ impl Settings {
             self.revoke_timeout() < self.poll_interval,
             "`poll.interval` must be longer than `finish.timeout`, `commit.timeout` and 5s together",
         );
-        faults
+        errors
     }
 }

@@ -1,22 +1,13 @@
-//! Values of options. A fault goes on a sentence that begins with the name of the option.
+//! Parsers for option values. An error text continues a sentence that begins with the name of the option.
 
 use crate::source::InitialOffset;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Kafka counts in milliseconds.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
-/// A day is longer than anything here may take.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A secret, or where it is.
-#[derive(Clone)]
-pub(super) enum Secret {
-    Text(String),
-    File(PathBuf),
-}
+/// Kafka's unit of time.
+pub(super) const MIN_DURATION: Duration = Duration::from_millis(1);
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn some<T>(value: Result<T, String>) -> Result<Option<T>, String> {
     value.map(Some)
@@ -28,8 +19,8 @@ pub(super) fn text(value: &str) -> Result<String, String> {
 
 pub(super) fn list(value: &str) -> Result<Vec<String>, String> {
     let items: Vec<String> = value.split(',').map(|item| item.trim().to_owned()).collect();
-    let twice = items.iter().enumerate().find(|(index, item)| items[..*index].contains(item));
-    match twice {
+    let duplicate = items.iter().enumerate().find(|(index, item)| items[..*index].contains(item));
+    match duplicate {
         _ if items.iter().any(String::is_empty) => Err("must be names separated by commas".into()),
         Some((_, item)) => Err(format!("names `{item}` twice")),
         None => Ok(items),
@@ -48,32 +39,32 @@ pub(super) fn choice(value: &str, choices: &[&'static str]) -> Result<&'static s
     })
 }
 
-pub(super) fn number<N>(value: &str, least: N, most: N) -> Result<N, String>
+pub(super) fn number<N>(value: &str, min: N, max: N) -> Result<N, String>
 where
     N: FromStr + PartialOrd + std::fmt::Display,
 {
     match value.parse() {
-        Ok(number) if least <= number && number <= most => Ok(number),
-        _ => Err(format!("must be a number from {least} to {most}, not `{value}`")),
+        Ok(number) if min <= number && number <= max => Ok(number),
+        _ => Err(format!("must be a number from {min} to {max}, not `{value}`")),
     }
 }
 
 /// A positive number, or `forever`.
-pub(super) fn times(value: &str) -> Result<Option<NonZeroU32>, String> {
+pub(super) fn attempts(value: &str) -> Result<Option<NonZeroU32>, String> {
     if value == "forever" {
         return Ok(None);
     }
-    some(value.parse().map_err(|_| format!("must be `forever` or a number from 1 on, not `{value}`")))
+    some(value.parse().map_err(|_| format!("must be `forever` or a number above 0, not `{value}`")))
 }
 
-pub(super) fn share(value: &str) -> Result<f64, String> {
+pub(super) fn fraction(value: &str) -> Result<f64, String> {
     match value.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
         _ => Err(format!("must be a number from 0 to 1, not `{value}`")),
     }
 }
 
-pub(super) fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
+pub(super) fn bytes(value: &str, min: u64, max: u64) -> Result<u64, String> {
     let digits = value.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match value[digits.len()..].trim() {
         "" | "B" => Some(0),
@@ -84,27 +75,27 @@ pub(super) fn bytes(value: &str, least: u64, most: u64) -> Result<u64, String> {
     };
     let size = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
     match size {
-        Some(size) if least <= size && size <= most => Ok(size),
-        Some(_) => Err(format!("must be from {least} to {most} bytes, not `{value}`")),
+        Some(size) if min <= size && size <= max => Ok(size),
+        Some(_) => Err(format!("must be from {min} to {max} bytes, not `{value}`")),
         None => Err(format!("must be a size such as `4MiB`, not `{value}`")),
     }
 }
 
 pub(super) fn duration(value: &str) -> Result<Duration, String> {
-    between(value, Duration::ZERO, LONGEST)
+    between(value, Duration::ZERO, MAX_DURATION)
 }
 
-/// A duration that must not be nothing.
+/// A duration above zero.
 pub(super) fn positive(value: &str) -> Result<Duration, String> {
-    between(value, SHORTEST, LONGEST)
+    between(value, MIN_DURATION, MAX_DURATION)
 }
 
-pub(super) fn between(value: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(super) fn between(value: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     match humantime::parse_duration(value) {
-        Ok(duration) if least <= duration && duration <= most => Ok(duration),
+        Ok(duration) if min <= duration && duration <= max => Ok(duration),
         Ok(_) => {
-            let [least, most] = [least, most].map(humantime::format_duration);
-            Err(format!("must be from {least} to {most}, not `{value}`"))
+            let [min, max] = [min, max].map(humantime::format_duration);
+            Err(format!("must be from {min} to {max}, not `{value}`"))
         }
         Err(_) => Err(format!("must be a duration such as `500ms` or `5s`, not `{value}`")),
     }
@@ -115,23 +106,23 @@ pub(super) fn offset(value: &str) -> Result<InitialOffset, String> {
         "earliest" => Ok(InitialOffset::Earliest),
         "latest" => Ok(InitialOffset::Latest),
         time => {
-            let wanted = || {
+            let expected = || {
                 format!(
                     "must be `earliest`, `latest` or a time in UTC such as `2026-01-31T00:00:00Z`, not `{time}`"
                 )
             };
-            let time: SystemTime = humantime::parse_rfc3339(time).map_err(|_| wanted())?;
-            let since = time.duration_since(UNIX_EPOCH).map_err(|_| wanted())?;
-            Ok(InitialOffset::Time { ms: i64::try_from(since.as_millis()).map_err(|_| wanted())? })
+            let time: SystemTime = humantime::parse_rfc3339(time).map_err(|_| expected())?;
+            let since = time.duration_since(UNIX_EPOCH).map_err(|_| expected())?;
+            Ok(InitialOffset::Time { ms: i64::try_from(since.as_millis()).map_err(|_| expected())? })
         }
     }
 }
 
-pub(super) fn secret(value: &str) -> Result<Secret, String> {
-    match value.strip_prefix("file:") {
-        _ if value.is_empty() => Err("must not be empty".into()),
-        Some("") => Err("names no file".into()),
-        Some(path) => Ok(Secret::File(path.into())),
-        None => Ok(Secret::Text(value.to_owned())),
-    }
+/// A secret, or `file:` and the path of the file that holds it.
+pub(super) fn secret(value: &str) -> Result<String, String> {
+    if value == "file:" { Err("must name a file after `file:`".into()) } else { text(value) }
+}
+
+pub(super) fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

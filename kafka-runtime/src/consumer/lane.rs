@@ -1,8 +1,8 @@
 //! What the task of one partition works with, whatever kind of handler it has.
 
 use super::config::ConsumerConfig;
-use super::dead_letter::DeadLetters;
 use super::handler::{HandlerError, Rejected};
+use crate::dead_letters::DeadLetters;
 use crate::error::Error;
 use crate::metrics::{Consumed, Group};
 use crate::observer::Observer;
@@ -133,7 +133,7 @@ impl Lane {
     /// has a deadline.
     pub(super) async fn bury(&self, records: &[Record], rejected: &[Rejected], attempts: u32) {
         let Some(dead_letters) = &self.shared.dead_letters else { return };
-        dead_letters.bury(records, rejected, attempts, self.shared.config.retry.backoff).await;
+        dead_letters.write(records, rejected, attempts, self.shared.config.retry.backoff).await;
         self.metrics.dead_letters.increment(rejected.len() as u64);
     }
 }

@@ -179,7 +179,7 @@ impl Run {
                 return;
             }
             let committed = self.commits.finished().await;
-            let is_over = committed.result.as_ref().err().is_none_or(Error::ends_commits);
+            let is_over = committed.result.as_ref().err().is_none_or(Error::is_fenced);
             self.on_committed(committed);
             if is_over || Instant::now() + COMMIT_AGAIN >= deadline {
                 return;

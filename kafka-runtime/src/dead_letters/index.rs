@@ -1,24 +1,24 @@
-//! Which letters are open: one bit for each record of the dead-letter topic.
+//! The open letters, as one bit for each record of the dead-letter topic.
 
-use super::header;
-use super::letter::{LetterId, text};
+use super::header::{self, text};
+use super::id::LetterId;
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::record::{Position, Record};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Records that are read at once.
-const CHUNK: usize = 5_000;
-/// Endings that may wait for letters that are not read yet.
-const EARLY: usize = 1_000;
+/// Records per read.
+const READ_RECORDS: usize = 5_000;
+/// Limit of endings whose letters have not been read yet.
+const MAX_EARLY_ENDINGS: usize = 1_000;
 
-/// What is known of the topic. It is read on from where the last look ended.
+/// The state of the topic up to the last [`refresh`](Self::refresh).
 #[derive(Debug, Default)]
 pub(super) struct Index {
     partitions: Vec<Partition>,
-    /// Endings that were read before their letters, which lie in other partitions.
-    early: Vec<Position>,
+    /// Letters whose endings were read first, because the two are in different partitions.
+    early_endings: Vec<Position>,
 }
 
 #[derive(Debug, Default)]
@@ -27,39 +27,39 @@ struct Partition {
     words: VecDeque<u64>,
     /// A multiple of 64.
     base: i64,
-    /// The first offset that is kept.
+    /// The first offset that the topic still has.
     low: i64,
     /// The next offset to be read.
     next: i64,
 }
 
 impl Index {
-    /// Reads what has come since the last time.
+    /// Reads the records that were written since the last call.
     pub(super) async fn refresh(&mut self, archive: &dyn Archive) -> Result<(), Error> {
         let bounds = archive.bounds().await?;
         self.partitions.resize_with(bounds.len(), Partition::default);
         for (number, Range { start, end }) in (0..).zip(bounds) {
-            let number_of = usize::try_from(number).unwrap_or(usize::MAX);
-            self.partitions[number_of].begin_at(start);
+            let index = usize::try_from(number).unwrap_or(usize::MAX);
+            self.partitions[index].begin_at(start);
             loop {
-                let next = self.partitions[number_of].next;
+                let next = self.partitions[index].next;
                 if next >= end {
                     break;
                 }
-                let records = archive.read(number, next, CHUNK).await?;
-                // Nothing readable is left before the end.
-                self.partitions[number_of].next = records.last().map_or(end, |last| last.offset + 1);
-                records.iter().for_each(|record| self.take(record));
+                let records = archive.read(number, next, READ_RECORDS).await?;
+                // No records: the rest up to the end was removed.
+                self.partitions[index].next = records.last().map_or(end, |last| last.offset + 1);
+                records.iter().for_each(|record| self.apply(record));
             }
         }
-        for position in std::mem::take(&mut self.early) {
+        for position in std::mem::take(&mut self.early_endings) {
             self.close(position);
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) {
-        match ended(record) {
+    fn apply(&mut self, record: &Record) {
+        match ended_letter(record) {
             Some(letter) => self.close(letter),
             None => self.open_letter(record.position()),
         }
@@ -71,13 +71,13 @@ impl Index {
         }
     }
 
-    /// A letter has ended.
+    /// Marks a letter as ended.
     pub(super) fn close(&mut self, position: Position) {
         let Some(partition) = self.partition_mut(position.partition) else { return };
         if position.offset < partition.next {
             partition.clear(position.offset);
-        } else if self.early.len() < EARLY {
-            self.early.push(position);
+        } else if self.early_endings.len() < MAX_EARLY_ENDINGS {
+            self.early_endings.push(position);
         }
     }
 
@@ -90,18 +90,18 @@ impl Index {
         partition.is_some_and(|partition| partition.has(position.offset))
     }
 
-    /// How many letters are open.
+    /// Number of open letters.
     pub(super) fn open(&self) -> u64 {
         let words = self.partitions.iter().flat_map(|partition| &partition.words);
         words.map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The first open letter behind a place, or of all.
-    pub(super) fn open_after(&self, place: Option<Position>) -> Option<Position> {
-        let place = place.map(|place| (place.partition, place.offset));
+    /// The first open letter after a position, or of all.
+    pub(super) fn open_after(&self, position: Option<Position>) -> Option<Position> {
+        let after = position.map(|position| (position.partition, position.offset));
         let mut partitions = (0..).zip(&self.partitions);
         partitions.find_map(|(number, partition)| {
-            let from = match place {
+            let from = match after {
                 Some((before, _)) if number < before => return None,
                 Some((same, offset)) if number == same => offset.saturating_add(1),
                 _ => partition.low,
@@ -110,19 +110,19 @@ impl Index {
         })
     }
 
-    /// Where each partition ended at the last look.
+    /// The end offset of each partition at the last refresh.
     pub(super) fn ends(&self) -> Vec<i64> {
         self.partitions.iter().map(|partition| partition.next).collect()
     }
 
-    /// The offset before which nothing is open, if something is there that can be removed and the topic has one partition.
+    /// The offset of the first open letter, if the topic has one partition and there are records before that offset.
     pub(super) fn closed_prefix(&self) -> Option<i64> {
         let [partition] = self.partitions.as_slice() else { return None };
         let first_open = partition.first_from(partition.low).unwrap_or(partition.next);
         Some(first_open).filter(|first_open| *first_open > partition.low)
     }
 
-    /// What lies before an offset of the only partition is gone.
+    /// Drops the state before an offset of the only partition.
     pub(super) fn forget_before(&mut self, offset: i64) {
         if let [partition] = self.partitions.as_mut_slice() {
             partition.begin_at(offset);
@@ -130,15 +130,15 @@ impl Index {
     }
 }
 
-/// The letter that a record says has ended.
-fn ended(record: &Record) -> Option<Position> {
+/// The id of the letter that a record ends, if it is such a record.
+fn ended_letter(record: &Record) -> Option<Position> {
     text(&record.headers, header::ENDED)?;
     let letter: LetterId = text(&record.headers, header::LETTER)?.parse().ok()?;
     Some(letter.0)
 }
 
 impl Partition {
-    /// Nothing before `low` is there.
+    /// Records that `low` is the first offset of the topic.
     fn begin_at(&mut self, low: i64) {
         self.low = self.low.max(low);
         if self.next < self.low {
@@ -151,20 +151,20 @@ impl Partition {
             }
             self.base += 64;
         }
-        let gone = self.low - self.base;
+        let removed = self.low - self.base;
         if let Some(first) = self.words.front_mut() {
-            *first &= u64::MAX << gone;
+            *first &= u64::MAX << removed;
         }
     }
 
-    /// The word and the bit of an offset.
-    fn place(&self, offset: i64) -> Option<(usize, u64)> {
+    /// The index of the word and the mask of the bit of an offset.
+    fn bit(&self, offset: i64) -> Option<(usize, u64)> {
         let distance = usize::try_from(offset - self.base).ok()?;
         Some((distance / 64, 1 << (distance % 64)))
     }
 
     fn set(&mut self, offset: i64) {
-        if let Some((word, bit)) = self.place(offset) {
+        if let Some((word, bit)) = self.bit(offset) {
             if word >= self.words.len() {
                 self.words.resize(word + 1, 0);
             }
@@ -173,7 +173,7 @@ impl Partition {
     }
 
     fn clear(&mut self, offset: i64) {
-        if let Some((word, bit)) = self.place(offset)
+        if let Some((word, bit)) = self.bit(offset)
             && let Some(word) = self.words.get_mut(word)
         {
             *word &= !bit;
@@ -181,13 +181,13 @@ impl Partition {
     }
 
     fn has(&self, offset: i64) -> bool {
-        let place = self.place(offset);
-        place.is_some_and(|(word, bit)| self.words.get(word).is_some_and(|word| word & bit != 0))
+        let bit = self.bit(offset);
+        bit.is_some_and(|(word, bit)| self.words.get(word).is_some_and(|word| word & bit != 0))
     }
 
     /// The first open letter from an offset on.
     fn first_from(&self, from: i64) -> Option<i64> {
-        let (first, bit) = self.place(from.max(self.base))?;
+        let (first, bit) = self.bit(from.max(self.base))?;
         let words = self.words.iter().enumerate().skip(first);
         words
             .map(|(index, word)| (index, if index == first { word & !(bit - 1) } else { *word }))
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_letters() {
+    fn each_open_letter_is_a_bit() {
         let mut letters = partition(&[0, 1, 63, 64, 200, 641]);
         assert_eq!(open(&letters), [0, 1, 63, 64, 200, 641]);
         for ended in [1, 64, 5, 100_000] {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_forgotten() {
+    fn removed_letters_are_dropped_from_the_index() {
         let mut letters = partition(&[0, 63, 64, 200, 641]);
         letters.begin_at(64);
         assert_eq!(open(&letters), [64, 200, 641]);
@@ -240,8 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_closed_at_the_beginning_of_a_single_partition_goes() {
-        let index = |partitions| Index { partitions, early: Vec::new() };
+    fn only_ended_letters_at_the_beginning_of_a_single_partition_are_removed() {
+        let index = |partitions| Index { partitions, early_endings: Vec::new() };
         assert_eq!(index(vec![partition(&[0, 3])]).closed_prefix(), None);
         assert_eq!(index(vec![partition(&[3])]).closed_prefix(), Some(3));
         assert_eq!(index(vec![partition(&[])]).closed_prefix(), Some(1_000));
@@ -249,12 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_found_behind_a_place_over_all_partitions() {
-        let index =
-            Index { partitions: vec![partition(&[5]), partition(&[]), partition(&[2, 9])], early: vec![] };
+    fn open_letters_are_found_across_partitions() {
+        let index = Index {
+            partitions: vec![partition(&[5]), partition(&[]), partition(&[2, 9])],
+            early_endings: vec![],
+        };
         let position = |partition, offset| Position { partition, offset };
-        let next = |place: Option<Position>| index.open_after(place);
-        let all: Vec<_> = std::iter::successors(next(None), |place| next(Some(*place))).collect();
+        let next = |position: Option<Position>| index.open_after(position);
+        let all: Vec<_> = std::iter::successors(next(None), |position| next(Some(*position))).collect();
         assert_eq!(all, [position(0, 5), position(2, 2), position(2, 9)]);
     }
 }

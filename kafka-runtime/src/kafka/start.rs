@@ -28,7 +28,7 @@ pub(super) fn place(
         let Err(source) = try_to_place(consumer, unknown, initial) else { return true };
         let error = Error::Kafka { action: "look up where to begin", source };
         tracing::warn!(error = &error as &dyn std::error::Error, "the group does not begin yet");
-        if error.ends_commits() {
+        if error.is_fenced() {
             return false;
         }
         std::thread::park_timeout(AGAIN_AFTER);

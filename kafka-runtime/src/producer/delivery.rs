@@ -19,6 +19,7 @@ impl Delivery {
     }
 
     /// Drops the callback uncalled: the record was never taken.
+    #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn forget(mut self) {
         self.take();
     }

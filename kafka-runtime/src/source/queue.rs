@@ -110,6 +110,7 @@ impl Queue {
     }
 
     /// Takes all of `run`, whether there is room or not; says whether the queue is full now.
+    #[cfg(any(test, feature = "kafka"))]
     pub(crate) fn push(&self, run: Vec<Record>) -> bool {
         let mut inner = self.lock();
         if inner.closed {
@@ -122,6 +123,7 @@ impl Queue {
     }
 
     /// Adds records from the front of `records` while there is room; says how many went in. The rest is dropped.
+    #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn extend(&self, records: impl Iterator<Item = Record>) -> usize {
         let mut inner = self.lock();
         if inner.closed {
@@ -161,6 +163,7 @@ impl Queue {
     }
 
     /// Asks for a call of the hook at the next progress. Look again after asking: what happened before is not told.
+    #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn want(&self) {
         self.wanted.store(true, Ordering::SeqCst);
     }

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::support::{
     Handled, Running, config, consumer, eventually, expected, header, payload, produce, records,
 };
-use kafka_runtime::consumer::header;
+use kafka_runtime::dead_letters::header;
 use kafka_runtime::{
     Batch, Consumer, ConsumerConfig, HandlerError, Ordering as Order, Outcome, Rejected, RetryPolicy,
 };

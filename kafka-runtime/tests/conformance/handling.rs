@@ -5,7 +5,7 @@ use crate::support::{
     self, Handled, Running, config, consumer, eventually, expected, payload, produce, without_repeats,
 };
 use bytes::Bytes;
-use kafka_runtime::consumer::header;
+use kafka_runtime::dead_letters::header;
 use kafka_runtime::{Batch, ConsumerConfig, HandlerError, Outcome, ProducerRecord, Rejected};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

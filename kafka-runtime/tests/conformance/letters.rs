@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::support::{Handled, Running, eventually, expected, payload, produce, without_repeats};
 use async_trait::async_trait;
-use kafka_runtime::consumer::header;
+use kafka_runtime::dead_letters::header;
 use kafka_runtime::dead_letters::{Page, Selection, header::REPLAYED_FROM};
 use kafka_runtime::{
     Error, Health, Letter, LetterId, Letters, OnDelivery, Outcome, ProduceError, Producer, ProducerRecord,

@@ -1,6 +1,7 @@
 //! Dead letters.
 
 use super::*;
+use crate::dead_letters::header;
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_committed_before_the_dead_letters_have_what_was_rejected() {
@@ -72,7 +73,7 @@ async fn no_record_is_too_large_to_be_buried() {
     for (record, reason) in &records {
         let rejected = [Rejected { index: 0, reason: reason.clone() }];
         let records = std::slice::from_ref(record);
-        let buried = dead_letters.bury(records, &rejected, 1, crate::Backoff::default());
+        let buried = dead_letters.write(records, &rejected, 1, crate::Backoff::default());
         tokio::time::timeout(Duration::from_secs(60), buried).await.expect("it ends");
     }
     let value = |letter: &ProducerRecord, name: &str| {
