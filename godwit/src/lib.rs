@@ -150,7 +150,8 @@ fn consume(
 }
 
 fn open_log(data: &Path, config: &Config) -> anyhow::Result<Log> {
-    let topics = vec![LogTopic::new(MESSAGES_TOPIC, 1), LogTopic::kept(dead_letter_topic(MESSAGES_TOPIC))];
+    let topics =
+        vec![LogTopic::new(MESSAGES_TOPIC, 1), LogTopic::untrimmed(dead_letter_topic(MESSAGES_TOPIC))];
     let settings = LogConfig {
         max_backlog: config.embedded.max_backlog as usize,
         produce_timeout: config.kafka.produce_timeout,

@@ -1,16 +1,16 @@
-//! A producer and a consumer on a topic of six partitions, with every callback in the log: partitions that come and go,
-//! offsets that are committed, records that are delivered. Failures are simulated; every record is handled at least once all
-//! the same.
+//! A producer and a consumer on a topic of six partitions. The log shows every callback: partitions assigned and revoked,
+//! offsets committed, records delivered. Some attempts fail on purpose; every record is handled at least once nevertheless.
 //!
-//! On Apache Kafka, in two terminals, which share the partitions 3 and 3; stop or kill one, and the other takes all six:
+//! On Apache Kafka, run it in two terminals. The instances own three partitions each; stop or kill one, and the other
+//! takes over all six:
 //!
 //! ```sh
 //! cargo run -p kafka-runtime --example callbacks -- --fail-rate 0.2 \
 //!   'kafka://127.0.0.1:9092?topics=callbacks&group=callbacks&partitions=6'
 //! ```
 //!
-//! On the embedded log, which is read by one process: the same with `log:/tmp/callbacks` in front of the `?`.
-//! Ctrl-C ends it in order: what is in flight is finished and committed.
+//! On the embedded log, which only one process can open: replace the part before `?` by `log:/tmp/callbacks`.
+//! Ctrl-C stops it gracefully: records in flight are finished and committed.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -26,21 +26,21 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A producer and a consumer, with every callback in the log.
+/// A producer and a consumer that log every callback.
 #[derive(Parser)]
 struct Options {
-    /// Where: kafka://HOST:PORT?topics=TOPIC&group=GROUP&partitions=6, or log:FOLDER?...
+    /// Address: kafka://HOST:PORT?topics=TOPIC&group=GROUP&partitions=6, or log:DIRECTORY?...
     address: Address,
-    /// How many records to produce
+    /// Number of records to produce
     #[arg(long, default_value_t = 100)]
     records: u32,
-    /// Milliseconds between two of them
+    /// Interval between records, in milliseconds
     #[arg(long, default_value_t = 100)]
     every_ms: u64,
-    /// The share of attempts that fail, from 0 to 1
+    /// Share of attempts that fail, from 0 to 1
     #[arg(long, default_value_t = 0.0)]
     fail_rate: f64,
-    /// The same seed fails in the same places, as long as records come in the same order
+    /// Seed of the failures: the same seed fails the same attempts if the records arrive in the same order
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Handles records, or fails to.
+/// A handler that fails at random.
 fn handler(fail_rate: f64, seed: u64) -> impl RecordHandler {
     let random = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
     tower::service_fn(move |Message { record, attempt }: Message| {
@@ -91,7 +91,7 @@ fn handler(fail_rate: f64, seed: u64) -> impl RecordHandler {
     })
 }
 
-/// Produces what it is to, at its pace.
+/// Produces records at the configured interval.
 async fn produce(producer: &dyn Producer, options: &Options) {
     let topic: Arc<str> = options.address.topics().first().map_or("", String::as_str).into();
     let mut pace = tokio::time::interval(Duration::from_millis(options.every_ms.max(1)));
@@ -99,9 +99,9 @@ async fn produce(producer: &dyn Producer, options: &Options) {
         pace.tick().await;
         let record =
             ProducerRecord::new(Arc::clone(&topic), format!("key-{}", n % 50), format!("record {n}"));
-        // Its delivery report is the observer's.
+        // The observer gets the delivery report.
         if let Err(error) = producer.enqueue(record, Box::new(|_| {})) {
-            tracing::warn!(%error, "not taken");
+            tracing::warn!(%error, "record not accepted");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! How fast the embedded log is, from enqueueing to the end of handling. Build it with `--release`.
+//! Measures the throughput of the embedded log, from enqueueing to the end of handling. Build it with `--release`.
 //!
 //! `cargo run --release -p kafka-runtime --example log_throughput [RECORDS]`
-#![expect(clippy::print_stdout, reason = "a tool for people")]
+#![expect(clippy::print_stdout, reason = "prints the results")]
 
 use kafka_runtime::{
     Batch, Consumer, DeadLetters, HandlerError, Log, LogConfig, LogTopic, Outcome, ProduceError, Producer,
@@ -20,7 +20,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let records = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
     let directory = tempfile::tempdir()?;
-    let topics = vec![LogTopic::new("read", 4), LogTopic::kept("dead"), LogTopic::kept("unread")];
+    let topics = vec![LogTopic::new("read", 4), LogTopic::untrimmed("dead"), LogTopic::untrimmed("unread")];
     let log = Log::open(LogConfig { max_backlog: 20_000, ..LogConfig::new(directory.path(), topics) })?;
 
     let handled = Arc::new(AtomicU64::new(0));
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// 6,400 records in flight, 64 bytes each, 100 keys.
+/// Keeps 6,400 records of 64 bytes in flight, with 100 keys.
 async fn flood(log: &Log, topic: &str, records: usize) -> Result<(), ProduceError> {
     let topic: Arc<str> = topic.into();
     let in_flight = Arc::new(Semaphore::new(6_400));
@@ -65,7 +65,7 @@ async fn flood(log: &Log, topic: &str, records: usize) -> Result<(), ProduceErro
     log.flush(Duration::from_secs(10)).await
 }
 
-/// About 1,000 records/s, one after another.
+/// Sends about 1,000 records per second, one after another.
 async fn paced(log: &Log) -> Result<(), ProduceError> {
     let (count, cpu) = (3_000, cpu_seconds());
     let mut waits = Vec::with_capacity(count);
@@ -86,7 +86,7 @@ async fn paced(log: &Log) -> Result<(), ProduceError> {
     Ok(())
 }
 
-/// User and system time of this process. Linux only: 0 elsewhere.
+/// User and system time of this process; 0 on systems other than Linux.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

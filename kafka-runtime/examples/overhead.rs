@@ -1,12 +1,11 @@
-//! What consuming costs beside a bare loop: a consumer whose handler does nothing, and a `BaseConsumer` of `rdkafka` that is
-//! polled in a loop and looks at all of each record, in turn on one topic of small records; then both again without
-//! looking at headers. Build it with `--release`.
+//! Compares a consumer whose handler does nothing with a bare loop over a `BaseConsumer` of rdkafka. Both read the same
+//! topic of small records in turn; then both again without headers. Build it with `--release`.
 //!
 //! `GODWIT_TEST_KAFKA=HOST:PORT cargo run --release -p kafka-runtime --example overhead [RECORDS [ROUNDS]]`
 //!
-//! Makes a topic of its own, fills it, and deletes it at the end. CPU is user and system time of this process, librdkafka's
-//! threads with it, from joining the group to the last record; that of the brokers is not in it.
-#![expect(clippy::print_stdout, reason = "a tool for people")]
+//! Creates its own topic, fills it, and deletes it at the end. CPU time is the user and system time of this process,
+//! including librdkafka's threads but not the brokers, from joining the group to the last record.
+#![expect(clippy::print_stdout, reason = "prints the results")]
 
 use kafka_runtime::topics::{self, TopicSpec};
 use kafka_runtime::{
@@ -30,8 +29,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const PARTITIONS: u32 = 4;
 const PAYLOAD: &[u8] = &[b'x'; 92];
-/// A round that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit of one run.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
@@ -71,7 +70,7 @@ async fn compare(kafka: &KafkaConfig, topic: &str, records: u64, rounds: u32) ->
     Ok(())
 }
 
-/// Of one run.
+/// The results of one run.
 struct Figures {
     per_second: f64,
     /// Seconds per million records.
@@ -86,12 +85,12 @@ impl std::fmt::Display for Figures {
 
 async fn measured(records: u64, run: impl Future<Output = Result<(), Failure>>) -> Result<Figures, Failure> {
     let (begin, cpu) = (Instant::now(), cpu_seconds());
-    tokio::time::timeout(PATIENCE, run).await.map_err(|_| "a round took too long")??;
+    tokio::time::timeout(TIME_LIMIT, run).await.map_err(|_| "a run took too long")??;
     let per_second = records as f64 / begin.elapsed().as_secs_f64();
     Ok(Figures { per_second, cpu: (cpu_seconds() - cpu) * 1e6 / records as f64 })
 }
 
-/// 8 bytes of key and 92 of payload each.
+/// Writes records with a key of 8 bytes and a payload of 92 bytes.
 async fn fill(kafka: &KafkaConfig, topic: &str, records: u64) -> Result<(), Failure> {
     let config = KafkaProducerConfig { linger_ms: 20, ..KafkaProducerConfig::default() };
     let producer = KafkaProducer::new(kafka, config)?;
@@ -106,7 +105,7 @@ async fn fill(kafka: &KafkaConfig, topic: &str, records: u64) -> Result<(), Fail
     Ok(())
 }
 
-/// What both sides of a comparison read.
+/// One run of either side.
 struct Run<'a> {
     kafka: &'a KafkaConfig,
     topic: &'a str,
@@ -116,7 +115,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The least that a consumer can do, with the defaults of librdkafka.
+    /// The minimal consumer, with the defaults of librdkafka.
     async fn bare(&self) -> Result<(), Failure> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.kafka.brokers.join(","))
@@ -138,7 +137,7 @@ impl Run<'_> {
                         }
                         seen += 1;
                     }
-                    None if begin.elapsed() > PATIENCE => return Err("records are missing".into()),
+                    None if begin.elapsed() > TIME_LIMIT => return Err("records are missing".into()),
                     None => {}
                 }
             }
@@ -147,7 +146,7 @@ impl Run<'_> {
         tokio::task::spawn_blocking(read).await?
     }
 
-    /// A consumer whose handler counts.
+    /// A consumer whose handler only counts.
     async fn consumer(&self) -> Result<(), Failure> {
         let (seen, all, records) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()), self.records);
         let done = Arc::clone(&all);
@@ -182,7 +181,7 @@ async fn delete(kafka: &KafkaConfig, topic: &str) -> Result<(), Failure> {
     }
 }
 
-/// User and system time of this process. Linux only: 0 elsewhere.
+/// User and system time of this process; 0 on systems other than Linux.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

@@ -1,15 +1,15 @@
-//! A producer and a consumer that log in, with SCRAM or PLAIN, over TLS if the brokers want that.
+//! A producer and a consumer that authenticate with SCRAM or PLAIN, optionally over TLS.
 //!
-//! Needs the cargo feature `ssl`, and so the headers of OpenSSL (`apt install libssl-dev pkg-config`):
+//! Needs the cargo feature `ssl` and the headers of OpenSSL (`apt install libssl-dev pkg-config`):
 //!
 //! ```sh
 //! cargo run -p kafka-runtime --features ssl --example scram -- \
 //!   'kafka://alice:secret@127.0.0.1:9094?topics=greetings&group=scram&sasl.mechanism=SCRAM-SHA-512&partitions=1&replication=1'
 //! ```
 //!
-//! Over TLS add `&tls.ca=/path/of/ca.pem`. A password is better kept out of command lines: `sasl.username=alice` and
-//! `sasl.password=file:/path/of/password` say the same. With a wrong one nothing starts, and it says why. There is no login on the
-//! embedded log: with `log:/tmp/scram?topics=greetings&group=scram` the same program runs without one.
+//! For TLS add `&tls.ca=/path/of/ca.pem`. Keep passwords out of command lines: use `sasl.username=alice` and
+//! `sasl.password=file:/path/of/password` instead. With a wrong password the start fails with an error. The embedded log has
+//! no authentication: with `log:/tmp/scram?topics=greetings&group=scram` the same program runs without it.
 
 use clap::Parser;
 use kafka_runtime::{Address, HandlerError, Message, Producer, ProducerRecord, Runtime};
@@ -18,12 +18,12 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A producer and a consumer that log in.
+/// A producer and a consumer that authenticate.
 #[derive(Parser)]
 struct Options {
-    /// Where, and as whom
+    /// Address with credentials
     address: Address,
-    /// How many records to produce
+    /// Number of records to produce
     #[arg(long, default_value_t = 5)]
     records: u32,
 }
@@ -64,7 +64,7 @@ async fn greet(producer: &dyn Producer, options: &Options) {
     let topic: Arc<str> = options.address.topics().first().map_or("", String::as_str).into();
     for n in 0..options.records {
         let record = ProducerRecord::new(Arc::clone(&topic), "key", format!("hello {n}"));
-        // The topic may be made only now, and brokers may be away: the same record again.
+        // The topic may not exist yet and brokers may be unreachable, so retry the same record.
         while let Err(error) = producer.send(record.clone()).await {
             tracing::warn!(%error, "not delivered, trying again");
             tokio::time::sleep(Duration::from_millis(200)).await;

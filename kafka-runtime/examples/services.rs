@@ -1,6 +1,6 @@
-//! A shop: orders come in, and three services in one process handle them, each with its own group, settings and filters.
-//! `billing` takes record by record, `stock` batch by batch, `audit` reads two topics. Where everything is, and how it is
-//! handled, is in one file of configuration.
+//! A shop: three services in one process handle orders, each with its own group, settings and layers. `billing` handles
+//! single records, `stock` handles batches, `audit` reads two topics. One configuration file holds the addresses and all
+//! settings.
 //!
 //! On the embedded log, with nothing installed (the file says `folder`):
 //!
@@ -8,8 +8,8 @@
 //! cargo run -p kafka-runtime --example services -- kafka-runtime/examples/services.toml --orders 20
 //! ```
 //!
-//! On Apache Kafka: the same with `brokers = ["127.0.0.1:9092"]` in place of `folder` in each section, and `replication = 1` if
-//! there is one broker. Any setting is in the README of this crate. Ctrl-C ends it in order.
+//! On Apache Kafka: replace `folder` by `brokers = ["127.0.0.1:9092"]` in each section, and add `replication = 1` if there is
+//! only one broker. The README of this crate lists all settings. Ctrl-C stops it gracefully.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -26,12 +26,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
-/// Several services from one file of configuration.
+/// Several services from one configuration file.
 #[derive(Parser)]
 struct Options {
-    /// The file
+    /// Configuration file
     config: PathBuf,
-    /// How many orders to place at the start; every tenth can't be billed
+    /// Number of orders to place at the start; every tenth is invalid and cannot be billed
     #[arg(long, default_value_t = 0)]
     orders: u32,
 }
@@ -77,24 +77,24 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// `2 tea` is an order.
+/// Parses an order such as `2 tea`.
 fn parse(record: &Record) -> Option<(u32, &str)> {
     let (count, what) = std::str::from_utf8(&record.payload).ok()?.split_once(' ')?;
     Some((count.parse().ok()?, what))
 }
 
-/// Sends an invoice for each order. What is no order is rejected, and so goes to the dead letters.
+/// Sends an invoice for each order. Rejects invalid orders, which then go to the dead letters.
 fn billing() -> impl RecordHandler {
     ServiceBuilder::new()
         .layer(TraceLayer)
         .layer(MetricsLayer::new("billing"))
         .layer(ConcurrencyLayer::new(16))
-        // Inside of the bound: waiting for a place is not the handler's time.
+        // Inside the concurrency limit, so that waiting for a permit does not count.
         .layer(DeadlineLayer::new(Duration::from_secs(2)))
         .layer(CatchPanicLayer)
         .service_fn(|message: Message| async move {
             let Some((count, what)) = parse(&message.record) else {
-                return Err(HandlerError::reject("this is no order"));
+                return Err(HandlerError::reject("not an order"));
             };
             let customer = String::from_utf8_lossy(&message.record.key);
             tracing::info!(%customer, count, what, "billed");
@@ -102,7 +102,7 @@ fn billing() -> impl RecordHandler {
         })
 }
 
-/// Books what was ordered, all of a batch at once. What is no order is none of its business.
+/// Books all orders of a batch at once. Ignores invalid orders.
 fn stock() -> impl BatchHandler {
     ServiceBuilder::new().layer(MetricsLayer::new("stock")).layer(CatchPanicLayer).service_fn(
         |batch: Batch| async move {
@@ -113,7 +113,7 @@ fn stock() -> impl BatchHandler {
     )
 }
 
-/// Writes down what has happened.
+/// Logs every record.
 fn audit() -> impl RecordHandler {
     tower::service_fn(|message: Message| async move {
         let Record { topic, partition, offset, .. } = &message.record;
@@ -128,9 +128,9 @@ async fn place(producer: &dyn Producer, topics: &[String], orders: u32) {
     for n in 0..orders {
         let order = if n % 10 == 9 { "as always".to_owned() } else { format!("{} tea", n % 3 + 1) };
         let record = ProducerRecord::new(Arc::clone(&topic), format!("customer-{}", n % 7), order);
-        // The topic may be made only now, and brokers may be away: the same order again.
+        // The topic may not exist yet and brokers may be unreachable, so retry the same order.
         while let Err(error) = producer.send(record.clone()).await {
-            tracing::warn!(%error, "order not taken, trying again");
+            tracing::warn!(%error, "order not accepted, trying again");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

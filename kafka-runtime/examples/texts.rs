@@ -1,20 +1,20 @@
-//! A list of texts that is changed by actions. They come from a topic as JSON; after each one the list is written to the topic
-//! `texts`. What is no action is answered in the topic `errors`, and the next one is handled. Lists, answers and how far the
-//! actions are handled go into the log together: whatever crashes, each action is applied once, and makes one list.
+//! A list of texts that is changed by actions. The actions come from a topic as JSON. After each action the list is written
+//! to the topic `texts`; invalid actions are answered in the topic `errors`. Lists, answers and the offset of the last action
+//! are written in one transaction: whatever crashes, each action is applied once and produces one list.
 //!
-//! On the embedded log, with nothing installed (it is opened by one process at a time: end `run` before the others):
+//! On the embedded log, which only one process can open, so stop `run` before the others:
 //!
 //! ```sh
 //! texts() { cargo run -q -p kafka-runtime --example texts -- 'log:/tmp/texts?topics=actions&group=texts' "$@"; }
 //! texts send '{"action":"add","text":"milk"}' '{"action":"add","text":"tea"}' 'nonsense' '{"action":"remove","text":"milk"}'
-//! texts run    # until Ctrl-C, which ends it in order; or kill it, and run it again
+//! texts run    # until Ctrl-C, which stops it gracefully; or kill it and run it again
 //! texts list
 //! ```
 //!
-//! On Apache Kafka: the same with `'kafka://127.0.0.1:9092?topics=actions&group=texts&instance=one'`, and `send` and `list` work
-//! beside `run`. A second `run` (with another `instance`) takes over when the first one ends.
+//! On Apache Kafka, `send` and `list` work beside `run`: use `'kafka://127.0.0.1:9092?topics=actions&group=texts&instance=one'`.
+//! A second `run`, with another `instance`, takes over when the first one ends.
 
-#![expect(clippy::print_stdout, reason = "it prints the list")]
+#![expect(clippy::print_stdout, reason = "prints the list")]
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
@@ -31,18 +31,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Records that are read at once.
+/// Records per read.
 const CHUNK: usize = 100;
 
 /// A list of texts that is changed by actions.
 #[derive(Parser)]
 struct Options {
-    /// Where: kafka://HOST:PORT?topics=ACTIONS&group=GROUP or log:FOLDER?topics=ACTIONS&group=GROUP
+    /// Address: kafka://HOST:PORT?topics=ACTIONS&group=GROUP, or log:DIRECTORY?topics=ACTIONS&group=GROUP
     address: Address,
-    /// The topic that gets the lists
+    /// Topic for the lists
     #[arg(long, default_value = "texts")]
     texts: Arc<str>,
-    /// The topic that gets the answers to what is no action
+    /// Topic for the answers to invalid actions
     #[arg(long, default_value = "errors")]
     errors: Arc<str>,
     #[command(subcommand)]
@@ -51,15 +51,15 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Handles actions until it is told to end
+    /// Handle actions until SIGINT or SIGTERM
     Run {
-        /// Milliseconds that each batch takes longer, to have time for a kill
+        /// Delay of each batch in milliseconds, to have time for a kill
         #[arg(long, default_value_t = 0)]
         slow: u64,
     },
-    /// Sends actions, in this order
+    /// Send actions, in this order
     Send { actions: Vec<String> },
-    /// Prints the last list
+    /// Print the last list
     List,
 }
 
@@ -70,16 +70,16 @@ enum Action {
     Remove { text: String },
 }
 
-/// What the actions up to one, and that one too, have made.
+/// The result of all actions up to `offset`.
 #[derive(Clone, Deserialize, Serialize)]
 struct List {
-    /// The last of these actions.
+    /// The offset of the last action.
     offset: i64,
     texts: Vec<String>,
 }
 
 impl List {
-    /// Before all actions.
+    /// The list before the first action.
     const EMPTY: Self = Self { offset: -1, texts: Vec::new() };
 
     fn apply(&mut self, record: &Record) -> Result<(), serde_json::Error> {
@@ -95,7 +95,7 @@ impl List {
     }
 }
 
-/// The answer to what is no action. It goes to those who sent that, so it may quote it.
+/// The answer to an invalid action. It goes to the sender, so it may quote the action.
 #[derive(Serialize)]
 struct Refusal {
     offset: i64,
@@ -126,7 +126,7 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// All that the example uses of either log.
+/// The topics, on either log.
 struct Topics {
     source: Arc<dyn Source>,
     producer: Arc<dyn Producer>,
@@ -137,11 +137,11 @@ struct Topics {
 
 async fn open(Options { address, texts, errors, .. }: &Options) -> anyhow::Result<Topics> {
     let ([actions], Some(group)) = (address.topics(), address.group()) else {
-        bail!("the address names one topic and a group: ?topics=actions&group=texts");
+        bail!("the address must name one topic and a group: ?topics=actions&group=texts");
     };
     let errors = Arc::clone(errors);
     let topics = if let Some(mut config) = address.log_config() {
-        let kept = [texts, &errors].map(|name| LogTopic::kept(Arc::clone(name)));
+        let kept = [texts, &errors].map(|name| LogTopic::untrimmed(Arc::clone(name)));
         config.topics = [LogTopic::new(actions.as_str(), 1)].into_iter().chain(kept).collect();
         let log = Log::open(config)?;
         let source = Arc::new(log.source(group, &[actions])?);
@@ -149,7 +149,7 @@ async fn open(Options { address, texts, errors, .. }: &Options) -> anyhow::Resul
         Topics { source, producer: Arc::new(log), actions, texts, errors }
     } else {
         let (Some(kafka), Some(source)) = (address.kafka_config()?, address.source_config()?) else {
-            bail!("an address is a log or Kafka");
+            bail!("the address is neither Kafka nor an embedded log");
         };
         let specs = address.topic_specs().into_iter().take(1).flat_map(|spec| {
             let name = |name: &str| TopicSpec { name: name.into(), partitions: Some(1), ..spec.clone() };
@@ -195,11 +195,12 @@ async fn run(topics: Topics, address: &Address, slow: Duration) -> anyhow::Resul
 }
 
 impl Topics {
-    /// What is to be written for a batch. `last` is the list as the last call left it.
+    /// The outputs of a batch. `last` is the list after the previous call.
     ///
-    /// The list before a batch is that of all actions before its first one, whoever handled them and whether or not that was
-    /// written. So `last` serves if it ends just there. It does not if the batch is the first one here, or comes again
-    /// because it could not be written, or other members had the partition meanwhile: then the list is read from the log.
+    /// The batch must be applied to the list of all actions before it, whether or not this process has handled
+    /// them. `last` is that list if it ends just before the batch. It does not if this is the first batch here,
+    /// if the batch comes again because its outputs were not written, or if another member owned the partition
+    /// in between. Then the list is read from the log.
     async fn handle(&self, batch: &Batch, last: &mut List) -> anyhow::Result<Vec<ProducerRecord>> {
         let (Some(first), Some(end)) = (batch.records.first(), batch.records.last()) else {
             return Ok(Vec::new());
@@ -209,7 +210,7 @@ impl Topics {
             tracing::info!(
                 offset = first.offset,
                 texts = last.texts.len(),
-                "goes on from the list in the log"
+                "continuing from the list in the log"
             );
         }
         let mut outputs = Vec::new();
@@ -230,11 +231,12 @@ impl Topics {
         Ok(outputs)
     }
 
-    /// The list that the actions before `offset` make: the last one that was written, and the actions after it.
+    /// The list of all actions before `offset`: the last written list, plus the actions after it.
     ///
-    /// Often there are none. But the last records may have been no actions, and Kafka ends a transaction in one topic after the
-    /// other: that `offset` is committed may be seen a moment before the list that was written with it. A list says which
-    /// action made it, so it is known which ones are missing, and those are still in the log.
+    /// Usually there are none, with two exceptions. The last records may have been invalid actions. And Kafka
+    /// completes a transaction topic by topic, so the committed offset may become visible a moment before the
+    /// list. Each list holds the offset of its last action, so the missing actions are known, and the topic
+    /// still has them.
     async fn list_before(&self, offset: i64) -> anyhow::Result<List> {
         let mut list = self.last_list(offset).await?;
         let mut from = list.offset + 1;
@@ -243,7 +245,7 @@ impl Topics {
             let Some(last) = records.last() else { break };
             from = last.offset + 1;
             for record in records.iter().filter(|record| record.offset < offset) {
-                // What is no action was answered.
+                // An invalid action was answered already.
                 let _ = list.apply(record);
             }
         }
@@ -251,12 +253,12 @@ impl Topics {
         Ok(list)
     }
 
-    /// The last list in the log that was made by an action before `offset`.
+    /// The last list in the log of an action before `offset`.
     async fn last_list(&self, offset: i64) -> anyhow::Result<List> {
         let Some(bounds) = self.texts.bounds().await?.into_iter().next() else { return Ok(List::EMPTY) };
         let mut look_back = CHUNK as i64;
         loop {
-            // The end of a topic can be taken by transactions that were aborted.
+            // Aborted transactions may occupy the end of the topic.
             let start = bounds.start.max(bounds.end - look_back);
             let (mut from, mut found) = (start, None);
             loop {

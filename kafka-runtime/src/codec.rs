@@ -1,4 +1,4 @@
-//! What records say, as types: codecs, and a layer that hands decoded records to a handler.
+//! Typed payloads: codecs, and a layer that hands decoded records to a handler.
 //!
 //! ```
 //! use kafka_runtime::codec::{Codec, DecodeLayer, Decoded, Json};
@@ -11,7 +11,7 @@
 //!     item: String,
 //! }
 //!
-//! // What can't be decoded is rejected: it goes to the dead letters and never reaches the handler.
+//! // A payload that cannot be decoded is rejected: the record goes to the dead letters and never reaches the handler.
 //! let handler = DecodeLayer::new(Json).layer(service_fn(|order: Decoded<Order>| async move {
 //!     println!("{} at offset {}", order.value.item, order.record.offset);
 //!     Ok::<_, HandlerError>(())
@@ -36,22 +36,20 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Turns values into payloads and back.
+/// Encodes values as payloads and decodes them.
 pub trait Codec<T>: Clone + Send + Sync + 'static {
-    /// The payload that says `value`.
+    /// Encodes `value`.
     ///
-    /// # Errors
-    /// The value can't be said in this format.
+    /// # Errors This format cannot represent the value.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
-    /// What `payload` says. Whatever bytes it has, this does not panic.
+    /// Decodes `payload`. Must not panic, whatever bytes it holds.
     ///
-    /// # Errors
-    /// It does not say such a value.
+    /// # Errors The payload does not hold a valid value.
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError>;
 }
 
-/// A payload or a value is not what it should be. Its words do not quote a payload.
+/// A payload or a value is invalid. The text never quotes a payload.
 #[derive(Debug, thiserror::Error)]
 #[error("not {what}")]
 pub struct CodecError {
@@ -61,13 +59,13 @@ pub struct CodecError {
 }
 
 impl CodecError {
-    /// What was expected, as in "not {what}", and why it is not that.
+    /// `what` names the expected form, as in "not {what}"; `source` says why the value does not have it.
     pub fn new(what: &'static str, source: impl Into<BoxError>) -> Self {
         Self { what, source: source.into() }
     }
 }
 
-/// Payloads as they are.
+/// Payloads as plain bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Raw;
 
@@ -81,7 +79,7 @@ impl Codec<Bytes> for Raw {
     }
 }
 
-/// JSON of whatever serde knows.
+/// JSON, for types that implement serde's traits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
@@ -93,11 +91,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
 
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError> {
         serde_json::from_slice(payload).map_err(|error| {
-            // Other words of the error can quote the payload.
+            // The full text of the error can quote the payload.
             let (line, column) = (error.line(), error.column());
             let place =
                 format!("{:?} error in line {line}, column {column}", error.classify()).to_lowercase();
-            CodecError::new("the JSON that was expected", place)
+            CodecError::new("the expected JSON", place)
         })
     }
 }
@@ -112,6 +110,6 @@ impl<T: prost::Message + Default> Codec<T> for Protobuf {
     }
 
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError> {
-        T::decode(payload.clone()).map_err(|error| CodecError::new("the protobuf that was expected", error))
+        T::decode(payload.clone()).map_err(|error| CodecError::new("the expected protobuf message", error))
     }
 }

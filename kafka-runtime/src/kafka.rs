@@ -1,9 +1,10 @@
-//! Apache Kafka through rdkafka: a producer with callbacks, and a source that polls by a thread of its own.
+//! Apache Kafka through rdkafka: a producer with delivery callbacks, and a source with its own polling thread.
 
 mod archive;
 mod assignment;
 mod config;
 mod errors;
+mod owned;
 mod poll;
 mod producer;
 mod reach;

@@ -1,13 +1,14 @@
-//! The embedded log: durable records in one SQLite file, written by one thread that commits what has queued up together.
+//! The embedded log: durable records in one SQLite file. One thread writes; it commits all queued records in
+//! one transaction.
 //!
-//! - A record is acknowledged after its transaction was fsynced, and only then seen by consumers.
-//! - Records of one key go to one partition, in the order in which they were enqueued. Offsets count from 0 without gaps
-//!   and are never handed out twice.
-//! - Consumers take records from memory; SQL is read only by one that is behind.
-//! - Flow control: while the consumer of a topic is [`max_backlog`](LogConfig::max_backlog) records behind, new records of
-//!   that topic wait, and one that waits too long is answered `TimedOut` and never written.
-//! - A full or failing disk: appends are answered `Unavailable`, nothing of them is written, and the log goes on by itself
-//!   when the disk works again.
+//! - A record is acknowledged after its transaction was fsynced. Consumers see it only then.
+//! - Records of one key go to one partition, in the order in which they were enqueued. Offsets count from 0
+//!   without gaps and are never reused.
+//! - Consumers take records from memory. Only a consumer that has fallen behind reads SQL.
+//! - Backpressure: while the consumer of a topic is [`max_backlog`](LogConfig::max_backlog) records behind, new
+//!   records of that topic wait. A record that waits too long fails with `TimedOut` and is never written.
+//! - When the disk is full or failing, appends fail with `Unavailable` and leave no trace. The log resumes by
+//!   itself as soon as the disk works again.
 
 mod archive;
 mod config;
@@ -15,6 +16,7 @@ mod db;
 mod engine;
 pub mod headers;
 mod inbox;
+mod shared;
 mod source;
 mod topics;
 
@@ -29,8 +31,9 @@ use crate::producer::{Delivery, InFlight, OnDelivery, ProduceError, Producer};
 use crate::record::{ProducerRecord, Record, TopicPartition};
 use async_trait::async_trait;
 use db::Db;
-use engine::{Engine, Shared};
+use engine::Engine;
 use inbox::{Append, Command, Inbox};
+use shared::Shared;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +44,8 @@ use topics::TopicNames;
 const FILE: &str = "log.db";
 const LOCK: &str = "log.lock";
 
-/// An open log. Clones are handles to the same one; when the last is dropped, what has queued up is written and the log is
-/// closed.
+/// An open log. Clones are handles to the same log. Dropping the last handle writes the queued records and
+/// closes the log.
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
 
@@ -59,7 +62,7 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log, or makes it. Blocks for as long as the disk needs.
+    /// Opens the log, or creates it. Blocks for as long as the disk needs.
     pub fn open(config: LogConfig) -> Result<Self, Error> {
         let at = |path: &PathBuf| {
             let path = path.clone();
@@ -77,7 +80,7 @@ impl Log {
         let db = Db::open(&path, config.max_file_bytes)?;
         let topics = topics::open(&db, &config)?;
         let shared = Arc::new(Shared {
-            inbox: Inbox::new(config.max_queued, config.max_queued_bytes),
+            inbox: Arc::new(Inbox::new(config.max_queued, config.max_queued_bytes)),
             in_flight: InFlight::default(),
             health: HealthCell::new(Health::Ready),
             produced: Produced::new(),
@@ -87,7 +90,7 @@ impl Log {
         let engine = Engine::new(Arc::clone(&shared), db, topics);
         let run = move || {
             engine.run();
-            // Held until the file is closed.
+            // The lock is released only after the file is closed.
             drop(lock);
         };
         let name = "godwit-log";
@@ -96,20 +99,20 @@ impl Log {
         Ok(Self(Arc::new(Handle { shared, path, thread: Mutex::new(Some(thread)) })))
     }
 
-    /// Opens more topics, or makes them; those that are open stay as they are, but for [`trim`](LogTopic::trim). Blocks for as long
-    /// as the disk needs.
+    /// Opens more topics, or creates them. Topics that are already open keep their settings, except
+    /// [`trim`](LogTopic::trim). Blocks for as long as the disk needs.
     pub fn add_topics(&self, topics: Vec<LogTopic>) -> Result<(), Error> {
         let (reply, added) = std::sync::mpsc::sync_channel(1);
         self.0.shared.inbox.command(Command::AddTopics { topics, reply });
         added.recv().map_err(|_| Error::Closed)?
     }
 
-    /// Reads `topics` as `group`, from what the group has committed, or from the first record that is kept (see
-    /// [`LogSource::initial_offset`]). All partitions go to this one consumer: a group and a topic can have only one. What the group
-    /// has yet to read is kept from then on, until it is [forgotten](Self::forget).
+    /// Reads `topics` as `group`. Starts at the offsets that the group has committed, or else at the first
+    /// stored record (see [`LogSource::initial_offset`]). All partitions go to this one consumer: the log
+    /// allows one consumer per group and topic. From now on the log keeps the records that the group has not
+    /// read, until the group is [deleted](Self::delete_group).
     ///
-    /// # Errors
-    /// The log has no such topic, or the group is named `archive`.
+    /// # Errors The log has no such topic, or the group is named `archive`.
     pub fn source(&self, group: &str, topics: &[&str]) -> Result<LogSource, Error> {
         not_reserved(group)?;
         let find = |name: &&str| {
@@ -120,23 +123,21 @@ impl Log {
         Ok(LogSource::new(self.clone(), group.into(), topics))
     }
 
-    /// Drops what a group has committed, in all topics: nothing is kept for it any more, and if it comes back it is new. For groups
-    /// that will not, which otherwise hold the records that they have yet to read for ever. Blocks for as long as the disk
-    /// needs.
+    /// Deletes the committed offsets of a group in all topics. The log no longer keeps records for it; if it
+    /// returns, it is a new group. Use this for a group that will not return, because otherwise its unread
+    /// records are kept for ever. Blocks for as long as the disk needs.
     ///
-    /// # Errors
-    /// The group is reading now, its name is `archive`, or the disk fails.
-    pub fn forget(&self, group: &str) -> Result<(), Error> {
+    /// # Errors The group is reading now, its name is `archive`, or the disk fails.
+    pub fn delete_group(&self, group: &str) -> Result<(), Error> {
         not_reserved(group)?;
-        let (reply, forgotten) = std::sync::mpsc::sync_channel(1);
-        self.0.shared.inbox.command(Command::Forget { group: group.into(), reply });
-        forgotten.recv().map_err(|_| Error::Closed)?
+        let (reply, deleted) = std::sync::mpsc::sync_channel(1);
+        self.0.shared.inbox.command(Command::DeleteGroup { group: group.into(), reply });
+        deleted.recv().map_err(|_| Error::Closed)?
     }
 
-    /// A topic as a whole, for tools.
+    /// Access to a whole topic, for tools.
     ///
-    /// # Errors
-    /// The log has no such topic.
+    /// # Errors The log has no such topic.
     pub fn archive(&self, topic: &str) -> Result<LogArchive, Error> {
         match self.partitions(topic) {
             Some(_) => Ok(LogArchive::new(self.clone(), topic.into())),
@@ -144,20 +145,21 @@ impl Log {
         }
     }
 
-    /// Up to `limit` records of a partition from offset `from` on, for tools and tests. Blocks: reads the file through a
-    /// connection of its own.
+    /// Up to `limit` records of a partition, starting at offset `from`. For tools and tests. Opens its own
+    /// connection to the file; blocks.
     pub fn read(&self, topic: &str, partition: i32, from: i64, limit: usize) -> Result<Vec<Record>, Error> {
         let (db, id) = self.look_up(topic, partition)?;
         db.read((id, &TopicPartition { topic: topic.into(), partition }), from, limit)
     }
 
-    /// The offset that `group` goes on from in a partition, if it has begun to read it. Blocks, like [`read`](Self::read).
+    /// The offset at which `group` resumes in a partition; `None` if it has never read the partition. Blocks,
+    /// like [`read`](Self::read).
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
         let (db, id) = self.look_up(topic, partition)?;
         db.committed_by(group, id)
     }
 
-    /// The number of partitions of a topic, if the log has it.
+    /// The number of partitions of a topic; `None` if the log does not have the topic.
     pub fn partitions(&self, topic: &str) -> Option<usize> {
         self.0.shared.topics.find(topic).map(|(_, partitions)| partitions)
     }
@@ -220,21 +222,20 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.inbox.close();
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // The last handle may have been held by a callback, which runs on that very thread.
+        // If a delivery callback held the last handle, this runs on the log thread, which cannot join itself.
         if let Some(thread) = thread
             && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
         {
-            tracing::error!("the log's thread panicked");
+            tracing::error!("the log thread panicked");
         }
     }
 }
 
-/// Copies the log in a folder, as it is at one moment, into another folder, which gets a log of its own. The log may be in use.
-/// Blocks for as long as the disk needs.
+/// Copies the log in `directory` as of one moment to the directory `copy`. The log may be in use. Blocks for as
+/// long as the disk needs.
 ///
-/// # Errors
-/// There is no log, or one in the other folder already, or a file can't be used.
+/// # Errors There is no log to copy, the target directory has a log already, or a file cannot be used.
 pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -247,12 +248,17 @@ pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
     synced(&to).and_then(|()| synced(copy))
 }
 
-/// What a group named like the log's own one commits would remove records that are kept.
+/// Refuses the log's internal group. A commit under that name would delete records of topics that are not
+/// trimmed.
 fn not_reserved(group: &str) -> Result<(), Error> {
-    if group == archive::GROUP { Err(Error::ReservedGroup { group: group.to_owned() }) } else { Ok(()) }
+    if group == topics::ARCHIVE_GROUP {
+        Err(Error::ReservedGroup { group: group.to_owned() })
+    } else {
+        Ok(())
+    }
 }
 
-/// FNV-1a. Written down here because it must never change: it decides where the records of a key lie.
+/// FNV-1a. Implemented here because it must never change: it decides the partition of each key.
 fn partition_of(key: &[u8], partitions: usize) -> usize {
     let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! The seam for reading: who owns which partition, and the records of each.
+//! The interface for reading: which member owns which partition, and the records of each partition.
 
 mod queue;
 
@@ -12,33 +12,33 @@ use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-/// A partition that was assigned, and the queue that its records come through.
+/// A partition that was assigned to this member, and the queue of its records.
 #[derive(Clone, Debug)]
 pub struct AssignedPartition {
-    /// Which partition.
+    /// The partition.
     pub partition: TopicPartition,
-    /// Its records from the committed offset on. Closed when the partition goes.
+    /// Its records, from the committed offset on. Closed when the partition is taken away.
     pub queue: Arc<Queue>,
 }
 
-/// Something that a [`Source`] tells.
+/// A change of the partitions that a [`Source`] owns.
 #[derive(Debug)]
 pub enum Event {
-    /// These partitions are read from now on.
+    /// This member reads these partitions from now on.
     Assigned(Vec<AssignedPartition>),
-    /// These go to somebody else. The source waits (up to a deadline of its own) until `release` is dropped: until then
-    /// what is in flight may be finished and committed.
+    /// These partitions are about to move to another member. The source waits until `release` is dropped, up to
+    /// a deadline of its own. Until then the consumer may finish and commit the records in flight.
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
-        /// Dropped when all is finished.
+        /// To be dropped when everything is finished.
         release: Release,
     },
-    /// These belong to somebody else already: nothing of them may be finished or committed.
+    /// These partitions belong to another member already. Do not finish or commit anything of them.
     Lost(Vec<TopicPartition>),
 }
 
-/// Lets a revocation go on when it is dropped.
+/// Lets the rebalance continue when it is dropped.
 #[derive(Debug)]
 pub struct Release {
     _signal: SyncSender<()>,
@@ -51,46 +51,45 @@ impl Release {
     }
 }
 
-/// Where a group begins in a partition that it has committed no offset of. It is committed as soon as it is known, so that a
-/// restart before the first record does not choose again.
+/// The start offset of a group in a partition in which it has committed none. It is committed at once, so that
+/// a restart before the first commit of a record does not choose again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InitialOffset {
-    /// With the first record that is kept.
+    /// The first stored record.
     #[default]
     Earliest,
-    /// With the first record that comes after now.
+    /// The first record that is written from now on.
     Latest,
-    /// With the first record that is not older than this.
+    /// The first record with this time or a later one.
     Time {
         /// Milliseconds since 1970, UTC.
         ms: i64,
     },
 }
 
-/// The next offset to be read of each partition: one past the last record that is done.
+/// The next offset to read of each partition: one past the last processed record.
 pub type Offsets = Vec<(TopicPartition, i64)>;
 
 /// Reads partitions of a log as one member of a consumer group.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Begins to read. Called once, before anything else.
+    /// Starts to read. Called once, before everything else.
     async fn start(&self) -> Result<(), Error>;
 
-    /// The next event. May be dropped while waiting without losing one. An error means that this source is finished.
+    /// The next event. Cancel safe: dropping the future loses no event. After an error the source returns no
+    /// more events.
     async fn next(&self) -> Result<Event, Error>;
 
-    /// Makes the group go on from these offsets after a restart. Returns when that is durable.
+    /// Commits offsets: after a restart the group resumes there. Returns when they are durable.
     async fn commit(&self, offsets: Offsets) -> Result<(), Error>;
 
-    /// Writes `outputs`, and makes the group go on from `next` in a partition: both or neither, whatever crashes. Returns when
-    /// that is durable. After an error neither has happened, or both have and a further call with the same `next`, or with
-    /// an earlier one, only says so.
+    /// Writes `outputs` and commits the offset `next` of a partition atomically, whatever crashes. Returns when
+    /// both are durable. After an error neither has happened, or both have. In the second case another call
+    /// with the same `next` or an earlier one returns `Ok` and writes nothing.
     ///
-    /// # Errors
-    /// [`Error::Output`]: an output can't be written. [`Error::Closed`]: the partition was given away meanwhile, or the log
-    /// is closed. All others are worth another try.
+    /// # Errors [`Error::Output`]: an output cannot be written. [`Error::Closed`]: the partition was taken away in the meantime, or the log is closed. All other errors are worth a retry.
     ///
-    /// The future does not hold the source: one that is dropped leaves its group, whoever still waits here.
+    /// The future does not hold the source. Dropping the source leaves the group even while this call waits.
     fn transact(
         &self,
         from: &AssignedPartition,
@@ -98,7 +97,8 @@ pub trait Source: Send + Sync + 'static {
         outputs: Vec<ProducerRecord>,
     ) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Leaves the group at once, so that others need not wait for a timeout. Everything should be committed by then.
+    /// Leaves the group at once, so that the other members need not wait for a timeout. Commit everything
+    /// before.
     async fn close(&self);
 
     /// Whether the log answers.

@@ -1,6 +1,6 @@
-//! Logging in, and TLS, on real brokers: with what is right, and with what is wrong. Brokers come from
+//! Authentication and TLS on real brokers, with valid and with invalid credentials. The brokers come from
 //! `GODWIT_TEST_KAFKA_SASL`, `GODWIT_TEST_KAFKA_TLS` and `GODWIT_TEST_KAFKA_TLS_CA`.
-#![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
+#![expect(clippy::unwrap_used, reason = "test code, including helpers that are not marked as tests")]
 
 use kafka_runtime::topics::{TopicSpec, ensure};
 use kafka_runtime::{
@@ -34,7 +34,7 @@ fn address(place: &str, mechanism: &str, more: &str) -> Address {
     text.parse().unwrap()
 }
 
-/// Makes a topic, writes a record and reads it.
+/// Creates a topic, writes a record and reads it.
 async fn works(address: &Address) {
     let kafka = address.kafka_config().unwrap().unwrap();
     let topic = address.topics()[0].as_str();
@@ -43,18 +43,20 @@ async fn works(address: &Address) {
     producer.send(ProducerRecord::new(topic.into(), "key", "payload")).await.unwrap();
     let source = KafkaSource::new(address.source_config().unwrap().unwrap());
     source.start().await.unwrap();
-    let Event::Assigned(assigned) = source.next().await.unwrap() else { panic!("it is assigned") };
+    let Event::Assigned(assigned) = source.next().await.unwrap() else { panic!("not assigned") };
     let batch = tokio::time::timeout(DEADLINE, assigned[0].queue.next_batch(1, 1 << 20)).await;
-    assert_eq!(&batch.expect("it is read").unwrap()[0].payload[..], b"payload");
+    assert_eq!(&batch.expect("the record must be read").unwrap()[0].payload[..], b"payload");
     assert_eq!(source.health(), Health::Ready);
     source.close().await;
 }
 
-/// The start is refused within seconds, and who is running already says the same; `why` is a part of the sentence.
+/// Checks that a start fails within seconds, and that the health of running clients fails, too. `why` is a part
+/// of the reason.
 async fn is_refused(address: &Address, why: &str) {
     let kafka = address.kafka_config().unwrap().unwrap();
     let begin = Instant::now();
-    let refused = ensure(&kafka, &[TopicSpec::existing("any")], DEADLINE).await.expect_err("it is refused");
+    let refused =
+        ensure(&kafka, &[TopicSpec::existing("any")], DEADLINE).await.expect_err("it must be refused");
     assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
     assert!(matches!(refused, Error::Refused { .. }), "{refused:?}");
     let text = refused.to_string();
@@ -62,7 +64,7 @@ async fn is_refused(address: &Address, why: &str) {
 
     let handler = tower::service_fn(|_: Message| async { Ok::<_, HandlerError>(()) });
     let runtime = Runtime::new().records("refused", address, handler).unwrap();
-    let refused = runtime.run(CancellationToken::new()).await.expect_err("it does not start");
+    let refused = runtime.run(CancellationToken::new()).await.expect_err("it must not start");
     assert!(refused.to_string().contains(why), "{refused}");
 
     let producer = KafkaProducer::new(&kafka, address.producer_config()).unwrap();
@@ -79,7 +81,7 @@ async fn is_refused(address: &Address, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_right_password_lets_in() {
+async fn the_right_password_is_accepted() {
     for mechanism in MECHANISMS {
         works(&sasl(mechanism, "godwit")).await;
     }
@@ -102,15 +104,15 @@ async fn brokers_are_reached_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_with_another_authority_is_refused() {
+async fn a_broker_with_an_unknown_ca_is_refused() {
     is_refused(&tls("PLAIN", "sesame", "system"), "the certificate was refused").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_file_of_authorities_is_a_clear_error() {
+async fn a_missing_ca_file_is_a_clear_error() {
     let kafka = tls("PLAIN", "sesame", "/nowhere/ca.pem").kafka_config().unwrap().unwrap();
     let error =
-        ensure(&kafka, &[TopicSpec::existing("any")], DEADLINE).await.expect_err("there is no such file");
-    let cause = std::error::Error::source(&error).expect("it says why").to_string();
+        ensure(&kafka, &[TopicSpec::existing("any")], DEADLINE).await.expect_err("the file does not exist");
+    let cause = std::error::Error::source(&error).expect("the error must have a cause").to_string();
     assert!(cause.contains("ssl.ca.location"), "{cause}");
 }

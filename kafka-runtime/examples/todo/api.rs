@@ -1,4 +1,4 @@
-//! What is said: over gRPC, between client and server, and in the topic. In a file of its own it would be
+//! The messages of the gRPC service and of the topic. In a proto file it would be
 //!
 //! ```protobuf
 //! package todo.v1;
@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! from which `tonic-prost-build` makes all of this and more; the few lines here do without a build script.
+//! `tonic-prost-build` would generate all of this and more. Written by hand here, so that the example needs no build script.
 
 use prost::{Message, Name};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) struct CompleteRequest {
     pub(crate) id: String,
 }
 
-/// Oldest first.
+/// Ordered by age, oldest first.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ListResponse {
     #[prost(message, repeated, tag = "1")]
@@ -55,7 +55,7 @@ pub(crate) struct Item {
     pub(crate) added_ms: i64,
 }
 
-/// An event.
+/// The event of a new item.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Added {
     #[prost(string, tag = "1")]
@@ -64,14 +64,14 @@ pub(crate) struct Added {
     pub(crate) title: String,
 }
 
-/// An event.
+/// The event of a completed item.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Completed {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
 }
 
-// Events are put into envelopes, which say by these names what is in them.
+// An envelope names the type of its event with these.
 impl Name for Added {
     const PACKAGE: &str = "todo.v1";
     const NAME: &str = "Added";
@@ -82,7 +82,7 @@ impl Name for Completed {
     const NAME: &str = "Completed";
 }
 
-/// Answers a call: decodes the request, encodes the answer.
+/// Serves a unary call.
 pub(crate) async fn unary<Q, A, F>(
     request: http::Request<Body>,
     answer: impl Fn(Q) -> F,
@@ -99,7 +99,7 @@ where
     tonic::server::Grpc::new(ProstCodec::default()).unary(service, request).await
 }
 
-/// Calls a server and waits for its answer.
+/// Calls a server and returns its answer.
 pub(crate) async fn call<Q, A>(server: Uri, method: &'static str, request: Q) -> anyhow::Result<A>
 where
     Q: Message + 'static,

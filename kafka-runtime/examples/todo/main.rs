@@ -1,17 +1,17 @@
-//! A list of things to do, as a service: commands come in over gRPC and are written to a topic as events; a consumer reads the
-//! events and makes the list of them. The topic is what is true; the list is kept in memory, and made anew at each start.
+//! A to-do list as a service. The server writes the commands that it gets over gRPC to a topic, as events. A consumer reads
+//! the events and builds the list in memory, anew at each start. The topic is the source of truth.
 //!
 //! ```text
 //! todo add "buy tea" ──gRPC──▶ server ──▶ topic ──▶ consumer ──▶ list ──gRPC──▶ todo list
 //! ```
 //!
-//! On the embedded log, with nothing installed, in one terminal; `log.keep` because it forgets what every group has read:
+//! On the embedded log, in one terminal (`log.keep` keeps records that every group has read):
 //!
 //! ```sh
 //! cargo run -p kafka-runtime --example todo -- serve --address 'log:/tmp/todo?topics=todo&log.keep=1000000'
 //! ```
 //!
-//! and in another:
+//! In another terminal:
 //!
 //! ```sh
 //! cargo run -p kafka-runtime --example todo -- add 'buy tea'  # prints its id
@@ -19,9 +19,9 @@
 //! cargo run -p kafka-runtime --example todo -- list
 //! ```
 //!
-//! On Apache Kafka: `--address 'kafka://127.0.0.1:9092?topics=todo&partitions=4'`; it forgets what is older than the topic's
-//! `retention.ms`, a week by default. With `--offset newest` (or `TODO_OFFSET=newest`) the list begins empty and shows what
-//! happens from then on. Ctrl-C ends it in order: first the server, so that every command is answered, then the consumer.
+//! On Apache Kafka: `--address 'kafka://127.0.0.1:9092?topics=todo&partitions=4'`. Kafka removes events older than the topic's
+//! `retention.ms`, a week by default. With `--offset newest` (or `TODO_OFFSET=newest`) the list starts empty and shows new
+//! events only. Ctrl-C stops it gracefully: first the server, so that every command is answered, then the consumer.
 #![expect(clippy::print_stdout, reason = "the client is a tool for people")]
 
 mod api;
@@ -47,12 +47,12 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Status, transport::Uri};
 use tower::ServiceBuilder;
 
-/// A list of things to do, kept in a log.
+/// A to-do list, kept in a log.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
     command: Command,
-    /// The server that commands go to
+    /// URL of the server
     #[arg(long, env = "TODO_SERVER", default_value = "http://127.0.0.1:50051", global = true)]
     server: Uri,
 }
@@ -61,32 +61,32 @@ struct Options {
 enum Command {
     /// Run the server and the consumer
     Serve(Serve),
-    /// Add something to do; prints its id
+    /// Add an item and print its id
     Add { title: String },
-    /// Complete what has this id
+    /// Complete an item
     Complete { id: String },
-    /// Print all there is to do
+    /// Print all items
     List,
 }
 
 #[derive(clap::Args)]
 struct Serve {
-    /// Where events are: kafka://HOST:PORT?topics=TOPIC, or log:FOLDER?topics=TOPIC, and more options
+    /// Address of the events: kafka://HOST:PORT?topics=TOPIC, or log:DIRECTORY?topics=TOPIC, and more options
     #[arg(long, env = "TODO_ADDRESS")]
     address: String,
-    /// Which events the list is made of
+    /// First event to read
     #[arg(long, env = "TODO_OFFSET", default_value = "oldest")]
     offset: Offset,
-    /// Where to listen for commands
+    /// Address to listen on
     #[arg(long, env = "TODO_LISTEN", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Offset {
-    /// All of them, from the oldest that the topic still has
+    /// The oldest event that the topic still has
     Oldest,
-    /// Those that come after the start
+    /// The first event after the start
     Newest,
 }
 
@@ -110,7 +110,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the server and the consumer until a signal comes or one of them fails.
+/// Runs the server and the consumer until a signal arrives or one of them fails.
 async fn serve(options: &Serve) -> anyhow::Result<()> {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
     tracing_subscriber::fmt().with_ansi(is_terminal).init();
@@ -126,7 +126,8 @@ async fn serve(options: &Serve) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "listening");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
-    // The server ends at a signal, and the consumer after the server; if the consumer fails, the server ends too.
+    // At a signal the server stops first and the consumer after it. If the consumer fails, the server stops
+    // too.
     let (server_ended, consumer_ended) = (CancellationToken::new(), CancellationToken::new());
     let server = async {
         let _ended = server_ended.clone().drop_guard();
@@ -151,7 +152,7 @@ async fn serve(options: &Serve) -> anyhow::Result<()> {
 }
 
 impl Serve {
-    /// The list is made anew at each start, so each start is a group of its own, which begins where it is told to.
+    /// Each start builds the list anew, so it uses its own group, which starts at the configured offset.
     fn address(&self) -> Result<Address, kafka_runtime::Error> {
         let offset = match self.offset {
             Offset::Oldest => "earliest",
@@ -162,7 +163,7 @@ impl Serve {
     }
 }
 
-/// What the events add up to, by id.
+/// The items by id.
 #[derive(Clone, Default)]
 struct List(Arc<Mutex<BTreeMap<String, Item>>>);
 
@@ -171,7 +172,7 @@ impl List {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An event may come twice, which changes nothing.
+    /// Idempotent: an event may be delivered twice.
     fn apply(&self, event: &Envelope) -> Result<(), HandlerError> {
         let mut items = self.items();
         if event.type_name() == Added::full_name() {
@@ -180,7 +181,7 @@ impl List {
             items.entry(id).or_insert(item);
         } else if event.type_name() == Completed::full_name() {
             let Completed { id } = event.open().map_err(HandlerError::reject)?;
-            // With `newest` it may have been added before.
+            // With `newest` the event of its creation may not have been read.
             if let Some(item) = items.get_mut(&id) {
                 item.is_done = true;
             }
@@ -191,14 +192,14 @@ impl List {
     }
 }
 
-/// The consumer's handler: makes the list out of the events.
+/// The handler of the consumer: builds the list from the events.
 fn project(list: List) -> impl RecordHandler {
     ServiceBuilder::new()
         .layer(DecodeLayer::new(Protobuf))
         .service_fn(move |event: Decoded<Envelope>| ready(list.apply(&event.value)))
 }
 
-/// The server's side: answers commands. Once a command is answered, its event is durable; the list shows it a moment later.
+/// The server: handles commands. An answered command is durable as an event; the list shows it a moment later.
 #[derive(Clone)]
 struct Commands {
     producer: Arc<dyn Producer>,
@@ -227,7 +228,7 @@ impl Commands {
 
     async fn complete(&self, CompleteRequest { id }: CompleteRequest) -> Result<(), Status> {
         if !self.list.items().contains_key(&id) {
-            return Err(Status::not_found("the list has nothing with this id"));
+            return Err(Status::not_found("no item has this id"));
         }
         self.write(&id, &Completed { id: id.clone() }).await?;
         Ok(())
@@ -239,7 +240,7 @@ impl Commands {
         ListResponse { items }
     }
 
-    /// Writes an event; gives its time. The key keeps the events of one item in order.
+    /// Writes an event and returns its time. The key keeps the events of one item in order.
     async fn write(&self, id: &str, event: &impl Name) -> Result<i64, Status> {
         let event = Envelope::seal(event);
         let payload = Protobuf.encode(&event).map_err(|error| Status::internal(error.to_string()))?;

@@ -13,7 +13,7 @@ impl Address {
         let settings = &self.settings;
         let partitions = settings.partitions.unwrap_or(1);
         let topics = settings.topics.iter().map(|topic| LogTopic::new(topic.as_str(), partitions));
-        let topics = topics.chain(settings.dead_letters.as_deref().map(LogTopic::kept)).collect();
+        let topics = topics.chain(settings.dead_letters.as_deref().map(LogTopic::untrimmed)).collect();
         Some(LogConfig {
             max_backlog: settings.log_backlog,
             max_queued: settings.produce_queue_records as usize,

@@ -28,7 +28,7 @@ fn omitted_options_have_the_defaults_of_the_config_structs() {
     assert_eq!(format!("{:?}", address.producer_config()), format!("{:?}", KafkaProducerConfig::default()));
     assert_eq!(format!("{:?}", address.consumer_config()), format!("{:?}", ConsumerConfig::default()));
     let log = valid("log:some/folder?topics=t&dead_letters=d").log_config().unwrap();
-    assert_eq!(log, LogConfig::new("some/folder", vec![LogTopic::new("t", 1), LogTopic::kept("d")]));
+    assert_eq!(log, LogConfig::new("some/folder", vec![LogTopic::new("t", 1), LogTopic::untrimmed("d")]));
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::marker::PhantomData;
 use std::task::{Context, Poll};
 use tower::{Layer, Service};
 
-/// A record with what it says.
+/// A record with its decoded payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<T> {
-    /// What its payload says.
+    /// The decoded payload.
     pub value: T,
     /// The record itself.
     pub record: Record,
-    /// 1 at first, one more each time that the record is handed over after a failure.
+    /// 1 at first, incremented each time the record is handed over again after a failure.
     pub attempt: u32,
 }
 
@@ -46,7 +46,7 @@ impl<T> Delivered for Decoded<T> {
     }
 }
 
-/// Makes a handler of [`Message`] out of one of [`Decoded`]. What can't be decoded is rejected.
+/// Turns a handler of [`Decoded`] into a handler of [`Message`]. Rejects records that cannot be decoded.
 #[derive(Debug)]
 pub struct DecodeLayer<C, T> {
     codec: C,

@@ -17,10 +17,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// ```
 #[derive(Clone, PartialEq, Message)]
 pub struct Envelope {
-    /// Different for each envelope, and the same when it is delivered again.
+    /// Unique for each envelope, and the same for each redelivery.
     #[prost(string, tag = "1")]
     pub id: String,
-    /// When it was sealed, in milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     #[prost(int64, tag = "2")]
     pub time_ms: i64,
     /// The message and its type.
@@ -29,7 +29,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Puts a message in, with a random id and the present time.
+    /// Wraps a message, with a random id and the current time.
     pub fn seal<T: Message + Name>(message: &T) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         Self {
@@ -45,18 +45,16 @@ impl Envelope {
         url.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Takes the message out.
+    /// Unwraps the message.
     ///
-    /// # Errors
-    /// It is of another type, or damaged.
+    /// # Errors The message has another type, or is damaged.
     pub fn open<T: Message + Name + Default>(&self) -> Result<T, CodecError> {
         let Some(payload) = &self.payload else {
             return Err(CodecError::new("an envelope with a message", "it is empty"));
         };
         if self.type_name() != T::full_name() {
-            return Err(CodecError::new("a message of the type that was expected", "it is of another type"));
+            return Err(CodecError::new("a message of the expected type", "it is of another type"));
         }
-        T::decode(&payload.value[..])
-            .map_err(|error| CodecError::new("the protobuf that was expected", error))
+        T::decode(&payload.value[..]).map_err(|error| CodecError::new("the expected protobuf message", error))
     }
 }

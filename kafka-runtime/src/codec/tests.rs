@@ -34,7 +34,7 @@ fn round_trip<T: PartialEq + std::fmt::Debug>(codec: impl Codec<T>, value: &T) {
 
 proptest! {
     #[test]
-    fn what_goes_in_comes_out(text in ".*", count in any::<u32>(), raw in any::<Vec<u8>>()) {
+    fn values_survive_a_round_trip(text in ".*", count in any::<u32>(), raw in any::<Vec<u8>>()) {
         let note = Note { text, count };
         round_trip(Json, &note);
         round_trip(Protobuf, &note);
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_a_codec_panic(bytes in any::<Vec<u8>>()) {
+    fn arbitrary_bytes_do_not_make_a_codec_panic(bytes in any::<Vec<u8>>()) {
         let bytes = Bytes::from(bytes);
         let _ = Codec::<Note>::decode(&Json, &bytes);
         let _ = Codec::<Note>::decode(&Protobuf, &bytes);
@@ -56,7 +56,7 @@ proptest! {
 }
 
 #[test]
-fn an_envelope_is_opened_as_what_it_holds_only() {
+fn an_envelope_opens_only_as_the_type_it_holds() {
     let envelope = Envelope::seal(&Note::default());
     assert_eq!(envelope.type_name(), "test.v1.Note");
     assert!(envelope.open::<Other>().is_err());
@@ -87,7 +87,7 @@ fn message(payload: &'static str) -> Message {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_rejected_and_never_handled() {
+async fn an_undecodable_payload_is_rejected_before_the_handler() {
     let handler = service_fn(|note: Decoded<Note>| async move { Ok::<_, HandlerError>(note.value.count) });
     let service = DecodeLayer::new(Json).layer(handler);
     assert_eq!(service.clone().oneshot(message(r#"{"text":"a","count":3}"#)).await.unwrap(), 3);

@@ -17,16 +17,16 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Brokers have so long to answer.
+/// Time limit of each request to the brokers.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ConsumerContext for QuietContext {}
 
-/// A topic of Kafka as a whole. Connects when it is first asked; joins no group and commits nothing.
+/// A whole topic of Kafka. Connects at the first request. Joins no group and commits nothing.
 pub struct KafkaArchive {
     kafka: KafkaConfig,
     topic: Arc<str>,
-    /// Used by one caller at a time, on a thread that may block.
+    /// One caller at a time uses it, on a blocking thread.
     reader: Arc<Mutex<Option<BaseConsumer<QuietContext>>>>,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Debug for KafkaArchive {
 }
 
 impl KafkaArchive {
-    /// The topic of this name.
+    /// Access to the topic of this name.
     pub fn new(kafka: KafkaConfig, topic: impl Into<Arc<str>>) -> Self {
         Self { kafka, topic: topic.into(), reader: Arc::default() }
     }
@@ -55,7 +55,7 @@ impl KafkaArchive {
                 None => connect(&kafka).map_err(Error::Client)?,
             };
             let result = read(&open, &topic).map_err(|source| Error::Kafka { action, source })?;
-            // One that failed is not used again.
+            // A reader that failed is not reused.
             *reader = Some(open);
             Ok(result)
         };
@@ -64,49 +64,48 @@ impl KafkaArchive {
 }
 
 impl KafkaArchive {
-    /// The offset that a group goes on from, by partition; `None` where it has committed none.
+    /// The offset at which a group resumes, by partition; `None` where it has committed none.
     ///
-    /// # Errors
-    /// The brokers don't answer in time.
+    /// # Errors The brokers do not answer in time.
     pub async fn committed(&self, group: &str) -> Result<Vec<Option<i64>>, Error> {
         let partitions = self.bounds().await?.len();
         let mut client = self.kafka.client();
-        // Asking makes nobody a member.
+        // Reading committed offsets does not join the group.
         client.set("group.id", group).set("enable.auto.commit", "false");
         let (kafka, topic) = (self.kafka.clone(), Arc::clone(&self.topic));
-        let ask = move || {
+        let query = move || {
             let client = kafka.with_properties(client);
             let reader: BaseConsumer<QuietContext> =
                 BaseConsumer::from_config_and_context(&client, QuietContext).map_err(Error::Client)?;
-            let mut places = TopicPartitionList::new();
+            let mut list = TopicPartitionList::new();
             for partition in (0..).take(partitions) {
-                places.add_partition(&topic, partition);
+                list.add_partition(&topic, partition);
             }
-            let failed = |source| Error::Kafka { action: "ask for committed offsets", source };
-            let places = reader.committed_offsets(places, TIMEOUT).map_err(failed)?;
-            let of = |partition| places.find_partition(&topic, partition).map(|place| place.offset());
+            let failed = |source| Error::Kafka { action: "read committed offsets", source };
+            let list = reader.committed_offsets(list, TIMEOUT).map_err(failed)?;
+            let of = |partition| list.find_partition(&topic, partition).map(|place| place.offset());
             let of = |partition| match of(partition) {
                 Some(Offset::Offset(offset)) => Some(offset),
                 _ => None,
             };
             Ok((0..).take(partitions).map(of).collect())
         };
-        tokio::task::spawn_blocking(ask).await.map_err(|_| Error::Closed)?
+        tokio::task::spawn_blocking(query).await.map_err(|_| Error::Closed)?
     }
 }
 
 fn connect(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
     let mut client = kafka.client();
     client
-        // The client can't read without a name for a group; there is never a member of it.
+        // librdkafka requires the name of a group. No member ever joins it.
         .set("group.id", format!("{}-archive", kafka.client_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
-        // An offset that is gone means the first one that is kept.
+        // If an offset was removed, continue with the first stored one.
         .set("auto.offset.reset", "earliest")
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "8192")
-        // By default it rests for a second whenever it is ahead by so much.
+        // By default librdkafka stops fetching for 1 s whenever this queue is full.
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.error.backoff.ms", "100")
         .set("fetch.wait.max.ms", "100");
@@ -142,7 +141,7 @@ impl Archive for KafkaArchive {
             let of = |partition| reader.fetch_watermarks(topic, partition, TIMEOUT);
             partitions.into_iter().map(|partition| of(partition).map(|(low, end)| low..end)).collect()
         };
-        self.blocking("look at a topic", bounds).await
+        self.blocking("read the bounds of a topic", bounds).await
     }
 
     async fn read(&self, partition: i32, from: i64, limit: usize) -> Result<Vec<Record>, Error> {
@@ -163,14 +162,14 @@ impl Archive for KafkaArchive {
                         records.push(record);
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
-                    // Also reports of brokers that are away for a moment come here: the client goes on by itself.
+                    // Brief losses of a connection are reported here as well; the client recovers by itself.
                     Some(Err(error)) if Instant::now() >= until => break Err(error),
                     Some(Err(_)) => {}
                     None if Instant::now() >= until => break Err(KafkaError::NoMessageReceived),
                     None => {}
                 }
             };
-            // It fetches ahead for as long as it is assigned.
+            // An assigned reader keeps fetching ahead.
             reader.assign(&TopicPartitionList::new())?;
             outcome.map(|()| records)
         };
@@ -181,11 +180,11 @@ impl Archive for KafkaArchive {
         let failed = |source| Error::Kafka { action: "remove records", source };
         let config = self.kafka.with_properties(self.kafka.client());
         let admin = AdminClient::from_config_and_context(&config, QuietContext).map_err(Error::Client)?;
-        let mut places = TopicPartitionList::new();
-        places.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(failed)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset)).map_err(failed)?;
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
-        let removed = admin.delete_records(&places, &options).await;
-        // The client waits for its threads as it is dropped.
+        let removed = admin.delete_records(&list, &options).await;
+        // Dropping the client waits for its threads.
         tokio::task::spawn_blocking(move || drop(admin)).await.map_err(|_| Error::Closed)?;
         let removed = removed.map_err(failed)?;
         removed.elements().iter().try_for_each(|place| place.error()).map_err(failed)

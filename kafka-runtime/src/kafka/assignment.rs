@@ -1,12 +1,14 @@
-//! Which partitions this member owns, and what happens when that changes.
+//! The partitions that this member owns, and rebalances.
 //!
-//! librdkafka calls [`pre_rebalance`](ConsumerContext::pre_rebalance) on the thread that polls, and the group waits until it
-//! returns. A revocation there is the last moment at which this member may commit: the consumer is told, finishes what is in
-//! flight, commits from its own task (a commit needs no polling), and lets go. The wait has a deadline; past it the records
-//! are delivered again to the next owner, which is harmless. Partitions that are *lost* belong to somebody else by now, so
-//! nothing is waited for and nothing committed.
+//! librdkafka calls [`pre_rebalance`](ConsumerContext::pre_rebalance) on the polling thread, and the group
+//! waits until it returns. For a revocation this is the last moment at which this member may commit: the
+//! consumer finishes the records in flight, commits from its own task (a commit needs no polling), and releases
+//! the partitions. The wait has a deadline. After it the next owner gets the uncommitted records again, which
+//! is harmless. *Lost* partitions already belong to another member: nothing is waited for and nothing
+//! committed.
 
 use super::config::KafkaSourceConfig;
+use super::owned::OwnedPartition;
 use super::{errors, start};
 use crate::error::Error;
 use crate::health::HealthCell;
@@ -17,76 +19,19 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::{Partition, Statistics};
+use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 
-/// A member that leaves waits for a question that is open for so long.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A query delays a member that leaves by up to this time.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A partition that this member owns. Only the thread that polls uses it; the atomics are there because the context of a
-/// client has to be `Sync`.
-pub(super) struct Slot {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: i32,
-    pub(super) queue: Arc<Queue>,
-    paused: AtomicBool,
-    /// The offset after the last record that was taken: one that comes again is dropped. 0 before the first one.
-    next: AtomicI64,
-    /// The offset of the first record that was taken: where a group is that has not committed. -1 before.
-    first: AtomicI64,
-    /// The end of the partition when it was asked for, or -1.
-    end: AtomicI64,
-    /// Given away: its queue is closed.
-    gone: AtomicBool,
-}
-
-impl Slot {
-    /// Whether it was given away.
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
-
-    /// Whether the record at `offset` is to be queued; if so, no other up to it is any more.
-    pub(super) fn advance(&self, offset: i64) -> bool {
-        let next = self.next.load(Ordering::Relaxed);
-        let new = offset >= next;
-        if new {
-            if next == 0 {
-                self.first.store(offset, Ordering::Relaxed);
-            }
-            self.next.store(offset + 1, Ordering::Relaxed);
-        }
-        new
-    }
-
-    /// Notes that it is to be paused; `false` if it was noted before.
-    pub(super) fn pause(&self) -> bool {
-        !self.paused.swap(true, Ordering::Relaxed)
-    }
-
-    /// How many records the group has not committed, as far as that is known. Statistics know the end from what was fetched
-    /// last, so not while a partition is paused.
-    fn lag(&self, partition: &Partition) -> Option<i64> {
-        let fetched = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
-        let end = fetched.max(self.end.load(Ordering::Relaxed));
-        let places = [partition.committed_offset, self.first.load(Ordering::Relaxed), partition.next_offset];
-        let from = places.into_iter().find(|place| *place >= 0)?;
-        (end >= 0).then(|| (end - from).max(0))
-    }
-
-    fn close(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-        self.queue.close();
-    }
-}
-
-type Topics = HashMap<Arc<str>, HashMap<i32, Arc<Slot>>>;
+type Topics = HashMap<Arc<str>, HashMap<i32, Arc<OwnedPartition>>>;
 
 /// The context of the Kafka client: the partitions that it owns.
 pub(super) struct Assignment {
@@ -96,12 +41,13 @@ pub(super) struct Assignment {
     limits: QueueLimits,
     revoke_timeout: Duration,
     initial_offset: InitialOffset,
-    /// Partitions in which the group is known to have an offset to begin with, if that is not the earliest one.
-    placed: Mutex<HashSet<TopicPartition>>,
+    /// Partitions in which the group is known to have a committed offset. Unused with `Earliest`.
+    with_offset: Mutex<HashSet<TopicPartition>>,
     health: Arc<HealthCell>,
-    /// The group refuses this member, or a topic is forbidden. It is told once, so that only an assignment or a record ends it.
+    /// The group refuses this member, or a topic is forbidden. librdkafka reports this once, so it holds until
+    /// the next assignment or record.
     refused: AtomicBool,
-    /// The consumer has finished, or is gone: nobody listens to events.
+    /// The consumer has finished, or was dropped: no task receives events.
     closing: Arc<AtomicBool>,
 }
 
@@ -119,29 +65,31 @@ impl Assignment {
             limits: config.queue,
             revoke_timeout: config.revoke_timeout,
             initial_offset: config.initial_offset,
-            placed: Mutex::default(),
+            with_offset: Mutex::default(),
             health,
             refused: AtomicBool::new(false),
             closing,
         }
     }
 
-    /// The partition, if this member owns it. A record of another came out of librdkafka's queue too late.
-    pub(super) fn slot(&self, topic: &str, partition: i32) -> Option<Arc<Slot>> {
+    /// The partition, if this member owns it. librdkafka's queue may still hold records of partitions that were
+    /// taken away.
+    pub(super) fn owned(&self, topic: &str, partition: i32) -> Option<Arc<OwnedPartition>> {
         self.lock().get(topic)?.get(&partition).cloned()
     }
 
-    /// A record or an assignment came: the brokers answer, and let this member in.
+    /// Called for each record and each assignment: they prove that the brokers answer and have admitted this
+    /// member.
     pub(super) fn ready(&self) {
         self.refused.store(false, Ordering::Relaxed);
         self.health.ready();
     }
 
-    /// Notes what an error of this member means.
-    pub(super) fn note(&self, error: &KafkaError) {
-        match errors::exclusion(error) {
+    /// Evaluates an error that polling returned.
+    pub(super) fn record_error(&self, error: &KafkaError) {
+        match errors::membership_error(error) {
             Some(reason) => {
-                tracing::error!(%error, group = self.group, "this member of the group is refused");
+                tracing::error!(%error, group = self.group, "the brokers refuse this member of the group");
                 self.refused.store(true, Ordering::Relaxed);
                 self.health.failing(format!("group {}: {reason}", self.group));
             }
@@ -149,13 +97,13 @@ impl Assignment {
         }
     }
 
-    /// Takes out the partitions that are paused and have room again.
+    /// Returns the partitions that are paused and have room again, and marks them as running.
     pub(super) fn resumable(&self) -> Vec<TopicPartition> {
         let mut resumable = Vec::new();
         for (topic, partitions) in self.lock().iter() {
-            let has_room = |slot: &Slot| slot.paused.load(Ordering::Relaxed) && slot.queue.room() > 0;
-            for (&partition, slot) in partitions.iter().filter(|(_, slot)| has_room(slot)) {
-                slot.paused.store(false, Ordering::Relaxed);
+            let has_room = |owned: &OwnedPartition| owned.is_paused() && owned.queue.room() > 0;
+            for (&partition, owned) in partitions.iter().filter(|(_, owned)| has_room(owned)) {
+                owned.resume();
                 resumable.push(TopicPartition { topic: Arc::clone(topic), partition });
             }
         }
@@ -163,56 +111,56 @@ impl Assignment {
     }
 
     pub(super) fn any_paused(&self) -> bool {
-        self.lock().values().flat_map(HashMap::values).any(|slot| slot.paused.load(Ordering::Relaxed))
+        self.lock().values().flat_map(HashMap::values).any(|owned| owned.is_paused())
     }
 
-    /// Asks how long the paused partitions have become meanwhile: no fetch tells that. Blocks.
-    pub(super) fn ask_ends(&self, consumer: &BaseConsumer<Self>) {
+    /// Queries the ends of the paused partitions, which no fetch reports. Blocks.
+    pub(super) fn query_ends(&self, consumer: &BaseConsumer<Self>) {
         let mut wanted = list([]);
         for (topic, partitions) in self.lock().iter() {
-            for partition in partitions.values().filter(|slot| slot.paused.load(Ordering::Relaxed)) {
-                // A valid offset of a list that is made here.
+            for partition in partitions.values().filter(|owned| owned.is_paused()) {
+                // Cannot fail: `Offset::End` is a valid offset.
                 drop(wanted.add_partition_offset(topic, partition.partition, Offset::End));
             }
         }
         if wanted.count() == 0 {
             return;
         }
-        match consumer.offsets_for_times(wanted, ASK_TIMEOUT) {
+        match consumer.offsets_for_times(wanted, QUERY_TIMEOUT) {
             Ok(ends) => {
                 for end in ends.elements() {
-                    if let (Offset::Offset(offset), Some(slot)) =
-                        (end.offset(), self.slot(end.topic(), end.partition()))
+                    if let (Offset::Offset(offset), Some(owned)) =
+                        (end.offset(), self.owned(end.topic(), end.partition()))
                     {
-                        slot.end.store(offset, Ordering::Relaxed);
+                        owned.set_end(offset);
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "cannot ask how long paused partitions are"),
+            Err(error) => tracing::debug!(%error, "cannot query the ends of paused partitions"),
         }
     }
 
-    /// Tells the consumer, unless nobody listens any more.
-    pub(super) fn tell(&self, event: Result<Event, Error>) {
+    /// Sends an event to the consumer. If the consumer is gone, the source closes.
+    pub(super) fn send(&self, event: Result<Event, Error>) {
         if !self.closing.load(Ordering::SeqCst) && self.events.blocking_send(event).is_err() {
             self.closing.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Sees to it that the group has an offset to begin with in each partition, unless this member has seen one before. `false`:
-    /// nothing may begin.
-    fn place(&self, consumer: &BaseConsumer<Self>, assigned: &[TopicPartition]) -> bool {
+    /// Makes sure that the group has a committed offset in each partition. Skips partitions that this member
+    /// has checked before. Returns `false` if the partitions must not be read.
+    fn ensure_start_offsets(&self, consumer: &BaseConsumer<Self>, assigned: &[TopicPartition]) -> bool {
         if self.initial_offset == InitialOffset::Earliest {
             return true;
         }
-        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<&TopicPartition> = assigned.iter().filter(|at| !placed.contains(at)).collect();
-        let is_placed =
-            unknown.is_empty() || start::place(consumer, &list(unknown), self.initial_offset, &self.closing);
-        if is_placed {
-            placed.extend(assigned.iter().cloned());
+        let mut with_offset = self.with_offset.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<&TopicPartition> = assigned.iter().filter(|at| !with_offset.contains(at)).collect();
+        let has_offsets = unknown.is_empty()
+            || start::ensure_offsets(consumer, &list(unknown), self.initial_offset, &self.closing);
+        if has_offsets {
+            with_offset.extend(assigned.iter().cloned());
         }
-        is_placed
+        has_offsets
     }
 
     fn assign(&self, list: &TopicPartitionList) {
@@ -220,60 +168,51 @@ impl Assignment {
         {
             let mut topics = self.lock();
             for partition in partitions(list) {
-                // Where the group goes on is not known here, so nothing counts as done until something is.
+                // The committed offset is not known here, so no record counts as processed yet.
                 let queue = Arc::new(Queue::new(self.limits, -1, None));
-                let slot = Slot {
-                    topic: Arc::clone(&partition.topic),
-                    partition: partition.partition,
-                    queue: Arc::clone(&queue),
-                    paused: AtomicBool::new(false),
-                    next: AtomicI64::new(0),
-                    first: AtomicI64::new(-1),
-                    end: AtomicI64::new(-1),
-                    gone: AtomicBool::new(false),
-                };
-                let slots = topics.entry(Arc::clone(&partition.topic)).or_default();
-                slots.insert(partition.partition, Arc::new(slot));
+                let TopicPartition { topic, partition: number } = &partition;
+                let owned = OwnedPartition::new(Arc::clone(topic), *number, Arc::clone(&queue));
+                topics.entry(Arc::clone(topic)).or_default().insert(*number, Arc::new(owned));
                 assigned.push(AssignedPartition { partition, queue });
             }
         }
         self.ready();
         if !assigned.is_empty() {
-            self.tell(Ok(Event::Assigned(assigned)));
+            self.send(Ok(Event::Assigned(assigned)));
         }
     }
 
     fn revoke(&self, list: &TopicPartitionList, lost: bool) {
         let revoked = partitions(list);
         if lost {
-            self.forget(&revoked);
-            self.tell(Ok(Event::Lost(revoked)));
+            self.remove(&revoked);
+            self.send(Ok(Event::Lost(revoked)));
             return;
         }
         let (signal, released) = mpsc::sync_channel(1);
-        self.tell(Ok(Event::Revoked { partitions: revoked.clone(), release: Release::new(signal) }));
+        self.send(Ok(Event::Revoked { partitions: revoked.clone(), release: Release::new(signal) }));
         if let Err(RecvTimeoutError::Timeout) = released.recv_timeout(self.revoke_timeout) {
-            tracing::warn!("partitions go before the consumer has finished with them");
+            tracing::warn!("partitions move to another member before the consumer has finished with them");
         }
-        self.forget(&revoked);
+        self.remove(&revoked);
     }
 
-    fn forget(&self, gone: &[TopicPartition]) {
+    fn remove(&self, removed: &[TopicPartition]) {
         let mut topics = self.lock();
-        for partition in gone {
-            let slot = topics.get_mut(&partition.topic).and_then(|slots| slots.remove(&partition.partition));
-            if let Some(slot) = slot {
-                slot.close();
+        for partition in removed {
+            let owned = topics.get_mut(&partition.topic).and_then(|owned| owned.remove(&partition.partition));
+            if let Some(owned) = owned {
+                owned.close();
             }
             metrics::lag(&self.group, &partition.topic, partition.partition).set(0);
         }
     }
 
-    /// Ends all queues: the thread is about to end.
+    /// Closes all queues, before the thread ends.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         let mut topics = self.lock();
-        topics.values().flat_map(HashMap::values).for_each(|slot| slot.close());
+        topics.values().flat_map(HashMap::values).for_each(|owned| owned.close());
         topics.clear();
     }
 
@@ -288,7 +227,7 @@ impl ClientContext for Assignment {
             tracing::error!(
                 group = self.group,
                 message,
-                "the offset to go on from is not there: records were removed unread, or come again; look at the topic's retention"
+                "the committed offset no longer exists: records were removed before they were read, or are delivered again; check the retention of the topic"
             );
             return metrics::offset_resets(&self.group).increment(1);
         }
@@ -296,7 +235,7 @@ impl ClientContext for Assignment {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        errors::note(&self.health, &error, reason);
+        errors::update_health(&self.health, &error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -305,10 +244,10 @@ impl ClientContext for Assignment {
             self.health.ready();
         }
         let topics = self.lock();
-        for (name, slots) in topics.iter() {
+        for (name, partitions) in topics.iter() {
             let Some(topic) = statistics.topics.get(&**name) else { continue };
-            for (number, slot) in slots {
-                if let Some(lag) = topic.partitions.get(number).and_then(|partition| slot.lag(partition)) {
+            for (number, owned) in partitions {
+                if let Some(lag) = topic.partitions.get(number).and_then(|partition| owned.lag(partition)) {
                     metrics::lag(&self.group, name, *number).set(lag as f64);
                 }
             }
@@ -320,7 +259,7 @@ impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                if self.place(consumer, &partitions(list)) {
+                if self.ensure_start_offsets(consumer, &partitions(list)) {
                     self.assign(list);
                 }
             }
@@ -330,7 +269,7 @@ impl ConsumerContext for Assignment {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        // A partition that was paused when it went is still paused when it comes back.
+        // A partition that was paused when it was revoked is still paused when it is assigned again.
         if let Rebalance::Assign(list) = rebalance
             && list.count() > 0
             && let Err(error) = consumer.resume(list)

@@ -11,16 +11,17 @@ use std::time::Duration;
 /// How to reach the brokers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
-    /// Brokers to ask first, `host:port`.
+    /// Bootstrap brokers, `host:port`.
     pub brokers: Vec<String>,
-    /// The name under which brokers know this client.
+    /// The name of this client on the brokers.
     pub client_id: String,
-    /// More settings of librdkafka, for example `security.protocol` and `sasl.password`; they win over all others.
+    /// Additional settings of librdkafka, for example `security.protocol` and `sasl.password`. They override
+    /// all others.
     pub properties: Vec<(String, String)>,
 }
 
 impl fmt::Debug for KafkaConfig {
-    /// Values of properties are left out: some are secrets.
+    /// Values of properties are omitted: some are secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let properties: Vec<&str> = self.properties.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("KafkaConfig")
@@ -32,22 +33,22 @@ impl fmt::Debug for KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// Without further properties.
+    /// No additional properties.
     pub fn new(brokers: Vec<String>, client_id: impl Into<String>) -> Self {
         Self { brokers, client_id: client_id.into(), properties: Vec::new() }
     }
 
-    /// With options of an [`Address`](crate::Address), such as `tls.ca` and `sasl.username`; empty values are left out.
+    /// Applies options of an [`Address`](crate::Address), such as `tls.ca` and `sasl.username`. Empty values
+    /// are ignored.
     ///
-    /// # Errors
-    /// [`Error::Address`] with every fault: options that don't go together, that this build can't do, or brokers that are none.
+    /// # Errors [`Error::Address`] with every config error: incompatible options, options that this build does not support, or invalid brokers.
     pub fn with_options(
         brokers: Vec<String>,
         client_id: impl Into<String>,
         options: &[(&str, &str)],
     ) -> Result<Self, Error> {
         let address = Address::kafka(brokers, options)?;
-        let config = address.kafka_config()?.expect("brokers are Kafka");
+        let config = address.kafka_config()?.expect("an address with brokers is a Kafka address");
         Ok(Self { client_id: client_id.into(), ..config })
     }
 
@@ -56,7 +57,7 @@ impl KafkaConfig {
         client
             .set("bootstrap.servers", self.brokers.join(","))
             .set("client.id", &self.client_id)
-            // A broker that comes back is found soon, whatever it was that took it away.
+            // Reconnect soon after a broker has returned.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "500")
             .set("socket.connection.setup.timeout.ms", "5000")
@@ -66,7 +67,7 @@ impl KafkaConfig {
         client
     }
 
-    /// Applied last, so that they win.
+    /// Adds the properties. Applied last, so that they override all other settings.
     pub(crate) fn with_properties(&self, mut client: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
             client.set(name, value);
@@ -78,21 +79,23 @@ impl KafkaConfig {
 /// Settings of a [`KafkaProducer`](super::KafkaProducer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaProducerConfig {
-    /// Milliseconds that a record may wait for others to share its request. 0, the default, confirms a
-    /// lone record soonest; at a thousand records a second 5 takes a third off the CPU of client and brokers together.
+    /// How long a record may wait for others to share its request, in milliseconds. 0, the default, confirms a
+    /// single record soonest. At 1,000 records per second, 5 ms saves a third of the CPU time of client and
+    /// brokers together.
     pub linger_ms: u32,
-    /// Requests per broker that may be unanswered, at most 5: more would break the order.
+    /// Requests in flight per broker, at most 5: more would break the order.
     pub max_in_flight: u32,
-    /// A record that is not confirmed by then is answered [`TimedOut`](crate::ProduceError::TimedOut), and so is all that waits
-    /// with it; then a new client begins.
+    /// Time limit for the confirmation of a record. After it the record fails with
+    /// [`TimedOut`](crate::ProduceError::TimedOut), and so do all other queued records. Then the client is
+    /// replaced.
     pub timeout: Duration,
     /// `none`, `gzip`, `lz4`, `snappy` or `zstd`.
     pub compression: String,
-    /// Most records that may wait.
+    /// Limit of unconfirmed records.
     pub max_queued: u32,
-    /// Most bytes that may wait.
+    /// Limit of unconfirmed bytes.
     pub max_queued_bytes: u64,
-    /// Largest record. Brokers and topics have a limit of their own (1 MiB by default).
+    /// Largest record in bytes. Brokers and topics have their own limit (1 MiB by default).
     pub max_record_bytes: u32,
 }
 
@@ -116,17 +119,17 @@ impl KafkaProducerConfig {
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // A broker would make a missing topic with whatever partitions and replicas it likes. Whoever makes topics as they
-            // should be does so while the first records wait.
+            // A broker would create a missing topic with its own defaults for partitions and replicas. The
+            // first records wait instead until the topic was created properly.
             .set("allow.auto.create.topics", "false")
-            // As Java's clients choose, so that other tools find a key where this one puts it.
+            // Java's default partitioner, so that other tools find a key in the same partition.
             .set("partitioner", "murmur2_random")
-            .set("linger.ms", format!("{:.3}", self.linger_there().as_secs_f64() * 1000.0))
+            .set("linger.ms", format!("{:.3}", self.client_linger().as_secs_f64() * 1000.0))
             .set("max.in.flight.requests.per.connection", self.max_in_flight.clamp(1, 5).to_string())
-            // Never: the producer gives records up itself, in order.
+            // Never: the producer times records out itself, to keep their order.
             .set("message.timeout.ms", "0")
             .set("compression.type", &self.compression)
-            // What may wait is counted before it comes here.
+            // The producer counts queued records itself, before they get here.
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", i32::MAX.to_string())
             .set("message.max.bytes", self.max_record_bytes.to_string())
@@ -135,13 +138,14 @@ impl KafkaProducerConfig {
         kafka.with_properties(client)
     }
 
-    /// How long a record waits until its batch is handed to librdkafka.
-    pub(super) fn linger_here(&self) -> Duration {
-        Duration::from_millis(self.linger_ms.into()) - self.linger_there()
+    /// How long a record waits before its batch goes to librdkafka.
+    pub(super) fn queue_linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.into()) - self.client_linger()
     }
 
-    /// How long librdkafka waits: for as long as handing a batch over takes, so that it makes one request of it.
-    fn linger_there(&self) -> Duration {
+    /// How long librdkafka waits for the rest of a batch: as long as handing a batch over takes, so that it
+    /// fills one request.
+    fn client_linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms.into()).min(Duration::from_micros(500))
     }
 }
@@ -155,60 +159,52 @@ pub struct KafkaSourceConfig {
     pub group: String,
     /// The topics to read.
     pub topics: Vec<String>,
-    /// Where the group begins in partitions that are new to it. Its first record by default.
+    /// Start offset in partitions that are new to the group. `Earliest` by default.
     pub initial_offset: InitialOffset,
-    /// The name of this member, the same after a restart and different for each member (static membership): one that is back
-    /// within `session_timeout` gets its partitions without a rebalance. Without one, the default, leaving is noticed at once.
-    /// It also names the member's transactions, `GROUP-INSTANCE-LENGTH` with the length of the group's name.
+    /// A unique name of this member that survives restarts (static membership). A member that returns within
+    /// `session_timeout` gets its partitions back without a rebalance. `None`, the default: the group
+    /// rebalances at once when the member leaves. The name is also part of the member's transactional id,
+    /// `GROUP-INSTANCE-LENGTH`, where `LENGTH` is the length of the group's name.
     pub instance_id: Option<String>,
-    /// The group gives the partitions of a member away that has been silent for so long. 6 s by default.
+    /// After this time without a heartbeat the group reassigns the member's partitions. 6 s by default.
     pub session_timeout: Duration,
-    /// The group gives the partitions of a member away that does not poll for so long, though it sends heartbeats. A
-    /// thread polls all the time, so this only has to exceed `revoke_timeout`. 75 s by default.
+    /// After this time without a poll the group reassigns the member's partitions, even if it sends heartbeats.
+    /// A thread polls all the time, so this only has to exceed `revoke_timeout`. 75 s by default.
     pub poll_interval: Duration,
-    /// `read_committed` (default): records of transactions that were aborted or are open are not seen. `read_uncommitted`:
-    /// they are, and [transactions](crate::Source::transact) may write results twice after a crash, because the offset that an open
-    /// one is about to commit is not waited for.
+    /// `read_committed` (default) skips records of aborted transactions and waits for open ones.
+    /// `read_uncommitted` reads both. With it, [transactions](crate::Source::transact) may write results twice
+    /// after a crash, because a new owner does not wait for the offset that an open transaction is about to
+    /// commit.
     pub isolation: String,
-    /// How partitions are shared out: `range` (default), `roundrobin` or `cooperative-sticky`. With the first two a rebalance
-    /// stops all members for a moment, and offsets are committed while nobody else can own them. The last one keeps what
-    /// need not move going, at the price of commits that are refused in the middle of a rebalance.
+    /// How the group assigns partitions: `range` (default), `roundrobin` or `cooperative-sticky`.
     ///
-    /// Measured while a second member came and went ten times under load (six partitions, shared 3 and 3, 6 s session; with
-    /// each of them everything was handled once and in order). A pause is the longest time between two records of a
-    /// partition; those of about 2 s are what a member needs to learn by heartbeat that the other one has left.
-    ///
-    /// | | partitions assigned | commits refused | longest pause of each partition |
-    /// |---|---|---|---|
-    /// | `range` | 126 times | 0 | 0.2, 0.5, 0.5, 2.2, 2.2, 2.2 s |
-    /// | `roundrobin` | 126 times | 0 | 1.7, 1.7, 1.7, 1.7, 1.8, 1.8 s |
-    /// | `cooperative-sticky` | 66 times | 13 | 1.0, 1.0, 1.1, 2.3, 2.3, 2.4 s |
-    ///
-    /// So `range`: no commit is refused, and stopping everything for a moment pauses the partitions that stay for no longer than
-    /// a cooperative rebalance does, which needs two rounds.
+    /// `range` and `roundrobin` stop all members for a moment during a rebalance, and no commit is refused.
+    /// `cooperative-sticky` keeps partitions running that do not move, but the brokers refuse some commits during a
+    /// rebalance, and a rebalance takes two rounds. The pauses measured are equally long (`docs/reports/2026-11-21-rebalancing.md`
+    /// in the repository), hence the default.
     pub assignment: String,
-    /// How much may wait for the worker of each partition before its fetching is paused.
+    /// Capacity of the queue of each partition. When it is full, fetching of the partition is paused.
     pub queue: QueueLimits,
-    /// A revocation waits so long for the consumer to finish and commit. Longer than
+    /// How long a revocation waits for the consumer to finish and commit. Must exceed
     /// [`finish_timeout`](crate::ConsumerConfig::finish_timeout) and
     /// [`commit_timeout`](crate::ConsumerConfig::commit_timeout) together. 15 s by default.
     pub revoke_timeout: Duration,
-    /// Brokers wait so long for something to arrive before they answer that there is nothing. No latency comes from it.
+    /// How long a broker waits for new records before it answers with none. Does not add latency.
     pub fetch_wait: Duration,
-    /// Most bytes of one partition that are fetched in one request; one larger record gets through. 1 MiB by default.
+    /// Limit of bytes per partition in one fetch; a larger single record passes. 1 MiB by default.
     pub fetch_bytes: u32,
-    /// Most bytes that are fetched ahead of the queues, over all partitions. 8 MiB by default.
+    /// Limit of bytes that are fetched ahead of the queues, over all partitions. 8 MiB by default.
     pub fetch_ahead_bytes: u64,
-    /// Whether headers of records are read, as is the default. Where nobody looks at them it can be turned off: librdkafka
-    /// parses them one record at a time, also where there are none.
+    /// Whether to read the headers of records; `true` by default. Turn this off where no handler uses them:
+    /// librdkafka parses headers record by record, even if there are none.
     pub headers: bool,
-    /// How a [transaction](crate::Source::transact) writes its records: at once and in order, whatever this says of `linger_ms` and
-    /// `max_in_flight`, and within 10 s.
+    /// How a [transaction](crate::Source::transact) writes its records. `linger_ms` and `max_in_flight` are
+    /// ignored: it writes at once and in order. Its time limit is 10 s at most.
     pub outputs: KafkaProducerConfig,
 }
 
 impl KafkaSourceConfig {
-    /// With the defaults.
+    /// A source with the defaults.
     pub fn new(kafka: KafkaConfig, group: &str, topics: &[&str]) -> Self {
         Self {
             kafka,
@@ -242,19 +238,19 @@ impl KafkaSourceConfig {
             .set("isolation.level", &self.isolation)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Other beginnings are committed before the first fetch. A committed offset that is no longer kept must not lead
-            // to the end.
+            // Other start offsets are committed before the first fetch. If a committed offset was removed,
+            // continue with the first stored record, not at the end.
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
             .set("fetch.min.bytes", "1")
             .set("fetch.error.backoff.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
-            // What librdkafka holds beside our own queues; the defaults hold 64 MiB.
+            // Records that librdkafka holds besides our own queues. Its defaults allow 64 MiB.
             .set("queued.min.messages", "2000")
             .set("queued.max.messages.kbytes", (self.fetch_ahead_bytes / 1024).max(1).to_string())
             .set("fetch.message.max.bytes", self.fetch_bytes.to_string())
             .set("topic.metadata.refresh.interval.ms", "30000")
-            // Lag, and whether brokers are up.
+            // Statistics tell the lag, and whether brokers are up.
             .set("statistics.interval.ms", "5000");
         if let Some(instance_id) = &self.instance_id {
             client.set("group.instance.id", instance_id);

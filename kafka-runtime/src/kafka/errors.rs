@@ -1,4 +1,4 @@
-//! Kafka's errors in our words.
+//! Translates Kafka's errors into the errors of this crate.
 
 use crate::health::HealthCell;
 use crate::producer::ProduceError;
@@ -6,7 +6,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-/// What an error of a record means for whoever sent it.
+/// The error of a record, for its sender.
 pub(super) fn produce_error(error: &KafkaError) -> ProduceError {
     match error.rdkafka_error_code() {
         Some(Code::QueueFull) => ProduceError::QueueFull,
@@ -23,7 +23,7 @@ pub(super) fn produce_error(error: &KafkaError) -> ProduceError {
     }
 }
 
-/// Says why brokers and this client will not come together as they are configured, if that is what the error means.
+/// Whether the error means that the brokers refuse this client, or it refuses them. Returns the reason.
 pub(super) fn refusal(error: &KafkaError, reason: &str) -> Option<String> {
     match error.rdkafka_error_code()? {
         Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => {
@@ -34,21 +34,22 @@ pub(super) fn refusal(error: &KafkaError, reason: &str) -> Option<String> {
     }
 }
 
-/// Says why this client can't be a member of its group as it is configured, if that is what the error means.
-pub(super) fn exclusion(error: &KafkaError) -> Option<String> {
+/// Whether the error means that this client cannot be a member of its group as configured. Returns the reason
+/// and advice.
+pub(super) fn membership_error(error: &KafkaError) -> Option<String> {
     let advice = match error.rdkafka_error_code()? {
-        Code::GroupAuthorizationFailed => "it needs the right to read the group",
-        Code::TopicAuthorizationFailed => "it needs the right to read its topics",
-        Code::InvalidSessionTimeout => "`session.timeout` must be one that the brokers allow",
-        Code::InconsistentGroupProtocol => "`assignment` must be that of the other members",
+        Code::GroupAuthorizationFailed => "grant this client the right to read the group",
+        Code::TopicAuthorizationFailed => "grant this client the right to read its topics",
+        Code::InvalidSessionTimeout => "set `session.timeout` to a value that the brokers allow",
+        Code::InconsistentGroupProtocol => "set `assignment` to the value that the other members use",
         _ => return None,
     };
     Some(format!("{error}; {advice}"))
 }
 
-/// Notes what a client-wide error says about the brokers. A refused password never fails a call: it comes here, among
-/// reports of lost connections, and is tried again for ever, so its reason is kept until something works.
-pub(super) fn note(health: &HealthCell, error: &KafkaError, reason: &str) {
+/// Updates the health after an error of the client. A refused password never fails a call. It is reported here,
+/// among lost connections, and librdkafka retries for ever; so the reason is kept until something works.
+pub(super) fn update_health(health: &HealthCell, error: &KafkaError, reason: &str) {
     if let Some(refusal) = refusal(error, reason) {
         tracing::error!(reason, "kafka refused this client");
         return health.failing(refusal);
@@ -62,18 +63,19 @@ pub(super) fn note(health: &HealthCell, error: &KafkaError, reason: &str) {
     }
 }
 
-/// Whether a line of librdkafka says that a partition goes on elsewhere than the group had left it. There is no other sign of it.
+/// Whether a log line of librdkafka reports an offset reset: a partition does not resume at the committed
+/// offset. There is no other sign of it.
 pub(super) fn is_offset_reset(level: RDKafkaLogLevel, facility: &str) -> bool {
     matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET"
 }
 
-/// Sends librdkafka's own lines to our log.
+/// Forwards log lines of librdkafka to `tracing`.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, message, "librdkafka");
         }
-        // What goes wrong for good also comes as an error of a client or of a record.
+        // Permanent failures are also reported as an error of the client or of a record.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::info!(facility, message, "librdkafka"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
             tracing::debug!(facility, message, "librdkafka");
@@ -81,7 +83,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// For clients that report through their results.
+/// A context for clients whose errors are returned by their calls.
 pub(crate) struct QuietContext;
 
 impl ClientContext for QuietContext {

@@ -1,18 +1,19 @@
-//! The producer: idempotent, acks from all in-sync replicas, one callback per record.
+//! The producer: idempotent, acknowledged by all in-sync replicas, one callback per record.
 //!
-//! A supervisor thread owns the life of the client: it asks the brokers whether they are there for as long as that is not
-//! known, and replaces a client that has failed for good (an idempotent producer that was fenced, say) or that holds a record
-//! for longer than it may. It also drops clients, which must not happen on the thread that calls callbacks.
+//! A supervisor thread owns the client. It probes the brokers while their state is unknown. It replaces a
+//! client that has failed permanently (for example a fenced idempotent producer) or that has held a record past
+//! its timeout. It also drops clients, which is not possible on the thread that runs the callbacks.
 //!
-//! The client itself gives no record up: it would go on to write what was enqueued behind it, and the retry of the first would
-//! come too late. So all that a client holds is given up together, and nothing new is taken until that was told.
+//! The client never times out a single record: it would still write the records behind it, and a retry of the
+//! first one would come too late. Instead all records of a client fail together. The producer accepts no record
+//! until their senders have been notified.
 //!
-//! What waits for its turn waits in [`lanes`], from which a client is given one batch per partition at a time.
+//! Records wait in [`queues`]. The client has one batch per partition at a time.
 
 mod ages;
 mod client;
-mod lanes;
 mod partitions;
+mod queues;
 mod supervisor;
 
 use super::config::{KafkaConfig, KafkaProducerConfig};
@@ -22,8 +23,8 @@ use crate::metrics::Produced;
 use crate::producer::{Delivery, InFlight, OnDelivery, ProduceError, Producer};
 use crate::record::{Position, ProducerRecord};
 use async_trait::async_trait;
-use client::{Client, Waiting};
-use lanes::{Lane, Lanes, Refused};
+use client::{Client, QueuedRecord};
+use queues::{PartitionQueue, PartitionQueues, Rejected};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -31,7 +32,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use supervisor::{Signal, Supervisor};
 
-/// Writes records to Kafka. Dropping it answers what is in flight with [`ProduceError::Closed`];
+/// Writes records to Kafka. Dropping it fails the records in flight with [`ProduceError::Closed`], so
 /// [`flush`](Producer::flush) first.
 pub struct KafkaProducer {
     shared: Arc<Shared>,
@@ -44,21 +45,21 @@ impl std::fmt::Debug for KafkaProducer {
     }
 }
 
-/// What outlives each client.
+/// State that outlives each client.
 struct Shared {
     config: KafkaProducerConfig,
-    /// `None` between a failed client and the next, and at the end.
+    /// `None` while the client is being replaced, and after the end.
     client: RwLock<Option<Client>>,
     in_flight: InFlight,
     in_flight_bytes: AtomicU64,
     produced: Produced,
-    /// Why records are given up: the producer ends, or only its client.
+    /// Tells whether records fail because the producer was closed or because its client was replaced.
     closing: AtomicBool,
     health: HealthCell,
 }
 
 impl KafkaProducer {
-    /// A producer that connects in the background. Fails only if a setting is wrong.
+    /// A producer that connects in the background. Fails only if a setting is invalid.
     pub fn new(kafka: &KafkaConfig, config: KafkaProducerConfig) -> Result<Self, Error> {
         let (supervisor, signals) = mpsc::sync_channel(4);
         let client = config.client(kafka);
@@ -71,10 +72,10 @@ impl KafkaProducer {
             closing: AtomicBool::new(false),
             health: HealthCell::new(Health::Starting),
         });
-        let supervisor_of = Supervisor::new(Arc::clone(&shared), client, supervisor.clone());
-        shared.replace(Some(supervisor_of.client().map_err(Error::Client)?));
+        let thread_state = Supervisor::new(Arc::clone(&shared), client, supervisor.clone());
+        shared.replace(Some(thread_state.client().map_err(Error::Client)?));
         let name = "kafka-producer";
-        let thread = thread::Builder::new().name(name.into()).spawn(move || supervisor_of.run(&signals));
+        let thread = thread::Builder::new().name(name.into()).spawn(move || thread_state.run(&signals));
         thread.map_err(|source| Error::Thread { name, source })?;
         Ok(Self { shared, supervisor })
     }
@@ -89,7 +90,7 @@ impl Shared {
         std::mem::replace(&mut *self.client.write().unwrap_or_else(PoisonError::into_inner), client)
     }
 
-    /// Whether there is room for a record, which is then taken.
+    /// Reserves room for a record.
     fn admit(&self, bytes: u64) -> Result<(), ProduceError> {
         if bytes > u64::from(self.config.max_record_bytes) {
             return Err(ProduceError::TooLarge);
@@ -98,63 +99,63 @@ impl Shared {
         let bytes_before = self.in_flight_bytes.fetch_add(bytes, Ordering::SeqCst);
         let is_room_for_bytes = bytes_before == 0 || bytes_before + bytes <= self.config.max_queued_bytes;
         if records > self.config.max_queued as usize || !is_room_for_bytes {
-            self.leave(bytes);
+            self.release(bytes);
             return Err(ProduceError::QueueFull);
         }
         Ok(())
     }
 
-    fn leave(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.in_flight_bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.in_flight.end(1);
     }
 
-    /// Whether the supervisor is to look after what lingers.
+    /// Returns whether the supervisor must be woken to watch the linger time.
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<bool, ProduceError> {
         let bytes = record.size() as u64;
         self.admit(bytes)?;
         let guard = self.client();
         let Some(client) = guard.as_ref() else {
-            self.leave(bytes);
+            self.release(bytes);
             return Err(ProduceError::Unavailable { reason: "the client is being replaced".into() });
         };
-        let (lingers, mut refused) = client.push(record, Delivery::new(on_delivery));
+        let (lingers, mut rejected) = client.push(record, Delivery::new(on_delivery));
         let is_ready = self.health.is_ready();
         if !is_ready {
-            // The supervisor asks the brokers, and may not look at the clock for seconds.
-            let until = Instant::now() + self.config.linger_here();
-            refused.extend(client.lanes.linger(until, client).1);
+            // The supervisor may be blocked for seconds, probing the brokers, and cannot watch the linger time.
+            let until = Instant::now() + self.config.queue_linger();
+            rejected.extend(client.queues.linger(until, client).1);
         }
         drop(guard);
-        self.refuse(refused);
+        self.reject(rejected);
         Ok(lingers && is_ready)
     }
 
-    /// A record is answered. No lock may be held: the callback may enqueue.
+    /// Answers a record. The caller must hold no lock, because the callback may enqueue.
     fn answer(&self, delivery: Delivery, bytes: u64, outcome: Result<Position, ProduceError>) {
         self.produced.outcome(&outcome);
         delivery.answer(outcome);
-        self.leave(bytes);
+        self.release(bytes);
     }
 
-    fn refuse(&self, refused: Refused<Waiting>) {
-        for (waiting, error) in refused {
-            let bytes = waiting.record.size() as u64;
-            self.answer(waiting.delivery, bytes, Err(error));
+    fn reject(&self, rejected: Rejected<QueuedRecord>) {
+        for (queued, error) in rejected {
+            let bytes = queued.record.size() as u64;
+            self.answer(queued.delivery, bytes, Err(error));
         }
     }
 
-    /// What follows a record of `lane` that was answered.
-    fn go_on(&self, lane: &Arc<Lane<Waiting>>) {
+    /// Continues with the queue of a record that was answered.
+    fn continue_queue(&self, queue: &Arc<PartitionQueue<QueuedRecord>>) {
         let client = self.client();
-        let refused = Lanes::answered(lane, client.as_ref());
+        let rejected = PartitionQueues::answered(queue, client.as_ref());
         drop(client);
-        self.refuse(refused);
+        self.reject(rejected);
     }
 
-    /// Answers what a client was not given any more.
-    fn give_up(&self, lanes: &Lanes<Waiting>, error: &ProduceError) {
-        self.refuse(lanes.give_up().into_iter().map(|waiting| (waiting, error.clone())).collect());
+    /// Fails the records that a client has not been given.
+    fn fail_queued(&self, queues: &PartitionQueues<QueuedRecord>, error: &ProduceError) {
+        self.reject(queues.drain().into_iter().map(|queued| (queued, error.clone())).collect());
     }
 }
 
@@ -166,7 +167,7 @@ impl Producer for KafkaProducer {
             .enqueue(record, on_delivery)
             .inspect_err(|error| self.shared.produced.failed(error))?;
         if lingers {
-            // Full means that it is about to look anyway.
+            // If the channel is full, the supervisor is about to wake up anyway.
             drop(self.supervisor.try_send(Signal::Linger));
         }
         Ok(())
@@ -188,7 +189,7 @@ impl Producer for KafkaProducer {
 impl Drop for KafkaProducer {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        // Not waited for: this may run on the thread that the supervisor has to join.
+        // Does not wait for the thread: this may run on a thread that the supervisor has to join.
         drop(self.supervisor.try_send(Signal::Close));
     }
 }

@@ -1,7 +1,7 @@
-//! Whether brokers answer, before anything is asked of them.
+//! Checks whether brokers answer, before any other request.
 //!
-//! A refused password or certificate fails no call: librdkafka reports it beside them and tries again for ever. So a client
-//! of its own listens to those reports until a broker has answered.
+//! A refused password or certificate fails no call: librdkafka only logs it and retries for ever. So this check
+//! uses its own client and listens to these reports until a broker has answered.
 
 use super::config::KafkaConfig;
 use super::errors;
@@ -15,22 +15,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const ASK: Duration = Duration::from_millis(500);
-const LISTEN: Duration = Duration::from_millis(50);
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Waits until a broker answers, at most until `until`; fails at once when one refuses this client.
+/// Waits until a broker answers, at most until `until`. Fails at once if a broker refuses this client.
 pub(crate) async fn reach(kafka: &KafkaConfig, until: Instant) -> Result<(), Error> {
     let (config, brokers) = (kafka.with_properties(kafka.client()), kafka.brokers.join(", "));
     let wanted = CancellationToken::new();
     let given_up = wanted.clone();
-    // When nobody waits any more the thread must end: an async runtime waits for it as it is dropped.
+    // The thread must end when the caller stops waiting, because dropping the async runtime waits for it.
     let _guard = wanted.drop_guard();
-    let ask = move || {
+    let check = move || {
         let client =
             BaseConsumer::from_config_and_context(&config, Listener::default()).map_err(Error::Client)?;
         while !given_up.is_cancelled() {
-            let answer = client.fetch_metadata(None, ASK);
-            while client.poll(LISTEN).is_some() {}
+            let answer = client.fetch_metadata(None, REQUEST_TIMEOUT);
+            while client.poll(POLL_TIMEOUT).is_some() {}
             match (answer, client.context().refusal()) {
                 (Ok(_), _) => return Ok(()),
                 (Err(_), Some(reason)) => return Err(Error::Refused { reason }),
@@ -43,10 +43,10 @@ pub(crate) async fn reach(kafka: &KafkaConfig, until: Instant) -> Result<(), Err
         }
         Err(Error::Closed)
     };
-    tokio::task::spawn_blocking(ask).await.map_err(|_| Error::Closed)?
+    tokio::task::spawn_blocking(check).await.map_err(|_| Error::Closed)?
 }
 
-/// Keeps the last report that says that this client is refused, and the last one that says what else is wrong.
+/// Keeps the last report that a broker refused this client, and the last report of another problem.
 #[derive(Default)]
 struct Listener {
     refusal: Mutex<Option<String>>,
@@ -73,7 +73,7 @@ impl ClientContext for Listener {
         if let Some(refusal) = errors::refusal(&error, reason) {
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
         } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            // That one only counts them; the others say what happened to each.
+            // `AllBrokersDown` only states the number of brokers. The other reports give the reason.
             *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }

@@ -1,11 +1,13 @@
-//! Records that are handed over together.
+//! Runs: records that are handed over together.
 //!
-//! librdkafka gives records one by one, most of the time many of one partition in a row. They are gathered here for as long
-//! as the next one is there already, so that the look-up of the partition, its lock and the wake-up of its worker are paid
-//! for once. Keys and payloads are copied one behind the other into shared buffers, which saves two allocations a record; a
-//! buffer is small, because one record that somebody keeps holds all of it.
+//! librdkafka returns records one by one, mostly many of one partition in a row. A run collects them as long as
+//! the next one is available at once, so that looking up the partition, locking its queue and waking its worker
+//! are paid for once per run. Keys and payloads are copied one after the other into shared buffers, which saves
+//! two allocations per record. A buffer is small, because a handler that keeps one record keeps the whole
+//! buffer.
 
-use super::assignment::{Assignment, Slot};
+use super::assignment::Assignment;
+use super::owned::OwnedPartition;
 use crate::record::{Record, TopicPartition};
 use bytes::{Bytes, BytesMut};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
@@ -13,22 +15,23 @@ use rdkafka::types::RDKafkaTopic;
 use std::ptr;
 use std::sync::Arc;
 
-/// A run of so many records is handed over, so that the worker begins while the rest is being read.
+/// Limit of records in a run, so that the worker can start while the rest is being read.
 const MAX_RECORDS: usize = 1_000;
-/// A run of so many bytes is handed over.
+/// Limit of bytes in a run.
 const MAX_BYTES: usize = 256 << 10;
-/// Bytes of a shared buffer.
+/// Size of a shared buffer in bytes.
 const BUFFER: usize = 16 << 10;
-/// Larger records get a buffer of their own.
+/// A larger record gets its own buffer.
 const SHARED_UP_TO: usize = 2 << 10;
 
 /// Records of one partition.
 pub(super) struct Run {
-    slot: Option<Arc<Slot>>,
-    /// The address of librdkafka's object for the topic, which is not another topic's while the partition is assigned. It
-    /// is never read through; comparing it is cheaper than comparing names.
+    owned: Option<Arc<OwnedPartition>>,
+    /// The address of librdkafka's object for the topic, which is unique while the partition is assigned. It is
+    /// only compared, never dereferenced; comparing names costs more.
     address: *const RDKafkaTopic,
-    /// The topic of the records. Not the slot's: a counter that this thread and the workers write all the time is slow.
+    /// The topic of the records. Not the partition's `Arc`: this thread and the workers would contend for its
+    /// counter.
     topic: Arc<str>,
     records: Vec<Record>,
     bytes: usize,
@@ -37,10 +40,10 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// An empty one. `with_headers`: whether headers are read; librdkafka parses them only then.
+    /// An empty run. librdkafka parses headers only if `with_headers` is set.
     pub(super) fn new(with_headers: bool) -> Self {
         Self {
-            slot: None,
+            owned: None,
             address: ptr::null(),
             topic: Arc::default(),
             records: Vec::new(),
@@ -54,40 +57,41 @@ impl Run {
         self.records.is_empty()
     }
 
-    /// Whether a record belongs to this run and there is room for it.
-    pub(super) fn takes(&self, message: &BorrowedMessage<'_>) -> bool {
-        let serves = |slot: &Arc<Slot>| slot.partition == message.partition() && !slot.is_gone();
+    /// Whether a record belongs to this run and the run has room for it.
+    pub(super) fn accepts(&self, message: &BorrowedMessage<'_>) -> bool {
+        let is_same =
+            |owned: &Arc<OwnedPartition>| owned.partition == message.partition() && !owned.is_closed();
         self.records.len() < MAX_RECORDS
             && self.bytes < MAX_BYTES
             && ptr::eq(self.address, message.topic_ptr())
-            && self.slot.as_ref().is_some_and(serves)
+            && self.owned.as_ref().is_some_and(is_same)
     }
 
-    /// Begins another run, with the partition of a record, after [`hand_over`](Self::hand_over).
+    /// Starts a run of the partition of a record, after [`hand_over`](Self::hand_over).
     pub(super) fn begin(&mut self, assignment: &Assignment, message: &BorrowedMessage<'_>) {
         assignment.ready();
-        self.slot = assignment.slot(message.topic(), message.partition());
+        self.owned = assignment.owned(message.topic(), message.partition());
         self.address = message.topic_ptr();
         self.topic = message.topic().into();
     }
 
-    /// Adds a record. One that came before, or whose partition has gone, is dropped.
+    /// Adds a record. Drops it if it is a duplicate or its partition was taken away.
     pub(super) fn add(&mut self, message: &BorrowedMessage<'_>) {
-        if self.slot.as_ref().is_some_and(|slot| slot.advance(message.offset())) {
+        if self.owned.as_ref().is_some_and(|owned| owned.advance(message.offset())) {
             let record = self.record(message);
             self.bytes += record.size();
             self.records.push(record);
         }
     }
 
-    /// Gives the records to the worker. Returns the partition if its queue is full and it should be paused now.
+    /// Hands the records to the worker. Returns the partition if its queue is full and it must be paused now.
     pub(super) fn hand_over(&mut self) -> Option<TopicPartition> {
-        let slot = self.slot.as_ref().filter(|_| !self.records.is_empty())?;
+        let owned = self.owned.as_ref().filter(|_| !self.records.is_empty())?;
         self.bytes = 0;
-        // The next run is probably as long.
+        // The next run probably has the same length.
         let next = Vec::with_capacity(self.records.len());
-        let full = slot.queue.push(std::mem::replace(&mut self.records, next)) && slot.pause();
-        full.then(|| TopicPartition { topic: Arc::clone(&slot.topic), partition: slot.partition })
+        let full = owned.queue.push(std::mem::replace(&mut self.records, next)) && owned.pause();
+        full.then(|| TopicPartition { topic: Arc::clone(&owned.topic), partition: owned.partition })
     }
 
     fn record(&mut self, message: &BorrowedMessage<'_>) -> Record {

@@ -19,25 +19,25 @@ use std::thread;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Leaving the group may take so long; the thread goes on with it alone after that.
+/// Time limit for leaving the group. After it the thread finishes alone.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Events that wait for the consumer; the polling thread waits beyond that.
+/// Capacity of the channel of events. When it is full the polling thread waits.
 const EVENTS: usize = 16;
 
-/// A member of a consumer group. Joins when it is started; dropping it leaves without committing.
+/// A member of a consumer group. Joins when it is started. Dropping it leaves the group without committing.
 pub struct KafkaSource {
     config: KafkaSourceConfig,
     health: Arc<HealthCell>,
     closing: Arc<AtomicBool>,
     running: Mutex<Running>,
-    /// To the thread of transactions, once there was one.
+    /// Sends requests to the thread of transactions, which the first request starts.
     transactor: Mutex<Option<mpsc::Sender<Request>>>,
     events: tokio::sync::Mutex<Option<mpsc::Receiver<Result<Event, Error>>>>,
 }
 
 #[derive(Default)]
 struct Running {
-    /// The thread owns it, so that it is closed there.
+    /// Weak: the polling thread owns the consumer, so that it is closed there.
     consumer: Weak<BaseConsumer<Assignment>>,
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -99,7 +99,7 @@ impl KafkaSource {
         let with_headers = self.config.headers;
         let run = move || {
             poll::run(consumer, &closing, with_headers);
-            // Nobody may be waiting.
+            // The receiver may have been dropped.
             let _ = end.send(());
         };
         thread::Builder::new()
@@ -136,7 +136,8 @@ impl Source for KafkaSource {
             }
             consumer.commit(&commits, CommitMode::Sync)
         };
-        // Synchronous, because the outcome of the other mode can be lost; on a thread of its own, because polling goes on.
+        // Synchronous, because the outcome of an asynchronous commit can be lost. On its own thread, because
+        // polling goes on.
         let result = tokio::task::spawn_blocking(commit).await.map_err(|_| Error::Closed)?;
         result.map_err(|source| Error::Kafka { action: "commit", source })?;
         self.health.ready();
@@ -160,15 +161,16 @@ impl Source for KafkaSource {
 
     async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        // Its thread ends after what it has taken.
+        // The thread of transactions ends after the requests that it has taken.
         drop(self.transactor.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // Nobody takes events any more. A revocation among them would hold the thread, and with it the whole group.
+        // No task receives events any more. A revocation in the channel would block the thread, and with it the
+        // whole group.
         *self.events.lock().await = None;
         let ended = self.running().ended.take();
         if let Some(ended) = ended
             && tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err()
         {
-            tracing::warn!("leaving the group takes long");
+            tracing::warn!(timeout = ?CLOSE_TIMEOUT, "the group was not left in time");
         }
     }
 

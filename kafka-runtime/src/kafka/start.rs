@@ -1,9 +1,8 @@
-//! Where a group begins in partitions that it has committed no offset of.
+//! The start offset of a group in partitions in which it has committed none.
 
-use super::assignment::Assignment;
 use crate::error::Error;
 use crate::source::InitialOffset;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,22 +11,26 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// Commits the beginning of the partitions that the group is new to, just before they are assigned: the client then finds
-/// it like any other committed offset, and whatever happens next it is not looked up again. Nothing needs to be done for the
-/// earliest one, which is where the client begins by itself.
+/// Commits the start offset for partitions that are new to the group, just before they are assigned. The client
+/// then finds it like any other committed offset, and it is not looked up again. `Earliest` needs no commit,
+/// because the client starts there by itself.
 ///
-/// A member that went on without would begin elsewhere, so this is tried until the brokers answer. `false`: it is not to begin at
-/// all, because it closes, or because the group has gone on without it and will assign anew.
-pub(super) fn place(
-    consumer: &BaseConsumer<Assignment>,
+/// Retries until the brokers answer, because without the commit the member would start at the wrong offset.
+/// Returns `false` if the member must not start: it closes, or the group has continued without it and will
+/// assign partitions anew.
+pub(super) fn ensure_offsets(
+    consumer: &BaseConsumer<impl ConsumerContext>,
     unknown: &TopicPartitionList,
     initial: InitialOffset,
     closing: &AtomicBool,
 ) -> bool {
     while !closing.load(Ordering::SeqCst) {
-        let Err(source) = try_to_place(consumer, unknown, initial) else { return true };
-        let error = Error::Kafka { action: "look up where to begin", source };
-        tracing::warn!(error = &error as &dyn std::error::Error, "the group does not begin yet");
+        let Err(source) = commit_start_offsets(consumer, unknown, initial) else { return true };
+        let error = Error::Kafka { action: "look up the start offset", source };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot set the start offset of the group, trying again"
+        );
         if error.is_fenced() {
             return false;
         }
@@ -36,8 +39,8 @@ pub(super) fn place(
     false
 }
 
-fn try_to_place(
-    consumer: &BaseConsumer<Assignment>,
+fn commit_start_offsets(
+    consumer: &BaseConsumer<impl ConsumerContext>,
     assigned: &TopicPartitionList,
     initial: InitialOffset,
 ) -> KafkaResult<()> {
@@ -46,11 +49,11 @@ fn try_to_place(
     for partition in committed.elements() {
         partition.error()?;
         if !matches!(partition.offset(), Offset::Offset(_)) {
-            let wish = match initial {
+            let target = match initial {
                 InitialOffset::Time { ms } => Offset::Offset(ms),
                 InitialOffset::Earliest | InitialOffset::Latest => Offset::End,
             };
-            wanted.add_partition_offset(partition.topic(), partition.partition(), wish)?;
+            wanted.add_partition_offset(partition.topic(), partition.partition(), target)?;
         }
     }
     if wanted.count() == 0 {
@@ -64,7 +67,7 @@ fn try_to_place(
         partition.error()?;
         let offset = match partition.offset() {
             Offset::Offset(offset) => offset,
-            // The end: nothing is there yet that is late enough.
+            // The end of the partition: no record is recent enough yet.
             _ => consumer.fetch_watermarks(partition.topic(), partition.partition(), TIMEOUT)?.1,
         };
         begin.add_partition_offset(partition.topic(), partition.partition(), Offset::Offset(offset))?;
@@ -76,13 +79,14 @@ fn try_to_place(
 mod tests {
     use super::*;
     use crate::health::{Health, HealthCell};
+    use crate::kafka::assignment::Assignment;
     use crate::kafka::{KafkaConfig, KafkaSourceConfig};
     use rdkafka::config::FromClientConfigAndContext;
     use std::sync::Arc;
 
     #[test]
-    fn a_look_up_that_fails_is_tried_until_the_member_closes() {
-        // Nothing listens on port 1.
+    fn a_failing_look_up_is_retried_until_the_member_closes() {
+        // No process listens on port 1.
         let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
         let config = KafkaSourceConfig::new(kafka, "group", &["t"]);
         let (sender, mut events) = tokio::sync::mpsc::channel(1);
@@ -97,9 +101,9 @@ mod tests {
             std::thread::park_timeout(Duration::from_millis(TIMEOUT.as_millis() as u64 + 1_000));
             closes.store(true, Ordering::SeqCst);
         });
-        assert!(!place(&consumer, &assigned, InitialOffset::Latest, &closing));
-        assert!(closing.load(Ordering::SeqCst), "not before");
-        assert!(events.try_recv().is_err(), "the consumer does not end of it");
+        assert!(!ensure_offsets(&consumer, &assigned, InitialOffset::Latest, &closing));
+        assert!(closing.load(Ordering::SeqCst), "it must retry until the member closes");
+        assert!(events.try_recv().is_err(), "the failure must not end the consumer");
         later.join().unwrap();
     }
 }

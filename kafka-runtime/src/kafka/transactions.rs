@@ -1,13 +1,15 @@
 //! Outputs and offsets in one Kafka transaction.
 //!
-//! One thread owns the transactional producer, whose calls block. It takes what has queued up into one transaction; if that
-//! fails, each part is tried alone, so that a bad output of one partition does not hold up the others.
+//! One thread owns the transactional producer, whose calls block. It writes all queued requests in one
+//! transaction. If that fails, it retries each request alone, so that an invalid output of one partition does
+//! not block the others.
 //!
-//! Only the owner of a partition may commit. The brokers check the generation of the group that is named with the offsets, and
-//! that is read before the partition's queue is found open: a partition that was lost and came back has another queue.
+//! Only the owner of a partition may commit. The brokers check the generation of the group that is sent with
+//! the offsets. It is read before checking that the partition's queue is open: a partition that was lost and
+//! assigned again has a new queue.
 //!
-//! A commit whose answer got lost may have happened. The next producer settles it either way as it begins, and what the
-//! group has committed then tells which it was, before anything is written again.
+//! A commit whose answer was lost may have succeeded. Initializing the next producer completes or aborts it,
+//! and the group's committed offset then tells which one, before anything is written again.
 
 use super::assignment::{Assignment, list};
 use super::config::{KafkaProducerConfig, KafkaSourceConfig};
@@ -29,16 +31,17 @@ use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// The brokers abort a transaction that is open for so long. Until then a crashed member's partitions are not read.
+/// The brokers abort a transaction that is open for longer than this. Until then, the partitions of a crashed
+/// member cannot be read.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// A step may take so long.
+/// Time limit of each step of a transaction.
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Most requests of one transaction.
-const MAX_TOGETHER: usize = 64;
-/// Requests that wait for the thread: each worker has one.
+/// Limit of requests in one transaction.
+const MAX_REQUESTS: usize = 64;
+/// Capacity of the queue of requests. Each worker has one request in flight.
 pub(super) const QUEUE: usize = 64;
 
-/// The outputs of a batch and the offset after it.
+/// The outputs of a batch and the offset after the batch.
 pub(super) struct Request {
     pub(super) from: AssignedPartition,
     pub(super) next: i64,
@@ -49,40 +52,40 @@ pub(super) struct Request {
 pub(super) struct Transactor {
     consumer: Weak<BaseConsumer<Assignment>>,
     config: ClientConfig,
-    /// Threaded, because taking a transaction back waits for the outcomes of its records.
+    /// Has its own thread, because aborting a transaction waits for the outcomes of its records.
     producer: Option<ThreadedProducer<Context>>,
-    /// Partitions with a commit that may have happened.
+    /// Partitions with a commit that may have succeeded.
     in_doubt: HashSet<TopicPartition>,
 }
 
 impl Transactor {
     pub(super) fn new(consumer: Weak<BaseConsumer<Assignment>>, source: &KafkaSourceConfig) -> Self {
-        // A name that is the same after a restart ends at once what a crash has left open.
+        // A name that survives restarts aborts at once the transaction that a crash has left open.
         let member = source.instance_id.clone().unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
         let timeout = source.outputs.timeout.min(TRANSACTION_TIMEOUT);
         let producer = KafkaProducerConfig { linger_ms: 0, max_in_flight: 5, ..source.outputs.clone() };
         let mut config = producer.client(&source.kafka);
         config
             .set("transactional.id", transactional_id(&source.group, &member))
-            // A record that is given up takes the transaction with it.
+            // A record that times out fails the whole transaction.
             .set("message.timeout.ms", timeout.as_millis().max(1).to_string())
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
         Self { consumer, config, producer: None, in_doubt: HashSet::new() }
     }
 
-    /// Serves requests until the last sender is gone.
+    /// Serves requests until the last sender is dropped.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            let mut together = vec![first];
-            while together.len() < MAX_TOGETHER
+            let mut batch = vec![first];
+            while batch.len() < MAX_REQUESTS
                 && let Ok(request) = requests.try_recv()
             {
-                together.push(request);
+                batch.push(request);
             }
-            let is_done = together.len() > 1 && self.transact(&together).is_ok();
-            for request in together {
+            let is_done = batch.len() > 1 && self.transact(&batch).is_ok();
+            for request in batch {
                 let result = if is_done { Ok(()) } else { self.transact(slice::from_ref(&request)) };
-                // A worker that has gone does not care.
+                // The worker may have ended.
                 drop(request.reply.send(result));
             }
         }
@@ -92,24 +95,24 @@ impl Transactor {
         let consumer = self.consumer.upgrade().ok_or(Error::Closed)?;
         self.begin()?;
         let metadata = consumer.group_metadata().ok_or(Error::Closed)?;
-        let mut waiting: Vec<&Request> = requests.iter().collect();
-        if waiting.iter().any(|request| request.from.queue.is_closed()) {
+        let mut pending: Vec<&Request> = requests.iter().collect();
+        if pending.iter().any(|request| request.from.queue.is_closed()) {
             return Err(Error::Closed);
         }
-        self.settle(&consumer, &mut waiting)?;
-        if waiting.is_empty() {
+        self.resolve_in_doubt(&consumer, &mut pending)?;
+        if pending.is_empty() {
             return Ok(());
         }
         let Some(producer) = &self.producer else { return Err(Error::Closed) };
         let mut offsets = list([]);
-        for Request { from: AssignedPartition { partition, .. }, next, .. } in &waiting {
+        for Request { from: AssignedPartition { partition, .. }, next, .. } in &pending {
             offsets
                 .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*next))
                 .map_err(failed("write offsets"))?;
         }
         let fill = || {
             producer.begin_transaction().map_err(failed("begin a transaction"))?;
-            write(producer, waiting.iter().flat_map(|request| &request.outputs))?;
+            write(producer, pending.iter().flat_map(|request| &request.outputs))?;
             let sent = producer.send_offsets_to_transaction(&offsets, &metadata, STEP_TIMEOUT);
             sent.map_err(failed("write offsets in a transaction"))
         };
@@ -122,71 +125,73 @@ impl Transactor {
             self.abort();
         } else {
             self.producer = None;
-            self.in_doubt.extend(waiting.iter().map(|request| request.from.partition.clone()));
+            self.in_doubt.extend(pending.iter().map(|request| request.from.partition.clone()));
         }
         Err(failed("commit a transaction")(error))
     }
 
-    /// Makes a producer if there is none. That ends a transaction which an earlier one of this name has left open.
+    /// Creates a producer if there is none. This aborts a transaction that an earlier producer with this id has
+    /// left open.
     fn begin(&mut self) -> Result<(), Error> {
         if self.producer.is_none() {
-            let context = Context { refused: Mutex::new(None) };
+            let context = Context { rejected: Mutex::new(None) };
             let producer =
                 ThreadedProducer::from_config_and_context(&self.config, context).map_err(Error::Client)?;
-            producer.init_transactions(STEP_TIMEOUT).map_err(failed("begin with transactions"))?;
+            producer.init_transactions(STEP_TIMEOUT).map_err(failed("initialize transactions"))?;
             self.producer = Some(producer);
         }
         Ok(())
     }
 
-    /// Finds out what became of commits in doubt, and takes those that have happened out of `waiting`.
-    fn settle(
+    /// Resolves commits in doubt: removes the requests from `pending` whose commit has succeeded.
+    fn resolve_in_doubt(
         &mut self,
         consumer: &BaseConsumer<Assignment>,
-        waiting: &mut Vec<&Request>,
+        pending: &mut Vec<&Request>,
     ) -> Result<(), Error> {
-        let in_doubt = waiting.iter().map(|request| &request.from.partition);
+        let in_doubt = pending.iter().map(|request| &request.from.partition);
         let in_doubt: Vec<TopicPartition> = in_doubt.filter(|p| self.in_doubt.contains(p)).cloned().collect();
         if in_doubt.is_empty() {
             return Ok(());
         }
         let ask = failed("read committed offsets");
         let committed = consumer.committed_offsets(list(&in_doubt), STEP_TIMEOUT).map_err(ask)?;
-        self.leave_out(&committed, waiting)
+        self.remove_committed(&committed, pending)
     }
 
-    /// Takes what is committed out of `waiting`.
-    fn leave_out(
+    /// Removes the requests from `pending` that are committed.
+    fn remove_committed(
         &mut self,
         committed: &TopicPartitionList,
-        waiting: &mut Vec<&Request>,
+        pending: &mut Vec<&Request>,
     ) -> Result<(), Error> {
         for partition in committed.elements() {
             partition.error().map_err(failed("read a committed offset"))?;
             let Offset::Offset(committed) = partition.offset() else { continue };
-            waiting.retain(|Request { from: AssignedPartition { partition: own, .. }, next, .. }| {
+            pending.retain(|Request { from: AssignedPartition { partition: own, .. }, next, .. }| {
                 let is_same = *own.topic == *partition.topic() && own.partition == partition.partition();
                 !is_same || *next > committed
             });
         }
-        // What is left is written now; if its outcome is not learnt either, it is in doubt again. Of a partition with nothing left
-        // an earlier part of what was committed may come next, and is not to be written again.
-        self.in_doubt.retain(|partition| waiting.iter().all(|request| request.from.partition != *partition));
+        // The remaining requests are written now; if their outcome is lost too, they become in doubt again. A
+        // partition without remaining requests stays in doubt: an earlier part of the committed batch may be
+        // requested next and must not be written again.
+        self.in_doubt.retain(|partition| pending.iter().all(|request| request.from.partition != *partition));
         Ok(())
     }
 
-    /// Takes the open transaction back. A producer that can't is replaced, which does the same.
+    /// Aborts the open transaction. If that fails, replaces the producer, which has the same effect.
     fn abort(&mut self) {
         let Some(producer) = &self.producer else { return };
         if let Err(error) = producer.abort_transaction(STEP_TIMEOUT) {
-            tracing::warn!(%error, "cannot abort a transaction, making a new producer");
+            tracing::warn!(%error, "cannot abort a transaction, replacing the producer");
             self.producer = None;
         }
     }
 }
 
-/// Begins with the group, for access lists, and ends with its length: both parts may hold any character, and members of two
-/// groups must not end each other's transactions.
+/// Starts with the group, for access control lists, and ends with its length. Both parts may contain any
+/// character, and members of two groups must not abort each other's transactions.
 fn transactional_id(group: &str, member: &str) -> String {
     format!("{group}-{member}-{}", group.len())
 }
@@ -209,14 +214,14 @@ fn failed(action: &'static str) -> impl FnOnce(KafkaError) -> Error {
     move |source| Error::Kafka { action, source }
 }
 
-/// Notes the first output that the brokers did not take.
+/// Keeps the error of the first output that the brokers rejected.
 struct Context {
-    refused: Mutex<Option<ProduceError>>,
+    rejected: Mutex<Option<ProduceError>>,
 }
 
 impl Context {
-    fn refused(&self) -> Option<ProduceError> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn rejected(&self) -> Option<ProduceError> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -235,19 +240,19 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.get_or_insert_with(|| errors::produce_error(error));
+            let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+            rejected.get_or_insert_with(|| errors::produce_error(error));
         }
     }
 }
 
-/// Writes outputs in the open transaction; returns when the brokers have all of them.
+/// Writes outputs in the open transaction. Returns when the brokers have all of them.
 fn write<'a>(
     producer: &ThreadedProducer<Context>,
     outputs: impl Iterator<Item = &'a ProducerRecord>,
 ) -> Result<(), Error> {
-    // Of a transaction that was taken back.
-    drop(producer.context().refused());
+    // Discards the error of an aborted transaction.
+    drop(producer.context().rejected());
     let until = Instant::now() + STEP_TIMEOUT;
     for output in outputs {
         let headers = OwnedHeaders::new_with_capacity(output.headers.len());
@@ -267,7 +272,7 @@ fn write<'a>(
         }
     }
     producer.flush(STEP_TIMEOUT).map_err(failed("write outputs"))?;
-    producer.context().refused().map_or(Ok(()), |refused| Err(Error::Output(refused)))
+    producer.context().rejected().map_or(Ok(()), |rejected| Err(Error::Output(rejected)))
 }
 
 #[cfg(test)]
@@ -278,7 +283,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn outputs_are_written_as_producers_are_told_to_write() {
+    fn outputs_use_the_settings_of_the_producer() {
         let mut source = KafkaSourceConfig::new(KafkaConfig::new(vec![], "test"), "g", &["t"]);
         source.outputs.max_record_bytes = 5_000_000;
         source.outputs.compression = "lz4".into();
@@ -286,7 +291,7 @@ mod tests {
         let config = Transactor::new(Weak::new(), &source).config;
         assert_eq!(config.get("message.max.bytes"), Some("5000000"));
         assert_eq!(config.get("compression.type"), Some("lz4"));
-        assert_eq!(config.get("message.timeout.ms"), config.get("transaction.timeout.ms"), "no longer");
+        assert_eq!(config.get("message.timeout.ms"), config.get("transaction.timeout.ms"), "capped");
     }
 
     #[test]
@@ -295,25 +300,25 @@ mod tests {
     }
 
     #[test]
-    fn p2_a_commit_that_has_happened_is_known_until_something_behind_it_is_written() {
+    fn p2_a_commit_in_doubt_is_remembered_until_a_later_offset_is_written() {
         let config = KafkaSourceConfig::new(KafkaConfig::new(vec![], "test"), "g", &["t"]);
         let mut transactor = Transactor::new(Weak::new(), &config);
         let partition = TopicPartition { topic: "t".into(), partition: 3 };
         transactor.in_doubt.insert(partition.clone());
         let mut committed = TopicPartitionList::new();
         committed.add_partition_offset("t", 3, Offset::Offset(100)).unwrap();
-        let mut is_left = |next| {
+        let mut is_pending = |next| {
             let queue = Arc::new(Queue::new(QueueLimits { records: 1, bytes: 1 }, -1, None));
             let from = AssignedPartition { partition: partition.clone(), queue };
             let request = Request { from, next, outputs: Vec::new(), reply: oneshot::channel().0 };
-            let mut waiting = vec![&request];
-            transactor.leave_out(&committed, &mut waiting).unwrap();
-            (!waiting.is_empty(), transactor.in_doubt.len())
+            let mut pending = vec![&request];
+            transactor.remove_committed(&committed, &mut pending).unwrap();
+            (!pending.is_empty(), transactor.in_doubt.len())
         };
-        // 90 to 99 were written together, and come again one by one.
+        // 90 to 99 were written in one transaction, and are requested again one by one.
         for next in 91..=100 {
-            assert_eq!(is_left(next), (false, 1), "{next}");
+            assert_eq!(is_pending(next), (false, 1), "{next}");
         }
-        assert_eq!(is_left(101), (true, 0));
+        assert_eq!(is_pending(101), (true, 0));
     }
 }

@@ -3,6 +3,7 @@
 use super::Log;
 use super::db::Db;
 use super::inbox::Command;
+use super::topics::ARCHIVE_GROUP;
 use crate::archive::{Archive, READ_BYTES};
 use crate::error::Error;
 use crate::record::{Record, TopicPartition};
@@ -11,13 +12,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What is removed is what this group has committed: so it is in the file, and known after a restart. A topic of which it has
-/// committed something, be it 0, is kept.
-pub(super) const GROUP: &str = "archive";
-/// Records that are read at once: few enough that the largest ones are no burden.
+/// Records per SQL read. Small, so that a chunk of the largest records still fits in memory.
 const CHUNK: usize = 16;
 
-/// A topic of a [`Log`] as a whole, whoever else reads or writes it.
+/// A whole topic of a [`Log`], independent of its other readers and writers.
 #[derive(Clone, Debug)]
 pub struct LogArchive {
     log: Log,
@@ -29,7 +27,7 @@ impl LogArchive {
         Self { log, topic }
     }
 
-    /// Runs `read` on a connection of its own, on a thread that may block.
+    /// Runs `read` on a blocking thread. It opens its own connection.
     async fn blocking<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Log, &Arc<str>) -> Result<T, Error> + Send + 'static,
@@ -75,7 +73,7 @@ impl Archive for LogArchive {
     async fn remove_before(&self, partition: i32, offset: i64) -> Result<(), Error> {
         let name = TopicPartition { topic: Arc::clone(&self.topic), partition };
         let (reply, committed) = oneshot::channel();
-        let command = Command::Commit { group: GROUP.into(), offsets: vec![(name, offset)], reply };
+        let command = Command::Commit { group: ARCHIVE_GROUP.into(), offsets: vec![(name, offset)], reply };
         self.log.0.shared.inbox.command(command);
         committed.await.map_err(|_| Error::Closed)?
     }

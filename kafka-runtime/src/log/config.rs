@@ -7,25 +7,25 @@ use std::time::Duration;
 /// A topic of the embedded log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTopic {
-    /// Its name.
+    /// Name of the topic.
     pub name: Arc<str>,
-    /// Its partitions when it is made. A log that has the topic already keeps the number that it has: another number would
+    /// Number of partitions of a new topic. An existing topic keeps its number, because another number would
     /// break the order per key.
     pub partitions: u32,
-    /// Whether records that every group has committed are removed. Off for topics that people look at, such as dead
-    /// letters: there only an [`Archive`](crate::Archive) removes. Once off it stays off, whoever opens the topic with what:
-    /// those who keep it must not lose records to those who don't.
+    /// Whether the log removes records that every group has committed. Set `false` for topics that people
+    /// inspect, such as dead letters; only an [`Archive`](crate::Archive) removes their records. The log stores
+    /// `false` permanently: one program must not lose records because another opens the same topic with `true`.
     pub trim: bool,
 }
 
 impl LogTopic {
-    /// A topic whose records go once they are committed.
+    /// A topic whose records are removed once every group has committed them.
     pub fn new(name: impl Into<Arc<str>>, partitions: u32) -> Self {
         Self { name: name.into(), partitions, trim: true }
     }
 
-    /// A topic with one partition whose records stay.
-    pub fn kept(name: impl Into<Arc<str>>) -> Self {
+    /// A topic with one partition whose records are not trimmed.
+    pub fn untrimmed(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), partitions: 1, trim: false }
     }
 }
@@ -33,32 +33,32 @@ impl LogTopic {
 /// Settings of the embedded log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Folder that holds its files. Made if missing; one process at a time.
+    /// Directory of the files. Created if missing. Only one process at a time can open it.
     pub directory: PathBuf,
-    /// All topics.
+    /// Topics to open.
     pub topics: Vec<LogTopic>,
-    /// While the consumer of a topic has so many records of it not done, new ones wait.
+    /// Limit of unprocessed records per topic. Beyond it, new records wait for the consumer.
     pub max_backlog: usize,
-    /// Most records that wait to be written, over all topics; then enqueueing fails with
+    /// Limit of records that wait to be written, over all topics. Beyond it, `enqueue` fails with
     /// [`QueueFull`](crate::ProduceError::QueueFull).
     pub max_queued: usize,
-    /// Most bytes that wait to be written.
+    /// Limit of bytes that wait to be written.
     pub max_queued_bytes: usize,
-    /// A record that is not being written by then is answered [`TimedOut`](crate::ProduceError::TimedOut), and so is all of its
-    /// topic that waits behind it.
+    /// How long a record may wait to be written. After that it fails with
+    /// [`TimedOut`](crate::ProduceError::TimedOut), and so do all records of its topic that wait behind it.
     pub produce_timeout: Duration,
-    /// Largest record: key, payload and headers.
+    /// Largest record in bytes: key, payload and headers.
     pub max_record_bytes: usize,
-    /// So many committed records per partition are kept. The last one always is.
+    /// Number of committed records that are kept per partition. The last record is always kept.
     pub keep: u64,
-    /// The file of the log grows no further than this; then appends fail until trimming has made room. `None`: as long as
-    /// the disk has room.
+    /// Largest size of the log's file. At this size appends fail until trimming has made room. `None`: limited
+    /// by the disk only.
     pub max_file_bytes: Option<u64>,
 }
 
 impl LogConfig {
-    /// A log in `directory` with the defaults: a backlog of 2,000 records, 16,384 records or 64 MiB queued, 5 s to be
-    /// written, records of up to 1 MiB, nothing kept once it is committed.
+    /// A log in `directory` with the defaults: a backlog of 2,000 records, a queue of 16,384 records or 64 MiB,
+    /// 5 s to write a record, records of up to 1 MiB, no committed records kept.
     pub fn new(directory: impl Into<PathBuf>, topics: Vec<LogTopic>) -> Self {
         Self {
             directory: directory.into(),

@@ -1,7 +1,7 @@
-//! The SQLite file: tables, and the statements on them. Used by the log's thread alone, except for [`Db::open_to_read`].
+//! The SQLite file: tables and statements. Only the log thread uses it, except through [`Db::open_to_read`].
 //!
-//! A record's primary key is its partition's id and its offset in one integer, so that appending is writing at the end of
-//! one tree, and reading or trimming a partition is a range.
+//! The primary key of a record is one integer: the id of its partition, then its offset. So appends go to the
+//! end of one tree, and reading or trimming a partition is a range.
 
 use super::headers;
 use crate::error::Error;
@@ -22,7 +22,7 @@ const SCHEMA: &str = "
     CREATE TABLE probe (id INTEGER PRIMARY KEY, filler BLOB);
 ";
 
-/// The range of primary keys of a partition's records from one offset to before another.
+/// The range of primary keys of a partition from offset `from` to before offset `to`.
 fn ids(partition: i64, from: i64, to: i64) -> (i64, i64) {
     let base = partition << OFFSET_BITS;
     let limit = 1 << OFFSET_BITS;
@@ -42,12 +42,12 @@ pub(super) struct Db {
 }
 
 impl Db {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub(super) fn open(path: &Path, max_file_bytes: Option<u64>) -> Result<Self, Error> {
         let connection = Connection::open(path).map_err(sqlite("open the file"))?;
         let prepare = || -> rusqlite::Result<i64> {
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            // A commit returns after the disk has it: this is what an acknowledgement stands on.
+            // A commit returns after the data is on the disk. Acknowledgements rely on it.
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
@@ -64,20 +64,20 @@ impl Db {
             VERSION => {}
             0 => connection
                 .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT"))
-                .map_err(sqlite("make the tables"))?,
+                .map_err(sqlite("create the tables"))?,
             found => return Err(Error::Version { path: path.to_owned(), found }),
         }
         Ok(Self { connection })
     }
 
-    /// A second connection that can only read.
+    /// A second, read-only connection.
     pub(super) fn open_to_read(path: &Path) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(sqlite("open the file"))?;
         Ok(Self { connection })
     }
 
-    /// The ids of a topic's partitions by number. Makes `partitions` of them if the topic is new.
+    /// The ids of a topic's partitions, by number. Creates `partitions` of them if the topic is new.
     pub(super) fn topic(&self, topic: &str, partitions: u32) -> Result<Vec<i64>, Error> {
         let known = self.partitions(topic)?;
         if !known.is_empty() {
@@ -91,7 +91,7 @@ impl Db {
             Ok(())
         };
         self.begin()?;
-        match insert().map_err(sqlite("make a topic")).and_then(|()| self.commit()) {
+        match insert().map_err(sqlite("create a topic")).and_then(|()| self.commit()) {
             Ok(()) => self.partitions(topic),
             Err(error) => {
                 self.rollback();
@@ -100,7 +100,7 @@ impl Db {
         }
     }
 
-    /// The ids of a topic's partitions by number; empty if there is no such topic.
+    /// The ids of a topic's partitions, by number; empty if there is no such topic.
     pub(super) fn partitions(&self, topic: &str) -> Result<Vec<i64>, Error> {
         let query = || -> rusqlite::Result<Vec<i64>> {
             let sql = "SELECT id FROM partition WHERE topic = ? ORDER BY number";
@@ -109,7 +109,7 @@ impl Db {
         query().map_err(sqlite("read the topics"))
     }
 
-    /// The first offset that is kept and the next one to be written.
+    /// The first stored offset and the next offset to be written.
     pub(super) fn bounds(&self, partition: i64) -> Result<(i64, i64), Error> {
         let (from, to) = ids(partition, 0, i64::MAX);
         let sql = "SELECT (SELECT min(id) FROM record WHERE id >= ?1 AND id < ?2),
@@ -121,7 +121,7 @@ impl Db {
         Ok((first.map_or(0, offset), last.map_or(0, |id| offset(id) + 1)))
     }
 
-    /// Every group's committed offset of a partition.
+    /// The committed offset of each group in a partition.
     pub(super) fn committed(&self, partition: i64) -> Result<Vec<(Arc<str>, i64)>, Error> {
         let query = || -> rusqlite::Result<Vec<(Arc<str>, i64)>> {
             let sql = "SELECT consumer, next FROM committed WHERE partition = ?";
@@ -141,12 +141,12 @@ impl Db {
         self.run("COMMIT").map_err(sqlite("commit"))
     }
 
-    /// Takes the open transaction back. SQLite may have done so by itself.
+    /// Rolls the open transaction back, unless SQLite has done so already.
     pub(super) fn rollback(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = self.run("ROLLBACK")
         {
-            tracing::error!(%error, "cannot roll the log's transaction back");
+            tracing::error!(%error, "cannot roll back the log's transaction");
         }
     }
 
@@ -172,7 +172,7 @@ impl Db {
         insert().map_err(sqlite("write records"))
     }
 
-    /// Writes a group's offset in the open transaction. An offset never goes back.
+    /// Writes the offset of a group in the open transaction. An offset never decreases.
     pub(super) fn set_committed(&self, group: &str, partition: i64, next: i64) -> Result<(), Error> {
         let sql = "INSERT INTO committed (consumer, partition, next) VALUES (?, ?, ?)
                    ON CONFLICT DO UPDATE SET next = max(next, excluded.next)";
@@ -180,13 +180,13 @@ impl Db {
         statement.execute(params![group, partition, next]).map(drop).map_err(sqlite("write an offset"))
     }
 
-    /// Drops all offsets of a group.
-    pub(super) fn forget(&self, group: &str) -> Result<(), Error> {
+    /// Deletes all offsets of a group.
+    pub(super) fn delete_group(&self, group: &str) -> Result<(), Error> {
         let sql = "DELETE FROM committed WHERE consumer = ?";
-        self.connection.execute(sql, [group]).map(drop).map_err(sqlite("forget a group"))
+        self.connection.execute(sql, [group]).map(drop).map_err(sqlite("delete a group"))
     }
 
-    /// Removes a partition's records from one offset to before another, in the open transaction.
+    /// Removes records of a partition, from offset `from` to before offset `to`, in the open transaction.
     pub(super) fn remove(&self, partition: i64, from: i64, to: i64) -> Result<(), Error> {
         let (from, to) = ids(partition, from, to);
         let remove = || -> rusqlite::Result<()> {
@@ -196,7 +196,7 @@ impl Db {
         remove().map_err(sqlite("trim"))
     }
 
-    /// Records of a partition from an offset on.
+    /// Up to `limit` records of a partition, starting at offset `from`.
     pub(super) fn read(
         &self,
         (partition, name): (i64, &TopicPartition),
@@ -213,7 +213,7 @@ impl Db {
         read().map_err(sqlite("read records"))
     }
 
-    /// The first offset of a partition whose record is not older than `ms`. Reads from the first record on.
+    /// The first offset of a partition whose record has a time of `ms` or later. Scans from the first record.
     pub(super) fn first_at(&self, partition: i64, ms: i64) -> Result<Option<i64>, Error> {
         let (from, to) = ids(partition, 0, i64::MAX);
         let sql = "SELECT id FROM record WHERE id >= ? AND id < ? AND at >= ? ORDER BY id LIMIT 1";
@@ -221,13 +221,13 @@ impl Db {
         Ok(id.map_err(sqlite("look up a time"))?.map(offset))
     }
 
-    /// Writes everything, as it is now, to a file that does not exist.
+    /// Writes a copy of the current state to a new file.
     pub(super) fn copy(&self, to: &Path) -> Result<(), Error> {
         let copied = self.connection.execute("VACUUM INTO ?", [to.to_string_lossy()]);
         copied.map(drop).map_err(sqlite("copy the file"))
     }
 
-    /// Writes as much as a few records need and takes it back: whether the disk works.
+    /// Checks that the disk works: writes and deletes about the size of a few records.
     pub(super) fn probe(&self) -> Result<(), Error> {
         self.begin()?;
         let write = || -> rusqlite::Result<()> {
@@ -239,7 +239,7 @@ impl Db {
         result
     }
 
-    /// The group's committed offset of a partition.
+    /// The committed offset of a group in a partition.
     pub(super) fn committed_by(&self, group: &str, partition: i64) -> Result<Option<i64>, Error> {
         let sql = "SELECT next FROM committed WHERE consumer = ? AND partition = ?";
         self.connection

@@ -1,58 +1,28 @@
-//! The log's thread: one transaction for all that has queued up, then the answers.
-//!
-//! Each round takes what has come in, holds back what the consumers have no room for, writes the rest together with
-//! offsets to commit and a piece of trimming, hands the records to the consumers from memory, and calls the callbacks.
-//! SQL is read only for a consumer that is behind.
+//! The log thread. Each round takes everything that has arrived, holds back the records that the consumers have
+//! no room for, and writes the others in one transaction, together with offsets to commit and a chunk of
+//! trimming. Then it hands the records to the consumers from memory and calls the callbacks. Only a consumer
+//! that has fallen behind reads SQL.
 
+mod commits;
 mod readers;
 mod transfers;
 
-use super::config::LogConfig;
 use super::db::Db;
-use super::inbox::{Append, Command, Inbox, Transfer};
-use super::topics::{Reader, Topic, TopicNames};
+use super::inbox::{Append, Command, Transfer};
+use super::shared::Shared;
+use super::topics::{self, Reader, Topic};
 use crate::error::Error;
-use crate::health::HealthCell;
-use crate::metrics::{Produced, Writes};
-use crate::producer::{InFlight, ProduceError};
+use crate::metrics::Writes;
+use crate::producer::ProduceError;
 use crate::record::{Position, Record};
+use commits::Commit;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
 
-/// Records that are removed, or read for a consumer that is behind, in one round.
+/// Records that one round removes, or reads for a consumer that has fallen behind.
 const CHUNK: usize = 2_000;
-/// After a failed write the disk is tried again this often.
+/// Interval of the disk probe after a failed write.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-
-/// What the thread shares with the handles.
-pub(super) struct Shared {
-    pub(super) config: LogConfig,
-    pub(super) topics: TopicNames,
-    pub(super) inbox: Inbox,
-    pub(super) in_flight: InFlight,
-    pub(super) health: HealthCell,
-    pub(super) produced: Produced,
-}
-
-struct Commit {
-    group: Arc<str>,
-    /// (topic, partition, next offset)
-    offsets: Vec<(usize, usize, i64)>,
-    /// Written with the records of its round, or not at all.
-    tied: bool,
-    /// `None`: where a group begins. It is tried until it is stored.
-    reply: Option<oneshot::Sender<Result<(), Error>>>,
-}
-
-impl Commit {
-    /// Whoever asked may have given up waiting.
-    fn answer(self, result: Result<(), Error>) {
-        if let Some(reply) = self.reply {
-            drop(reply.send(result));
-        }
-    }
-}
 
 pub(super) struct Engine {
     shared: Arc<Shared>,
@@ -60,15 +30,15 @@ pub(super) struct Engine {
     topics: Vec<Topic>,
     next_token: u64,
     probe_at: Option<Instant>,
-    /// After a failed read, no other before this.
+    /// Do not read before this time: the last read has failed.
     read_at: Option<Instant>,
     incoming: Vec<Append>,
     commands: Vec<Command>,
-    /// What is written in this round.
+    /// Records to be written in this round.
     batch: Vec<Append>,
     positions: Vec<Position>,
     commits: Vec<Commit>,
-    /// They wait for room.
+    /// Transfers that wait for room.
     transfers: Vec<Transfer>,
     metrics: Writes,
 }
@@ -94,9 +64,9 @@ impl Engine {
 
     pub(super) fn run(mut self) {
         loop {
-            let until = self.rest_until();
+            let until = self.sleep_until();
             let closed = self.shared.inbox.take(&mut self.incoming, &mut self.commands, until);
-            self.obey();
+            self.apply_commands();
             self.admit();
             self.admit_transfers();
             self.write();
@@ -108,20 +78,22 @@ impl Engine {
         }
     }
 
-    /// Until when there is nothing to do unless something comes in. Asks the consumers to tell of the progress that
-    /// would give work, then looks once more, so that none is missed.
-    fn rest_until(&self) -> Option<Instant> {
+    /// The time until which the thread may sleep unless something arrives. Asks the consumers for a
+    /// notification of their progress first and looks at their queues afterwards, so that no progress is
+    /// missed.
+    fn sleep_until(&self) -> Option<Instant> {
         let mut until = self.probe_at;
         let keep = self.shared.config.keep;
-        // What has just failed would only fail again. Reading goes on while writing fails: it is how a full disk empties.
+        // An operation that has just failed would fail again. Reads continue while writes fail: consuming is
+        // the way out of a full disk.
         let (may_write, may_read) = (self.probe_at.is_none(), self.read_at.is_none());
-        until = until.into_iter().chain(self.read_at).chain(self.transfers_rest_until()).min();
+        until = until.into_iter().chain(self.read_at).chain(self.transfers_sleep_until()).min();
         for topic in &self.topics {
             let behind = |reader: &Reader| -> bool {
                 let mut feeds =
                     topic.partitions.iter().zip(&reader.feeds).filter(|(p, feed)| feed.fed < p.end);
                 feeds.any(|(_, feed)| {
-                    feed.queue.want();
+                    feed.queue.notify_on_progress();
                     feed.queue.room() > 0
                 })
             };
@@ -130,7 +102,11 @@ impl Engine {
                 return Some(Instant::now());
             }
             let Some(oldest) = topic.held.front() else { continue };
-            topic.readers.iter().flat_map(|reader| &reader.feeds).for_each(|feed| feed.queue.want());
+            topic
+                .readers
+                .iter()
+                .flat_map(|reader| &reader.feeds)
+                .for_each(|feed| feed.queue.notify_on_progress());
             if topic.room(self.shared.config.max_backlog) > 0 {
                 return Some(Instant::now());
             }
@@ -140,33 +116,34 @@ impl Engine {
         until
     }
 
-    /// Moves records from what has come in to what is written, as far as consumers have room and time has not run out.
+    /// Moves records from the inbox to this round's batch, as far as the consumers have room. Times out the
+    /// others.
     fn admit(&mut self) {
         for append in self.incoming.drain(..) {
             self.topics[append.topic].held.push_back(append);
         }
-        let mut given_up = Vec::new();
+        let mut rejected = Vec::new();
         let config = &self.shared.config;
         let now = Instant::now();
         for topic in self.topics.iter_mut().filter(|topic| !topic.held.is_empty()) {
-            let is_late = |oldest: &Append| now.duration_since(oldest.enqueued) > config.produce_timeout;
-            if topic.held.front().is_some_and(is_late) {
-                topic.give_up(ProduceError::TimedOut, now);
+            let is_expired = |oldest: &Append| now.duration_since(oldest.enqueued) > config.produce_timeout;
+            if topic.held.front().is_some_and(is_expired) {
+                topic.reject(ProduceError::TimedOut, now);
             }
-            if let Some(reason) = topic.gives_up(now) {
-                given_up.push((topic.held.drain(..).collect(), reason));
+            if let Some(reason) = topic.rejection(now) {
+                rejected.push((topic.held.drain(..).collect(), reason));
             }
             let room = topic.room(config.max_backlog).min(topic.held.len());
             self.batch.extend(topic.held.drain(..room));
             topic.metrics.held.set(topic.held.len() as f64);
         }
-        for (appends, reason) in given_up {
+        for (appends, reason) in rejected {
             self.answer(appends, |_| Err(reason.clone()));
         }
     }
 
-    /// Writes everything in one transaction. When that fails, offsets and trimming are tried without the records: they are
-    /// what makes room on a full disk.
+    /// Writes everything in one transaction. If that fails, retries offsets and trimming without the records,
+    /// because they make room on a full disk.
     fn write(&mut self) {
         let trims = self.trims();
         if self.batch.is_empty() && self.commits.is_empty() && trims.is_empty() {
@@ -177,12 +154,12 @@ impl Engine {
         let mut result = self.transaction(at, true, &trims);
         let batch = std::mem::take(&mut self.batch);
         if let Err(error) = &result {
-            self.failed(error);
+            self.write_failed(error);
             let reason = describe(error);
-            self.fail_tied_commits(&reason);
+            self.fail_commits_with_records(&reason);
             let reason = ProduceError::Unavailable { reason };
             for append in &batch {
-                self.topics[append.topic].give_up(reason.clone(), Instant::now());
+                self.topics[append.topic].reject(reason.clone(), Instant::now());
             }
             self.answer(batch, |_| Err(reason.clone()));
             if !self.commits.is_empty() || !trims.is_empty() {
@@ -197,7 +174,7 @@ impl Engine {
         self.finish_commits(result, &trims);
     }
 
-    /// (topic, partition, first offset, offset after the last) of what is to be removed now.
+    /// (topic, partition, first offset, offset after the last) of the records to remove now.
     fn trims(&self) -> Vec<(usize, usize, i64, i64)> {
         let chunk = i64::try_from(CHUNK.max(2 * self.batch.len())).unwrap_or(i64::MAX);
         let mut trims = Vec::new();
@@ -250,7 +227,7 @@ impl Engine {
         result
     }
 
-    fn failed(&mut self, error: &Error) {
+    fn write_failed(&mut self, error: &Error) {
         self.metrics.failures.increment(1);
         if self.probe_at.is_none() {
             tracing::error!(error = error as &dyn std::error::Error, "the log cannot write");
@@ -286,7 +263,7 @@ impl Engine {
         }
         for topic in &mut self.topics {
             for (number, partition) in topic.partitions.iter_mut().enumerate() {
-                readers::feed(&mut topic.readers, number, partition.end, &mut partition.written);
+                topics::feed(&mut topic.readers, number, partition.end, &mut partition.written);
                 partition.end = partition.next;
             }
             topic.metrics.records.set(topic.backlog() as f64);
@@ -311,31 +288,7 @@ impl Engine {
         self.shared.in_flight.end(count);
     }
 
-    fn finish_commits(&mut self, result: Result<(), Error>, trims: &[(usize, usize, i64, i64)]) {
-        let commits = std::mem::take(&mut self.commits);
-        if let Err(error) = result {
-            // Each waits for an answer of its own; the error can't be copied, its words can.
-            let reason = describe(&error);
-            for commit in commits {
-                match commit.reply {
-                    Some(_) => commit.answer(Err(Error::NotCommitted { reason: reason.clone() })),
-                    None => self.commits.push(commit),
-                }
-            }
-            return;
-        }
-        for &(topic, partition, _, to) in trims {
-            self.topics[topic].partitions[partition].low = to;
-        }
-        for commit in commits {
-            for &(topic, partition, next) in &commit.offsets {
-                self.topics[topic].partitions[partition].set_committed(&commit.group, next);
-            }
-            commit.answer(Ok(()));
-        }
-    }
-
-    /// Finds out whether a disk that failed works again, without waiting for somebody's record to try it with.
+    /// Checks whether a failed disk works again, without risking a record.
     fn probe(&mut self) {
         if self.probe_at.is_none_or(|at| at > Instant::now()) {
             return;
@@ -346,13 +299,13 @@ impl Engine {
                 self.shared.health.ready();
                 tracing::info!("the log can write again");
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.write_failed(&error),
         }
     }
 }
 
 impl Drop for Engine {
-    /// Also runs when the thread panics: nobody waits for an answer that cannot come.
+    /// Also runs when the thread panics, so that no caller waits for a reply that cannot come.
     fn drop(&mut self) {
         self.shared.inbox.close();
         self.shared.health.failing("the log is closed".into());

@@ -1,9 +1,10 @@
-//! How the embedded log keeps headers, in one blob: for each name and each value its length (u32, little endian) and its bytes.
+//! The format of headers in the embedded log. One blob holds, for each name and each value, its length (u32,
+//! little endian) and its bytes.
 
 use crate::record::Headers;
 use bytes::Bytes;
 
-/// The blob of some headers; `None` if there are none.
+/// Encodes headers; `None` if there are none.
 pub fn encode(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
@@ -19,7 +20,7 @@ pub fn encode(headers: &Headers) -> Option<Vec<u8>> {
     Some(blob)
 }
 
-/// The headers in a blob; `None` if it is damaged.
+/// Decodes headers; `None` if the blob is damaged.
 pub fn decode(blob: &[u8]) -> Option<Headers> {
     let mut rest = blob;
     let mut headers = Vec::new();
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_come_back_as_they_went_in() {
+    fn headers_survive_a_round_trip() {
         let headers: Headers = vec![
             ("a".into(), Bytes::from_static(b"1")),
             (String::new(), Bytes::new()),

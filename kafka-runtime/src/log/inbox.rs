@@ -1,7 +1,6 @@
-//! The way into the log's thread: bounded, and the thread is woken at most once however much comes in.
+//! The bounded queue into the log thread. However many items arrive, the thread is woken at most once.
 
 use super::config::LogTopic;
-use super::engine::Shared;
 use crate::error::Error;
 use crate::producer::{Delivery, ProduceError};
 use crate::record::ProducerRecord;
@@ -17,26 +16,27 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Append {
     pub(super) record: ProducerRecord,
     pub(super) delivery: Delivery,
-    /// Counted against the queue's bytes.
+    /// Size in bytes, counted against the limit of the queue.
     pub(super) size: usize,
     /// Index of its topic.
     pub(super) topic: usize,
-    /// Its partition's number.
+    /// Number of its partition.
     pub(super) partition: usize,
     pub(super) enqueued: Instant,
 }
 
-/// A consumer that is being fed. It leaves when this is dropped, also on the way to a consumer that has gone meanwhile.
+/// The reply to [`Command::Attach`]. If the consumer has gone away in the meantime, dropping the reply detaches
+/// it.
 pub(super) struct Attached {
     pub(super) membership: Membership,
     pub(super) assigned: Vec<AssignedPartition>,
-    /// Cancelled when it is no longer fed: it has left, or the log is closed.
+    /// Cancelled when the consumer gets no more records: it was detached, or the log was closed.
     pub(super) gone: CancellationToken,
 }
 
-/// The right to be fed, which ends with this.
+/// Dropping this detaches the consumer.
 pub(super) struct Membership {
-    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Arc<Inbox>,
     pub(super) token: u64,
 }
 
@@ -48,11 +48,11 @@ impl fmt::Debug for Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.shared.inbox.command(Command::Detach(self.token));
+        self.inbox.command(Command::Detach(self.token));
     }
 }
 
-/// Records to be written together with the offset of what they were made from.
+/// Output records, written in one transaction with the offset of the input record.
 pub(super) struct Transfer {
     pub(super) group: Arc<str>,
     pub(super) from: AssignedPartition,
@@ -62,9 +62,9 @@ pub(super) struct Transfer {
     pub(super) reply: oneshot::Sender<Result<(), Error>>,
 }
 
-/// What is asked of the thread. Whoever asks waits for the answer, so there are few.
+/// A request to the log thread. Each sender waits for the reply, so only a few are queued.
 pub(super) enum Command {
-    /// Begin to feed a group from where it has committed to, or else from its beginning.
+    /// Start to feed a group from its committed offsets, or else from its start offsets.
     Attach {
         group: Arc<str>,
         topics: Vec<usize>,
@@ -73,11 +73,11 @@ pub(super) enum Command {
     },
     /// Open topics, in this order.
     AddTopics { topics: Vec<LogTopic>, reply: SyncSender<Result<(), Error>> },
-    /// Stop feeding.
+    /// Stop feeding a consumer.
     Detach(u64),
-    /// Drop what a group has committed.
-    Forget { group: Arc<str>, reply: SyncSender<Result<(), Error>> },
-    /// Write records and an offset together. They count in the queue.
+    /// Delete the committed offsets of a group.
+    DeleteGroup { group: Arc<str>, reply: SyncSender<Result<(), Error>> },
+    /// Write records and an offset in one transaction. The records count against the limits of the queue.
     Transact(Transfer),
     /// Store offsets.
     Commit { group: Arc<str>, offsets: Offsets, reply: oneshot::Sender<Result<(), Error>> },
@@ -87,10 +87,10 @@ pub(super) enum Command {
 struct State {
     appends: Vec<Append>,
     commands: Vec<Command>,
-    /// Records and bytes that were enqueued and not answered, also those that the thread has taken out.
+    /// Records and bytes that were enqueued and not answered. This includes records that the thread has taken.
     queued: usize,
     queued_bytes: usize,
-    /// A consumer has made progress that the thread asked to hear of.
+    /// A consumer has made the progress that the thread asked to be notified of.
     progress: bool,
     asleep: bool,
     closed: bool,
@@ -132,7 +132,7 @@ impl Inbox {
     pub(super) fn transact(&self, transfer: Transfer) -> Result<(), ProduceError> {
         let mut state = self.lock();
         let bytes: usize = transfer.outputs.iter().map(|append| append.size).sum();
-        // One that is larger than the queue passes when nothing else is in it.
+        // A transfer that is larger than the limits passes when the queue is empty.
         let is_full = state.queued + transfer.outputs.len() > self.max_queued
             || state.queued_bytes + bytes > self.max_queued_bytes;
         let refusal = if state.closed {
@@ -151,7 +151,7 @@ impl Inbox {
         Err(refusal)
     }
 
-    /// Gives the command back (by dropping it) if the thread is gone: its reply channel then reports that.
+    /// If the thread has ended, drops the command. The caller then sees that the reply channel is closed.
     pub(super) fn command(&self, command: Command) {
         let mut state = self.lock();
         if !state.closed {
@@ -166,14 +166,14 @@ impl Inbox {
         self.notify(state);
     }
 
-    /// No more records; the thread writes what it has and ends.
+    /// Accepts no more records. The thread writes the queued ones and ends.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         self.notify(state);
     }
 
-    /// Makes room for `records` records of `bytes` bytes in all: they are about to be answered.
+    /// Frees the room of `records` records with `bytes` bytes in total, which are about to be answered.
     pub(super) fn release(&self, records: usize, bytes: usize) {
         let mut state = self.lock();
         state.queued -= records;
@@ -187,8 +187,8 @@ impl Inbox {
         }
     }
 
-    /// Takes all that has come in, after waiting for something until `until` (`None`: for ever). Says whether the log was
-    /// closed.
+    /// Waits until something has arrived or the time is `until` (`None`: without limit), then takes everything.
+    /// Returns whether the log was closed.
     pub(super) fn take(
         &self,
         appends: &mut Vec<Append>,

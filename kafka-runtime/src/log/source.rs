@@ -13,7 +13,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Reads topics of a [`Log`] as the only consumer of a group. All partitions are assigned at the start and stay.
+/// Reads topics of a [`Log`] as the only consumer of a group. All partitions are assigned at the start and stay
+/// assigned.
 #[derive(Debug)]
 pub struct LogSource {
     log: Log,
@@ -35,7 +36,7 @@ impl LogSource {
         Self { log, group, topics, initial: InitialOffset::Earliest, state: Mutex::default() }
     }
 
-    /// Sets where the group begins in partitions that it has committed no offset of.
+    /// Sets the start offset for partitions in which the group has committed no offset.
     #[must_use]
     pub fn initial_offset(mut self, initial: InitialOffset) -> Self {
         self.initial = initial;
@@ -46,7 +47,7 @@ impl LogSource {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a transfer to the log's thread; what it answers comes through the channel.
+    /// Sends a transfer to the log thread. The receiver gets the result.
     fn transfer(
         &self,
         from: &AssignedPartition,

@@ -1,6 +1,5 @@
-//! What the log's thread knows of each topic: where partitions end, who reads them, what is held back.
+//! The state of each topic in the log thread: partition ends, readers, held records.
 
-use super::archive;
 use super::config::{LogConfig, LogTopic};
 use super::db::Db;
 use super::inbox::Append;
@@ -14,19 +13,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 use tokio_util::sync::DropGuard;
 
+/// The group whose committed offset tells up to where an [`Archive`](crate::Archive) has removed records. It is stored
+/// like any other, so it survives a restart. A topic with such an offset, even 0, is not trimmed.
+pub(super) const ARCHIVE_GROUP: &str = "archive";
+
 pub(super) struct Partition {
     /// Its id in the file.
     pub(super) id: i64,
     pub(super) name: TopicPartition,
-    /// The first offset that is kept.
+    /// The first stored offset.
     pub(super) low: i64,
-    /// The next offset after what is committed to the disk.
+    /// The offset after the last record that is durable.
     pub(super) end: i64,
-    /// The next offset within the open transaction.
+    /// The offset after the last record of the open transaction.
     pub(super) next: i64,
-    /// Every group's committed offset.
+    /// The committed offset of each group.
     pub(super) committed: Vec<(Arc<str>, i64)>,
-    /// What was written in this round, for the consumers.
+    /// Records written in this round, for the consumers.
     pub(super) written: Vec<Record>,
 }
 
@@ -34,7 +37,8 @@ impl Partition {
     fn open(db: &Db, name: TopicPartition, id: i64) -> Result<Self, Error> {
         let (low, end) = db.bounds(id)?;
         let committed = db.committed(id)?;
-        // The last record is never trimmed, so the file itself tells where to go on; a committed offset can't lie behind.
+        // The last record is never trimmed, so the file tells the end. A committed offset cannot lie beyond the
+        // end.
         let end = committed.iter().map(|(_, next)| *next).fold(end, i64::max);
         Ok(Self { id, name, low, end, next: end, committed, written: Vec::new() })
     }
@@ -50,13 +54,14 @@ impl Partition {
         }
     }
 
-    /// Up to where records may be removed: what every group has committed, or, where records are kept, what an archive has
-    /// removed. Never the last record, from which the end is known after a restart.
+    /// The offset up to which records may be removed. With trimming it is the smallest committed offset of all
+    /// groups; without it is the offset up to which an archive has removed records. The last record stays:
+    /// after a restart the end of the partition is read from it.
     pub(super) fn trim_limit(&self, trim: bool, keep: u64) -> i64 {
         let committed = if trim {
             self.committed.iter().map(|(_, next)| *next).min()
         } else {
-            self.committed_by(archive::GROUP)
+            self.committed_by(ARCHIVE_GROUP)
         };
         let committed = committed.unwrap_or(0);
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
@@ -64,10 +69,10 @@ impl Partition {
     }
 }
 
-/// The way of a partition's records to a consumer.
+/// Passes the records of one partition to one consumer.
 pub(super) struct Feed {
     pub(super) queue: Arc<Queue>,
-    /// The next offset to be put into the queue.
+    /// The next offset to put into the queue.
     pub(super) fed: i64,
 }
 
@@ -75,9 +80,9 @@ pub(super) struct Feed {
 pub(super) struct Reader {
     pub(super) token: u64,
     pub(super) group: Arc<str>,
-    /// Tells the consumer when this goes.
+    /// Signals the consumer when the reader is dropped.
     pub(super) _gone: Arc<DropGuard>,
-    /// By partition.
+    /// One for each partition.
     pub(super) feeds: Vec<Feed>,
 }
 
@@ -88,8 +93,8 @@ pub(super) struct Topic {
     pub(super) readers: Vec<Reader>,
     /// Records that wait until the consumer has caught up, in order.
     pub(super) held: VecDeque<Append>,
-    /// Records that come until then are given up too, for this reason.
-    given_up: Option<(Instant, ProduceError)>,
+    /// Until this instant, records of the topic are rejected with this error.
+    rejecting: Option<(Instant, ProduceError)>,
     pub(super) metrics: Backlog,
 }
 
@@ -99,7 +104,7 @@ impl Topic {
         if ids.len() != config.partitions.max(1) as usize {
             tracing::warn!(
                 topic = %config.name, configured = config.partitions, kept = ids.len(),
-                "the log keeps the number of partitions that the topic was made with"
+                "the topic keeps the number of partitions that it was created with"
             );
         }
         let open = |(number, id)| {
@@ -110,23 +115,23 @@ impl Topic {
             Partition::open(db, TopicPartition { topic: Arc::clone(&config.name), partition }, id)
         };
         let partitions: Vec<_> = ids.into_iter().enumerate().map(open).collect::<Result<_, _>>()?;
-        let is_kept = |partition: &Partition| partition.committed_by(archive::GROUP).is_some();
+        let is_untrimmed = |partition: &Partition| partition.committed_by(ARCHIVE_GROUP).is_some();
         let mut topic = Self {
             name: Arc::clone(&config.name),
-            trim: !partitions.iter().any(is_kept),
+            trim: !partitions.iter().any(is_untrimmed),
             partitions,
             readers: Vec::new(),
             held: VecDeque::new(),
-            given_up: None,
+            rejecting: None,
             metrics: Backlog::new(&config.name),
         };
-        topic.keep(db, config);
+        topic.stop_trimming(db, config);
         Ok(topic)
     }
 
-    /// Stops trimming, if that is what the configuration says. The file says so from then on: whoever opens the topic first after
-    /// a restart may not know of who keeps it.
-    pub(super) fn keep(&mut self, db: &Db, config: &LogTopic) {
+    /// Stops trimming if the configuration says so, and stores that in the file. After a restart another
+    /// program may open the topic first and not know that its records must be kept.
+    pub(super) fn stop_trimming(&mut self, db: &Db, config: &LogTopic) {
         if config.trim || !self.trim {
             return;
         }
@@ -134,29 +139,29 @@ impl Topic {
         let write = || -> Result<(), Error> {
             db.begin()?;
             let mut partitions = self.partitions.iter();
-            partitions.try_for_each(|partition| db.set_committed(archive::GROUP, partition.id, 0))?;
+            partitions.try_for_each(|partition| db.set_committed(ARCHIVE_GROUP, partition.id, 0))?;
             db.commit()
         };
         if let Err(error) = write() {
             db.rollback();
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, topic = %self.name, "the log keeps a topic, but can't write that down");
+            tracing::error!(error, topic = %self.name, "the log stopped trimming a topic but cannot store that");
         }
     }
 
-    /// A record is given up: what is behind it must not overtake it when it is sent again, so it is given up as well until who
-    /// sent them has heard of it.
-    pub(super) fn give_up(&mut self, reason: ProduceError, now: Instant) {
-        self.given_up = Some((now + NOTICE, reason));
+    /// Rejects the records of this topic for a moment, because one of them has failed. Later records must not
+    /// overtake it when its sender retries it, so they fail as well until the sender knows.
+    pub(super) fn reject(&mut self, reason: ProduceError, now: Instant) {
+        self.rejecting = Some((now + NOTICE, reason));
     }
 
-    /// Why what is held now is given up, if it is.
-    pub(super) fn gives_up(&mut self, now: Instant) -> Option<ProduceError> {
-        self.given_up.take_if(|(until, _)| *until <= now);
-        self.given_up.as_ref().map(|(_, reason)| reason.clone())
+    /// The error with which held records are rejected now.
+    pub(super) fn rejection(&mut self, now: Instant) -> Option<ProduceError> {
+        self.rejecting.take_if(|(until, _)| *until <= now);
+        self.rejecting.as_ref().map(|(_, reason)| reason.clone())
     }
 
-    /// Records that the slowest consumer has not done. Without a consumer there is no backlog.
+    /// Number of records that the slowest consumer has not processed. 0 without a consumer.
     pub(super) fn backlog(&self) -> usize {
         let of = |reader: &Reader| -> i64 {
             let partitions = self.partitions.iter().zip(&reader.feeds);
@@ -171,7 +176,7 @@ impl Topic {
     }
 }
 
-/// The open topics by index, with their numbers of partitions. Only the log's thread adds some, behind the others.
+/// Index and number of partitions of each open topic. Only the log thread adds topics, at the end.
 #[derive(Debug, Default)]
 pub(super) struct TopicNames(RwLock<Vec<(Arc<str>, usize)>>);
 
@@ -184,7 +189,7 @@ impl TopicNames {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(name), partitions));
     }
 
-    /// A topic's index and its number of partitions.
+    /// Index and number of partitions of a topic.
     pub(super) fn find(&self, name: &str) -> Option<(usize, usize)> {
         let topics = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let index = topics.iter().position(|(known, _)| **known == *name)?;
@@ -192,7 +197,28 @@ impl TopicNames {
     }
 }
 
-/// Opens all topics of the configuration.
 pub(super) fn open(db: &Db, config: &LogConfig) -> Result<Vec<Topic>, Error> {
     config.topics.iter().map(|topic| Topic::open(db, topic)).collect()
+}
+
+/// Gives written records to the readers that have read everything before them. `first` is the offset of the
+/// first record.
+pub(super) fn feed(readers: &mut [Reader], number: usize, first: i64, written: &mut Vec<Record>) {
+    if written.is_empty() {
+        return;
+    }
+    let mut current = readers
+        .iter_mut()
+        .map(|reader| &mut reader.feeds[number])
+        .filter(|feed| feed.fed == first)
+        .peekable();
+    while let Some(feed) = current.next() {
+        let added = if current.peek().is_some() {
+            feed.queue.extend(written.iter().cloned())
+        } else {
+            feed.queue.extend(written.drain(..))
+        };
+        feed.fed += i64::try_from(added).unwrap_or(0);
+    }
+    written.clear();
 }

@@ -9,11 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::vec;
 
-/// How much a [`Queue`] holds. Either limit makes it full; one record more than `bytes` allows gets in, so that a large
-/// record can pass.
+/// Capacity of a [`Queue`]. Either limit makes it full. One record may exceed `bytes`, so that a large record
+/// can pass.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// Records.
+    /// Number of records.
     pub records: usize,
     /// Bytes of keys, payloads and headers.
     pub bytes: usize,
@@ -21,21 +21,21 @@ pub struct QueueLimits {
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// Records of one partition that were read and not yet handled, and how far handling has come.
+/// Records of one partition that were read but not processed, and the offset up to which they are processed.
 ///
-/// The feeder (a thread of the source) and the worker (a task) meet here. The worker is woken only when it waits, the
-/// feeder only when it has asked to hear of progress.
+/// The source's thread adds records; the worker, a task, takes them. The worker is woken only while it waits.
+/// The source is notified of progress only after it has asked for it.
 pub struct Queue {
     limits: QueueLimits,
     inner: Mutex<Inner>,
     done: AtomicI64,
-    wanted: AtomicBool,
+    notify: AtomicBool,
     hook: Option<Hook>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Records as they came, in runs, so that a run that is a batch by itself is never copied.
+    /// Records as the source added them, in runs. A run that becomes a batch by itself is never copied.
     runs: VecDeque<vec::IntoIter<Record>>,
     records: usize,
     bytes: usize,
@@ -56,7 +56,7 @@ impl Inner {
         }
     }
 
-    /// Records from the front within both limits, but at least one if there is one.
+    /// Takes records from the front within both limits, but at least one if there is one.
     fn take(&mut self, max_records: usize, max_bytes: usize) -> Vec<Record> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(run) = self.runs.front_mut() {
@@ -97,19 +97,19 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// An empty queue. `done` is the first offset that is not done, -1 if unknown; `hook` is called on progress that the
-    /// feeder has asked for.
+    /// An empty queue. `done` is the first offset that is not processed, -1 if unknown. `hook` is called on
+    /// progress, if the source has asked for it.
     pub(crate) fn new(limits: QueueLimits, done: i64, hook: Option<Hook>) -> Self {
         Self {
             limits,
             inner: Mutex::default(),
             done: AtomicI64::new(done),
-            wanted: AtomicBool::new(false),
+            notify: AtomicBool::new(false),
             hook,
         }
     }
 
-    /// Takes all of `run`, whether there is room or not; says whether the queue is full now.
+    /// Adds all records of `run`, even beyond the limits. Returns whether the queue is full now.
     #[cfg(any(test, feature = "kafka"))]
     pub(crate) fn push(&self, run: Vec<Record>) -> bool {
         let mut inner = self.lock();
@@ -122,7 +122,8 @@ impl Queue {
         full
     }
 
-    /// Adds records from the front of `records` while there is room; says how many went in. The rest is dropped.
+    /// Adds records from the front of `records` while there is room and drops the rest. Returns the number of
+    /// added records.
     #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn extend(&self, records: impl Iterator<Item = Record>) -> usize {
         let mut inner = self.lock();
@@ -151,7 +152,8 @@ impl Queue {
         }
     }
 
-    /// How many records may be added; 0 until at least half of the queue is free, so that it is refilled in large steps.
+    /// How many records may be added. 0 until at least half of the queue is free, so that it is refilled in
+    /// large steps.
     pub(crate) fn room(&self) -> usize {
         let inner = self.lock();
         let free = self.limits.records.saturating_sub(inner.records);
@@ -162,13 +164,14 @@ impl Queue {
         }
     }
 
-    /// Asks for a call of the hook at the next progress. Look again after asking: what happened before is not told.
+    /// Requests one call of the hook at the next progress. Check the queue again after this call: progress made
+    /// before it is not reported.
     #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn want(&self) {
-        self.wanted.store(true, Ordering::SeqCst);
+    pub(crate) fn notify_on_progress(&self) {
+        self.notify.store(true, Ordering::SeqCst);
     }
 
-    /// Ends the queue: what waits in it is dropped and the worker sees its end.
+    /// Closes the queue: drops its records and ends the worker's wait.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
@@ -180,13 +183,13 @@ impl Queue {
         }
     }
 
-    /// Whether the partition has gone.
+    /// Whether the partition was taken away.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Waits until so many records or bytes are there, or the queue is full or closed. Has one reader; may be dropped while
-    /// waiting.
+    /// Waits until this many records or bytes are queued, or the queue is full or closed. Allows one reader.
+    /// Cancel safe.
     pub(crate) async fn filled(&self, records: usize, bytes: usize) {
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
@@ -200,8 +203,8 @@ impl Queue {
         .await;
     }
 
-    /// Waits for a record and takes what has queued up, at most `max_records` and, beyond the first record, `max_bytes`.
-    /// `None` when the queue is closed. Has one reader; may be dropped while waiting.
+    /// Waits for a record, then takes up to `max_records` queued records. `max_bytes` does not apply to the
+    /// first record. Returns `None` when the queue is closed. Allows one reader. Cancel safe.
     pub async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {
         let batch = std::future::poll_fn(|context| {
             let mut inner = self.lock();
@@ -221,12 +224,12 @@ impl Queue {
         batch
     }
 
-    /// The offset after the last record that is done, or -1 if that is not known.
+    /// The offset after the last processed record, or -1 if unknown.
     pub fn done(&self) -> i64 {
         self.done.load(Ordering::SeqCst)
     }
 
-    /// Says that everything before `next` is done.
+    /// Marks everything before `next` as processed.
     pub(crate) fn set_done(&self, next: i64) {
         self.done.store(next, Ordering::SeqCst);
         self.progressed();
@@ -234,8 +237,8 @@ impl Queue {
 
     fn progressed(&self) {
         if let Some(hook) = &self.hook
-            && self.wanted.load(Ordering::SeqCst)
-            && self.wanted.swap(false, Ordering::SeqCst)
+            && self.notify.load(Ordering::SeqCst)
+            && self.notify.swap(false, Ordering::SeqCst)
         {
             hook();
         }
@@ -268,11 +271,11 @@ mod tests {
     }
 
     fn offsets(batch: Option<Vec<Record>>) -> Vec<i64> {
-        batch.expect("the queue is open").iter().map(|record| record.offset).collect()
+        batch.expect("the queue must be open").iter().map(|record| record.offset).collect()
     }
 
     #[tokio::test]
-    async fn a_batch_is_what_has_queued_up_within_both_limits() {
+    async fn a_batch_takes_the_queued_records_within_both_limits() {
         let queue = Queue::new(LIMITS, 0, None);
         assert_eq!(queue.extend((0..5).map(|offset| record(offset, 100))), 5);
         assert_eq!(offsets(queue.next_batch(2, 1000).await), [0, 1]);
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn batches_need_not_be_cut_where_runs_end() {
+    async fn a_batch_may_span_runs() {
         let queue = Queue::new(LIMITS, 0, None);
         for run in [0..2, 2..3, 3..7, 7..8] {
             queue.push(run.map(|offset| record(offset, 10)).collect());
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_takes_no_more_and_a_large_record_passes() {
+    async fn a_full_queue_accepts_no_more_and_a_large_record_passes() {
         let queue = Queue::new(LIMITS, 0, None);
         assert_eq!(queue.extend((0..20).map(|offset| record(offset, 1))), 10);
         assert_eq!(queue.room(), 0);
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn progress_is_told_once_for_each_wish() {
+    async fn the_hook_is_called_once_per_request() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&calls);
         let hook: Hook = Box::new(move || {
@@ -312,14 +315,14 @@ mod tests {
         });
         let queue = Queue::new(LIMITS, 0, Some(hook));
         queue.set_done(1);
-        queue.want();
+        queue.notify_on_progress();
         queue.set_done(2);
         queue.set_done(3);
         assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
-    async fn a_closed_queue_gives_nothing_and_takes_nothing() {
+    async fn a_closed_queue_yields_and_accepts_no_records() {
         let queue = Queue::new(LIMITS, 0, None);
         queue.push(vec![record(0, 1)]);
         queue.close();

@@ -1,4 +1,4 @@
-//! The two logs, each with a topic of four partitions, a dead-letter topic and a group of its own.
+//! The two logs under test, each with its own topic of four partitions, dead-letter topic and group.
 
 use async_trait::async_trait;
 use kafka_runtime::topics::{self, TopicSpec};
@@ -21,24 +21,24 @@ pub(crate) const PARTITIONS: usize = 4;
 pub(crate) trait Backend: Send + Sync {
     fn topic(&self) -> Arc<str>;
     fn dead_topic(&self) -> Arc<str>;
-    /// A topic of one partition for what a consumer makes.
+    /// A topic with one partition for the outputs of a consumer.
     fn out_topic(&self) -> Arc<str>;
-    /// A producer that is used by others too.
+    /// A producer that may be shared.
     fn producer(&self) -> Arc<dyn Producer>;
-    /// A producer that is dropped by the test.
+    /// A producer that the test drops.
     fn own_producer(self) -> Arc<dyn Producer>;
     fn source(&self) -> Arc<dyn Source> {
         self.source_from(InitialOffset::Earliest)
     }
     fn source_from(&self, initial: InitialOffset) -> Arc<dyn Source>;
-    /// A member of another group, of any topics.
+    /// A member of another group, on any topics.
     fn source_of(&self, group: &str, topics: &[&str]) -> Arc<dyn Source>;
-    /// The group's committed offsets.
+    /// The committed offsets of the group.
     async fn committed(&self) -> BTreeMap<i32, i64>;
     async fn dead_letters(&self) -> Vec<Record>;
-    /// What committed transactions have written to the topic for outputs.
+    /// The outputs of committed transactions.
     async fn outputs(&self) -> Vec<Record>;
-    /// The dead-letter topic as a whole.
+    /// The dead-letter topic.
     fn archive(&self) -> Arc<dyn Archive>;
 }
 
@@ -56,7 +56,7 @@ impl Embedded {
     pub(crate) fn with(adjust: impl FnOnce(&mut LogConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let events = LogTopic::new("events", PARTITIONS as u32);
-        let topics = vec![events, LogTopic::kept("events.dead"), LogTopic::kept("events.out")];
+        let topics = vec![events, LogTopic::untrimmed("events.dead"), LogTopic::untrimmed("events.out")];
         let mut config = LogConfig::new(directory.path(), topics);
         adjust(&mut config);
         let log = Log::open(config.clone()).unwrap();
@@ -109,7 +109,7 @@ impl Backend for Embedded {
     async fn committed(&self) -> BTreeMap<i32, i64> {
         let committed =
             |partition| Some((partition, self.log.committed("group", "events", partition).unwrap()?));
-        // Where a group begins is stored at once, also when that is the first record.
+        // The embedded log stores the start offset of a group at once, even if it is 0.
         (0..PARTITIONS as i32).filter_map(committed).filter(|(_, next)| *next > 0).collect()
     }
 
@@ -149,7 +149,7 @@ impl Kafka {
         let kafka = KafkaConfig::new(brokers(), "conformance");
         let one = |name: &str| TopicSpec::new(&format!("{topic}.{name}"), 1, 1);
         let specs = [TopicSpec::new(&topic, partitions, 1), one("dead"), one("out")];
-        topics::ensure(&kafka, &specs, Duration::from_secs(20)).await.expect("the topics are there");
+        topics::ensure(&kafka, &specs, Duration::from_secs(20)).await.expect("the topics can be created");
         let producer = Arc::new(KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap());
         let mut source_config = KafkaSourceConfig::new(kafka, &format!("{topic}-group"), &[&topic]);
         source_config.session_timeout = Duration::from_secs(6);

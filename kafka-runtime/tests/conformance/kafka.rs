@@ -1,4 +1,4 @@
-//! What only Kafka can do: members come, go and die, and brokers are away. Guards P1, P3, P7 and P9.
+//! Behaviour of Kafka only: members join, leave and die; brokers are unreachable. Guards P1, P3, P7 and P9.
 
 use crate::backend::{Backend, Kafka, PARTITIONS, brokers};
 use crate::support::{
@@ -32,17 +32,17 @@ fn partitions(handled: &Handled, from: usize) -> BTreeSet<i32> {
     handled.records()[from..].iter().map(|record| record.partition).collect()
 }
 
-async fn members_come_and_go(assignment: &str) {
+async fn members_join_and_leave(assignment: &str) {
     let mut backend = Kafka::new().await;
     backend.source_config.assignment = assignment.into();
-    // One list for both members: its order is the order of handling.
+    // Both members share one list, in the order of handling.
     let (all, late) = (Handled::default(), Handled::default());
-    let first = Running::of(consumer(&backend, slowly(&all)).config(config()));
+    let first = Running::spawn(consumer(&backend, slowly(&all)).config(config()));
     produce(&backend, &KEYS, 50).await;
-    all.reach(1).await;
+    all.wait_for(1).await;
 
     let both = (all.clone(), late.clone());
-    let second = Running::of(
+    let second = Running::spawn(
         consumer(
             &backend,
             tower::service_fn(move |batch: Batch| {
@@ -66,13 +66,13 @@ async fn members_come_and_go(assignment: &str) {
     .await;
     first.stop().await;
     let before = late.len();
-    eventually("the second member gets them all", async || {
+    eventually("the second member gets all partitions", async || {
         send(&backend, sent).await;
         sent += 1;
         partitions(&late, before).len() == partitions(&all, 0).len()
     })
     .await;
-    eventually("all are handled", async || {
+    eventually("all records are handled", async || {
         let by_key = all.by_key();
         KEYS.iter().all(|key| without_repeats(by_key[*key].clone()).len() == sent)
     })
@@ -82,7 +82,7 @@ async fn members_come_and_go(assignment: &str) {
     for (key, payloads) in all.by_key() {
         assert_eq!(without_repeats(payloads), expected(&key, sent), "key {key}");
     }
-    assert_eq!(all.len(), KEYS.len() * sent, "a member that leaves in order leaves nothing to be done twice");
+    assert_eq!(all.len(), KEYS.len() * sent, "no record must be repeated after a graceful leave");
 }
 
 async fn send(backend: &Kafka, n: usize) {
@@ -93,17 +93,17 @@ async fn send(backend: &Kafka, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_come_and_go_without_loss_with_range() {
-    members_come_and_go("range").await;
+async fn members_join_and_leave_without_loss_with_range() {
+    members_join_and_leave("range").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_come_and_go_without_loss_with_cooperative_sticky() {
-    members_come_and_go("cooperative-sticky").await;
+async fn members_join_and_leave_without_loss_with_cooperative_sticky() {
+    members_join_and_leave("cooperative-sticky").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_killed_member_had_is_handled_by_another() {
+async fn another_member_takes_over_from_a_killed_one() {
     let backend = Kafka::new().await;
     produce(&backend, &KEYS, 100).await;
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -130,16 +130,16 @@ async fn what_a_killed_member_had_is_handled_by_another() {
     let survivor = Handled::default();
     let running = Running::start(&backend, survivor.handler());
     let all = || without_repeats([killed.lock().unwrap().clone(), survivor.payloads()].concat());
-    eventually("all are handled", async || all().len() == KEYS.len() * 100).await;
+    eventually("all records are handled", async || all().len() == KEYS.len() * 100).await;
     running.stop().await;
-    // From where the survivor takes over, each key goes on in order and without a gap.
+    // Each key continues in order and without a gap from the point where the survivor takes over.
     for (key, payloads) in survivor.by_key() {
         assert_eq!(payloads, expected(&key, 100)[100 - payloads.len()..], "key {key}");
     }
 }
 
 #[tokio::test]
-#[ignore = "started as a process of its own by the test that kills it"]
+#[ignore = "run in a child process by the test that kills it"]
 async fn a_member_to_be_killed() {
     let variable = |name: &str| std::env::var(name).expect("started by the test that kills it");
     let kafka = KafkaConfig::new(brokers(), "killed");
@@ -159,22 +159,22 @@ async fn a_member_to_be_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_brokers_records_time_out_and_health_says_so() {
-    // Nothing listens on port 1.
-    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
+async fn without_brokers_records_time_out_and_the_health_is_failing() {
+    // No process listens on port 1.
+    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "unreachable");
     let config =
         KafkaProducerConfig { timeout: Duration::from_millis(700), ..KafkaProducerConfig::default() };
     let producer = KafkaProducer::new(&kafka, config).unwrap();
-    assert!(!producer.ready(), "not ready before a broker has answered");
+    assert!(!producer.ready(), "it must not be ready before a broker has answered");
     let begin = Instant::now();
     let outcome = producer.send(ProducerRecord::new("t".into(), "k", "v")).await;
     assert_eq!(outcome, Err(ProduceError::TimedOut));
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
-    eventually("it is failing", async || matches!(producer.health(), Health::Failing { .. })).await;
+    eventually("the producer is failing", async || matches!(producer.health(), Health::Failing { .. })).await;
 
     let source = KafkaSource::new(KafkaSourceConfig::new(kafka, "g", &["t"]));
     source.start().await.unwrap();
-    eventually("it is failing", async || matches!(source.health(), Health::Failing { .. })).await;
+    eventually("the source is failing", async || matches!(source.health(), Health::Failing { .. })).await;
     source.close().await;
 }
 
@@ -182,12 +182,12 @@ async fn without_brokers_records_time_out_and_health_says_so() {
 async fn health_is_known_before_the_first_record() {
     let producer =
         KafkaProducer::new(&KafkaConfig::new(brokers(), "early"), KafkaProducerConfig::default()).unwrap();
-    eventually("it is ready", async || producer.ready()).await;
+    eventually("the producer is ready", async || producer.ready()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_of_the_producer_is_bounded() {
-    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "nobody");
+    let kafka = KafkaConfig::new(vec!["127.0.0.1:1".into()], "unreachable");
     let config = KafkaProducerConfig {
         max_queued: 10,
         timeout: Duration::from_millis(500),
@@ -196,15 +196,15 @@ async fn the_queue_of_the_producer_is_bounded() {
     let producer = KafkaProducer::new(&kafka, config).unwrap();
     let record = || ProducerRecord::new("t".into(), "k", "v");
     let answers: Vec<_> = (0..10).map(|_| crate::support::enqueue(&producer, record())).collect();
-    let refused = producer.enqueue(record(), Box::new(|_| panic!("called after a refusal")));
-    assert_eq!(refused, Err(ProduceError::QueueFull));
+    let rejected = producer.enqueue(record(), Box::new(|_| panic!("called for a rejected record")));
+    assert_eq!(rejected, Err(ProduceError::QueueFull));
     for answer in answers {
         assert_eq!(answer.await.unwrap(), Err(ProduceError::TimedOut));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_with_a_name_comes_back_without_a_rebalance() {
+async fn a_static_member_returns_without_a_rebalance() {
     let backend = Kafka::new().await;
     let member = |name: &str| {
         let instance_id = Some(name.to_owned());
@@ -220,7 +220,7 @@ async fn a_member_with_a_name_comes_back_without_a_rebalance() {
     one.start().await.unwrap();
     assert_eq!(assigned(&one).await.len(), PARTITIONS);
     two.start().await.unwrap();
-    // The first gives all back before the group shares anew.
+    // The first member releases all partitions before the group assigns them anew.
     assert!(matches!(one.next().await, Ok(Event::Revoked { .. })));
     let (first, second) = (assigned(&one).await, assigned(&two).await);
     assert_eq!((first.len(), second.len()), (PARTITIONS / 2, PARTITIONS / 2));
@@ -228,20 +228,20 @@ async fn a_member_with_a_name_comes_back_without_a_rebalance() {
     one.close().await;
     let one = member("one");
     one.start().await.unwrap();
-    assert_eq!(assigned(&one).await, first, "it gets what it had");
+    assert_eq!(assigned(&one).await, first, "it must get the same partitions");
     let disturbed = tokio::time::timeout(Duration::from_secs(2), two.next()).await;
-    assert!(disturbed.is_err(), "the other one is not disturbed: {disturbed:?}");
+    assert!(disturbed.is_err(), "the other member must not see a rebalance: {disturbed:?}");
     one.close().await;
     two.close().await;
 }
 
-/// What the brokers refuse is told by the health of the member, for as long as that is so.
+/// The health of a refused member must give the reason as long as the brokers refuse it.
 async fn stays_refused(mut config: KafkaSourceConfig, why: &str) {
     config.kafka.properties.push(("statistics.interval.ms".into(), "200".into()));
     let source = KafkaSource::new(config);
     source.start().await.unwrap();
     let is_refused = || matches!(source.health(), Health::Failing { reason } if reason.contains(why));
-    eventually("it says why", async || is_refused()).await;
+    eventually("the health gives the reason", async || is_refused()).await;
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(is_refused(), "{:?}", source.health());
@@ -250,7 +250,7 @@ async fn stays_refused(mut config: KafkaSourceConfig, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_its_group_refuses_is_not_ready() {
+async fn a_member_refused_by_its_group_is_not_ready() {
     let backend = Kafka::new().await;
     let config = backend.source_config.clone();
     let session_timeout = Duration::from_secs(3600);
@@ -259,7 +259,7 @@ async fn a_member_that_its_group_refuses_is_not_ready() {
 
     let running = Running::start(&backend, Handled::default().handler());
     produce(&backend, &KEYS, 1).await;
-    eventually("it has committed", async || !backend.committed().await.is_empty()).await;
+    eventually("the group has committed", async || !backend.committed().await.is_empty()).await;
     stays_refused(KafkaSourceConfig { assignment: "cooperative-sticky".into(), ..config }, "protocol").await;
     running.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Order per key: records of different keys at the same time, those of one key never. Guards P1 and P3.
+//! Order per key: different keys concurrently, records of one key never. Guards P1 and P3.
 
 use crate::backend::Backend;
 use crate::support::{Handled, Running, config, eventually, expected, produce, records, without_repeats};
@@ -17,7 +17,7 @@ fn per_key() -> ConsumerConfig {
     ConsumerConfig { ordering: Order::Key { concurrency }, ..config() }
 }
 
-/// Keys that are being handled, by partition, and the most that ever were at the same time in one.
+/// The keys being handled by partition, and the largest number of them in one partition so far.
 #[derive(Default)]
 struct Busy {
     keys: HashMap<i32, Vec<String>>,
@@ -37,16 +37,16 @@ impl Busy {
 
     fn end(&mut self, partition: i32, key: &str) {
         let keys = self.keys.entry(partition).or_default();
-        keys.remove(keys.iter().position(|busy| busy == key).expect("it has begun"));
+        keys.remove(keys.iter().position(|busy| busy == key).expect("the key must be busy"));
     }
 }
 
-/// Takes a few milliseconds for each record, and fails the first attempts of some.
+/// Takes a few milliseconds per record. The first attempts of some records fail.
 async fn sometimes_failing(message: &Message) -> Result<(), HandlerError> {
     let offset = message.record.offset as u64;
     tokio::time::sleep(Duration::from_millis(1 + offset * 7 % 5)).await;
     match u64::from(message.attempt) <= offset % 3 {
-        true => Err(HandlerError::retry("now and then")),
+        true => Err(HandlerError::retry("a temporary failure")),
         false => Ok(()),
     }
 }
@@ -55,7 +55,7 @@ fn key(message: &Message) -> String {
     String::from_utf8(message.record.key.to_vec()).unwrap()
 }
 
-pub(crate) async fn keys_are_handled_at_the_same_time_and_each_in_order(backend: impl Backend) {
+pub(crate) async fn keys_are_handled_concurrently_and_each_in_order(backend: impl Backend) {
     let (handled, busy) = (Handled::default(), Arc::new(Mutex::new(Busy::default())));
     let (adds, seen) = (handled.clone(), Arc::clone(&busy));
     let handler = tower::service_fn(move |message: Message| {
@@ -69,45 +69,51 @@ pub(crate) async fn keys_are_handled_at_the_same_time_and_each_in_order(backend:
         }
     });
     produce(&backend, &KEYS, 30).await;
-    let running = Running::of(records(&backend, handler).config(per_key()));
-    handled.reach(KEYS.len() * 30).await;
+    let running = Running::spawn(records(&backend, handler).config(per_key()));
+    handled.wait_for(KEYS.len() * 30).await;
     running.stop().await;
 
     for (key, payloads) in handled.by_key() {
         assert_eq!(payloads, expected(&key, 30), "key {key}");
     }
     let busy = std::mem::take(&mut *busy.lock().unwrap());
-    assert!(busy.overlaps.is_empty(), "one key at the same time as itself: {:?}", busy.overlaps);
-    assert_eq!(busy.most, CONCURRENCY, "as many keys of one partition at the same time as may be");
+    assert!(
+        busy.overlaps.is_empty(),
+        "a key must not be handled concurrently with itself: {:?}",
+        busy.overlaps
+    );
+    assert_eq!(busy.most, CONCURRENCY, "the concurrency must be used");
     let committed: i64 = backend.committed().await.values().sum();
     assert_eq!(committed, (KEYS.len() * 30) as i64);
 }
 
-pub(crate) async fn a_key_that_fails_holds_back_only_itself_and_the_commit(backend: impl Backend) {
+pub(crate) async fn a_failing_key_delays_only_itself_and_the_commit(backend: impl Backend) {
     let positions = produce(&backend, &KEYS, 20).await;
     let (victim, first_offset) = (positions[0].partition, positions[0].offset);
     let neighbours =
         positions.iter().enumerate().filter(|(index, at)| at.partition == victim && index % KEYS.len() != 0);
-    assert!(neighbours.count() >= 20, "another key lies in the same partition");
+    assert!(neighbours.count() >= 20, "another key must share the partition");
     let (handled, fails) = (Handled::default(), Arc::new(AtomicBool::new(true)));
     let failing = Arc::clone(&fails);
-    let handler =
-        handled.deciding_each(move |message| match key(message) == "a" && failing.load(Ordering::SeqCst) {
+    let handler = handled.record_handler_with(move |message| {
+        match key(message) == "a" && failing.load(Ordering::SeqCst) {
             true => Err(HandlerError::retry("this key fails")),
             false => Ok(()),
-        });
-    let running = Running::of(records(&backend, handler.clone()).config(per_key()));
-    handled.reach((KEYS.len() - 1) * 20).await;
+        }
+    });
+    let running = Running::spawn(records(&backend, handler.clone()).config(per_key()));
+    handled.wait_for((KEYS.len() - 1) * 20).await;
     eventually("the others are committed", async || backend.committed().await.len() > 1).await;
     let committed = backend.committed().await.get(&victim).copied().unwrap_or(0);
-    assert!(committed <= first_offset, "{committed} passes {first_offset}, which is not done");
+    assert!(committed <= first_offset, "{committed} passes {first_offset}, which is unprocessed");
 
-    // After a crash what was done ahead of it comes again, the key itself in order.
-    running.abandon().await;
-    let running = Running::of(records(&backend, handler).config(per_key()));
+    // After a crash the records that were handled ahead of the failing key come again; the key itself continues
+    // in order.
+    running.kill().await;
+    let running = Running::spawn(records(&backend, handler).config(per_key()));
     fails.store(false, Ordering::SeqCst);
-    eventually("all are handled", async || handled.by_key().get("a").is_some_and(|a| a.len() >= 20)).await;
-    eventually("all is committed", async || {
+    eventually("the key is handled", async || handled.by_key().get("a").is_some_and(|a| a.len() >= 20)).await;
+    eventually("all records are committed", async || {
         backend.committed().await.values().sum::<i64>() == positions.len() as i64
     })
     .await;
@@ -115,10 +121,14 @@ pub(crate) async fn a_key_that_fails_holds_back_only_itself_and_the_commit(backe
     for (key, payloads) in handled.by_key() {
         assert_eq!(without_repeats(payloads), expected(&key, 20), "key {key}");
     }
-    assert_eq!(handled.by_key()["a"], expected("a", 20), "not done ahead of anything, so never twice");
+    assert_eq!(
+        handled.by_key()["a"],
+        expected("a", 20),
+        "it failed first, so no record of it must come twice"
+    );
 }
 
-pub(crate) async fn the_commit_never_passes_a_record_that_is_not_done(backend: impl Backend) {
+pub(crate) async fn the_commit_never_passes_an_unprocessed_record(backend: impl Backend) {
     let handled = Handled::default();
     let adds = handled.clone();
     let handler = tower::service_fn(move |message: Message| {
@@ -126,13 +136,13 @@ pub(crate) async fn the_commit_never_passes_a_record_that_is_not_done(backend: i
         async move { sometimes_failing(&message).await.map(|()| adds.add_one(message.record)) }
     });
     let config = ConsumerConfig { commit_interval: Duration::from_millis(1), ..per_key() };
-    let mut running = Running::of(records(&backend, handler.clone()).config(config));
+    let mut running = Running::spawn(records(&backend, handler.clone()).config(config));
     produce(&backend, &KEYS, 40).await;
     let total = KEYS.len() * 40;
     let mut crashes = 0;
     loop {
         let is_done = without_repeats(handled.payloads()).len() == total;
-        // Committed is read first: what it covers must have been handled before.
+        // Read the committed offsets first: the records below them must have been handled earlier.
         let committed = backend.committed().await;
         let done = handled.records();
         for (partition, next) in committed {
@@ -141,7 +151,7 @@ pub(crate) async fn the_commit_never_passes_a_record_that_is_not_done(backend: i
             assert_eq!(
                 below.len() as i64,
                 next,
-                "partition {partition}: all below the committed offset was handled"
+                "partition {partition}: every record below the committed offset must be handled"
             );
         }
         if is_done {
@@ -149,8 +159,8 @@ pub(crate) async fn the_commit_never_passes_a_record_that_is_not_done(backend: i
         }
         if done.len() > (crashes + 1) * total / 4 && crashes < 2 {
             crashes += 1;
-            running.abandon().await;
-            running = Running::of(records(&backend, handler.clone()).config(config));
+            running.kill().await;
+            running = Running::spawn(records(&backend, handler.clone()).config(config));
         }
     }
     running.stop().await;

@@ -1,4 +1,4 @@
-//! Producing: callbacks, flush, refusals. Guards P1 and P7.
+//! Producers: callbacks, flush, rejections. Guards P1 and P7.
 
 use crate::backend::Backend;
 use crate::support::{enqueue, eventually};
@@ -28,18 +28,18 @@ pub(crate) async fn callbacks_are_called_exactly_once_in_order(backend: impl Bac
     let order: Vec<usize> = answers.iter().map(|(n, _)| *n).collect();
     assert_eq!(order, (0..3000).collect::<Vec<_>>());
     let offsets: Vec<i64> = answers.iter().map(|(_, result)| result.as_ref().unwrap().offset).collect();
-    assert_eq!(offsets, (0..3000).collect::<Vec<_>>(), "one key, one partition, in the order of the calls");
+    assert_eq!(offsets, (0..3000).collect::<Vec<_>>(), "a key must keep the order of the calls");
 }
 
-pub(crate) async fn a_dropped_producer_answers_everything(backend: impl Backend) {
+pub(crate) async fn a_dropped_producer_answers_every_record(backend: impl Backend) {
     let (answers, taken) = enqueue_counted(&backend, 1000);
     let producer = backend.own_producer();
-    assert!(Arc::strong_count(&producer) == 1, "this is the last handle");
+    assert!(Arc::strong_count(&producer) == 1, "it must be the last handle");
     tokio::task::spawn_blocking(move || drop(producer)).await.unwrap();
-    eventually("all are answered", async || answers.lock().unwrap().len() >= taken).await;
+    eventually("all records are answered", async || answers.lock().unwrap().len() >= taken).await;
     let mut numbers: Vec<usize> = answers.lock().unwrap().iter().map(|(n, _)| *n).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..taken).collect::<Vec<_>>(), "each once");
+    assert_eq!(numbers, (0..taken).collect::<Vec<_>>(), "each must be answered once");
 }
 
 pub(crate) async fn flush_waits_for_every_answer(backend: impl Backend) {
@@ -51,10 +51,10 @@ pub(crate) async fn flush_waits_for_every_answer(backend: impl Backend) {
     assert!(producer.ready());
 }
 
-pub(crate) async fn a_record_that_is_too_large_is_refused(backend: impl Backend) {
+pub(crate) async fn an_oversized_record_is_rejected(backend: impl Backend) {
     let producer = backend.producer();
     let record = ProducerRecord::new(backend.topic(), "a", vec![0; 3 << 20]);
     assert_eq!(producer.send(record).await, Err(ProduceError::TooLarge));
     let small = ProducerRecord::new(backend.topic(), "a", "small");
-    assert!(enqueue(producer.as_ref(), small).await.unwrap().is_ok(), "others go on");
+    assert!(enqueue(producer.as_ref(), small).await.unwrap().is_ok(), "other records must be accepted");
 }

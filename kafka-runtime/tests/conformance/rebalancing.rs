@@ -1,6 +1,7 @@
-//! Two members share six partitions while records flow, with every way to share them out. Guards P1, P3 and P9.
+//! Two members share six partitions under load, with each assignment strategy. Guards P1, P3 and P9.
 //!
-//! `GODWIT_TEST_REBALANCES=10` lets the second member come and go so often, and the printed figures compare the ways.
+//! With `GODWIT_TEST_REBALANCES=10` the second member joins and leaves ten times. The printed figures compare
+//! the strategies.
 
 use crate::backend::{Backend, Kafka};
 use crate::support::{Running, config, enqueue, eventually, expected, payload, without_repeats};
@@ -13,23 +14,23 @@ use tokio::task::JoinSet;
 
 const PARTITIONS: u32 = 6;
 const KEYS: usize = 24;
-/// Each key gets a record this often.
+/// The interval at which each key gets a record.
 const EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 enum Event {
     Assigned(i32),
     /// Revoked or lost.
-    Gone(i32),
+    Revoked(i32),
     Handled(i32, String),
     Committed(i32),
     NotCommitted,
 }
 
-/// Which member, when, and what.
+/// The member, the time and the event.
 type Entry = (&'static str, Instant, Event);
 
-/// What happened to both members, in the order in which it did.
+/// The events of both members, in order.
 #[derive(Clone, Default)]
 struct Journal(Arc<Mutex<Vec<Entry>>>);
 
@@ -48,7 +49,7 @@ impl Journal {
         for (_, _, event) in self.events().iter().filter(|(name, _, _)| *name == member) {
             let _ = match event {
                 Event::Assigned(partition) => owned.insert(*partition),
-                Event::Gone(partition) => owned.remove(partition),
+                Event::Revoked(partition) => owned.remove(partition),
                 _ => false,
             };
         }
@@ -69,7 +70,7 @@ impl Observer for Member {
     }
 
     fn revoked(&self, _: &str, partitions: &[TopicPartition]) {
-        self.1.add(self.0, partitions.iter().map(|at| Event::Gone(at.partition)));
+        self.1.add(self.0, partitions.iter().map(|at| Event::Revoked(at.partition)));
     }
 
     fn lost(&self, consumer: &str, partitions: &[TopicPartition]) {
@@ -95,10 +96,10 @@ fn start(backend: &Kafka, name: &'static str, journal: &Journal) -> Running {
         }
     });
     let observer = Arc::new(Member(name, journal.clone()));
-    Running::of(Consumer::records(backend.source(), handler).config(config()).observe(observer))
+    Running::spawn(Consumer::records(backend.source(), handler).config(config()).observe(observer))
 }
 
-/// Sends to all keys until told to stop; says how many each has got.
+/// Sends to all keys until `stop` is set. Returns the number of records per key.
 fn producing(backend: &Kafka, stop: &Arc<AtomicBool>) -> JoinSet<usize> {
     let (producer, topic, stop) = (backend.producer(), backend.topic(), Arc::clone(stop));
     let mut task = JoinSet::new();
@@ -128,19 +129,20 @@ async fn two_members_share(assignment: &str) {
     let (journal, stop) = (Journal::default(), Arc::new(AtomicBool::new(false)));
     let mut producing = producing(&backend, &stop);
     let one = start(&backend, "one", &journal);
-    eventually("the first member has all", async || journal.owned("one") == 6).await;
+    eventually("the first member has all partitions", async || journal.owned("one") == 6).await;
     for _ in 0..rounds {
         let two = start(&backend, "two", &journal);
         let shares = || (journal.owned("one"), journal.owned("two"));
         eventually("3 and 3", async || shares() == (3, 3)).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(shares(), (3, 3), "and it stays so");
+        assert_eq!(shares(), (3, 3), "the assignment must be stable");
         two.stop().await;
-        eventually("the first member has all again", async || journal.owned("one") == 6).await;
+        eventually("the first member has all partitions again", async || journal.owned("one") == 6).await;
     }
     stop.store(true, Ordering::SeqCst);
     let sent = producing.join_next().await.unwrap().unwrap();
-    eventually("all are handled", async || without_repeats(journal.payloads()).len() == KEYS * sent).await;
+    eventually("all records are handled", async || without_repeats(journal.payloads()).len() == KEYS * sent)
+        .await;
     one.stop().await;
 
     check(&journal.events());
@@ -153,7 +155,7 @@ async fn two_members_share(assignment: &str) {
     print(assignment, rounds, &journal.events(), payloads.len() - KEYS * sent);
 }
 
-/// Handled and committed by the owner only, and by each owner in order.
+/// Checks that only the owner of a partition handles and commits its records, and each owner in order.
 fn check(events: &[Entry]) {
     let mut owners = BTreeMap::<i32, &str>::new();
     let mut last = BTreeMap::<(i32, String), usize>::new();
@@ -161,18 +163,18 @@ fn check(events: &[Entry]) {
         match event {
             Event::Assigned(partition) => {
                 let before = owners.insert(*partition, member);
-                assert_eq!(before, None, "{partition} had been let go");
+                assert_eq!(before, None, "{partition} must have been released");
                 last.retain(|(of, _), _| of != partition);
             }
-            Event::Gone(partition) => assert_eq!(owners.remove(partition), Some(*member)),
+            Event::Revoked(partition) => assert_eq!(owners.remove(partition), Some(*member)),
             Event::Committed(partition) => {
-                assert_eq!(owners.get(partition), Some(member), "{partition} committed by its owner");
+                assert_eq!(owners.get(partition), Some(member), "{partition} must be committed by its owner");
             }
             Event::Handled(partition, payload) => {
                 assert_eq!(
                     owners.get(partition),
                     Some(member),
-                    "{payload} handled by the owner of {partition}"
+                    "{payload} must be handled by the owner of {partition}"
                 );
                 let (key, n) = payload.split_once(':').unwrap();
                 let n: usize = n.parse().unwrap();
@@ -184,7 +186,7 @@ fn check(events: &[Entry]) {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are for people")]
+#[expect(clippy::print_stdout, reason = "prints the figures")]
 fn print(assignment: &str, rounds: usize, events: &[Entry], repeats: usize) {
     let mut last = BTreeMap::<i32, Instant>::new();
     let mut longest = BTreeMap::<i32, Duration>::new();
@@ -225,13 +227,13 @@ async fn two_members_share_partitions_3_and_3_with_cooperative_sticky() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_stops_while_another_joins_does_not_hold_up_the_group() {
+async fn a_member_that_stops_while_another_joins_does_not_block_the_group() {
     let backend = Kafka::with_partitions(PARTITIONS).await;
     let (journal, slow) = (Journal::default(), Arc::new(AtomicBool::new(false)));
     let is_slow = Arc::clone(&slow);
     let handler = tower::service_fn(move |_: Message| {
         is_slow.store(true, Ordering::SeqCst);
-        // Longer than the group takes to tell its members that another one joins.
+        // Longer than the group takes to notify its members of the other one.
         async {
             tokio::time::sleep(Duration::from_secs(4)).await;
             Ok(())
@@ -239,15 +241,15 @@ async fn a_member_that_stops_while_another_joins_does_not_hold_up_the_group() {
     });
     let observer = Arc::new(Member("one", journal.clone()));
     let consumer = Consumer::records(backend.source(), handler).config(config()).observe(observer);
-    let one = Running::of(consumer);
-    eventually("the first member has all", async || journal.owned("one") == 6).await;
+    let one = Running::spawn(consumer);
+    eventually("the first member has all partitions", async || journal.owned("one") == 6).await;
     backend.producer().send(ProducerRecord::new(backend.topic(), "k", "k:0")).await.unwrap();
-    eventually("it is busy", async || slow.load(Ordering::SeqCst)).await;
+    eventually("the first member is busy", async || slow.load(Ordering::SeqCst)).await;
     let two = start(&backend, "two", &journal);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begin = Instant::now();
     one.stop().await;
-    eventually("the second member has all", async || journal.owned("two") == 6).await;
-    assert!(begin.elapsed() < Duration::from_secs(9), "nobody had partitions for {:?}", begin.elapsed());
+    eventually("the second member has all partitions", async || journal.owned("two") == 6).await;
+    assert!(begin.elapsed() < Duration::from_secs(9), "no member had partitions for {:?}", begin.elapsed());
     two.stop().await;
 }

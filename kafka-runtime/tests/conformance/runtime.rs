@@ -1,4 +1,4 @@
-//! Several consumers and producers on addresses, in one process.
+//! A runtime: several consumers and producers, configured by addresses, in one process.
 
 use crate::backend::brokers;
 use crate::support::{Handled, enqueue, eventually};
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Where a test's topics are.
-struct Place {
+/// The location of a test's topics.
+struct Location {
     text: String,
     unique: String,
     _folder: TempDir,
 }
 
-impl Place {
+impl Location {
     fn kafka() -> Self {
         let text = format!("kafka://{}?replication=1", brokers().join(","));
         Self { text, unique: unique(), _folder: tempfile::tempdir().unwrap() }
@@ -73,7 +73,7 @@ impl Seen {
         })
     }
 
-    async fn reach(&self, count: usize) {
+    async fn wait_for(&self, count: usize) {
         eventually(&format!("{count} records"), async || self.0.lock().unwrap().len() >= count).await;
     }
 
@@ -83,17 +83,17 @@ impl Seen {
     }
 }
 
-async fn several_consumers_run_and_stop_together(place: Place) {
-    let both = place.address(&["a", "b"], "both", &format!("&dead_letters={}", place.topic("dead")));
-    let one = place.address(&["b"], "one", "&batch.records=2");
-    let dead = place.address(&["dead"], "people", "");
+async fn several_consumers_run_and_stop_together(location: Location) {
+    let both = location.address(&["a", "b"], "both", &format!("&dead_letters={}", location.topic("dead")));
+    let one = location.address(&["b"], "one", "&batch.records=2");
+    let dead = location.address(&["dead"], "people", "");
     let (records, batches, letters) = (Seen::default(), Handled::default(), Handled::default());
 
     let mut runtime = Runtime::new();
     let producer = runtime.producer(&both).unwrap();
     let most = Arc::new(Mutex::new(0));
     let largest = Arc::clone(&most);
-    let counting = batches.deciding(move |batch| {
+    let counting = batches.handler_with(move |batch| {
         let mut largest = largest.lock().unwrap();
         *largest = batch.records.len().max(*largest);
         Ok(Outcome::default())
@@ -105,30 +105,30 @@ async fn several_consumers_run_and_stop_together(place: Place) {
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(runtime.run(stop.clone()));
 
-    eventually("everything answers", async || health() == Health::Ready).await;
-    place.produce(&producer, "a", 10).await;
-    place.produce(&producer, "b", 20).await;
-    records.reach(28).await;
-    batches.reach(20).await;
-    letters.reach(2).await;
+    eventually("the runtime is ready", async || health() == Health::Ready).await;
+    location.produce(&producer, "a", 10).await;
+    location.produce(&producer, "b", 20).await;
+    records.wait_for(28).await;
+    batches.wait_for(20).await;
+    letters.wait_for(2).await;
     stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(20), running.join_next()).await;
-    ended.expect("it stops").unwrap().unwrap().expect("it ends well");
+    ended.expect("it must stop").unwrap().unwrap().expect("it must end without an error");
     assert_eq!((records.of("a"), records.of("b")), (9, 19));
     assert!(*most.lock().unwrap() <= 2, "batch.records");
     drop((producer, health));
 
-    // Each group goes on from where it was.
+    // Each group resumes at its committed offset.
     let again = Seen::default();
     let mut runtime = Runtime::new();
     let producer = runtime.producer(&both).unwrap();
     let runtime = runtime.records("both", &both, again.handler()).unwrap();
     let stop = CancellationToken::new();
     running.spawn(runtime.run(stop.clone()));
-    place.produce(&producer, "new", 0).await;
-    let record = ProducerRecord::new(place.topic("a").into(), "k", "new:1");
+    location.produce(&producer, "new", 0).await;
+    let record = ProducerRecord::new(location.topic("a").into(), "k", "new:1");
     producer.send(record).await.unwrap();
-    again.reach(1).await;
+    again.wait_for(1).await;
     stop.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(*again.0.lock().unwrap(), ["new:1"]);
@@ -136,18 +136,18 @@ async fn several_consumers_run_and_stop_together(place: Place) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_consumers_run_and_stop_together_on_the_embedded_log() {
-    several_consumers_run_and_stop_together(Place::log()).await;
+    several_consumers_run_and_stop_together(Location::log()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_consumers_run_and_stop_together_on_kafka() {
-    several_consumers_run_and_stop_together(Place::kafka()).await;
+    several_consumers_run_and_stop_together(Location::kafka()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_that_is_dropped_leaves_its_group_at_once() {
-    let place = Place::kafka();
-    let address = place.address(&["a"], "same", "");
+    let location = Location::kafka();
+    let address = location.address(&["a"], "same", "");
     let start = |seen: &Seen| {
         let mut runtime = Runtime::new();
         let producer = runtime.producer(&address).unwrap();
@@ -158,31 +158,31 @@ async fn a_runtime_that_is_dropped_leaves_its_group_at_once() {
     };
     let (first, second) = (Seen::default(), Seen::default());
     let (producer, health, mut running) = start(&first);
-    eventually("everything answers", async || health() == Health::Ready).await;
-    place.produce(&producer, "a", 1).await;
-    first.reach(1).await;
+    eventually("the runtime is ready", async || health() == Health::Ready).await;
+    location.produce(&producer, "a", 1).await;
+    first.wait_for(1).await;
     running.shutdown().await;
-    // Whoever looks at the health of the first one does not keep it alive.
-    let is_gone = || matches!(health(), Health::Failing { reason } if reason.contains("has ended"));
-    eventually("it is gone", async || is_gone()).await;
+    // Holding the health function must not keep the runtime alive.
+    let has_ended = || matches!(health(), Health::Failing { reason } if reason.contains("has ended"));
+    eventually("the first runtime has ended", async || has_ended()).await;
     let (producer, _, _running) = start(&second);
-    place.produce(&producer, "a", 2).await;
-    second.reach(2).await;
-    assert!(is_gone());
+    location.produce(&producer, "a", 2).await;
+    second.wait_for(2).await;
+    assert!(has_ended());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_ends_with_an_error_stops_the_others_and_is_named() {
-    let place = Place::log();
-    let address = place.address(&["a"], "same", "");
-    let other = place.address(&["b"], "other", "");
+async fn a_failed_consumer_stops_the_others_and_is_named() {
+    let location = Location::log();
+    let address = location.address(&["a"], "same", "");
+    let other = location.address(&["b"], "other", "");
     let seen = Seen::default();
     let runtime = Runtime::new().records("first", &address, seen.handler()).unwrap();
-    // One group can read a topic of the embedded log only once.
+    // The embedded log allows one consumer per group and topic.
     let runtime = runtime.records("second", &address, seen.handler()).unwrap();
     let runtime = runtime.records("other", &other, seen.handler()).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), runtime.run(CancellationToken::new())).await;
-    match ended.expect("all are stopped") {
+    match ended.expect("all consumers must stop") {
         Err(Error::Consumer { name, source }) => {
             assert!(["first", "second"].contains(&&*name), "{name}");
             assert!(matches!(*source, Error::Attached { .. }), "{source}");
@@ -192,44 +192,52 @@ async fn one_that_ends_with_an_error_stops_the_others_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_run_is_refused_when_it_is_added() {
-    let place = Place::log();
+async fn invalid_consumers_are_refused_when_they_are_added() {
+    let location = Location::log();
     let seen = Seen::default();
-    let fault = |result: Result<Runtime, Error>| match result {
+    let config_error = |result: Result<Runtime, Error>| match result {
         Err(Error::Consumer { source, .. }) => source.to_string(),
         other => panic!("{other:?}"),
     };
-    let address = place.address(&["a"], "g", "");
+    let address = location.address(&["a"], "g", "");
     let runtime = || Runtime::new().records("a", &address, seen.handler()).unwrap();
-    assert_eq!(fault(runtime().records("a", &address, seen.handler())), "another consumer has this name");
+    assert_eq!(
+        config_error(runtime().records("a", &address, seen.handler())),
+        "another consumer has this name"
+    );
     let without: Address = "log:data".parse().unwrap();
-    assert!(fault(runtime().records("b", &without, seen.handler())).contains("needs a `group`"));
-    let by_key = place.address(&["a"], "g", "&ordering=key");
+    assert!(config_error(runtime().records("b", &without, seen.handler())).contains("needs a `group`"));
+    let by_key = location.address(&["a"], "g", "&ordering=key");
     let handled = Handled::default();
-    assert!(fault(runtime().batches("b", &by_key, handled.handler())).contains("`ordering=key`"));
+    assert!(config_error(runtime().batches("b", &by_key, handled.handler())).contains("`ordering=key`"));
     let uncommitted = "kafka://h:1?topics=a&group=g&isolation=read_uncommitted".parse().unwrap();
     let nothing = tower::service_fn(|_: Batch| async { Ok::<_, HandlerError>(Vec::new()) });
-    assert!(fault(runtime().transform("b", &uncommitted, nothing)).contains("`isolation=read_uncommitted`"));
-    let other = place.address(&["a"], "g", "&log.keep=7");
-    assert!(fault(runtime().records("b", &other, seen.handler())).contains("is open with other options"));
+    assert!(
+        config_error(runtime().transform("b", &uncommitted, nothing))
+            .contains("`isolation=read_uncommitted`")
+    );
+    let other = location.address(&["a"], "g", "&log.keep=7");
+    assert!(
+        config_error(runtime().records("b", &other, seen.handler())).contains("is open with other options")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_runs_when_a_topic_is_missing() {
-    let place = Place::kafka();
-    let text = format!("{}&topics={}&group=g", place.text, place.topic("missing"));
+async fn a_missing_topic_fails_the_start() {
+    let location = Location::kafka();
+    let text = format!("{}&topics={}&group=g", location.text, location.topic("missing"));
     let address: Address = text.parse().unwrap();
     let seen = Seen::default();
     let runtime = Runtime::new().records("missing", &address, seen.handler()).unwrap();
-    let error = runtime.run(CancellationToken::new()).await.expect_err("the topic is missing");
+    let error = runtime.run(CancellationToken::new()).await.expect_err("the topic does not exist");
     assert!(matches!(&error, Error::Topic { reason, .. } if reason.contains("does not exist")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_is_made_if_one_address_says_how_though_it_is_added_last() {
-    let place = Place::kafka();
-    let text = format!("{}&topics={}&group={}-g", place.text, place.topic("a"), place.unique);
-    let (without, with) = (text.parse().unwrap(), place.address(&["a"], "with", ""));
+async fn a_topic_is_created_if_any_address_specifies_its_partitions() {
+    let location = Location::kafka();
+    let text = format!("{}&topics={}&group={}-g", location.text, location.topic("a"), location.unique);
+    let (without, with) = (text.parse().unwrap(), location.address(&["a"], "with", ""));
     let seen = Seen::default();
     let runtime = Runtime::new().records("without", &without, seen.handler()).unwrap();
     let runtime = runtime.records("with", &with, seen.handler()).unwrap();
@@ -240,13 +248,13 @@ async fn a_topic_is_made_if_one_address_says_how_though_it_is_added_last() {
         ended = running.join_next() => panic!("{ended:?}"),
     }
     stop.cancel();
-    running.join_next().await.unwrap().unwrap().expect("it ends well");
+    running.join_next().await.unwrap().unwrap().expect("it must end without an error");
 }
 
-async fn records_are_made_out_of_records(place: Place) {
-    let read = place.address(&["in"], "making", "");
-    let made = place.address(&["out"], "reading", "");
-    let topic: Arc<str> = place.topic("out").into();
+async fn records_are_transformed(location: Location) {
+    let read = location.address(&["in"], "making", "");
+    let made = location.address(&["out"], "reading", "");
+    let topic: Arc<str> = location.topic("out").into();
     let double = tower::service_fn(move |batch: Batch| {
         let topic = Arc::clone(&topic);
         async move {
@@ -265,46 +273,46 @@ async fn records_are_made_out_of_records(place: Place) {
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(runtime.run(stop.clone()));
     eventually("the topic takes records", async || {
-        producer.send(ProducerRecord::new(place.topic("in").into(), "k", "in:0")).await.is_ok()
+        producer.send(ProducerRecord::new(location.topic("in").into(), "k", "in:0")).await.is_ok()
     })
     .await;
-    handled.reach(2).await;
+    handled.wait_for(2).await;
     stop.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(handled.payloads(), ["in:0", "in:0"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_are_made_out_of_records_on_the_embedded_log() {
-    records_are_made_out_of_records(Place::log()).await;
+async fn records_are_transformed_on_the_embedded_log() {
+    records_are_transformed(Location::log()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_are_made_out_of_records_on_kafka() {
-    records_are_made_out_of_records(Place::kafka()).await;
+async fn records_are_transformed_on_kafka() {
+    records_are_transformed(Location::kafka()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_to_be_written_is_written_before_the_end() {
-    let place = Place::kafka();
-    // Longer than everything else takes.
-    let address = place.address(&["a"], "g", "&produce.linger=1500ms");
+async fn queued_records_are_written_before_the_runtime_ends() {
+    let location = Location::kafka();
+    // The linger time exceeds the time that everything else takes.
+    let address = location.address(&["a"], "g", "&produce.linger=1500ms");
     let mut runtime = Runtime::new();
     let producer = runtime.producer(&address).unwrap();
     let health = runtime.health();
     let (stop, mut running) = (CancellationToken::new(), JoinSet::new());
     running.spawn(runtime.run(stop.clone()));
-    place.produce(&producer, "a", 1).await;
+    location.produce(&producer, "a", 1).await;
     assert_eq!(health(), Health::Ready);
-    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(place.topic("a").into(), "k", "a:1"));
+    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(location.topic("a").into(), "k", "a:1"));
     stop.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
     assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
 
-    // Also when the end comes before the beginning.
+    // Also if the stop comes before the start.
     let mut runtime = Runtime::new();
     let producer = runtime.producer(&address).unwrap();
-    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(place.topic("a").into(), "k", "a:2"));
+    let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(location.topic("a").into(), "k", "a:2"));
     runtime.run(stop).await.unwrap();
     assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
 }

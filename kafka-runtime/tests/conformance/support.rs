@@ -1,4 +1,4 @@
-//! What tests need to say what they mean.
+//! Helpers of the tests.
 
 use crate::backend::Backend;
 use kafka_runtime::{
@@ -40,25 +40,25 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(backend: &impl Backend, handler: impl BatchHandler) -> Self {
-        Self::of(consumer(backend, handler).config(config()))
+        Self::spawn(consumer(backend, handler).config(config()))
     }
 
-    pub(crate) fn of(consumer: Consumer) -> Self {
+    pub(crate) fn spawn(consumer: Consumer) -> Self {
         let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
         task.spawn(consumer.run(stop.clone()));
         Self { stop, task }
     }
 
-    /// Stops it in order.
+    /// Stops the consumer gracefully.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let ended =
-            tokio::time::timeout(Duration::from_secs(20), self.task.join_next()).await.expect("it stops");
-        ended.expect("it was running").expect("it did not panic").expect("it ended well");
+            tokio::time::timeout(Duration::from_secs(20), self.task.join_next()).await.expect("it must stop");
+        ended.expect("it was running").expect("it must not panic").expect("it must end without an error");
     }
 
-    /// Ends it at once, without finishing or committing anything.
-    pub(crate) async fn abandon(mut self) {
+    /// Kills the consumer: it finishes and commits nothing.
+    pub(crate) async fn kill(mut self) {
         self.task.shutdown().await;
     }
 }
@@ -68,13 +68,13 @@ pub(crate) fn consumer(backend: &impl Backend, handler: impl BatchHandler) -> Co
     Consumer::batches(backend.source(), handler).dead_letters(dead_letters)
 }
 
-/// The same with a handler of single records.
+/// A consumer with a handler of single records.
 pub(crate) fn records(backend: &impl Backend, handler: impl RecordHandler) -> Consumer {
     let dead_letters = DeadLetters::new(backend.producer(), backend.dead_topic());
     Consumer::records(backend.source(), handler).dead_letters(dead_letters)
 }
 
-/// What was handled, in the order in which it was.
+/// The handled records, in the order of handling.
 #[derive(Clone, Default)]
 pub(crate) struct Handled(Arc<Mutex<Vec<Record>>>);
 
@@ -110,11 +110,11 @@ impl Handled {
 
     /// A handler that succeeds.
     pub(crate) fn handler(&self) -> impl BatchHandler {
-        self.deciding(|_| Ok(Outcome::default()))
+        self.handler_with(|_| Ok(Outcome::default()))
     }
 
-    /// A handler that does what `decide` says; what it succeeds with counts as handled.
-    pub(crate) fn deciding(
+    /// A handler that returns the result of `decide`. If that is `Ok`, the batch counts as handled.
+    pub(crate) fn handler_with(
         &self,
         decide: impl Fn(&Batch) -> Result<Outcome, HandlerError> + Clone + Send + Sync + 'static,
     ) -> impl BatchHandler {
@@ -129,8 +129,8 @@ impl Handled {
         })
     }
 
-    /// The same for single records.
-    pub(crate) fn deciding_each(
+    /// Like [`handler_with`](Self::handler_with), for single records.
+    pub(crate) fn record_handler_with(
         &self,
         decide: impl Fn(&Message) -> Result<(), HandlerError> + Clone + Send + Sync + 'static,
     ) -> impl RecordHandler {
@@ -141,7 +141,7 @@ impl Handled {
         })
     }
 
-    pub(crate) async fn reach(&self, count: usize) {
+    pub(crate) async fn wait_for(&self, count: usize) {
         eventually(&format!("{count} records handled"), async || self.len() >= count).await;
     }
 }
@@ -150,7 +150,8 @@ pub(crate) fn payload(record: &Record) -> String {
     String::from_utf8(record.payload.to_vec()).unwrap()
 }
 
-/// Sends `count` records for each key, `KEY:0`, `KEY:1`, … in turn, and returns when all are acknowledged.
+/// Sends `count` records for each key, `KEY:0`, `KEY:1`, …, alternating between the keys. Returns when all are
+/// acknowledged.
 pub(crate) async fn produce(backend: &impl Backend, keys: &[&str], count: usize) -> Vec<Position> {
     let producer = backend.producer();
     let mut waiting = Vec::new();
@@ -162,7 +163,9 @@ pub(crate) async fn produce(backend: &impl Backend, keys: &[&str], count: usize)
     }
     let mut positions = Vec::new();
     for waiter in waiting {
-        positions.push(waiter.await.expect("answered").expect("acknowledged"));
+        positions.push(
+            waiter.await.expect("the record must be answered").expect("the record must be acknowledged"),
+        );
     }
     positions
 }
@@ -171,7 +174,9 @@ pub(crate) type Answer = tokio::sync::oneshot::Receiver<Result<Position, kafka_r
 
 pub(crate) fn enqueue(producer: &dyn kafka_runtime::Producer, record: ProducerRecord) -> Answer {
     let (answer, answered) = tokio::sync::oneshot::channel();
-    producer.enqueue(record, Box::new(move |result| drop(answer.send(result)))).expect("taken");
+    producer
+        .enqueue(record, Box::new(move |result| drop(answer.send(result))))
+        .expect("it must accept the record");
     answered
 }
 
@@ -180,13 +185,13 @@ pub(crate) fn expected(key: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{key}:{n}")).collect()
 }
 
-/// The value of a header that must be there, as text.
+/// The value of a header as text. The header must exist.
 pub(crate) fn header(record: &Record, name: &str) -> String {
     let (_, value) = record.headers.iter().find(|(header, _)| header == name).expect("the header is there");
     String::from_utf8(value.to_vec()).unwrap()
 }
 
-/// Drops what was delivered twice, keeping the first.
+/// Removes repeated payloads and keeps the first of each.
 pub(crate) fn without_repeats(payloads: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     payloads.into_iter().filter(|payload| seen.insert(payload.clone())).collect()

@@ -1,4 +1,4 @@
-//! Making records out of records: what is read back exists exactly once, whatever happens in between. Guards P1 and P2.
+//! Transformations: each output exists exactly once, whatever crashes. Guards P1 and P2.
 
 use crate::backend::{Backend, Embedded, Kafka, brokers};
 use crate::support::{Handled, Running, config, eventually, payload, produce};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
-/// A step of a transaction may take so long.
+/// Time limit of a step of a transaction.
 const STEP: Duration = Duration::from_secs(10);
 
 /// Small batches, so that there are many transactions.
@@ -22,7 +22,8 @@ fn small() -> ConsumerConfig {
     ConsumerConfig { max_records: 5, ..config() }
 }
 
-/// A consumer that writes each record to the topic for outputs, as `decide` says. Counts the records that it was given.
+/// A consumer that copies each record to the output topic if `decide` returns `Ok`. Counts the records it
+/// received.
 fn copying(
     backend: &impl Backend,
     seen: &Arc<AtomicUsize>,
@@ -47,7 +48,7 @@ fn consumer(backend: &impl Backend, handler: impl TransformHandler) -> Consumer 
     Consumer::transform(backend.source(), handler).dead_letters(dead_letters).config(small())
 }
 
-/// Numbers by key, in the order in which they lie in the topic.
+/// The numbers of each key, in the order of the topic.
 async fn numbers(backend: &impl Backend) -> BTreeMap<String, Vec<usize>> {
     let mut numbers = BTreeMap::<String, Vec<usize>>::new();
     for record in backend.outputs().await {
@@ -60,25 +61,25 @@ async fn numbers(backend: &impl Backend) -> BTreeMap<String, Vec<usize>> {
 async fn assert_each_once(backend: &impl Backend, count: usize) {
     let expected: BTreeMap<_, Vec<usize>> =
         KEYS.into_iter().map(|key| (key.to_owned(), (0..count).collect())).collect();
-    assert_eq!(numbers(backend).await, expected, "each once, in order");
+    assert_eq!(numbers(backend).await, expected, "each must exist once, in order");
 }
 
 async fn all_committed(backend: &impl Backend, count: usize) {
-    eventually("all is committed", async || {
+    eventually("all records are committed", async || {
         backend.committed().await.values().sum::<i64>() as usize == KEYS.len() * count
     })
     .await;
 }
 
-pub(crate) async fn what_is_made_exists_once_though_consumers_are_killed(backend: impl Backend) {
+pub(crate) async fn outputs_exist_exactly_once_although_consumers_are_killed(backend: impl Backend) {
     produce(&backend, &KEYS, 100).await;
     let seen = Arc::default();
     for round in 1..=3 {
-        let running = Running::of(copying(&backend, &seen, |_| Ok(())));
-        eventually("some are handled", async || seen.load(Ordering::SeqCst) >= round * 70).await;
-        running.abandon().await;
+        let running = Running::spawn(copying(&backend, &seen, |_| Ok(())));
+        eventually("some records are handled", async || seen.load(Ordering::SeqCst) >= round * 70).await;
+        running.kill().await;
     }
-    let running = Running::of(copying(&backend, &seen, |_| Ok(())));
+    let running = Running::spawn(copying(&backend, &seen, |_| Ok(())));
     all_committed(&backend, 100).await;
     running.stop().await;
     assert_each_once(&backend, 100).await;
@@ -87,7 +88,7 @@ pub(crate) async fn what_is_made_exists_once_though_consumers_are_killed(backend
 pub(crate) async fn a_failed_attempt_writes_nothing(backend: impl Backend) {
     produce(&backend, &KEYS, 30).await;
     let seen = Arc::default();
-    let running = Running::of(copying(&backend, &seen, |batch| match batch.attempt <= 2 {
+    let running = Running::spawn(copying(&backend, &seen, |batch| match batch.attempt <= 2 {
         true => Err(HandlerError::retry("not yet")),
         false => Ok(()),
     }));
@@ -96,12 +97,12 @@ pub(crate) async fn a_failed_attempt_writes_nothing(backend: impl Backend) {
     assert_each_once(&backend, 30).await;
 }
 
-pub(crate) async fn of_a_rejected_batch_the_good_records_are_written_once(backend: impl Backend) {
+pub(crate) async fn the_good_records_of_a_rejected_batch_are_written_once(backend: impl Backend) {
     produce(&backend, &KEYS, 20).await;
     let seen = Arc::default();
     let is_bad = |record: &Record| payload(record).ends_with(":7");
     let running =
-        Running::of(copying(&backend, &seen, move |batch| match batch.records.iter().any(is_bad) {
+        Running::spawn(copying(&backend, &seen, move |batch| match batch.records.iter().any(is_bad) {
             true => Err(HandlerError::reject("a seven")),
             false => Ok(()),
         }));
@@ -114,7 +115,7 @@ pub(crate) async fn of_a_rejected_batch_the_good_records_are_written_once(backen
     assert_eq!(backend.dead_letters().await.len(), KEYS.len());
 }
 
-pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: impl Backend) {
+pub(crate) async fn a_record_with_a_rejected_output_is_dead_lettered(backend: impl Backend) {
     produce(&backend, &KEYS, 5).await;
     let out = backend.out_topic();
     let handler = tower::service_fn(move |batch: Batch| {
@@ -125,7 +126,7 @@ pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: i
         };
         std::future::ready(Ok::<Vec<_>, HandlerError>(batch.records.iter().map(make).collect()))
     });
-    let running = Running::of(consumer(&backend, handler));
+    let running = Running::spawn(consumer(&backend, handler));
     all_committed(&backend, 5).await;
     running.stop().await;
     for (key, numbers) in numbers(&backend).await {
@@ -135,7 +136,7 @@ pub(crate) async fn a_record_whose_output_is_refused_is_a_dead_letter(backend: i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p6_what_the_log_does_not_take_for_a_while_is_no_dead_letter() {
+async fn p6_temporarily_rejected_outputs_are_not_dead_lettered() {
     let backend = Embedded::with(|config| {
         config.max_backlog = 4;
         config.produce_timeout = Duration::from_millis(50);
@@ -146,8 +147,8 @@ async fn p6_what_the_log_does_not_take_for_a_while_is_no_dead_letter() {
     let seen = Arc::default();
     let retry = RetryPolicy { attempts: std::num::NonZeroU32::new(2), ..small().retry };
     let copying = copying(&backend, &seen, |_| Ok(())).config(ConsumerConfig { retry, ..small() });
-    let running = Running::of(copying);
-    eventually("everything was tried often", async || {
+    let running = Running::spawn(copying);
+    eventually("every record was tried often", async || {
         seen.load(Ordering::SeqCst) >= 20 * KEYS.len() || !backend.dead_letters().await.is_empty()
     })
     .await;
@@ -158,7 +159,7 @@ async fn p6_what_the_log_does_not_take_for_a_while_is_no_dead_letter() {
     assert_each_once(&backend, 10).await;
 }
 
-/// A producer of transactions; it ends the one that another of this name has open. Blocks.
+/// A transactional producer. It aborts the open transaction of another producer with this id. Blocks.
 fn transactional(name: &str) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers().join(",")).set("transactional.id", name);
@@ -168,7 +169,7 @@ fn transactional(name: &str) -> BaseProducer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_kafka_the_isolation_says_whether_uncommitted_records_are_seen() {
+async fn on_kafka_the_isolation_decides_whether_uncommitted_records_are_read() {
     let mut backend = Kafka::new().await;
     let committed = Handled::default();
     let reading_committed = Running::start(&backend, committed.handler());
@@ -194,14 +195,14 @@ async fn on_kafka_the_isolation_says_whether_uncommitted_records_are_seen() {
     let name = format!("{topic}-writer");
     let producer = tokio::task::spawn_blocking(move || transactional(&name)).await.unwrap();
     let producer = write("aborted", producer).await.unwrap();
-    all.reach(1).await;
+    all.wait_for(1).await;
     let abort = move || producer.abort_transaction(STEP).map(|()| producer).unwrap();
     let producer = tokio::task::spawn_blocking(abort).await.unwrap();
     let producer = write("committed", producer).await.unwrap();
-    all.reach(2).await;
-    assert_eq!(committed.len(), 0, "an open transaction was seen");
+    all.wait_for(2).await;
+    assert_eq!(committed.len(), 0, "records of an open transaction must not be read");
     tokio::task::spawn_blocking(move || producer.commit_transaction(STEP).unwrap()).await.unwrap();
-    committed.reach(1).await;
+    committed.wait_for(1).await;
 
     reading_committed.stop().await;
     reading_all.stop().await;
@@ -210,29 +211,29 @@ async fn on_kafka_the_isolation_says_whether_uncommitted_records_are_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_kafka_members_that_come_and_go_write_nothing_twice() {
+async fn on_kafka_joining_and_leaving_members_write_no_output_twice() {
     let backend = Kafka::new().await;
     produce(&backend, &KEYS, 150).await;
     let seen = Arc::default();
     let slow = |_: &Batch| Ok(());
-    let first = Running::of(copying(&backend, &seen, slow));
-    eventually("the first has begun", async || seen.load(Ordering::SeqCst) > 50).await;
-    let second = Running::of(copying(&backend, &seen, slow));
-    eventually("more is handled", async || seen.load(Ordering::SeqCst) > 250).await;
-    first.abandon().await;
+    let first = Running::spawn(copying(&backend, &seen, slow));
+    eventually("the first member has started", async || seen.load(Ordering::SeqCst) > 50).await;
+    let second = Running::spawn(copying(&backend, &seen, slow));
+    eventually("more records are handled", async || seen.load(Ordering::SeqCst) > 250).await;
+    first.kill().await;
     all_committed(&backend, 150).await;
     second.stop().await;
     assert_each_once(&backend, 150).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_kafka_a_producer_that_was_fenced_is_replaced() {
+async fn on_kafka_a_fenced_producer_is_replaced() {
     let mut backend = Kafka::new().await;
     backend.source_config.instance_id = Some("one".into());
     produce(&backend, &KEYS, 100).await;
     let seen = Arc::default();
-    let running = Running::of(copying(&backend, &seen, |_| Ok(())));
-    eventually("it has begun", async || seen.load(Ordering::SeqCst) > 50).await;
+    let running = Running::spawn(copying(&backend, &seen, |_| Ok(())));
+    eventually("the consumer has started", async || seen.load(Ordering::SeqCst) > 50).await;
     let group = &backend.source_config.group;
     let name = format!("{group}-one-{}", group.len());
     tokio::task::spawn_blocking(move || drop(transactional(&name))).await.unwrap();

@@ -1,23 +1,23 @@
-//! `callbacks`: at least once in spite of failures, and partitions that are shared. Guards P1 and P9.
+//! `callbacks`: at-least-once delivery despite failures, and shared partitions. Guards P1 and P9.
 
 use crate::support::{Example, brokers, unique};
 use std::collections::BTreeSet;
 
-/// A place in the topic, as the log names it.
-type Place = (String, String);
+/// Partition and offset of a record, as printed in the log.
+type RecordId = (String, String);
 
-/// The value of a field in a line of the log.
+/// The value of a field in a log line.
 fn field(line: &str, name: &str) -> String {
-    let start = line.find(&format!(" {name}=")).expect("the field is there") + name.len() + 2;
+    let start = line.find(&format!(" {name}=")).expect("the line must have the field") + name.len() + 2;
     line[start..].split(' ').next().unwrap().to_owned()
 }
 
-fn places(lines: &[String], message: &str) -> BTreeSet<Place> {
+fn record_ids(lines: &[String], message: &str) -> BTreeSet<RecordId> {
     let lines = lines.iter().filter(|line| line.contains(&format!(": {message} topic=")));
     lines.map(|line| (field(line, "partition"), field(line, "offset"))).collect()
 }
 
-/// The partitions that an instance owns, by what its observer was told.
+/// The partitions that an instance owns, according to its observer.
 fn owned(lines: &[String]) -> BTreeSet<String> {
     let mut owned = BTreeSet::new();
     for line in lines {
@@ -50,25 +50,25 @@ async fn two_instances_share_six_partitions_and_one_takes_over_when_the_other_is
     .await;
     let (first, second) = shares();
     assert!(first.is_disjoint(&second), "{first:?} {second:?}");
-    two.says("handled topic").await;
+    two.wait_for_line("handled topic").await;
     two.kill();
     one.eventually("all six partitions again", async || owned(&one.lines()).len() == 6).await;
-    one.eventually("all that was delivered is handled by one of them", async || {
+    one.eventually("every delivered record is handled by an instance", async || {
         let (lines, theirs) = (one.lines(), two.lines());
-        let handled = &places(&lines, "handled") | &places(&theirs, "handled");
-        let delivered = places(&lines, "delivered");
+        let handled = &record_ids(&lines, "handled") | &record_ids(&theirs, "handled");
+        let delivered = record_ids(&lines, "delivered");
         delivered.len() == 1000 && delivered.is_subset(&handled)
     })
     .await;
     let (status, lines) = one.stop().await;
     assert!(status.success(), "{status}");
     for message in ["trying again", ": committed consumer=", "a simulated failure"] {
-        assert!(lines.iter().any(|line| line.contains(message)), "nothing says {message:?}");
+        assert!(lines.iter().any(|line| line.contains(message)), "no line contains {message:?}");
     }
 }
 
 #[tokio::test]
-async fn on_the_embedded_log_all_is_handled_before_and_after_a_restart() {
+async fn on_the_embedded_log_every_record_is_handled_once_across_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("log:{}?topics=callbacks&group=callbacks&partitions=6", folder.path().display());
     let mut handled = BTreeSet::new();
@@ -76,14 +76,14 @@ async fn on_the_embedded_log_all_is_handled_before_and_after_a_restart() {
         let arguments = [&address, "--fail-rate", "0.3", "--every-ms", "1", "--records", "60"];
         let example = Example::start("callbacks", &arguments, &[]);
         example
-            .eventually("all is handled", async || {
-                (&handled | &places(&example.lines(), "handled")).len() == 60 * run
+            .eventually("all records are handled", async || {
+                (&handled | &record_ids(&example.lines(), "handled")).len() == 60 * run
             })
             .await;
         let (status, lines) = example.stop().await;
         assert!(status.success(), "{status}");
-        let now = places(&lines, "handled");
-        assert!(handled.is_disjoint(&now), "what was committed does not come again");
+        let now = record_ids(&lines, "handled");
+        assert!(handled.is_disjoint(&now), "committed records must not come again");
         handled.extend(now);
     }
 }

@@ -1,5 +1,5 @@
-//! Runs the examples as programs of their own, as a reader of their pages does. `cargo test -p kafka-runtime` builds them.
-#![expect(clippy::unwrap_used, reason = "all of this is tests, also what is not marked as one")]
+//! Runs the examples as processes, like a reader of their pages. `cargo test -p kafka-runtime` builds them.
+#![expect(clippy::unwrap_used, reason = "test code, including helpers that are not marked as tests")]
 
 mod callbacks;
 #[cfg(feature = "ssl")]

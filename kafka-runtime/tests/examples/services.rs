@@ -1,4 +1,4 @@
-//! `services`: several consumers from one file of configuration. Guards P1 and P6.
+//! `services`: several consumers from one configuration file. Guards P1 and P6.
 
 use crate::support::{Example, brokers, unique};
 
@@ -8,7 +8,7 @@ fn count(lines: &[String], text: &str) -> usize {
     lines.iter().filter(|line| line.contains(text)).count()
 }
 
-/// The sum of a field over the lines that say `text`.
+/// The sum of a field over the lines that contain `text`.
 fn sum(lines: &[String], text: &str, field: &str) -> u32 {
     let lines = lines.iter().filter(|line| line.contains(text));
     lines
@@ -21,17 +21,17 @@ async fn every_service_handles_every_order(config: &str) {
     std::fs::write(file.path(), config).unwrap();
     let path = file.path().to_str().unwrap();
 
-    // `audit` begins with what comes after its first start, so nothing is ordered in that one.
+    // `audit` starts at the end of its topics, so let it store its start offset before any order is placed.
     let first = Example::start("services", &[path], &[]);
     let assigned = |lines: &[String]| {
         lines.iter().filter(|line| line.contains("partition assigned") && line.contains("audit")).count()
     };
-    first.eventually("it has its four partitions", async || assigned(&first.lines()) == 4).await;
+    first.eventually("audit has its four partitions", async || assigned(&first.lines()) == 4).await;
     let (status, _) = first.stop().await;
     assert!(status.success(), "{status}");
 
     let orders = Example::start("services", &[path, "--orders", "30"], &[]);
-    orders.says("all orders are placed").await;
+    orders.wait_for_line("all orders are placed").await;
     orders.eventually("27 orders are billed", async || count(&orders.lines(), " billed") == 27).await;
     orders
         .eventually("33 records are seen", async || {
@@ -41,15 +41,15 @@ async fn every_service_handles_every_order(config: &str) {
         .await;
     let booked = |lines: &[String]| (sum(lines, " booked", "records="), sum(lines, " booked", "taken="));
     let taken = (0..30).filter(|n| n % 10 != 9).map(|n| n % 3 + 1).sum();
-    orders.eventually("what was ordered is booked", async || booked(&orders.lines()) == (30, taken)).await;
+    orders.eventually("all orders are booked", async || booked(&orders.lines()) == (30, taken)).await;
     let (status, lines) = orders.stop().await;
     assert!(status.success(), "{status}");
-    assert_eq!(booked(&lines), (30, taken), "nothing is booked twice");
-    assert!(count(&lines, " booked") < 30, "batches");
+    assert_eq!(booked(&lines), (30, taken), "no order must be booked twice");
+    assert!(count(&lines, " booked") < 30, "orders must be booked in batches");
 
-    // All was committed: nothing comes again.
+    // All offsets were committed, so only the new order is handled.
     let last = Example::start("services", &[path, "--orders", "1"], &[]);
-    last.eventually("the order is handled by all", async || {
+    last.eventually("every service handles the order", async || {
         let lines = last.lines();
         count(&lines, " billed") == 1 && count(&lines, " booked") == 1 && count(&lines, ": seen topic=") == 1
     })
@@ -77,15 +77,15 @@ async fn every_service_handles_every_order_on_kafka() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_a_section_is_said() {
+async fn every_config_error_of_a_section_is_reported() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let config = CONFIG.replace("ordering = \"key\"\nconcurrency = 8", "odering = \"key\"\nconcurrency = 0");
     std::fs::write(file.path(), config).unwrap();
     let mut example = Example::start("services", &[file.path().to_str().unwrap()], &[]);
     assert!(!example.ended().await.success());
-    let said = example.lines().join("\n");
+    let output = example.lines().join("\n");
     assert!(
-        said.contains("did you mean `ordering`?") && said.contains("`concurrency` must be a number"),
-        "{said}"
+        output.contains("did you mean `ordering`?") && output.contains("`concurrency` must be a number"),
+        "{output}"
     );
 }

@@ -1,4 +1,4 @@
-//! Examples as processes whose output is watched.
+//! Runs examples as processes and watches their output.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A started example. Killed when it is dropped.
+/// A running example. Killed when it is dropped.
 pub(crate) struct Example {
     name: String,
     child: Child,
@@ -14,7 +14,7 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    /// Starts it with arguments and, beside the test's own, environment variables.
+    /// Starts an example with arguments and additional environment variables.
     pub(crate) fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(program(name))
             .args(arguments)
@@ -30,18 +30,18 @@ impl Example {
         Self { name: name.to_owned(), child, lines }
     }
 
-    /// What it has written so far, to both of its outputs, line by line.
+    /// The lines that it has written so far to stdout and stderr.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
-    /// Waits until some line contains `text`.
-    pub(crate) async fn says(&self, text: &str) {
+    /// Waits until a line contains `text`.
+    pub(crate) async fn wait_for_line(&self, text: &str) {
         let holds = async || self.lines().iter().any(|line| line.contains(text));
         self.eventually(&format!("a line with {text:?}"), holds).await;
     }
 
-    /// Waits until `holds`, or fails after 60 s and shows what it has written last.
+    /// Waits until `holds`. After 60 s it fails and shows the last lines of the output.
     pub(crate) async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let wait = async {
             while !holds().await {
@@ -51,11 +51,11 @@ impl Example {
         if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
             let lines = self.lines();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
-            panic!("{}: waited in vain for {what}; it says:\n{last}", self.name);
+            panic!("{}: waited in vain for {what}; last output:\n{last}", self.name);
         }
     }
 
-    /// Sends SIGTERM and waits for its end, or fails after 30 s.
+    /// Sends SIGTERM and waits for the exit, at most 30 s.
     pub(crate) async fn stop(mut self) -> (ExitStatus, Vec<String>) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -68,29 +68,29 @@ impl Example {
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end, or fails after 30 s.
+    /// Waits for the exit, at most 30 s.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         for _ in 0..1_500 {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The rest of the output is there when the pipes are at their ends, which is soon.
+                // Give the reading threads a moment to drain the pipes.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 return status;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{} does not end; it says:\n{}", self.name, self.lines().join("\n"));
+        panic!("{} does not end; its output:\n{}", self.name, self.lines().join("\n"));
     }
 }
 
 impl Drop for Example {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Examples lie beside the folder of the tests.
+/// Cargo places examples beside the directory of the tests.
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().with_file_name("examples").join(name);
@@ -100,7 +100,7 @@ fn program(name: &str) -> PathBuf {
 
 fn collect(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
     let lines = Arc::clone(lines);
-    // Ends with the process.
+    // Ends when the process closes the pipe.
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             lines.lock().unwrap().push(line);
@@ -114,7 +114,7 @@ pub(crate) fn brokers() -> String {
         .expect("GODWIT_TEST_KAFKA names no Kafka broker: run tests/run, or set it to HOST:PORT")
 }
 
-/// A name that no other run has.
+/// A unique name.
 pub(crate) fn unique(name: &str) -> String {
     format!("test-{name}-{}", uuid::Uuid::new_v4().simple())
 }

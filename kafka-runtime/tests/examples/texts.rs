@@ -1,5 +1,5 @@
-//! `texts`: each action is applied once and makes one list, also after crashes, and what is no action stops nothing. Guards
-//! P1 and P2.
+//! `texts`: each action is applied once and produces one list, despite crashes; an invalid action stops
+//! nothing. Guards P1 and P2.
 
 use crate::support::{Example, brokers, unique};
 use kafka_runtime::{Archive, KafkaArchive, KafkaConfig, Log, LogConfig, LogTopic};
@@ -42,16 +42,16 @@ impl Texts {
         serde_json::from_value(serde_json::from_str::<Value>(json).unwrap()["texts"].take()).unwrap()
     }
 
-    /// Runs it until it has handled the record at `last`, ends it in order, and checks the list.
+    /// Runs it until it has handled the record at offset `last`, stops it gracefully, and checks the list.
     async fn run_until(&self, last: usize, expected: &[String]) {
         let running = self.start(&["run"]);
-        running.says(&format!("handled offset={last} ")).await;
+        running.wait_for_line(&format!("handled offset={last} ")).await;
         let (status, lines) = running.stop().await;
         assert!(status.success(), "{status}: {lines:?}");
         assert_eq!(self.list().await, expected);
     }
 
-    /// Kills it in the middle of what is there to do.
+    /// Kills it while it has records to handle.
     async fn run_and_kill(&self) {
         let mut running = self.start(&["run", "--slow", "10"]);
         let handled = || running.lines().iter().filter(|line| line.contains("handled offset=")).count();
@@ -60,7 +60,7 @@ impl Texts {
     }
 }
 
-/// An action, and what it does to the list.
+/// Creates an action and applies it to `list`.
 fn action(n: usize, list: &mut Vec<String>) -> String {
     if n % 4 == 3 {
         let text = list[n % list.len()].clone();
@@ -80,7 +80,7 @@ fn offsets(payloads: &[Value]) -> Vec<usize> {
     payloads.iter().map(|payload| payload["offset"].as_u64().unwrap() as usize).collect()
 }
 
-/// Gives the list that is left, and the offset of the last action.
+/// Returns the resulting list and the offset of the last action.
 async fn each_action_is_applied_once(
     example: &Texts,
     archives: impl FnOnce() -> [Box<dyn Archive>; 2],
@@ -89,7 +89,7 @@ async fn each_action_is_applied_once(
     example.send(&FIRST).await;
     example.run_until(3, &list).await;
 
-    // A restart goes on from there. A text that is there twice is removed once.
+    // A restart resumes at the committed offset. Removing a text that occurs twice removes one of them.
     list = vec!["tea".to_owned(), "tea".to_owned()];
     example.send(&SECOND).await;
     example.run_until(6, &list).await;
@@ -98,7 +98,7 @@ async fn each_action_is_applied_once(
     example.send(&actions).await;
     for _ in 0..2 {
         example.run_and_kill().await;
-        assert_ne!(example.list().await, list, "it was killed too late");
+        assert_ne!(example.list().await, list, "it must be killed before the last action");
     }
     let last = 6 + MANY;
     example.run_until(last, &list).await;
@@ -106,7 +106,7 @@ async fn each_action_is_applied_once(
     let [texts, errors] = archives();
     let lists = payloads(texts.as_ref()).await;
     let changes: Vec<usize> = (0..=last).filter(|offset| ![1, 2, 6].contains(offset)).collect();
-    assert_eq!(offsets(&lists), changes, "one list per action, in order");
+    assert_eq!(offsets(&lists), changes, "each action must produce one list, in order");
     let answers = payloads(errors.as_ref()).await;
     assert_eq!(offsets(&answers), [1, 2, 6]);
     let errors: Vec<&str> = answers.iter().map(|answer| answer["error"].as_str().unwrap()).collect();
@@ -117,7 +117,7 @@ async fn each_action_is_applied_once(
 }
 
 #[tokio::test]
-async fn texts_on_kafka_each_action_is_applied_once_also_after_crashes() {
+async fn texts_applies_each_action_once_despite_crashes_on_kafka() {
     let (actions, texts, errors) = (unique("actions"), unique("texts"), unique("errors"));
     let options = format!("topics={actions}&group={actions}&instance=one&batch.records=5");
     let address = format!("kafka://{}?{options}", brokers());
@@ -128,7 +128,7 @@ async fn texts_on_kafka_each_action_is_applied_once_also_after_crashes() {
     let mut example = Texts { address, texts, errors };
     let (mut list, last) = each_action_is_applied_once(&example, || archives).await;
 
-    // A list that can't be seen is made from the actions, which this log keeps.
+    // If the list is lost, it is rebuilt from the actions, which Kafka still has.
     example.texts = unique("texts");
     list.push("coffee".to_owned());
     example.send(&[r#"{"action":"add","text":"coffee"}"#]).await;
@@ -136,12 +136,13 @@ async fn texts_on_kafka_each_action_is_applied_once_also_after_crashes() {
 }
 
 #[tokio::test]
-async fn texts_on_the_embedded_log_each_action_is_applied_once_also_after_crashes() {
+async fn texts_applies_each_action_once_despite_crashes_on_the_embedded_log() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("log:{}?topics=actions&group=texts&batch.records=5", folder.path().display());
     let example = Texts { address, texts: "texts".into(), errors: "errors".into() };
     each_action_is_applied_once(&example, || {
-        let topics = vec![LogTopic::new("actions", 1), LogTopic::kept("texts"), LogTopic::kept("errors")];
+        let topics =
+            vec![LogTopic::new("actions", 1), LogTopic::untrimmed("texts"), LogTopic::untrimmed("errors")];
         let log = Log::open(LogConfig::new(folder.path(), topics)).unwrap();
         ["texts", "errors"].map(|topic| -> Box<dyn Archive> { Box::new(log.archive(topic).unwrap()) })
     })

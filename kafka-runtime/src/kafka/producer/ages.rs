@@ -1,27 +1,28 @@
-//! How old the oldest record is that a client holds, for two additions per record.
+//! Tracks the age of the oldest record that a client holds, at the cost of two additions per record.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const STEPS: usize = 16;
 
-/// Counts of records by the step of time in which they were enqueued.
+/// Number of records by the time step in which they were enqueued.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     counts: [AtomicUsize; STEPS],
     now: AtomicUsize,
 }
 
-/// When a record was enqueued.
+/// The time step in which a record was enqueued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Age(usize);
 
-/// A record has been there for longer than it may.
+/// A record has exceeded its timeout.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooOld;
 
 impl Ages {
-    /// How often to call [`Self::grow_older`] so that records are too old after `timeout`, and at most a fifteenth of it later.
+    /// The interval in which to call [`Self::advance`]. A record becomes too old after `timeout`, at most a
+    /// fifteenth later.
     pub(super) fn step(timeout: Duration) -> Duration {
         (timeout / (STEPS as u32 - 1)).max(Duration::from_millis(1))
     }
@@ -36,8 +37,8 @@ impl Ages {
         self.counts[age].fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// A step of time has passed. For one thread only.
-    pub(super) fn grow_older(&self) -> Result<(), TooOld> {
+    /// Advances to the next time step. Must be called by one thread only.
+    pub(super) fn advance(&self) -> Result<(), TooOld> {
         let next = self.now.load(Ordering::SeqCst).wrapping_add(1);
         if self.counts[next % STEPS].load(Ordering::SeqCst) > 0 {
             return Err(TooOld);
@@ -57,14 +58,15 @@ mod tests {
         let ages = Ages::default();
         for _ in 0..100 {
             ages.end(ages.begin());
-            ages.grow_older().unwrap();
+            ages.advance().unwrap();
         }
         let age = ages.begin();
-        let steps = (0_u32..).find(|_| ages.grow_older().is_err()).unwrap();
-        // It was enqueued anywhere within the first step, and is found at the beginning of the one after the last.
+        let steps = (0_u32..).find(|_| ages.advance().is_err()).unwrap();
+        // The record was enqueued within the first step and is found at the beginning of the step after the
+        // last.
         assert_eq!(Ages::step(timeout) * steps, timeout);
-        assert_eq!(ages.grow_older(), Err(TooOld));
+        assert_eq!(ages.advance(), Err(TooOld));
         ages.end(age);
-        assert_eq!(ages.grow_older(), Ok(()));
+        assert_eq!(ages.advance(), Ok(()));
     }
 }

@@ -1,9 +1,9 @@
-//! One client of librdkafka, and what it calls back.
+//! One client of librdkafka and its callbacks.
 
 use super::Shared;
 use super::ages::{Age, Ages};
-use super::lanes::{Lane, Lanes, Refused, Sink, Taken};
 use super::partitions::Partitions;
+use super::queues::{PartitionQueue, PartitionQueues, Rejected, SendOutcome, Sink};
 use super::supervisor::Signal;
 use crate::kafka::errors;
 use crate::producer::{Delivery, ProduceError};
@@ -17,53 +17,57 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 
-/// A client, and the records that it was not given yet.
+/// A client, and the records that it has not been given.
 pub(super) struct Client {
     pub(super) producer: ThreadedProducer<Context, Partitions>,
-    pub(super) lanes: Lanes<Waiting>,
+    pub(super) queues: PartitionQueues<QueuedRecord>,
 }
 
-/// A record that its client was not given yet.
-pub(super) struct Waiting {
+/// A record that the client has not been given.
+pub(super) struct QueuedRecord {
     pub(super) record: ProducerRecord,
     pub(super) delivery: Delivery,
     age: Age,
 }
 
-/// A record that its client was given.
-pub(super) struct Held {
+/// A record that the client has been given.
+pub(super) struct SentRecord {
     delivery: Delivery,
     age: Age,
     bytes: u64,
-    lane: Arc<Lane<Waiting>>,
+    queue: Arc<PartitionQueue<QueuedRecord>>,
 }
 
 pub(super) struct Context {
-    /// Weak, because it holds the client that holds this.
+    /// Weak, because `Shared` holds the client that holds this context.
     shared: Weak<Shared>,
     supervisor: SyncSender<Signal>,
     partitions: Partitions,
     pub(super) ages: Ages,
     fatal: AtomicBool,
-    /// It holds a record for longer than it may.
+    /// The client has held a record past its timeout.
     pub(super) expired: AtomicBool,
 }
 
 impl Client {
-    /// Puts a record behind the others of its partition, and tells whether it begins to linger.
-    pub(super) fn push(&self, record: ProducerRecord, delivery: Delivery) -> (bool, Refused<Waiting>) {
+    /// Appends a record to the queue of its partition. Returns whether the queue starts to linger.
+    pub(super) fn push(&self, record: ProducerRecord, delivery: Delivery) -> (bool, Rejected<QueuedRecord>) {
         let context = self.producer.context();
         let (topic, key) = (Arc::clone(&record.topic), record.key.clone());
-        let waiting = Waiting { record, delivery, age: context.ages.begin() };
-        self.lanes.push((&topic, &key, context.partitions.count(&topic)), waiting, self)
+        let queued = QueuedRecord { record, delivery, age: context.ages.begin() };
+        self.queues.push((&topic, &key, context.partitions.count(&topic)), queued, self)
     }
 }
 
-impl Sink<Waiting> for Client {
-    fn take(&self, waiting: Waiting, lane: &Arc<Lane<Waiting>>) -> Taken<Waiting> {
-        let Waiting { record, delivery, age } = waiting;
-        let held = Held { delivery, age, bytes: record.size() as u64, lane: Arc::clone(lane) };
-        let mut message = BaseRecord::with_opaque_to(&record.topic, Box::new(held))
+impl Sink<QueuedRecord> for Client {
+    fn send(
+        &self,
+        queued: QueuedRecord,
+        queue: &Arc<PartitionQueue<QueuedRecord>>,
+    ) -> SendOutcome<QueuedRecord> {
+        let QueuedRecord { record, delivery, age } = queued;
+        let sent = SentRecord { delivery, age, bytes: record.size() as u64, queue: Arc::clone(queue) };
+        let mut message = BaseRecord::with_opaque_to(&record.topic, Box::new(sent))
             .key(&record.key[..])
             .payload(&record.payload[..]);
         if !record.headers.is_empty() {
@@ -72,21 +76,22 @@ impl Sink<Waiting> for Client {
                 headers.insert(Header { key, value: Some(&value[..]) })
             }));
         }
-        let Err((error, message)) = self.producer.send(message) else { return Taken::Yes };
+        let Err((error, message)) = self.producer.send(message) else { return SendOutcome::Sent };
         let delivery = message.delivery_opaque.delivery;
-        let waiting = Waiting { record, delivery, age };
+        let queued = QueuedRecord { record, delivery, age };
         let context = self.producer.context();
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             context.fatal();
         }
         let error = errors::produce_error(&error);
         if error.is_retryable() {
-            // What is behind it must not be written before it: all wait, and are given up together if need be.
+            // The records behind it must not be written first. All of them wait, and fail together if
+            // necessary.
             context.failing(&error);
-            return Taken::Later(waiting);
+            return SendOutcome::Retry(queued);
         }
         context.ages.end(age);
-        Taken::Never(waiting, error)
+        SendOutcome::Rejected(queued, error)
     }
 }
 
@@ -104,7 +109,7 @@ impl Context {
 
     fn fatal(&self) {
         if !self.fatal.swap(true, Ordering::SeqCst) {
-            // Full means that a signal is there already.
+            // If the channel is full, a signal is pending already.
             drop(self.supervisor.try_send(Signal::Fatal));
         }
     }
@@ -115,7 +120,7 @@ impl Context {
         }
     }
 
-    /// Why this client gives its records up.
+    /// The error with which the records of this client fail.
     pub(super) fn reason(&self, shared: &Shared) -> ProduceError {
         if shared.closing.load(Ordering::SeqCst) {
             ProduceError::Closed
@@ -144,7 +149,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(shared) = self.shared.upgrade() {
-            errors::note(&shared.health, &error, reason);
+            errors::update_health(&shared.health, &error, reason);
         }
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.fatal();
@@ -153,19 +158,19 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext<Partitions> for Context {
-    type DeliveryOpaque = Box<Held>;
+    type DeliveryOpaque = Box<SentRecord>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, held: Box<Held>) {
-        let Held { delivery, age, bytes, lane } = *held;
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<SentRecord>) {
+        let SentRecord { delivery, age, bytes, queue } = *sent;
         self.ages.end(age);
-        // Without it the producer has gone, and dropping the delivery tells so.
+        // Without `shared` the producer was dropped, and dropping the delivery answers `Closed`.
         let Some(shared) = self.shared.upgrade() else { return };
         let outcome = self.outcome(&shared, result);
         if outcome.is_ok() {
             shared.health.ready();
         }
         shared.answer(delivery, bytes, outcome);
-        shared.go_on(&lane);
+        shared.continue_queue(&queue);
     }
 
     fn get_custom_partitioner(&self) -> Option<&Partitions> {

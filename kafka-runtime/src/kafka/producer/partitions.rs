@@ -1,18 +1,19 @@
-//! In which partition a key lies, and how many partitions topics have.
+//! The partition of a key, and the number of partitions of each topic.
 
 use rdkafka::producer::Partitioner;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-/// Chooses as Java's clients do, so that other tools find a key where this one puts it, and notes what the client tells of
-/// topics as it asks.
+/// Partitions keys like Java's clients, so that other tools find a key in the same partition. Also records the
+/// number of partitions of a topic, which the client passes with each call.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
     counts: RwLock<HashMap<String, usize>>,
 }
 
 impl Partitions {
-    /// How many partitions a topic has; 1 as long as nobody has asked where a record of it belongs.
+    /// The number of partitions of a topic; 1 until the client has asked for the partition of a record of this
+    /// topic.
     pub(super) fn count(&self, topic: &str) -> usize {
         let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
         counts.get(topic).copied().unwrap_or(1)
@@ -40,7 +41,7 @@ fn murmur2(bytes: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let words = bytes.chunks_exact(4);
     let rest = words.remainder();
-    // Of the length, too, Kafka takes 32 bits.
+    // Kafka, too, hashes only 32 bits of the length.
     let mut hash = words.fold(SEED ^ bytes.len() as u32, |hash, word| {
         let word = word.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)).wrapping_mul(M);
         hash.wrapping_mul(M) ^ (word ^ word >> 24).wrapping_mul(M)
@@ -59,7 +60,7 @@ mod tests {
 
     /// The values of `UtilsTest.testMurmur2` of Apache Kafka.
     #[test]
-    fn keys_lie_where_javas_clients_put_them() {
+    fn keys_go_to_the_same_partition_as_with_javas_clients() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_asks_tells_how_many_partitions_there_are() {
+    fn the_number_of_partitions_is_learned_from_the_client() {
         let partitions = Partitions::default();
         assert_eq!(partitions.count("t"), 1);
         for count in [6, 12] {

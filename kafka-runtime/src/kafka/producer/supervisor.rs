@@ -1,9 +1,9 @@
-//! The thread that owns the life of the clients, and looks at the clock.
+//! The supervisor thread: owns the clients and their timers.
 
 use super::Shared;
 use super::ages::Ages;
 use super::client::{Client, Context};
-use super::lanes::Lanes;
+use super::queues::PartitionQueues;
 use crate::producer::{NOTICE, ProduceError};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// So long a client may take to answer what it is made to give up.
+/// How long a purged client may take to answer its records.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) enum Signal {
-    /// Something has begun to linger, and nothing else did.
+    /// A queue has started to linger, and it is the only one.
     Linger,
-    /// The client has failed for good.
+    /// The client has failed permanently.
     Fatal,
     Close,
 }
@@ -42,100 +42,101 @@ impl Supervisor {
     pub(super) fn client(&self) -> Result<Client, KafkaError> {
         let context = Context::new(Arc::downgrade(&self.shared), self.supervisor.clone());
         let producer = ThreadedProducer::from_config_and_context(&self.config, context)?;
-        Ok(Client { producer, lanes: Lanes::new(self.shared.config.linger_here()) })
+        Ok(Client { producer, queues: PartitionQueues::new(self.shared.config.queue_linger()) })
     }
 
     pub(super) fn run(self, signals: &mpsc::Receiver<Signal>) {
-        let older_every = Ages::step(self.shared.config.timeout);
-        let (mut older_at, mut probe_at) = (Instant::now() + older_every, Instant::now() + PROBE_EVERY);
+        let age_step = Ages::step(self.shared.config.timeout);
+        let (mut age_at, mut probe_at) = (Instant::now() + age_step, Instant::now() + PROBE_EVERY);
         let mut lingers_until = None;
         while !self.shared.closing.load(Ordering::SeqCst) {
-            let next = lingers_until.unwrap_or(older_at).min(older_at).min(probe_at);
+            let next = lingers_until.unwrap_or(age_at).min(age_at).min(probe_at);
             match signals.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Signal::Fatal) => self.renew(),
+                Ok(Signal::Fatal) => self.replace_client(),
                 Ok(Signal::Close) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Signal::Linger) | Err(RecvTimeoutError::Timeout) => {}
             }
             lingers_until = self.linger();
-            if older_at <= Instant::now() {
-                self.grow_older();
-                older_at = Instant::now() + older_every;
+            if age_at <= Instant::now() {
+                self.check_timeout();
+                age_at = Instant::now() + age_step;
             }
             if probe_at <= Instant::now() {
                 self.retry();
-                self.look_after();
+                self.probe();
                 probe_at = Instant::now() + PROBE_EVERY;
             }
         }
-        if let Some(Client { producer, lanes }) = self.shared.replace(None) {
-            // Purges what it was given, and so answers it.
+        if let Some(Client { producer, queues }) = self.shared.replace(None) {
+            // Dropping the client purges its records, which answers them.
             drop(producer);
-            self.shared.give_up(&lanes, &ProduceError::Closed);
+            self.shared.fail_queued(&queues, &ProduceError::Closed);
         }
     }
 
-    /// Hands over what has lingered, and tells when there is more.
+    /// Hands over the queues whose linger time is over. Returns when the next one is due.
     fn linger(&self) -> Option<Instant> {
         let client = self.shared.client();
-        let (next, refused) = client.as_ref().map(|client| client.lanes.linger(Instant::now(), client))?;
+        let (next, rejected) = client.as_ref().map(|client| client.queues.linger(Instant::now(), client))?;
         drop(client);
-        self.shared.refuse(refused);
+        self.shared.reject(rejected);
         next
     }
 
     fn retry(&self) {
         let client = self.shared.client();
-        let refused = client.as_ref().map_or_else(Vec::new, |client| client.lanes.retry(client));
+        let rejected = client.as_ref().map_or_else(Vec::new, |client| client.queues.retry(client));
         drop(client);
-        self.shared.refuse(refused);
+        self.shared.reject(rejected);
     }
 
-    fn grow_older(&self) {
+    fn check_timeout(&self) {
         let expired = self.shared.client().as_ref().is_some_and(|client| {
             let context = client.producer.context();
-            let is_too_old = context.ages.grow_older().is_err();
+            let is_too_old = context.ages.advance().is_err();
             context.expired.store(is_too_old, Ordering::SeqCst);
             is_too_old
         });
         if expired {
             let timeout = self.shared.config.timeout;
-            tracing::error!(?timeout, "kafka did not take a record in time, giving up all that wait");
-            self.renew();
+            tracing::error!(?timeout, "kafka did not confirm a record in time, failing all queued records");
+            self.replace_client();
         }
     }
 
-    /// Replaces the client. What the old one holds is answered before the new one takes anything.
-    #[expect(clippy::disallowed_methods, reason = "this thread waits for nothing else")]
-    fn renew(&self) {
-        tracing::warn!("making a new kafka producer");
-        // Made first: it connects meanwhile.
+    /// Replaces the client. All records of the old client are answered before the new one accepts any.
+    #[expect(clippy::disallowed_methods, reason = "this thread has nothing else to do meanwhile")]
+    fn replace_client(&self) {
+        tracing::warn!("replacing the kafka producer");
+        // Created first, so that it connects in the meantime.
         let new = self.client().inspect_err(|error| {
-            tracing::error!(%error, "cannot make a kafka producer, trying again");
+            tracing::error!(%error, "cannot create a kafka producer, trying again");
         });
         let old = self.shared.replace(None);
-        if let Some(Client { producer, lanes }) = &old {
+        if let Some(Client { producer, queues }) = &old {
             producer.purge(PurgeConfig::default().queue().inflight());
             if let Err(error) = producer.flush(PURGE_TIMEOUT) {
-                tracing::error!(%error, "the old kafka producer does not give all of its records up");
+                tracing::error!(%error, "the old kafka producer did not release all of its records in time");
             }
-            self.shared.give_up(lanes, &producer.context().reason(&self.shared));
+            self.shared.fail_queued(queues, &producer.context().reason(&self.shared));
             thread::sleep(NOTICE);
         }
         self.shared.replace(new.ok());
-        // Ends its connections, for which nobody has to wait.
+        // Closes the old connections, which no caller has to wait for.
         drop(old);
     }
 
-    fn look_after(&self) {
+    fn probe(&self) {
         let client = self.shared.client();
         let Some(client) = &*client else {
             drop(client);
-            return self.renew();
+            return self.replace_client();
         };
-        // While all is well, confirmed records are proof enough; when they stop, errors say so. What waits tells by itself, and must
-        // not grow old unseen while this waits.
-        let asks = !self.shared.health.is_ready() && self.shared.in_flight.is_idle();
-        if asks && client.producer.client().fetch_metadata(None, PROBE_TIMEOUT).is_ok() {
+        // Probe only if the brokers' state is unknown and no record is in flight. Confirmed records prove that
+        // the brokers answer, and errors tell otherwise. With records in flight this thread must not block,
+        // because it watches their timeout.
+        let must_probe = !self.shared.health.is_ready() && self.shared.in_flight.is_idle();
+        if must_probe && client.producer.client().fetch_metadata(None, PROBE_TIMEOUT).is_ok() {
             self.shared.health.ready();
         }
     }

@@ -4,7 +4,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-/// Brokers inside librdkafka, which answer as they are told.
+/// A producer with the mock brokers of librdkafka.
 fn mocked() -> KafkaProducer {
     mocked_with(KafkaProducerConfig::default().timeout)
 }
@@ -25,7 +25,7 @@ fn record(n: usize) -> ProducerRecord {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_be_sent_again() {
+async fn a_producer_that_failed_permanently_is_replaced_and_its_records_may_be_sent_again() {
     let producer = mocked();
     producer.send(record(0)).await.expect("the mock takes records");
     {
@@ -39,7 +39,7 @@ async fn a_producer_that_failed_for_good_is_replaced_and_what_was_in_flight_may_
     assert!(outcome.is_retryable(), "{outcome:?}");
     let until = Instant::now() + Duration::from_secs(20);
     let position = loop {
-        assert!(Instant::now() < until, "the new client works");
+        assert!(Instant::now() < until, "the new client must work");
         match producer.send(record(1)).await {
             Ok(position) => break position,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -56,39 +56,44 @@ fn set_broker(producer: &KafkaProducer, up: bool) -> Option<()> {
     set.ok()
 }
 
-/// The supervisor may wait for an answer of the brokers then.
+/// The supervisor may be blocked by a probe then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_lingers_while_it_is_not_known_whether_brokers_answer() {
+async fn records_do_not_linger_while_the_state_of_the_brokers_is_unknown() {
     let linger = Duration::from_secs(900);
     let linger_ms = u32::try_from(linger.as_millis()).expect("it fits");
     let producer = mocked_by(KafkaProducerConfig { linger_ms, timeout: 2 * linger, ..Default::default() });
-    producer.shared.health.failing("nobody has answered".into());
+    producer.shared.health.failing("no broker has answered".into());
     let sent = tokio::time::timeout(linger / 60, producer.send(record(0))).await;
-    sent.expect("it does not linger").expect("the mock takes records");
+    sent.expect("the record must not linger").expect("the mock takes records");
 }
 
-/// With more, it would not sleep until all is answered.
+/// A client with more records would poll in a busy loop until all are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_has_one_batch_of_a_partition_and_the_others_follow_in_order() {
+async fn a_client_has_one_batch_per_partition_and_the_next_one_follows_in_order() {
     let producer = mocked();
     producer.send(record(0)).await.expect("the mock takes records");
+    let in_client = || producer.shared.client().as_ref().map(|client| client.producer.in_flight_count());
+    // The next batch waits until the callback of the first record has returned.
+    while in_client() != Some(0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     set_broker(&producer, false).expect("it is mocked");
     let send = |n| producer.send(record(n));
     let waiting = futures_util::future::join_all((1..10).map(send));
     let brokers_return = async {
-        let held = producer.shared.client().as_ref().map(|client| client.producer.in_flight_count());
+        let count = in_client();
         set_broker(&producer, true).expect("it is mocked");
-        held
+        count
     };
-    let (positions, held) = tokio::join!(waiting, brokers_return);
-    assert_eq!(held, Some(1));
+    let (positions, count) = tokio::join!(waiting, brokers_return);
+    assert_eq!(count, Some(1));
     let offsets: Vec<_> =
         positions.into_iter().map(|position| position.expect("it is written").offset).collect();
     assert_eq!(offsets, Vec::from_iter(1..10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p3_what_waits_behind_a_record_that_is_given_up_is_given_up_too() {
+async fn p3_when_a_record_times_out_the_records_behind_it_fail_too() {
     let producer = Arc::new(mocked_with(Duration::from_secs(1)));
     producer.send(record(0)).await.expect("the mock takes records");
     let broker = |up| set_broker(&producer, up);
@@ -109,20 +114,32 @@ async fn p3_what_waits_behind_a_record_that_is_given_up_is_given_up_too() {
     };
     let ((first, behind), second) = tokio::join!(brokers_return, second);
     assert_eq!(first, Err(ProduceError::TimedOut));
-    assert_eq!(second, Err(ProduceError::TimedOut), "though its own time had not run out");
+    assert_eq!(second, Err(ProduceError::TimedOut), "it must fail before its own timeout");
     assert!(matches!(behind, Err(ProduceError::Unavailable { .. })), "{behind:?}");
     let until = Instant::now() + Duration::from_secs(20);
     while producer.send(record(1)).await.is_err() {
-        assert!(Instant::now() < until, "the new client works");
+        assert!(Instant::now() < until, "the new client must work");
     }
 }
 
 #[test]
-fn refused_credentials_are_visible_among_lost_connections() {
+fn lost_connections_do_not_hide_refused_credentials() {
     let health = HealthCell::new(Health::Starting);
-    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::Authentication), "sasl: invalid credentials");
-    errors::note(&health, &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+    errors::update_health(
+        &health,
+        &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown),
+        "1/1 brokers are down",
+    );
+    errors::update_health(
+        &health,
+        &KafkaError::Global(RDKafkaErrorCode::Authentication),
+        "sasl: invalid credentials",
+    );
+    errors::update_health(
+        &health,
+        &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown),
+        "1/1 brokers are down",
+    );
     assert_eq!(
         health.get(),
         Health::Failing { reason: "authentication failed: sasl: invalid credentials".into() }

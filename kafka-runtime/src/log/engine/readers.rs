@@ -1,25 +1,26 @@
-//! Consumers of the log: who is fed, from where, and catching up by SQL.
+//! Consumers of the log: attaching, detaching, and reading SQL for consumers that have fallen behind.
 
-use super::super::config::LogTopic;
-use super::super::inbox::{Attached, Command, Membership};
-use super::super::topics::{Feed, Reader, Topic};
-use super::{CHUNK, Commit, Engine, PROBE_EVERY};
+use super::commits::Commit;
+use super::{CHUNK, Engine, PROBE_EVERY};
 use crate::error::Error;
-use crate::record::{Record, TopicPartition};
-use crate::source::{AssignedPartition, InitialOffset, Offsets, Queue, QueueLimits};
+use crate::log::config::LogTopic;
+use crate::log::inbox::{Attached, Command, Membership};
+use crate::log::topics::{Feed, Reader, Topic};
+use crate::source::{AssignedPartition, InitialOffset, Queue, QueueLimits};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that wait for the worker of one partition.
+/// Limit of bytes in the queue of one partition.
 const QUEUE_BYTES: usize = 8 << 20;
 
 impl Engine {
-    pub(super) fn obey(&mut self) {
+    pub(super) fn apply_commands(&mut self) {
         for command in std::mem::take(&mut self.commands) {
             match command {
                 Command::Attach { group, topics, initial, reply } => {
-                    // The consumer may be gone already; the next one, in this very round perhaps, is not to find it here.
+                    // If the consumer has gone already, detach it now: its successor may attach in this very
+                    // round.
                     if let Err(Ok(gone)) = reply.send(self.attach(&group, &topics, initial)) {
                         self.detach(gone.membership.token);
                     }
@@ -27,10 +28,10 @@ impl Engine {
                 Command::Transact(transfer) => self.transfers.push(transfer),
                 Command::AddTopics { topics, reply } => drop(reply.send(self.add_topics(&topics))),
                 Command::Detach(token) => self.detach(token),
-                Command::Forget { group, reply } => drop(reply.send(self.forget(&group))),
+                Command::DeleteGroup { group, reply } => drop(reply.send(self.delete_group(&group))),
                 Command::Commit { group, offsets, reply } => match self.resolve(&offsets) {
                     Ok(offsets) => {
-                        self.commits.push(Commit { group, offsets, tied: false, reply: Some(reply) })
+                        self.commits.push(Commit { group, offsets, with_records: false, reply: Some(reply) })
                     }
                     Err(error) => drop(reply.send(Err(error))),
                 },
@@ -41,7 +42,7 @@ impl Engine {
     fn add_topics(&mut self, topics: &[LogTopic]) -> Result<(), Error> {
         for topic in topics {
             if let Some(known) = self.topics.iter_mut().find(|known| known.name == topic.name) {
-                known.keep(&self.db, topic);
+                known.stop_trimming(&self.db, topic);
                 continue;
             }
             let topic = Topic::open(&self.db, topic)?;
@@ -51,14 +52,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Where the group begins in each partition of the topics that it has committed no offset of.
-    fn beginnings(
+    /// The start offset of the group for each partition of the topics in which it has committed none.
+    fn start_offsets(
         &self,
         group: &str,
         topics: &[usize],
         initial: InitialOffset,
     ) -> Result<Vec<(usize, usize, i64)>, Error> {
-        let mut beginnings = Vec::new();
+        let mut start_offsets = Vec::new();
         for &topic in topics {
             for (number, partition) in self.topics[topic].partitions.iter().enumerate() {
                 if partition.committed_by(group).is_some() {
@@ -71,10 +72,10 @@ impl Engine {
                         self.db.first_at(partition.id, ms)?.unwrap_or(partition.end)
                     }
                 };
-                beginnings.push((topic, number, next));
+                start_offsets.push((topic, number, next));
             }
         }
-        Ok(beginnings)
+        Ok(start_offsets)
     }
 
     fn attach(
@@ -89,16 +90,17 @@ impl Engine {
             let topic = self.topics[topic].name.to_string();
             return Err(Error::Attached { topic, group: group.to_string() });
         }
-        let beginnings = self.beginnings(group, topics, initial)?;
-        for &(topic, number, next) in &beginnings {
+        let start_offsets = self.start_offsets(group, topics, initial)?;
+        for &(topic, number, next) in &start_offsets {
             self.topics[topic].partitions[number].set_committed(group, next);
         }
-        if !beginnings.is_empty() {
-            // So that others' commits don't trim what this group has yet to read, also after a restart, before it is back.
+        if !start_offsets.is_empty() {
+            // Committing the start offset keeps other groups' commits from trimming the records that this group
+            // has yet to read, even if the log restarts before the group returns.
             self.commits.push(Commit {
                 group: Arc::clone(group),
-                offsets: beginnings,
-                tied: false,
+                offsets: start_offsets,
+                with_records: false,
                 reply: None,
             });
         }
@@ -114,26 +116,25 @@ impl Engine {
             let mut feeds = Vec::new();
             for partition in &topic.partitions {
                 let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
-                let shared = Arc::clone(&self.shared);
-                let queue =
-                    Arc::new(Queue::new(limits, from, Some(Box::new(move || shared.inbox.progress()))));
+                let inbox = Arc::clone(&self.shared.inbox);
+                let queue = Arc::new(Queue::new(limits, from, Some(Box::new(move || inbox.progress()))));
                 assigned
                     .push(AssignedPartition { partition: partition.name.clone(), queue: Arc::clone(&queue) });
                 feeds.push(Feed { queue, fed: from });
             }
             topic.readers.push(Reader { token, group: Arc::clone(group), _gone: Arc::clone(&guard), feeds });
         }
-        let membership = Membership { shared: Arc::clone(&self.shared), token };
+        let membership = Membership { inbox: Arc::clone(&self.shared.inbox), token };
         Ok(Attached { membership, assigned, gone })
     }
 
-    fn forget(&mut self, group: &str) -> Result<(), Error> {
+    fn delete_group(&mut self, group: &str) -> Result<(), Error> {
         let is_read = |topic: &&Topic| topic.readers.iter().any(|reader| *reader.group == *group);
         if let Some(topic) = self.topics.iter().find(is_read) {
             return Err(Error::Attached { topic: topic.name.to_string(), group: group.to_owned() });
         }
-        self.db.forget(group)?;
-        // Else they would be stored in this round, after that.
+        self.db.delete_group(group)?;
+        // Pending commits of the group would be stored later in this round.
         for commit in self.commits.extract_if(.., |commit| *commit.group == *group) {
             commit.answer(Ok(()));
         }
@@ -151,24 +152,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn resolve(&self, offsets: &Offsets) -> Result<Vec<(usize, usize, i64)>, Error> {
-        let one = |(name, next): &(TopicPartition, i64)| {
-            let number = usize::try_from(name.partition).unwrap_or(usize::MAX);
-            let topic = self.topics.iter().position(|topic| topic.name == name.topic);
-            let partition = topic.and_then(|topic| Some((topic, self.topics[topic].partitions.get(number)?)));
-            match partition {
-                Some((topic, partition)) if *next <= partition.end => Ok((topic, number, *next)),
-                Some(_) => Err(Error::BeyondEnd { partition: name.clone(), offset: *next }),
-                None => Err(Error::Topic {
-                    topic: name.topic.to_string(),
-                    reason: format!("no partition {number}"),
-                }),
-            }
-        };
-        offsets.iter().map(one).collect()
-    }
-
-    /// Reads for consumers that are behind what is written.
+    /// Reads SQL for consumers that have fallen behind.
     pub(super) fn refill(&mut self) {
         if self.read_at.is_some_and(|at| at > Instant::now()) {
             return;
@@ -183,7 +167,8 @@ impl Engine {
                     }
                     match self.db.read((partition.id, &partition.name), feed.fed, room) {
                         Ok(records) => {
-                            // Trimmed offsets are passed over. Nothing left means that all up to the end are gone.
+                            // Trimmed offsets are skipped. An empty result means that all records up to the end
+                            // were removed.
                             let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
                             let added = feed.queue.extend(records.into_iter());
                             feed.fed = match offsets.get(added.wrapping_sub(1)) {
@@ -202,25 +187,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// Gives written records, the first of which has the offset `first`, to the readers that have read all before them.
-pub(super) fn feed(readers: &mut [Reader], number: usize, first: i64, written: &mut Vec<Record>) {
-    if written.is_empty() {
-        return;
-    }
-    let mut current = readers
-        .iter_mut()
-        .map(|reader| &mut reader.feeds[number])
-        .filter(|feed| feed.fed == first)
-        .peekable();
-    while let Some(feed) = current.next() {
-        let added = if current.peek().is_some() {
-            feed.queue.extend(written.iter().cloned())
-        } else {
-            feed.queue.extend(written.drain(..))
-        };
-        feed.fed += i64::try_from(added).unwrap_or(0);
-    }
-    written.clear();
 }

@@ -1,17 +1,18 @@
-//! Records that are written together with the offset of what they were made from.
+//! Records that are written in one transaction with the offset of their input.
 
-use super::super::inbox::Transfer;
-use super::{Commit, Engine};
+use super::Engine;
+use super::commits::Commit;
 use crate::error::Error;
+use crate::log::inbox::Transfer;
 use crate::producer::ProduceError;
 use std::time::Instant;
 
 impl Engine {
-    /// Moves transfers to what is written in this round, once all their topics have room. A batch of outputs is not taken
-    /// apart, so the backlog of a topic can become larger than it may by one of them.
+    /// Moves transfers whose topics all have room to this round's batch. The outputs of a transfer are not
+    /// split, so one transfer may exceed the backlog limit of a topic.
     pub(super) fn admit_transfers(&mut self) {
         for transfer in std::mem::take(&mut self.transfers) {
-            // Looked at last, in the round that writes it: another consumer may have begun where this one has left off.
+            // Checked in the same round as the write: another consumer may have taken over the partition.
             if transfer.from.queue.is_closed() {
                 self.refuse(transfer, Error::Closed, ProduceError::Closed);
             } else if self.has_room(&transfer) {
@@ -29,7 +30,7 @@ impl Engine {
         match self.resolve(&vec![(from.partition, next)]) {
             Ok(offsets) => {
                 self.batch.extend(outputs);
-                self.commits.push(Commit { group, offsets, tied: true, reply: Some(reply) });
+                self.commits.push(Commit { group, offsets, with_records: true, reply: Some(reply) });
             }
             Err(error) => {
                 self.answer(outputs, |_| Err(ProduceError::Closed));
@@ -40,7 +41,6 @@ impl Engine {
 
     fn refuse(&mut self, transfer: Transfer, error: Error, outputs: ProduceError) {
         self.answer(transfer.outputs, |_| Err(outputs.clone()));
-        // Whoever asked may have gone.
         drop(transfer.reply.send(Err(error)));
     }
 
@@ -53,23 +53,17 @@ impl Engine {
         transfer.since + self.shared.config.produce_timeout
     }
 
-    /// Until when nothing is to be done for transfers that wait, after asking the consumers to tell of progress.
-    pub(super) fn transfers_rest_until(&self) -> Option<Instant> {
+    /// The time until which waiting transfers need no work. Asks the consumers for a notification of their
+    /// progress.
+    pub(super) fn transfers_sleep_until(&self) -> Option<Instant> {
         for append in self.transfers.iter().flat_map(|transfer| &transfer.outputs) {
             let readers = &self.topics[append.topic].readers;
-            readers.iter().flat_map(|reader| &reader.feeds).for_each(|feed| feed.queue.want());
+            readers.iter().flat_map(|reader| &reader.feeds).for_each(|feed| feed.queue.notify_on_progress());
         }
         let waits = |transfer: &Transfer| match self.has_room(transfer) {
             true => Instant::now(),
             false => self.expires(transfer),
         };
         self.transfers.iter().map(waits).min()
-    }
-
-    /// After the records of this round could not be written: neither can the offsets that go with them.
-    pub(super) fn fail_tied_commits(&mut self, reason: &str) {
-        for commit in self.commits.extract_if(.., |commit| commit.tied) {
-            commit.answer(Err(Error::NotCommitted { reason: reason.to_owned() }));
-        }
     }
 }

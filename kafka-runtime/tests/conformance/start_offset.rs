@@ -1,4 +1,4 @@
-//! Where a group begins that is new to a topic.
+//! The start offset of a group that is new to a topic.
 
 use crate::backend::{Backend, PARTITIONS};
 use crate::support::{eventually, expected, payload, produce};
@@ -15,7 +15,7 @@ async fn read(backend: &impl Backend, initial: InitialOffset, count: usize) -> B
     source.start().await.unwrap();
     let (sender, mut records) = tokio::sync::mpsc::channel(100);
     let mut readers = JoinSet::new();
-    let Ok(Event::Assigned(assigned)) = source.next().await else { panic!("it is assigned") };
+    let Ok(Event::Assigned(assigned)) = source.next().await else { panic!("not assigned") };
     for partition in assigned {
         let sender = sender.clone();
         readers.spawn(async move {
@@ -30,19 +30,19 @@ async fn read(backend: &impl Backend, initial: InitialOffset, count: usize) -> B
     let mut read = BTreeMap::<String, Vec<String>>::new();
     for _ in 0..count {
         let next = tokio::time::timeout(Duration::from_secs(20), records.recv()).await;
-        let (key, payload) = next.expect("more records come").expect("it is read");
+        let (key, payload) = next.expect("more records must come").expect("the channel is open");
         read.entry(key).or_default().push(payload);
     }
     source.close().await;
     read
 }
 
-/// Makes the group begin, and leaves without having read anything.
-async fn begin(backend: &impl Backend, initial: InitialOffset) {
+/// Lets the group store its start offset, and leaves without reading.
+async fn store_start_offset(backend: &impl Backend, initial: InitialOffset) {
     let source = backend.source_from(initial);
     source.start().await.unwrap();
     assert!(matches!(source.next().await, Ok(Event::Assigned(_))));
-    eventually("it knows where it begins", async || backend.committed().await.len() == PARTITIONS).await;
+    eventually("the start offset is stored", async || backend.committed().await.len() == PARTITIONS).await;
     source.close().await;
 }
 
@@ -59,15 +59,15 @@ async fn produce_from(backend: &impl Backend, first: usize, count: usize) {
     }
 }
 
-pub(crate) async fn a_new_group_can_begin_with_what_comes_after_it(backend: impl Backend) {
+pub(crate) async fn a_new_group_can_start_with_the_next_record(backend: impl Backend) {
     produce(&backend, &KEYS, 5).await;
-    begin(&backend, InitialOffset::Latest).await;
-    // Nobody reads while these come: what comes after the group's beginning is not missed.
+    store_start_offset(&backend, InitialOffset::Latest).await;
+    // No member runs while these are written. They come after the start offset, so they must not be missed.
     produce_from(&backend, 5, 8).await;
     assert_eq!(read(&backend, InitialOffset::Latest, 3 * KEYS.len()).await, from(5, 8));
 }
 
-pub(crate) async fn a_new_group_can_begin_at_a_time(backend: impl Backend) {
+pub(crate) async fn a_new_group_can_start_at_a_given_time(backend: impl Backend) {
     produce(&backend, &KEYS, 5).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
@@ -76,15 +76,15 @@ pub(crate) async fn a_new_group_can_begin_at_a_time(backend: impl Backend) {
     let time = InitialOffset::Time { ms: i64::try_from(now).unwrap() };
     assert_eq!(read(&backend, time, 3 * KEYS.len()).await, from(5, 8));
 
-    // It was chosen once: another time does not move it.
+    // The start offset is stored: another time does not move it.
     let read = read(&backend, InitialOffset::Time { ms: i64::MAX / 2 }, 3 * KEYS.len()).await;
     assert_eq!(read, from(5, 8));
 }
 
-pub(crate) async fn a_group_that_has_committed_goes_on_from_there(backend: impl Backend) {
+pub(crate) async fn a_group_with_committed_offsets_resumes_there(backend: impl Backend) {
     produce(&backend, &KEYS, 5).await;
-    // Later than every record: the end.
-    begin(&backend, InitialOffset::Time { ms: 1 << 42 }).await;
+    // A time after every record means the end.
+    store_start_offset(&backend, InitialOffset::Time { ms: 1 << 42 }).await;
     produce_from(&backend, 5, 7).await;
     assert_eq!(read(&backend, InitialOffset::Earliest, 2 * KEYS.len()).await, from(5, 7));
 }

@@ -1,24 +1,24 @@
 use super::*;
 
 const LINGER: Duration = Duration::from_millis(5);
-/// One that lies in another partition than `abc`, of two.
+/// A key of another partition than `abc`, of two.
 const OTHER: &str = "foobar";
 
-/// What a client was given, with the lane of each.
+/// Records the client has been given, each with its queue.
 #[derive(Default)]
 struct Given {
-    records: Mutex<Vec<(u32, Arc<Lane<u32>>)>>,
+    records: Mutex<Vec<(u32, Arc<PartitionQueue<u32>>)>>,
     is_full: std::cell::Cell<bool>,
 }
 
 impl Sink<u32> for Given {
-    fn take(&self, record: u32, lane: &Arc<Lane<u32>>) -> Taken<u32> {
+    fn send(&self, record: u32, queue: &Arc<PartitionQueue<u32>>) -> SendOutcome<u32> {
         match record {
-            _ if self.is_full.get() => Taken::Later(record),
-            404 => Taken::Never(record, ProduceError::TooLarge),
+            _ if self.is_full.get() => SendOutcome::Retry(record),
+            404 => SendOutcome::Rejected(record, ProduceError::TooLarge),
             _ => {
-                self.records.lock().unwrap().push((record, Arc::clone(lane)));
-                Taken::Yes
+                self.records.lock().unwrap().push((record, Arc::clone(queue)));
+                SendOutcome::Sent
             }
         }
     }
@@ -29,48 +29,53 @@ impl Given {
         self.records.lock().unwrap().iter().map(|(record, _)| *record).collect()
     }
 
-    /// Answers one record, and tells what was given after that.
+    /// Answers one record. Returns the records that were handed over after it.
     fn answer(&self, record: u32) -> Vec<u32> {
-        let lane = {
+        let queue = {
             let records = self.records.lock().unwrap();
             Arc::clone(&records.iter().find(|(given, _)| *given == record).expect("it was given").1)
         };
         let before = self.all().len();
-        assert!(Lanes::answered(&lane, Some(self)).is_empty());
+        assert!(PartitionQueues::answered(&queue, Some(self)).is_empty());
         self.all().split_off(before)
     }
 }
 
 struct Fixture {
-    lanes: Lanes<u32>,
+    queues: PartitionQueues<u32>,
     given: Given,
     topic: Arc<str>,
     partitions: usize,
 }
 
 fn fixture(linger: Duration) -> Fixture {
-    Fixture { lanes: Lanes::new(linger), given: Given::default(), topic: "t".into(), partitions: 2 }
+    Fixture {
+        queues: PartitionQueues::new(linger),
+        given: Given::default(),
+        topic: "t".into(),
+        partitions: 2,
+    }
 }
 
 impl Fixture {
-    fn push_of(&self, key: &str, record: u32) -> (bool, Refused<u32>) {
+    fn push_of(&self, key: &str, record: u32) -> (bool, Rejected<u32>) {
         let place = (&self.topic, key.as_bytes(), self.partitions);
-        self.lanes.push(place, record, &self.given)
+        self.queues.push(place, record, &self.given)
     }
 
     fn push(&self, record: u32) -> bool {
-        let (lingers, refused) = self.push_of("abc", record);
-        assert!(refused.is_empty());
+        let (lingers, rejected) = self.push_of("abc", record);
+        assert!(rejected.is_empty());
         lingers
     }
 
     fn linger(&self) -> Option<Instant> {
-        self.lanes.linger(Instant::now() + LINGER, &self.given).0
+        self.queues.linger(Instant::now() + LINGER, &self.given).0
     }
 }
 
 #[test]
-fn what_comes_while_a_batch_is_unanswered_waits_until_all_of_it_is_answered() {
+fn records_wait_until_the_previous_batch_is_answered_completely() {
     let fixture = fixture(Duration::ZERO);
     fixture.push(1);
     assert_eq!(fixture.given.all(), [1]);
@@ -84,7 +89,7 @@ fn what_comes_while_a_batch_is_unanswered_waits_until_all_of_it_is_answered() {
     assert_eq!(fixture.given.answer(5), [6]);
     assert_eq!(fixture.given.answer(6), [0; 0]);
     fixture.push(7);
-    assert_eq!(fixture.given.all().last(), Some(&7), "nothing is left behind");
+    assert_eq!(fixture.given.all().last(), Some(&7), "an idle queue hands over at once");
 }
 
 #[test]
@@ -99,12 +104,12 @@ fn a_partition_does_not_wait_for_another() {
 }
 
 #[test]
-fn records_wait_for_others_to_share_their_batch() {
+fn records_linger_to_share_a_batch() {
     let fixture = fixture(LINGER);
-    assert!(fixture.push(1), "the first one is to be looked after");
+    assert!(fixture.push(1), "the first one must arrange a call");
     assert!(!fixture.push(2));
-    assert!(!fixture.push_of(OTHER, 3).0, "and the others with it");
-    let (next, _) = fixture.lanes.linger(Instant::now(), &fixture.given);
+    assert!(!fixture.push_of(OTHER, 3).0, "one call serves all queues");
+    let (next, _) = fixture.queues.linger(Instant::now(), &fixture.given);
     assert!(next.is_some_and(|next| next <= Instant::now() + LINGER));
     assert_eq!(fixture.given.all(), [0; 0]);
     assert_eq!(fixture.linger(), None);
@@ -113,7 +118,7 @@ fn records_wait_for_others_to_share_their_batch() {
 }
 
 #[test]
-fn what_lingers_when_the_batch_before_it_is_answered_goes_on_to_linger() {
+fn records_keep_lingering_when_the_previous_batch_is_answered() {
     let fixture = fixture(LINGER);
     fixture.push(1);
     fixture.linger();
@@ -123,27 +128,27 @@ fn what_lingers_when_the_batch_before_it_is_answered_goes_on_to_linger() {
     assert_eq!(fixture.given.all(), [1, 2]);
     fixture.push(3);
     fixture.linger();
-    assert_eq!(fixture.given.all(), [1, 2], "it has lingered, but may not go yet");
+    assert_eq!(fixture.given.all(), [1, 2], "the linger time is over, but 2 is unanswered");
     assert_eq!(fixture.given.answer(2), [3]);
 }
 
 #[test]
-fn a_crowd_is_not_held_back() {
+fn a_long_queue_is_handed_over_at_once() {
     let fixture = fixture(LINGER);
     fixture.push(0);
     fixture.linger();
-    let crowd = CROWD as u32;
-    for record in 1..crowd {
+    let threshold = HAND_OVER_AT as u32;
+    for record in 1..threshold {
         fixture.push(record);
     }
     assert_eq!(fixture.given.all(), [0]);
-    fixture.push(crowd);
-    assert_eq!(fixture.given.all(), Vec::from_iter(0..=crowd));
-    fixture.push(crowd + 1);
+    fixture.push(threshold);
+    assert_eq!(fixture.given.all(), Vec::from_iter(0..=threshold));
+    fixture.push(threshold + 1);
     fixture.linger();
-    assert_eq!(fixture.given.all().last(), Some(&crowd), "what comes then waits again");
-    let after: Vec<_> = (0..=crowd).flat_map(|record| fixture.given.answer(record)).collect();
-    assert_eq!(after, [crowd + 1]);
+    assert_eq!(fixture.given.all().last(), Some(&threshold), "the next record waits again");
+    let after: Vec<_> = (0..=threshold).flat_map(|record| fixture.given.answer(record)).collect();
+    assert_eq!(after, [threshold + 1]);
 }
 
 #[test]
@@ -156,14 +161,14 @@ fn a_key_that_changes_its_partition_keeps_its_order() {
     fixture.push_of(OTHER, 3);
     fixture.partitions = 2;
     fixture.push(4);
-    assert_eq!(fixture.given.all(), [1, 2, 3], "what waits goes before what comes");
+    assert_eq!(fixture.given.all(), [1, 2, 3], "queued records go first");
     fixture.linger();
     assert_eq!(fixture.given.all(), [1, 2, 3, 4]);
     assert_eq!(fixture.given.answer(1), [0; 0]);
 }
 
 #[test]
-fn a_client_that_is_full_gets_everything_later_and_in_order() {
+fn a_full_client_gets_all_records_later_in_order() {
     let mut fixture = fixture(Duration::ZERO);
     fixture.given.is_full.set(true);
     fixture.push(1);
@@ -179,28 +184,28 @@ fn a_client_that_is_full_gets_everything_later_and_in_order() {
         fixture.given.answer(record);
     }
     fixture.given.is_full.set(false);
-    assert!(fixture.lanes.retry(&fixture.given).is_empty());
-    assert_eq!(fixture.given.all(), [1, 2, 3, 4], "nobody else comes, and it goes all the same");
+    assert!(fixture.queues.retry(&fixture.given).is_empty());
+    assert_eq!(fixture.given.all(), [1, 2, 3, 4], "no later record is needed");
 }
 
 #[test]
-fn what_the_client_never_takes_is_told_and_holds_nobody_up() {
+fn a_rejected_record_is_returned_and_blocks_no_other() {
     let fixture = fixture(LINGER);
     for record in [1, 404, 2] {
         fixture.push(record);
     }
-    let (_, refused) = fixture.lanes.linger(Instant::now() + LINGER, &fixture.given);
-    assert_eq!(refused, [(404, ProduceError::TooLarge)]);
+    let (_, rejected) = fixture.queues.linger(Instant::now() + LINGER, &fixture.given);
+    assert_eq!(rejected, [(404, ProduceError::TooLarge)]);
     assert_eq!(fixture.given.all(), [1, 2]);
 }
 
 #[test]
-fn what_is_given_up_is_told_and_never_handed_over() {
+fn failed_records_are_returned_and_never_handed_over() {
     let fixture = fixture(Duration::ZERO);
     for record in 1..4 {
         fixture.push(record);
     }
-    assert_eq!(fixture.lanes.give_up(), [2, 3]);
+    assert_eq!(fixture.queues.drain(), [2, 3]);
     assert_eq!(fixture.given.answer(1), [0; 0]);
-    assert!(fixture.lanes.give_up().is_empty());
+    assert!(fixture.queues.drain().is_empty());
 }
