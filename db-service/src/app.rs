@@ -1,6 +1,6 @@
 //! The program: PostgreSQL behind gRPC.
 
-use crate::{Error, Service, max_members, postgres::PostgresStore};
+use crate::{Error, Service, postgres::PostgresStore};
 use abi::config::Config;
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
@@ -40,7 +40,7 @@ pub async fn build(config: &Config) -> Result<App, Error> {
     let db = &config.db;
     let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     Ok(App {
-        store: Arc::new(PostgresStore::new(db, max_members(config))?),
+        store: Arc::new(PostgresStore::new(db)?),
         discovery: Discovery::new(&config.discovery)?,
         host: Host::bind(&db.grpc_listen, &db.grpc_advertise, &db.admin_listen).await?.tls(tls),
     })

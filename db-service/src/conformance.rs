@@ -1,4 +1,4 @@
-//! One suite over both stores, through the gRPC service. A body gets a [`World`] and runs once per store.
+//! The conformance suite. Each test runs on both stores, through the gRPC service, with a fresh [`World`].
 
 mod accounts;
 mod groups;
@@ -7,16 +7,15 @@ mod saving;
 mod world;
 
 use world::World;
-pub(crate) use world::postgres_config;
 
-macro_rules! over_both_stores {
-    ($($suite:ident: $($body:ident),+ $(,)?;)+) => {
+macro_rules! test_both_stores {
+    ($($suite:ident: $($test:ident),+ $(,)?;)+) => {
         mod sqlite {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $body() {
+                async fn $test() {
                     let world = super::World::sqlite();
-                    super::$suite::$body(&world).await;
+                    super::$suite::$test(&world).await;
                 }
             )+)+
         }
@@ -24,9 +23,9 @@ macro_rules! over_both_stores {
         mod postgres {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $body() {
+                async fn $test() {
                     let world = super::World::postgres().await;
-                    super::$suite::$body(&world).await;
+                    super::$suite::$test(&world).await;
                     world.clean_up().await;
                 }
             )+)+
@@ -34,48 +33,48 @@ macro_rules! over_both_stores {
     };
 }
 
-over_both_stores! {
+test_both_stores! {
     saving:
-        p4_numbers_have_no_gaps_under_concurrent_saves_and_duplicates,
-        p2_what_is_known_is_answered_with_its_number,
-        p3_a_batch_keeps_its_order_in_every_conversation,
-        p1_a_direct_message_is_in_the_tables_with_both_members,
-        a_message_to_no_group_is_rejected_and_stores_nothing,
-        what_the_log_would_refuse_is_refused,
-        p2_the_same_batch_from_two_instances_at_once_is_stored_once,
-        p4_batches_that_cross_do_not_block_each_other,
-        p4_a_reader_never_sees_a_number_before_those_below_it,
+        p4_concurrent_saves_and_duplicates_leave_no_gaps,
+        p2_a_duplicate_returns_the_seqs_of_the_stored_entry,
+        p3_a_batch_is_stored_in_order_in_each_conversation,
+        p1_a_direct_message_is_stored_with_both_members,
+        a_message_to_a_missing_group_is_rejected_and_not_stored,
+        entries_that_the_log_decoder_refuses_are_refused,
+        p2_a_batch_saved_by_two_instances_at_once_is_stored_once,
+        p4_batches_in_opposite_order_do_not_deadlock,
+        p4_a_reader_never_sees_an_entry_without_all_earlier_ones,
         a_large_batch_is_stored;
     groups:
-        a_group_begins_with_its_owner_and_members,
+        a_new_group_has_its_owner_and_members,
         p8_only_owners_change_members,
-        what_is_not_allowed_stores_nothing,
-        p8_a_later_member_sees_from_where_it_joined,
-        a_later_member_of_an_open_group_sees_everything,
-        an_owner_who_leaves_hands_the_group_on,
+        a_forbidden_change_stores_nothing,
+        p8_a_later_member_sees_only_entries_since_joining,
+        a_later_member_of_a_group_with_open_history_sees_all_entries,
+        when_the_last_owner_leaves_the_oldest_member_becomes_owner,
         a_group_has_a_size_limit,
-        p2_a_check_tells_where_a_change_is_stored,
-        p2_a_check_is_not_confused_by_the_change_itself,
-        p2_a_change_is_made_once_however_often_it_comes,
-        checking_says_what_saving_would,
-        a_group_made_twice_at_once_is_one_group;
+        p2_a_check_returns_the_seqs_of_a_stored_change,
+        p2_a_check_concurrent_with_the_change_is_not_refused,
+        p2_a_repeated_change_is_applied_once,
+        a_check_predicts_the_result_of_a_save,
+        a_group_created_twice_at_once_is_one_group;
     reading:
-        p5_pages_go_both_ways_and_meet_without_gap_or_overlap,
-        p8_strangers_see_nothing_and_do_not_learn_what_exists,
-        an_empty_direct_conversation_is_an_empty_page,
+        p5_pages_in_both_directions_have_no_gaps_or_overlaps,
+        p8_strangers_see_no_entries_and_not_which_conversations_exist,
+        the_history_of_an_empty_direct_conversation_is_an_empty_page,
         p7_a_page_is_bounded_in_bytes,
-        heads_come_in_order_and_in_pages,
-        p5_unread_is_a_subtraction,
-        a_read_position_never_goes_back_or_beyond_the_end,
-        members_of_a_direct_conversation_come_from_its_id,
-        bad_pages_are_refused;
+        heads_are_ordered_and_paginated,
+        p5_the_unread_count_is_the_difference_of_two_seqs,
+        a_read_position_never_moves_back_or_past_the_last_entry,
+        the_members_of_a_direct_conversation_follow_from_its_id,
+        invalid_pages_are_refused;
     accounts:
-        a_user_id_is_taken_once,
-        apps_do_not_meet,
+        a_user_id_can_be_registered_once,
+        apps_are_isolated,
         a_device_has_one_session,
         p8_an_old_refresh_token_ends_the_session,
-        p8_who_knows_a_session_but_no_token_of_it_can_t_end_it,
-        a_lost_answer_to_a_refresh_does_not_log_out,
-        all_instances_sign_with_one_key,
-        bad_accounts_and_sessions_are_refused;
+        p8_an_invented_token_does_not_end_the_session,
+        the_previous_token_is_accepted_after_a_lost_response,
+        all_instances_share_one_signing_key,
+        invalid_accounts_and_sessions_are_refused;
 }

@@ -1,14 +1,14 @@
-//! What can go wrong here, and what the caller is told.
+//! The errors of this crate, and their translation for callers.
 
 use abi::{ApiError, error::ErrorCode};
 #[cfg(feature = "sqlite")]
 use rusqlite::ErrorCode as SqliteCode;
 use std::path::PathBuf;
 
-/// A call that failed.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller's to know: a refusal, in the terms of the contract.
+    /// A refusal that the caller gets as it is.
     #[error(transparent)]
     ApiError(#[from] ApiError),
     /// SQLite.
@@ -25,56 +25,56 @@ pub enum Error {
         /// Seconds waited.
         seconds: u64,
     },
-    /// More calls are waiting than the store takes.
+    /// The queue of the embedded store is full.
     #[error("the store's queue is full")]
     Busy,
-    /// The store's thread has ended.
+    /// A thread or the other end of a copy has ended.
     #[error("the store has stopped")]
     Stopped,
-    /// The data were written by a newer release.
-    #[error("the data have schema {found}, this program knows {known}: run a newer release")]
+    /// A newer release has changed the schema.
+    #[error("the data have schema {found}, this program supports {known}: run a newer release")]
     TooNew {
         /// Schema of the data.
         found: i64,
-        /// The newest schema known here.
+        /// The newest schema that this release supports.
         known: i64,
     },
-    /// The data were written by an older release.
+    /// The schema is that of an older release.
     #[error(
-        "the data have schema {found}, this program needs {known}: start this release on them once, it brings them up to date"
+        "the data have schema {found}, this program needs {known}: start this release on them once to migrate them"
     )]
     TooOld {
         /// Schema of the data.
         found: i64,
-        /// The schema of this release.
+        /// Schema of this release.
         known: i64,
     },
-    /// There is nothing to take data from.
+    /// The source of a copy does not exist.
     #[error("there are no data of godwit")]
     NoData,
-    /// Data are only put where there are none.
-    #[error("{place} is not empty: {what}; data are only put where there are none")]
+    /// The target of a copy already contains data.
+    #[error("{place} is not empty: {found}; the target of an import or a backup must be empty")]
     NotEmpty {
         /// The folder or the schema.
         place: String,
-        /// What is there.
-        what: String,
+        /// The data that were found.
+        found: String,
     },
-    /// The file is not what an export writes.
-    #[error("this is no file of `godwit export` of format 1: {0}")]
+    /// The file does not have the format of an export.
+    #[error("this file was not written by `godwit export` in format 1: {0}")]
     NotAnExport(&'static str),
-    /// The file ends too early.
+    /// The file has no end record.
     #[error("the file is cut off: it has no end record; export again")]
-    CutOff,
-    /// The file is not what was written.
+    Truncated,
+    /// The bytes of the file have changed.
     #[error("the file is damaged: {0}; copy or export it again")]
-    DamagedFile(&'static str),
+    CorruptFile(&'static str),
     /// A file can't be read or written.
     #[error("the file can't be read or written: {0}")]
     File(std::io::Error),
-    /// What is stored does not fit together.
-    #[error("stored data can't be read: {0}")]
-    Damaged(&'static str),
+    /// The stored data are inconsistent.
+    #[error("the stored data are corrupt: {0}")]
+    Corrupt(&'static str),
     /// The folder of the data can't be used.
     #[error("the data folder {path} can't be used: {source}")]
     Folder {
@@ -83,7 +83,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The program can't be reached under the addresses of the configuration.
+    /// The program can't listen on a configured address.
     #[error(transparent)]
     Host(#[from] utils::Error),
 }
@@ -92,19 +92,19 @@ pub enum Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The same call may succeed later.
+    /// Whether a retry may succeed.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(error) => sqlite_is_unavailable(error),
+            Self::Sqlite(error) => is_sqlite_outage(error),
             #[cfg(feature = "postgres")]
-            Self::Postgres(error) => postgres_is_unavailable(error) || is_conflict(error),
+            Self::Postgres(error) => is_postgres_outage(error) || is_conflict(error),
             Self::Timeout { .. } | Self::Busy => true,
             _ => false,
         }
     }
 
-    /// What the caller reads of an outage.
+    /// The text of an outage for the caller.
     fn outage(&self) -> &'static str {
         match self {
             #[cfg(feature = "sqlite")]
@@ -119,9 +119,9 @@ impl Error {
     }
 }
 
-/// Disk full, I/O error, locked files, and a lost race with another process.
+/// Disk full, I/O error, locked file, or a conflict with another process.
 #[cfg(feature = "sqlite")]
-fn sqlite_is_unavailable(error: &rusqlite::Error) -> bool {
+fn is_sqlite_outage(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(
@@ -132,15 +132,15 @@ fn sqlite_is_unavailable(error: &rusqlite::Error) -> bool {
                 | SqliteCode::DatabaseBusy
                 | SqliteCode::DatabaseLocked
                 | SqliteCode::OutOfMemory
-                // Another process took this conversation_seq. The retry reads the head again.
+                // Another process has assigned this conversation_seq. The retry reads the conversation again.
                 | SqliteCode::ConstraintViolation
         )
     )
 }
 
-/// Connection lost, starting or stopping server, no connection free, no resources, read-only standby.
+/// Connection lost, server starting or stopping, pool exhausted, server out of resources, read-only standby.
 #[cfg(feature = "postgres")]
-fn postgres_is_unavailable(error: &sqlx::Error) -> bool {
+fn is_postgres_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -150,14 +150,14 @@ fn postgres_is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "28", "3D", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                // 25006: read-only standby. 25P03: the transaction was idle for too long.
+                // 25006: the server is a read-only standby. 25P03: it ended an idle transaction.
                 || matches!(code.as_ref(), "25006" | "25P03")
         }),
         _ => false,
     }
 }
 
-/// Two transactions conflicted. A retry sees the result of the other one.
+/// A conflict with a concurrent transaction. A retry sees the result of the other one.
 #[cfg(feature = "postgres")]
 pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     error
@@ -172,7 +172,7 @@ impl From<Error> for ApiError {
             return error;
         }
         if error.is_outage() {
-            tracing::warn!(%error, "the store can't serve a call now");
+            tracing::warn!(%error, "the store is unavailable");
             return Self::unavailable(format!("{}; try again", error.outage()));
         }
         tracing::error!(%error, "a call failed");

@@ -1,4 +1,4 @@
-//! Entries on their way into the store: checked, and with their columns apart from the payload.
+//! Conversion between entries and rows. Some fields have columns of their own; the payload contains all others.
 
 use abi::{
     ApiError, ids,
@@ -6,36 +6,36 @@ use abi::{
 };
 use prost::Message as _;
 
-/// An entry that may be stored.
+/// A validated entry, ready to be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    /// `APP/CONVERSATION`: identifies the conversation, and is taken apart by [`Self::app`] and [`Self::conversation`].
+    /// `APP/CONVERSATION`, the key of the conversation. [`Self::app`] and [`Self::conversation`] return its parts.
     pub(crate) scope: String,
     app_len: usize,
     /// The message id.
     pub(crate) id: [u8; 16],
-    /// User id of the sender.
+    /// When the entry was sent, milliseconds since 1970.
     pub(crate) sent_at_ms: i64,
-    /// What the rules for groups need; `None` for messages.
+    /// The change, if the entry is a group change; `None` for messages.
     pub(crate) change: Option<Change>,
-    /// The encoded entry, without what the store has in columns.
+    /// The encoded entry, without the fields that have columns.
     pub(crate) payload: Vec<u8>,
 }
 
 /// A change of a group.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    /// Who wants it.
+    /// The user who requested it.
     pub(crate) sender: String,
-    /// What it is.
+    /// The change.
     pub(crate) change: GroupChange,
 }
 
 impl Change {
-    /// Whether the payload of a stored entry has this change.
+    /// Whether the payload of a stored entry contains this change.
     ///
     /// # Errors
-    /// The payload is not one that [`Item::new`] made.
+    /// The payload was not written by [`Item::new`].
     pub(crate) fn is_in(&self, payload: &[u8]) -> Result<bool, crate::Error> {
         let entry = decode(payload)?;
         Ok(entry.content.is_some_and(|content| content == Content::GroupChange(self.change.clone())))
@@ -43,11 +43,11 @@ impl Change {
 }
 
 impl Item {
-    /// Checks an entry just as the log's reader does: what passes there must never be refused here, because it was
-    /// acknowledged.
+    /// Validates an entry with the same checks as the decoder of log records. An entry in the log was acknowledged, so a
+    /// stricter check here would lose it.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with what is wrong.
+    /// `INVALID_REQUEST` with the reason.
     pub(crate) fn new(mut entry: Entry) -> Result<Self, ApiError> {
         ids::check_id("app", &entry.app)?;
         ids::check_id("sender", &entry.sender)?;
@@ -55,7 +55,9 @@ impl Item {
         if let ids::Conversation::Direct(first, second) = canonical
             && !is_ordered(&entry.conversation, first, second)
         {
-            return Err(ApiError::invalid("the users of the direct conversation are not in order"));
+            return Err(ApiError::invalid(
+                "the users in the id of a direct conversation must be in ascending order",
+            ));
         }
         let id = ids::message_bytes(&entry.message_id)
             .ok_or_else(|| ApiError::invalid("message_id must be 32 hexadecimal digits"))?;
@@ -92,27 +94,21 @@ impl Item {
     pub(crate) fn is_direct(&self) -> bool {
         self.conversation().starts_with("d:")
     }
-
-    /// The users of a direct conversation; nobody for groups.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn direct_members(&self) -> impl Iterator<Item = &str> {
-        ids::Conversation::parse(self.conversation()).into_iter().flat_map(ids::Conversation::direct_members)
-    }
 }
 
-/// Whether the id has the users in the order `first`, `second`.
+/// Whether the users in the id are in the order `first`, `second`.
 fn is_ordered(id: &str, first: &str, second: &str) -> bool {
     id.len() == 3 + first.len() + second.len() && id[2..].starts_with(first) && id.ends_with(second)
 }
 
 fn decode(payload: &[u8]) -> Result<Entry, crate::Error> {
-    Entry::decode(payload).map_err(|_| crate::Error::Damaged("an entry's payload"))
+    Entry::decode(payload).map_err(|_| crate::Error::Corrupt("the payload of an entry"))
 }
 
-/// The entry of a row: the payload and what the store has in columns.
+/// Builds the entry of a row from its payload and its columns.
 ///
 /// # Errors
-/// The payload is not one that [`Item::new`] made.
+/// The payload was not written by [`Item::new`].
 pub(crate) fn entry(
     app: &str,
     conversation: &str,
@@ -130,12 +126,13 @@ pub(crate) fn entry(
     Ok(entry)
 }
 
-/// A number of a column as the contract has it.
+/// Converts a column to the type of the protocol.
 pub(crate) fn number(column: i64) -> u64 {
-    u64::try_from(column).expect("numbers in the store are never negative")
+    u64::try_from(column).expect("the store has no negative sequence numbers")
 }
 
-/// A number of the contract as columns have it; what no column can hold is above all numbers that there are.
+/// Converts a number of the protocol to a column. A number too large for a column becomes the maximum, which exceeds every
+/// stored sequence number.
 pub(crate) fn column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_a_direct_conversation_must_be_in_order() {
+    fn users_of_a_direct_conversation_must_be_in_ascending_order() {
         for id in ["d:a:b", "d:a:a", "d:a:ab", "d:ab:b"] {
             assert_eq!(item(id).unwrap().conversation(), id);
         }
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_gives_back_the_entry() {
+    fn an_entry_survives_the_conversion_to_a_row() {
         let item = item("g:1").unwrap();
         assert_eq!((item.app(), item.conversation()), ("app", "g:1"));
         let entry = entry("app", "g:1", 3, 2, &item.id, &item.payload).unwrap();

@@ -1,26 +1,27 @@
-//! `db-service`: the owner of everything durable, behind the gRPC service `DbService`.
+//! `db-service`: owns all durable data and serves them through the gRPC service `DbService`.
 //!
-//! It owns conversations with their numbered entries, members with their read positions, accounts, sessions and the keys that
-//! sign tokens. It promises:
-//! - an entry is stored once, however often and by however many it is saved (P2);
-//! - `conversation_seq` is 1, 2, 3, … in the order in which entries were saved, taken in the transaction that stores them: a
-//!   number that can be read has all below it (P3, P4);
-//! - nobody sees what is not theirs, nor learns whether it exists (P8);
-//! - an outage of the database is an `UNAVAILABLE`, and over when the outage is (P6).
+//! The data are conversations with their numbered entries, members with their read positions, accounts, sessions, and the keys
+//! that sign tokens. The crate promises:
+//! - saving is idempotent: an entry is stored once, even if several instances save it repeatedly (P2);
+//! - `conversation_seq` is gapless and follows the order of saving. The transaction that stores an entry assigns it, so a reader
+//!   who sees an entry can also read all earlier ones (P3, P4);
+//! - users read only the conversations of which they are members, and cannot find out which others exist (P8);
+//! - while the database is unavailable, calls fail with `UNAVAILABLE`; service resumes with the database (P6).
 //!
-//! The way of a call: [`Service`] checks it and speaks gRPC; a store, which is a small object-safe trait, does it. There
-//! are two stores, held to the same promises by one suite of tests:
-//! - PostgreSQL, shared by any number of instances: [`build`] makes the program `db-service` of it;
-//! - SQLite in a folder, for one process: [`embedded`].
+//! [`Service`] validates a call and translates between gRPC and a store. A store implements a small object-safe trait. There are
+//! two, and one conformance suite tests both:
+//! - PostgreSQL, shared by any number of instances (feature `postgres`): `build` makes the program `db-service`;
+//! - SQLite in a folder, for a single process (feature `sqlite`): [`embedded`].
 //!
 //! The modules:
-//! - `service`: what is taken, and what the store's answers mean;
-//! - `store`: the seam; `postgres` and `sqlite` implement it;
-//! - `item`: entries on their way in and out, columns apart from payload;
-//! - `rules`: what may be changed in a group, and by whom;
-//! - `sessions`: which refresh token is taken;
-//! - [`transfer`]: all data from one place to another: export, import, checksums, backup;
-//! - `generation`: how devices learn of that;
+//! - `service`: validation of requests, translation of results;
+//! - `store`: the trait; `postgres` and `sqlite` implement it;
+//! - `statements`: the SQL that both stores share;
+//! - `item`: conversion between entries and rows;
+//! - `rules`: which group changes are allowed, and their effects;
+//! - `sessions`: which refresh tokens are accepted;
+//! - [`transfer`]: export, import, checksums and backup of all data;
+//! - `generation`: how devices learn that the data were restored or moved;
 //! - `error`, `metrics`, `app`.
 
 #[cfg(feature = "postgres")]
@@ -39,6 +40,7 @@ mod service;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod statements;
 mod store;
 pub mod transfer;
 
@@ -51,19 +53,13 @@ pub use service::{Server, Service};
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("db-service has no store: enable the feature `postgres`, `sqlite` or both");
 
-use abi::config::Config;
-
-/// Opens the embedded store in a folder, which is made if it is missing, and returns its service for use in this
-/// process. Blocks while it opens; dropping the last clone waits for what was being written.
+/// Opens the embedded store in a folder, which is created if it is missing, and returns a service for use in this process.
+/// Blocks until the store is open. Dropping the last clone blocks until all accepted calls are written.
 ///
 /// # Errors
-/// The folder can't be used, or its data are damaged or of a newer release.
+/// The folder can't be used, or its data are corrupt or belong to a newer release.
 #[cfg(feature = "sqlite")]
-pub fn embedded(folder: &std::path::Path, config: &Config) -> Result<Server, Error> {
-    let store = sqlite::SqliteStore::open(folder, max_members(config))?;
+pub fn embedded(folder: &std::path::Path, config: &abi::config::Config) -> Result<Server, Error> {
+    let store = sqlite::SqliteStore::open(folder, rules::Limits::new(&config.db))?;
     Ok(Service::new(std::sync::Arc::new(store)).server())
-}
-
-fn max_members(config: &Config) -> usize {
-    usize::try_from(config.db.max_group_members).unwrap_or(usize::MAX)
 }

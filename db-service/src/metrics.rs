@@ -1,21 +1,20 @@
-//! What is counted and timed.
+//! Metrics of this crate.
 
 use abi::v1::{SaveOutcome, SaveResult};
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Registers the help texts of this crate's metrics. A program calls it once at start, after installing its recorder.
 pub fn describe_metrics() {
-    describe_counter!("godwit_db_service_entries_total", "Entries that were to be saved, by outcome.");
-    describe_histogram!("godwit_db_service_save_seconds", "How long saves of a batch took.");
+    describe_counter!("godwit_db_service_entries_total", "Entries in save calls, by outcome.");
+    describe_histogram!("godwit_db_service_save_seconds", "Duration of a call that saves a batch.");
     describe_histogram!(
         "godwit_db_service_pool_wait_seconds",
-        "How long calls waited for a connection to PostgreSQL."
+        "Time that calls waited for a connection to PostgreSQL."
     );
     describe_counter!(
         "godwit_db_service_retries_total",
-        "Transactions of PostgreSQL that met another one and were made again."
+        "Transactions in PostgreSQL that were retried after a conflict with another one."
     );
     describe_counter!("godwit_db_service_commits_total", "Transactions of the embedded store.");
     describe_counter!(
@@ -24,13 +23,13 @@ pub fn describe_metrics() {
     );
     describe_histogram!(
         "godwit_db_service_commit_seconds",
-        "How long transactions of the embedded store took."
+        "Duration of a transaction of the embedded store."
     );
-    // From 0 on: an alert sees a rise, not a first value.
+    // Export 0 from the start: an alert on an increase would miss the first one otherwise.
     metrics::counter!("godwit_db_service_retries_total").increment(0);
 }
 
-/// A batch was saved within `took`.
+/// Records a saved batch.
 pub(crate) fn saved(results: &[SaveResult], took: Duration) {
     let count = |outcome: SaveOutcome| {
         u64::try_from(results.iter().filter(|result| result.outcome() == outcome).count()).unwrap_or(u64::MAX)
@@ -45,19 +44,19 @@ pub(crate) fn saved(results: &[SaveResult], took: Duration) {
     metrics::histogram!("godwit_db_service_save_seconds").record(took.as_secs_f64());
 }
 
-/// A call got a connection to PostgreSQL, or gave up, after `took`.
+/// Records how long a call waited for a connection to PostgreSQL, whether it got one or not.
 #[cfg(feature = "postgres")]
 pub(crate) fn waited_for_connection(took: Duration) {
     metrics::histogram!("godwit_db_service_pool_wait_seconds").record(took.as_secs_f64());
 }
 
-/// A transaction of PostgreSQL met another one and is made again.
+/// Records the retry of a transaction in PostgreSQL.
 #[cfg(feature = "postgres")]
 pub(crate) fn retried() {
     metrics::counter!("godwit_db_service_retries_total").increment(1);
 }
 
-/// A transaction of the embedded store took `took`, for so many calls.
+/// Records a transaction of the embedded store and the number of its calls.
 #[cfg(feature = "sqlite")]
 pub(crate) fn committed(calls: usize, took: Duration) {
     metrics::counter!("godwit_db_service_commits_total").increment(1);

@@ -1,31 +1,32 @@
 //! The distributed store: PostgreSQL, shared by any number of instances.
 //!
-//! Connections are made when they are needed, and the schema is brought up to date by the first call that reaches the
-//! database: an outage at start is an outage like any other.
+//! Connections are opened on demand, and the first call that reaches the database migrates the schema. So an outage at start is
+//! handled like any other outage.
 
 mod accounts;
+mod connection;
 mod group;
-mod lent;
 mod read;
 mod save;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod transfer;
 
 use crate::{
     error::{Error, Result, is_conflict},
     item::Item,
     metrics,
+    rules::Limits,
     sessions::Rotation,
-    store::{Marked, Page, Store, View},
+    store::{Page, ReadPosition, Store, View},
 };
 use abi::{
     config::Db,
     v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey},
 };
 use async_trait::async_trait;
-use lent::Lent;
+use connection::CallConnection;
 use sqlx::{
     Connection as _, Executor as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -37,22 +38,21 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// A call that found no free connection by then fails.
-const ACQUIRE: Duration = Duration::from_secs(3);
-/// A call that was not answered by then fails, and may have been done.
-const CALL: Duration = Duration::from_secs(10);
-/// A connection that was idle for longer is asked whether it still lives before it is used.
-const FRESH: Duration = Duration::from_secs(1);
-/// It has so long to say so.
-const LIVES: Duration = Duration::from_millis(500);
-/// How often a transaction that met others is made again.
-const RETRIES: u32 = 20;
+/// A call that waits longer for a connection fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A call that takes longer fails. The database may nevertheless have executed it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was idle for longer is pinged before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// Most retries of a transaction after conflicts.
+const MAX_RETRIES: u32 = 20;
 
-/// Every statement finds its rows by key. Plans must not follow the statistics, which know nothing of tables that have just
-/// begun to grow, and one plan per statement serves all arguments.
+/// Every statement finds its rows by key. The settings `enable_*` force such plans, because the statistics of tables that have
+/// just begun to grow are wrong. A generic plan serves all arguments.
 ///
-/// Nobody waits for a statement longer than [`CALL`], and an instance that was cut off in the middle of a transaction must not
-/// hold its rows for as long as it takes the database to find that out.
+/// The timeouts equal [`CALL_TIMEOUT`]: no caller waits longer. They also release the row locks of an instance that was
+/// disconnected within a transaction, which the database would otherwise notice much later.
 const SETTINGS: [(&str, &str); 7] = [
     ("statement_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "10s"),
@@ -63,35 +63,35 @@ const SETTINGS: [(&str, &str); 7] = [
     ("jit", "off"),
 ];
 
-/// A commit that a crash of the server takes back would take back numbers that devices have seen, while the log's offsets say
-/// that it is stored. A server that waits for its replicas as well is left alone.
+/// Commits must survive a crash of the server: devices have seen their `conversation_seq`s, and the committed offsets prevent a
+/// replay from the log. Settings stricter than `on`, which also wait for replicas, are kept.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off'";
 
-/// Makes a call on a connection of its own, within its time.
+/// Runs a call on a connection of its own, with a timeout.
 macro_rules! call {
     ($store:expr, $conn:ident => $call:expr) => {
-        limited(async {
-            let mut lent = $store.lend().await?;
-            let $conn = &mut *lent;
+        with_timeout(async {
+            let mut acquired = $store.acquire().await?;
+            let $conn = &mut *acquired;
             let outcome = $call.await;
-            lent.back(&outcome);
+            acquired.release(&outcome);
             outcome
         })
         .await
     };
 }
 
-/// Makes an attempt, which is one transaction, again for as long as it fails because it met another one.
+/// Runs a call whose future is one transaction, and retries it after conflicts.
 macro_rules! transact {
     ($store:expr, $conn:ident => $attempt:expr) => {
         call!($store, $conn => async {
             let mut retries = 0;
             loop {
                 match $attempt.await {
-                    Err(Error::Postgres(error)) if is_conflict(&error) && retries < RETRIES => {
+                    Err(Error::Postgres(error)) if is_conflict(&error) && retries < MAX_RETRIES => {
                         retries += 1;
-                        meet(retries).await;
+                        back_off(retries).await;
                     }
                     outcome => break outcome,
                 }
@@ -103,67 +103,72 @@ macro_rules! transact {
 /// The store.
 pub(crate) struct PostgresStore {
     pool: PgPool,
-    /// Connections on their way back into the pool.
-    returns: TaskTracker,
+    /// Owns the tasks that return connections to the pool.
+    releases: TaskTracker,
     schema: String,
     migrated: OnceCell<()>,
-    max_members: usize,
+    limits: Limits,
 }
 
-/// What is wrong with a URL, or with the file of authorities that it names.
+/// The config errors of a URL and of the file with certificate authorities that it names.
 pub(crate) fn check(url: &str) -> Vec<String> {
     if let Err(error) = PgConnectOptions::from_str(url) {
         return vec![format!("db.postgres: must be postgres://USER:PASSWORD@HOST:PORT/DATABASE: {error}")];
     }
     let options = url.split_once('?').map_or("", |(_, options)| options).split('&');
-    // A path that is written with %XX is read by sqlx alone.
+    // Only sqlx decodes %XX, so a path with an escape is not checked here.
     let authorities =
         options.filter_map(|option| option.strip_prefix("sslrootcert=")).filter(|path| !path.contains('%'));
     authorities.flat_map(|path| utils::tls::checks::authorities("db.postgres", path)).collect()
 }
 
 impl PostgresStore {
-    /// A store that has not connected yet. `max_members` is the size limit of groups.
-    pub(crate) fn new(config: &Db, max_members: usize) -> Result<Self> {
+    /// Creates a store. Does not connect yet.
+    pub(crate) fn new(config: &Db) -> Result<Self> {
         let options = options(config)?.options(SETTINGS);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
-            .acquire_timeout(ACQUIRE)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > FRESH {
-                        let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
-                        timeout(LIVES, conn.ping()).await.map_err(silent)??;
+                    if meta.idle_for > PING_AFTER_IDLE {
+                        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+                        timeout(PING_TIMEOUT, conn.ping()).await.map_err(timed_out)??;
                     }
                     Ok(true)
                 })
             })
             .after_connect(|conn, _| Box::pin(async move { conn.execute(DURABLE).await.map(drop) }))
             .connect_lazy_with(options);
-        let (returns, migrated) = (TaskTracker::new(), OnceCell::new());
-        Ok(Self { pool, returns, schema: config.schema.clone(), migrated, max_members })
+        Ok(Self {
+            pool,
+            releases: TaskTracker::new(),
+            schema: config.schema.clone(),
+            migrated: OnceCell::new(),
+            limits: Limits::new(config),
+        })
     }
 
-    /// Returns once the database answers and has the schema of this release.
+    /// Succeeds once the database answers and its schema is migrated.
     pub(crate) async fn ready(&self) -> Result<()> {
         call!(self, conn => async { Ok(conn.ping().await?) })
     }
 
-    /// A connection to a database that has the schema of this release.
-    async fn lend(&self) -> Result<Lent> {
+    /// A connection to a database whose schema is migrated.
+    async fn acquire(&self) -> Result<CallConnection> {
         let migrate = async || {
-            let mut lent = Lent::from(&self.pool, &self.returns).await?;
-            let outcome = schema::migrate(&mut lent, &self.schema).await;
-            lent.back(&outcome);
+            let mut acquired = CallConnection::acquire(&self.pool, &self.releases).await?;
+            let outcome = schema::migrate(&mut acquired, &self.schema).await;
+            acquired.release(&outcome);
             outcome
         };
         self.migrated.get_or_try_init(migrate).await?;
-        Lent::from(&self.pool, &self.returns).await
+        CallConnection::acquire(&self.pool, &self.releases).await
     }
 }
 
-/// Where the database is and how to reach it.
+/// The connection options of a configuration.
 fn options(config: &Db) -> Result<PgConnectOptions> {
     Ok(PgConnectOptions::from_str(config.postgres.expose())?
         .application_name("godwit")
@@ -171,20 +176,20 @@ fn options(config: &Db) -> Result<PgConnectOptions> {
         .options([("search_path", config.schema.as_str())]))
 }
 
-async fn limited<T>(call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    timeout(CALL, call).await.unwrap_or(Err(Error::Timeout { seconds: CALL.as_secs() }))
+async fn with_timeout<T>(call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(Error::Timeout { seconds: CALL_TIMEOUT.as_secs() }))
 }
 
-/// After the `n`th meeting with another transaction: wait a little, each a different while, and go on.
-async fn meet(n: u32) {
+/// Waits before a retry. The delay grows with the number of retries and has jitter.
+async fn back_off(retries: u32) {
     metrics::retried();
-    sleep(Duration::from_micros(u64::from(n) * (500 + u64::from(rand::random::<u8>()) * 20))).await;
+    sleep(Duration::from_micros(u64::from(retries) * (500 + u64::from(rand::random::<u8>()) * 20))).await;
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
-        transact!(self, conn => save::save(&mut *conn, &items, self.max_members))
+        transact!(self, conn => save::save(&mut *conn, &items, self.limits))
     }
 
     async fn sync(&self) -> Result<()> {
@@ -193,7 +198,7 @@ impl Store for PostgresStore {
     }
 
     async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
-        call!(self, conn => group::check(conn, &item, self.max_members))
+        call!(self, conn => group::check(conn, &item, self.limits))
     }
 
     async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
@@ -210,8 +215,8 @@ impl Store for PostgresStore {
         })
     }
 
-    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<Marked>> {
-        call!(self, conn => read::mark(conn, &view, seq))
+    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<ReadPosition>> {
+        call!(self, conn => read::mark_read(conn, &view, seq))
     }
 
     async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool> {
@@ -238,7 +243,7 @@ impl Store for PostgresStore {
         call!(self, conn => accounts::revoke_session(conn, &id))
     }
 
-    async fn signing_keys(&self, fresh: SigningKey) -> Result<Vec<SigningKey>> {
-        call!(self, conn => accounts::signing_keys(conn, &fresh))
+    async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>> {
+        call!(self, conn => accounts::signing_keys(conn, &candidate))
     }
 }

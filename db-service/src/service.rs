@@ -1,11 +1,11 @@
-//! The gRPC service: checks what comes in, asks the store, and says what its answers mean.
+//! The gRPC service: validates requests, calls the store, translates its results.
 
 use crate::{
     error::Error,
     item::{Item, column, number},
     metrics,
     sessions::Rotation,
-    store::{Page, Store, View, no_group},
+    store::{Page, Store, View, group_not_found},
 };
 use abi::{
     ApiError, DEFAULT_PAGE, MAX_PAGE,
@@ -25,36 +25,36 @@ use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
 use utils::{clock::now_ms, trace::Spans};
 
-/// Most entries in one call.
+/// Most entries in one save call.
 const MAX_BATCH: usize = 10_000;
-/// Largest gRPC message: a batch of the largest entries that a consumer makes.
+/// Largest gRPC message, in bytes: enough for the largest batch of a consumer.
 const MAX_MESSAGE: usize = 128 << 20;
 /// Longest hash of a password, in bytes.
 const MAX_PASSWORD_HASH: usize = 512;
 
-/// `DbService` over one of the stores. Made by [`crate::embedded`] and [`crate::build`].
+/// `DbService` over one of the stores. [`crate::embedded`] and the program create it.
 #[derive(Clone)]
 pub struct Service {
     store: Arc<dyn Store>,
     now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
-/// The service as gRPC serves it, in this process or on a socket.
+/// The service as a gRPC server, for use in this process or on a socket.
 pub type Server = DbServiceServer<Service>;
 
 impl Service {
-    /// A service over a store, with the clock of the system.
+    /// A service over a store, with the system clock.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store, now_ms: Arc::new(now_ms) }
     }
 
-    /// The same with another clock.
+    /// Replaces the clock.
     #[cfg(test)]
     pub(crate) fn with_clock(self, now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         Self { now_ms: Arc::new(now_ms), ..self }
     }
 
-    /// Ready to be served.
+    /// The gRPC server of this service.
     pub(crate) fn server(self) -> Server {
         DbServiceServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE)
@@ -63,7 +63,7 @@ impl Service {
 
     async fn save_batch(&self, request: SaveRequest) -> Result<SaveResponse, ApiError> {
         if request.entries.len() > MAX_BATCH {
-            return Err(ApiError::invalid(format!("a batch has at most {MAX_BATCH} entries")));
+            return Err(ApiError::invalid(format!("a batch must have at most {MAX_BATCH} entries")));
         }
         if request.entries.is_empty() {
             return Ok(SaveResponse::default());
@@ -76,9 +76,9 @@ impl Service {
     }
 
     async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, ApiError> {
-        let asked = request.page.unwrap_or_default();
-        let view = view(request.app, request.user, &asked.conversation)?;
-        let (page, limit) = (page(&asked)?, limit(asked.limit)?);
+        let requested = request.page.unwrap_or_default();
+        let view = view(request.app, request.user, &requested.conversation)?;
+        let (page, limit) = (page(&requested)?, limit(requested.limit)?);
         let may_be_empty = is_direct_member(&view);
         match self.store.history(view, page, limit).await? {
             Some(page) => Ok(page),
@@ -87,12 +87,14 @@ impl Service {
         }
     }
 
-    async fn mark(&self, request: MarkReadRequest) -> Result<MarkReadResponse, ApiError> {
+    async fn move_read_position(&self, request: MarkReadRequest) -> Result<MarkReadResponse, ApiError> {
         let read = request.read.unwrap_or_default();
         let view = view(request.app, request.user, &read.conversation)?;
         let may_be_empty = is_direct_member(&view);
         match self.store.mark_read(view, column(read.conversation_seq)).await? {
-            Some(marked) => Ok(MarkReadResponse { read_seq: number(marked.read_seq), moved: marked.moved }),
+            Some(position) => {
+                Ok(MarkReadResponse { read_seq: number(position.read_seq), moved: position.moved })
+            }
             None if may_be_empty => Ok(MarkReadResponse::default()),
             None => Err(outsider()),
         }
@@ -107,10 +109,10 @@ impl Service {
             return Ok(Members { version: 1, members: conversation.direct_members().map(member).collect() });
         }
         let members = self.store.members(request.app, request.conversation).await?;
-        members.ok_or_else(no_group)
+        members.ok_or_else(group_not_found)
     }
 
-    async fn new_user(&self, user: User) -> Result<(), ApiError> {
+    async fn register_user(&self, user: User) -> Result<(), ApiError> {
         check_user(&user.app, &user.user)?;
         let hash = &user.password_hash;
         if hash.len() > MAX_PASSWORD_HASH || !hash.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -124,7 +126,7 @@ impl Service {
         Err(ApiError::new(ErrorCode::AlreadyExists, "this user id is taken"))
     }
 
-    async fn new_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, ApiError> {
+    async fn open_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, ApiError> {
         let session = request.session.unwrap_or_default();
         ids::check_id("session", &session.session)?;
         check_user(&session.app, &session.user)?;
@@ -145,10 +147,7 @@ impl Service {
         };
         let rotated = self.store.rotate_session(request.session, rotation).await?;
         rotated.ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::Unauthenticated,
-                "this refresh token is not valid any more: log in again",
-            )
+            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid: log in again")
         })
     }
 }
@@ -203,14 +202,14 @@ impl DbService for Service {
         &self,
         request: Request<MarkReadRequest>,
     ) -> Result<Response<MarkReadResponse>, Status> {
-        Ok(Response::new(self.mark(request.into_inner()).await?))
+        Ok(Response::new(self.move_read_position(request.into_inner()).await?))
     }
 
     async fn create_user(
         &self,
         request: Request<CreateUserRequest>,
     ) -> Result<Response<CreateUserResponse>, Status> {
-        self.new_user(request.into_inner().user.unwrap_or_default()).await?;
+        self.register_user(request.into_inner().user.unwrap_or_default()).await?;
         Ok(Response::new(CreateUserResponse {}))
     }
 
@@ -226,7 +225,7 @@ impl DbService for Service {
         &self,
         request: Request<CreateSessionRequest>,
     ) -> Result<Response<CreateSessionResponse>, Status> {
-        let revoked = self.new_session(request.into_inner()).await?;
+        let revoked = self.open_session(request.into_inner()).await?;
         Ok(Response::new(CreateSessionResponse { revoked }))
     }
 
@@ -258,16 +257,16 @@ impl DbService for Service {
         &self,
         _: Request<GetSigningKeysRequest>,
     ) -> Result<Response<SigningKeys>, Status> {
-        let fresh = SigningKey {
+        let candidate = SigningKey {
             id: ids::hex(&rand::random::<[u8; 8]>()),
             secret: Vec::from(rand::random::<[u8; 32]>()).into(),
         };
-        let keys = self.store.signing_keys(fresh).await?;
+        let keys = self.store.signing_keys(candidate).await?;
         Ok(Response::new(SigningKeys { keys }))
     }
 }
 
-/// Said to whoever is not a member, whether or not the conversation exists.
+/// The error for a user who is not a member. It must not depend on whether the conversation exists.
 fn outsider() -> ApiError {
     ApiError::forbidden("you are not a member of this conversation")
 }
@@ -289,21 +288,21 @@ fn check_user(app: &str, user: &str) -> Result<(), ApiError> {
     ids::check_id("user", user)
 }
 
-fn check_hash(what: &str, hash: &[u8]) -> Result<(), ApiError> {
-    if hash.len() == 32 { Ok(()) } else { Err(ApiError::invalid(format!("{what} must be 32 bytes"))) }
+fn check_hash(name: &str, hash: &[u8]) -> Result<(), ApiError> {
+    if hash.len() == 32 { Ok(()) } else { Err(ApiError::invalid(format!("{name} must be 32 bytes"))) }
 }
 
-fn page(asked: &GetHistory) -> Result<Page, ApiError> {
-    match (asked.after, asked.before, asked.newest) {
+fn page(requested: &GetHistory) -> Result<Page, ApiError> {
+    match (requested.after, requested.before, requested.newest) {
         (0, 0, true) => Ok(Page::Before(i64::MAX)),
         (after, 0, false) => Ok(Page::After(column(after))),
         (0, before, _) => Ok(Page::Before(column(before))),
-        _ => Err(ApiError::invalid("give at most one of after, before and newest")),
+        _ => Err(ApiError::invalid("set at most one of after, before and newest")),
     }
 }
 
-fn limit(asked: i32) -> Result<usize, ApiError> {
-    let limit = if asked == 0 { DEFAULT_PAGE } else { asked };
+fn limit(requested: i32) -> Result<usize, ApiError> {
+    let limit = if requested == 0 { DEFAULT_PAGE } else { requested };
     usize::try_from(limit)
         .ok()
         .filter(|_| limit <= MAX_PAGE)

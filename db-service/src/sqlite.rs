@@ -1,11 +1,11 @@
-//! The embedded store: SQLite in a folder, one writer on its own thread, a few readers beside it.
+//! The embedded store: SQLite in a folder, with one writer thread and a small pool of readers.
 //!
-//! What comes from the log is committed without an fsync, because the log repeats it; everything else, and [`Store::sync`],
-//! is committed with one, which covers all that was written before.
+//! Entries from the log are committed without an fsync, because the log can replay them. All other writes and [`Store::sync`]
+//! are committed with an fsync, which also covers every earlier commit.
 
 mod accounts;
 mod checkpoints;
-mod heads;
+mod conversations;
 mod read;
 mod readers;
 mod save;
@@ -18,8 +18,9 @@ mod writer;
 use crate::{
     error::{Error, Result},
     item::Item,
+    rules::Limits,
     sessions::Rotation,
-    store::{Marked, Page, Store, View},
+    store::{Page, ReadPosition, Store, View},
 };
 use abi::v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey};
 use async_trait::async_trait;
@@ -28,39 +29,40 @@ use readers::Readers;
 use std::{fs, path::Path};
 use writer::{Tx, Writer};
 
-/// Saving so many entries takes less than waking another thread and being woken by it: about 10 us each.
-const SHORT: usize = 4;
+/// A batch of up to this many entries is saved on the caller's thread if the writer is idle. Handing it to the writer's thread
+/// and back would take longer than the save, about 10 us per entry.
+const MAX_INLINE_ENTRIES: usize = 4;
 
-/// Name of the file in its folder.
+/// Name of the database file in the folder.
 pub(crate) const FILE: &str = "store.sqlite";
 
-/// The store. Dropping it waits for the writer to finish what it was given.
+/// The store. Dropping it waits until the writer has finished its queue.
 pub(crate) struct SqliteStore {
-    // Dropped first: the writer, closing last, folds the rest of the write-ahead log into the file.
+    // Must be dropped before the writer: the writer's connection then folds the rest of the write-ahead log into the file.
     _checkpoints: Checkpoints,
     writer: Writer,
     readers: Readers,
-    max_members: usize,
+    limits: Limits,
 }
 
 impl SqliteStore {
-    /// Opens or makes the store in a folder, which is made too. `max_members` is the size limit of groups.
-    pub(crate) fn open(folder: &Path, max_members: usize) -> Result<Self> {
+    /// Opens the store in a folder. Creates both if they are missing.
+    pub(crate) fn open(folder: &Path, limits: Limits) -> Result<Self> {
         let unusable = |source| Error::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(unusable)?;
         let path = folder.join(FILE);
         let connection = schema::open_writer(&path)?;
-        // SQLite syncs its files, and nobody but us the names that they have in the folder.
+        // SQLite syncs its files but not every directory entry that it creates.
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable)?;
         Ok(Self {
             _checkpoints: Checkpoints::start(&path)?,
             writer: Writer::start(connection)?,
             readers: Readers::new(path),
-            max_members,
+            limits,
         })
     }
 
-    /// Runs something on the writer's connection.
+    /// Runs `work` on the writer's connection.
     #[cfg(test)]
     pub(crate) async fn on_writer<T: Send + 'static>(
         &self,
@@ -73,10 +75,10 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
-        let max_members = self.max_members;
-        let is_short = items.len() <= SHORT;
-        let save = move |tx: &mut Tx<'_>| save::save(tx, &items, max_members);
-        if is_short { self.writer.short_call(save).await } else { self.writer.call(false, save).await }
+        let limits = self.limits;
+        let is_short = items.len() <= MAX_INLINE_ENTRIES;
+        let save = move |tx: &mut Tx<'_>| save::save(tx, &items, limits);
+        if is_short { self.writer.call_inline(save).await } else { self.writer.call(false, save).await }
     }
 
     async fn sync(&self) -> Result<()> {
@@ -84,8 +86,8 @@ impl Store for SqliteStore {
     }
 
     async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
-        let max_members = self.max_members;
-        self.readers.call(move |conn| save::check(conn, &item, max_members)).await
+        let limits = self.limits;
+        self.readers.call(move |conn| save::check(conn, &item, limits)).await
     }
 
     async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
@@ -101,8 +103,8 @@ impl Store for SqliteStore {
         Ok(group.map(Members::from))
     }
 
-    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<Marked>> {
-        self.writer.call(true, move |tx| read::mark(tx.conn, &view, seq)).await
+    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<ReadPosition>> {
+        self.writer.call(true, move |tx| read::mark_read(tx.conn, &view, seq)).await
     }
 
     async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool> {
@@ -129,11 +131,11 @@ impl Store for SqliteStore {
         self.writer.call(true, move |tx| accounts::revoke_session(tx.conn, &id)).await
     }
 
-    async fn signing_keys(&self, fresh: SigningKey) -> Result<Vec<SigningKey>> {
+    async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>> {
         let keys = self.readers.call(accounts::signing_keys).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }
-        self.writer.call(true, move |tx| accounts::first_signing_key(tx.conn, &fresh)).await
+        self.writer.call(true, move |tx| accounts::insert_first_signing_key(tx.conn, &candidate)).await
     }
 }

@@ -1,24 +1,25 @@
-//! All data from one place to another, as a stream of records: export, import, checksums. See `docs/backup.md`.
+//! Copying all data from one place to another: export, import, checksums, backup. See `docs/backup.md`.
 //!
-//! - It is one state of the data: a transaction of the store that is read, one transaction of the store that is filled.
-//! - It is all or nothing: what was cut off, changed on its way, or does not fit together is refused, and what was put down so
-//!   far goes away. So a copy that failed is simply made again.
-//! - Memory is bounded: a few batches of records are on their way, however much there is.
+//! - A copy is consistent: one transaction reads the source, one transaction fills the target.
+//! - A copy is all or nothing. A truncated, changed or inconsistent source is refused and leaves no data in the target, so a
+//!   failed copy can be repeated.
+//! - Memory is bounded: only a few batches of records are in flight.
 //!
-//! What arrives in an empty place begins a new `generation` there, because it may be older than what devices have seen.
+//! An empty place that receives a copy begins a new `generation`, because the copy may be older than the entries that devices
+//! have seen.
 //!
-//! - `file`: the format, written and read;
-//! - `checksums`: a line for each conversation, the same wherever the data are;
-//! - `flow`: records on their way, and whether they fit together.
+//! - `file`: the format of an exported file;
+//! - `checksums`: one line for each conversation, independent of the store;
+//! - `channel`: records between reader and writer, and their validation.
 
+pub(crate) mod channel;
 mod checksums;
 mod file;
-mod flow;
 #[cfg(test)]
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod tests;
 
-pub(crate) use flow::{Feed, Intake};
+pub use channel::Summary;
 
 #[cfg(feature = "postgres")]
 use crate::postgres;
@@ -32,10 +33,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Where data are kept.
+/// A store.
 #[derive(Debug)]
 pub enum Place {
-    /// The folder of an embedded store. Nobody else may use it while it is filled.
+    /// The folder of an embedded store. No other process may use it while a copy fills it.
     #[cfg(feature = "sqlite")]
     Folder(PathBuf),
     /// A schema of PostgreSQL.
@@ -43,91 +44,76 @@ pub enum Place {
     Postgres(Box<Db>),
 }
 
-/// Where a copy comes from.
+/// The source of a copy.
 pub enum Source {
     /// A store.
     Place(Place),
-    /// A file, as [`Target::File`] writes it.
+    /// A file that [`Target::File`] wrote.
     File(Box<dyn Read + Send>),
 }
 
-/// Where a copy goes.
+/// The target of a copy.
 pub enum Target {
     /// A store without any data.
     Empty(Place),
     /// A file.
     File(Box<dyn Write + Send>),
-    /// Only the checksums: a line for each conversation and each kind of account data, and one for all of it.
+    /// Only checksums: a line for each conversation and each kind of account data, and one for everything.
     Checksums(Box<dyn Write + Send>),
-}
-
-/// What was copied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Accounts.
-    pub users: u64,
-    /// Logged-in devices.
-    pub sessions: u64,
-    /// Conversations.
-    pub conversations: u64,
-    /// Members of conversations.
-    pub members: u64,
-    /// Entries.
-    pub entries: u64,
 }
 
 /// Copies everything, or nothing.
 ///
 /// # Errors
-/// A sentence: what can't be read or written, does not fit together, or is not empty.
+/// The source can't be read or is inconsistent; the target can't be written or is not empty.
 pub async fn copy(source: Source, target: Target) -> Result<Summary> {
-    let (feed, intake) = flow::channel();
+    let (sender, receiver) = channel::channel();
     let read = async {
         match source {
             #[cfg(feature = "sqlite")]
             Source::Place(Place::Folder(folder)) => {
-                joined(spawn_blocking(move || sqlite::transfer::read(&folder, feed))).await
+                join(spawn_blocking(move || sqlite::transfer::read(&folder, sender))).await
             }
             #[cfg(feature = "postgres")]
-            Source::Place(Place::Postgres(db)) => postgres::transfer::read(&db, feed).await,
-            Source::File(file) => joined(spawn_blocking(move || file::read(file, feed))).await,
+            Source::Place(Place::Postgres(db)) => postgres::transfer::read(&db, sender).await,
+            Source::File(file) => join(spawn_blocking(move || file::read(file, sender))).await,
         }
     };
     let written = async {
         match target {
             #[cfg(feature = "sqlite")]
             Target::Empty(Place::Folder(folder)) => {
-                joined(spawn_blocking(move || sqlite::transfer::write(&folder, intake))).await
+                join(spawn_blocking(move || sqlite::transfer::write(&folder, receiver))).await
             }
             #[cfg(feature = "postgres")]
-            Target::Empty(Place::Postgres(db)) => postgres::transfer::write(&db, intake).await,
-            Target::File(file) => joined(spawn_blocking(move || file::write(file, intake))).await,
-            Target::Checksums(file) => joined(spawn_blocking(move || checksums::write(file, intake))).await,
+            Target::Empty(Place::Postgres(db)) => postgres::transfer::write(&db, receiver).await,
+            Target::File(file) => join(spawn_blocking(move || file::write(file, receiver))).await,
+            Target::Checksums(file) => join(spawn_blocking(move || checksums::write(file, receiver))).await,
         }
     };
-    // Each end sees only that the other one has gone; the other one knows why.
+    // An end whose peer has failed reports only `Stopped`: return the peer's error.
     match tokio::join!(read, written) {
         (Err(error), written) if !matches!(error, Error::Stopped) || written.is_ok() => Err(error),
         (_, written) => written,
     }
 }
 
-async fn joined<T>(work: JoinHandle<Result<T>>) -> Result<T> {
+async fn join<T>(work: JoinHandle<Result<T>>) -> Result<T> {
     work.await.map_err(|_| Error::Stopped)?
 }
 
-/// Makes a copy of the embedded store in `folder`, which may be in use, in the folder `copy`. Whoever opens the copy first begins
-/// a new generation of the data. Blocks for as long as the disk needs.
+/// Copies the embedded store in `folder`, which may be in use, to the folder `copy`. The first program that opens the copy
+/// begins a new generation of the data. Blocks until the copy is on the disk.
 ///
 /// # Errors
-/// A sentence: there is no store, there is one in `copy`, or a folder can't be used.
+/// `folder` has no store, `copy` has one, or a folder can't be used.
 #[cfg(feature = "sqlite")]
 pub fn back_up(folder: &Path, copy: &Path) -> Result<()> {
     sqlite::transfer::back_up(folder, copy)
 }
 
-/// Tells the data in PostgreSQL that they were restored by other means than [`copy`], such as `pg_restore`: a new generation
-/// begins. No other program may use them meanwhile.
+/// Begins a new generation of the data in PostgreSQL. To be called after a restore by other means than [`copy`], such as
+/// `pg_restore`, and before any other program uses the data.
 ///
 /// # Errors
 /// PostgreSQL can't be reached, or has no data.

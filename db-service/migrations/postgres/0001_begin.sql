@@ -1,5 +1,5 @@
--- `head` and `countable` are the numbers of the last entry. A group whose head is 0 does not exist yet; no other
--- transaction ever sees one.
+-- `head` and `countable` are the conversation_seq and the countable_seq of the last entry. A group whose head is 0 does not exist
+-- yet; only the transaction that creates it sees such a row.
 CREATE TABLE conversations (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   app text COLLATE "C" NOT NULL,
@@ -13,7 +13,7 @@ CREATE TABLE conversations (
   UNIQUE (app, id)
 );
 
--- `payload` is the encoded Entry without what the other columns say.
+-- `payload` is the encoded Entry without the fields that have columns.
 CREATE TABLE entries (
   conversation bigint NOT NULL,
   seq bigint NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE entries (
   UNIQUE (conversation, message_id)
 );
 
--- The primary key is a user's list of conversations, in the order in which it is read.
+-- The primary key lists the conversations of a user in the order of pages.
 CREATE TABLE members (
   app text COLLATE "C" NOT NULL,
   user_id text COLLATE "C" NOT NULL,
@@ -46,7 +46,7 @@ CREATE TABLE users (
   PRIMARY KEY (app, user_id)
 );
 
--- A session that is over has no row.
+-- Ending a session deletes its row.
 CREATE TABLE sessions (
   id text COLLATE "C" PRIMARY KEY,
   app text COLLATE "C" NOT NULL,

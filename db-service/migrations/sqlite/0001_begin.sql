@@ -1,4 +1,5 @@
--- `head` and `countable` are the numbers of the last entry. A group whose head is 0 does not exist yet.
+-- `head` and `countable` are the conversation_seq and the countable_seq of the last entry. A group whose head is 0 does not exist
+-- yet.
 CREATE TABLE conversations (
   key INTEGER PRIMARY KEY,
   app TEXT NOT NULL,
@@ -12,7 +13,7 @@ CREATE TABLE conversations (
   UNIQUE (app, id)
 ) STRICT;
 
--- `payload` is the encoded Entry without what the other columns say.
+-- `payload` is the encoded Entry without the fields that have columns.
 CREATE TABLE entries (
   conversation INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -23,7 +24,7 @@ CREATE TABLE entries (
   UNIQUE (conversation, message_id)
 ) STRICT;
 
--- The primary key is a user's list of conversations, in the order in which it is read.
+-- The primary key lists the conversations of a user in the order of pages.
 CREATE TABLE members (
   app TEXT NOT NULL,
   user TEXT NOT NULL,
@@ -45,7 +46,7 @@ CREATE TABLE users (
   PRIMARY KEY (app, user)
 ) STRICT, WITHOUT ROWID;
 
--- A session that is over has no row.
+-- Ending a session deletes its row.
 CREATE TABLE sessions (
   id TEXT NOT NULL PRIMARY KEY,
   app TEXT NOT NULL,
@@ -64,6 +65,6 @@ CREATE TABLE signing_keys (
   secret BLOB NOT NULL
 ) STRICT;
 
--- Written by a commit that has to be synced although it stores nothing.
+-- A commit increments this if it must be synced and would otherwise write nothing.
 CREATE TABLE synced (times INTEGER NOT NULL) STRICT;
 INSERT INTO synced VALUES (0);

@@ -13,7 +13,7 @@ fn hash(token: u8) -> prost::bytes::Bytes {
     vec![token; 32].into()
 }
 
-fn opening(id: &str, device: &str, token: u8) -> CreateSessionRequest {
+fn session_request(id: &str, device: &str, token: u8) -> CreateSessionRequest {
     let session = Session {
         session: id.into(),
         app: APP.into(),
@@ -25,7 +25,7 @@ fn opening(id: &str, device: &str, token: u8) -> CreateSessionRequest {
 }
 
 async fn open(world: &World, id: &str, device: &str, token: u8) -> Vec<String> {
-    world.client().create_session(opening(id, device, token)).await.unwrap().into_inner().revoked
+    world.client().create_session(session_request(id, device, token)).await.unwrap().into_inner().revoked
 }
 
 async fn rotate(world: &World, id: &str, presented: u8, next: u8) -> Result<Session, ErrorCode> {
@@ -61,16 +61,16 @@ async fn is_open(world: &World, id: &str) -> bool {
     }
 }
 
-pub(super) async fn a_user_id_is_taken_once(world: &World) {
+pub(super) async fn a_user_id_can_be_registered_once(world: &World) {
     world.users(&["alice"]).await;
     let get = |user: &str| GetUserRequest { app: APP.into(), user: user.into() };
     let user = world.client().get_user(get("alice")).await.unwrap().into_inner();
     assert_eq!(user, User { app: APP.into(), user: "alice".into(), password_hash: "$argon2id$x".into() });
-    // A retry after a lost answer: the hash has a salt of its own, so it can only be the same request.
+    // A retry after a lost response. Hashes are salted, so the same hash means the same request.
     world.users(&["alice"]).await;
     let mut racers = JoinSet::new();
     for n in 0..8 {
-        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
+        let mut client = if n % 2 == 0 { world.client() } else { world.other_client() };
         let user = User { app: APP.into(), user: "bob".into(), password_hash: format!("$hash${n}") };
         racers.spawn(async move {
             match client.create_user(CreateUserRequest { user: Some(user) }).await {
@@ -86,26 +86,26 @@ pub(super) async fn a_user_id_is_taken_once(world: &World) {
     assert_eq!(code(world.client().get_user(get("carol")).await), ErrorCode::NotFound);
 }
 
-pub(super) async fn apps_do_not_meet(world: &World) {
+pub(super) async fn apps_are_isolated(world: &World) {
     world.users(&["alice"]).await;
-    let elsewhere = GetUserRequest { app: "other".into(), user: "alice".into() };
-    assert_eq!(code(world.client().get_user(elsewhere).await), ErrorCode::NotFound);
+    let in_other_app = GetUserRequest { app: "other".into(), user: "alice".into() };
+    assert_eq!(code(world.client().get_user(in_other_app).await), ErrorCode::NotFound);
     let entry = Entry { app: "other".into(), ..message("d:a:b", "a", "1") };
     world.store(entry.clone()).await;
     assert_eq!(world.store(message("d:a:b", "a", "1")).await.conversation_seq, 1);
     assert_eq!(world.heads("a", GetHeads::default()).await.heads.len(), 1);
-    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 2);
+    assert_eq!(world.query("SELECT count(*) FROM conversations").await, 2);
 }
 
 pub(super) async fn a_device_has_one_session(world: &World) {
     assert!(open(world, "s1", "phone", 1).await.is_empty());
     assert!(open(world, "s1", "phone", 1).await.is_empty(), "a retry changes nothing");
     assert_eq!(
-        code(world.client().create_session(opening("s1", "phone", 2)).await),
+        code(world.client().create_session(session_request("s1", "phone", 2)).await),
         ErrorCode::AlreadyExists
     );
     assert_eq!(
-        code(world.client().create_session(opening("s1", "tablet", 1)).await),
+        code(world.client().create_session(session_request("s1", "tablet", 1)).await),
         ErrorCode::AlreadyExists
     );
     assert!(open(world, "s2", "tablet", 2).await.is_empty());
@@ -119,13 +119,13 @@ pub(super) async fn a_device_has_one_session(world: &World) {
     assert_eq!(rotate(world, "s1", 1, 3).await, Err(ErrorCode::Unauthenticated));
     let mut racers = JoinSet::new();
     for n in 0..8_u8 {
-        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
-        racers.spawn(
-            async move { client.create_session(opening(&format!("r{n}"), "watch", n)).await.unwrap() },
-        );
+        let mut client = if n % 2 == 0 { world.client() } else { world.other_client() };
+        racers.spawn(async move {
+            client.create_session(session_request(&format!("r{n}"), "watch", n)).await.unwrap()
+        });
     }
     racers.join_all().await;
-    assert_eq!(world.number("SELECT count(*) FROM sessions WHERE device = 'watch'").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM sessions WHERE device = 'watch'").await, 1);
 }
 
 pub(super) async fn p8_an_old_refresh_token_ends_the_session(world: &World) {
@@ -135,34 +135,38 @@ pub(super) async fn p8_an_old_refresh_token_ends_the_session(world: &World) {
     let ended = rotate(world, "s1", 1, 4).await.unwrap();
     assert_eq!((ended.ended, &*ended.session, &*ended.user), (true, "s1", "alice"));
     assert!(!is_open(world, "s1").await);
-    assert_eq!(rotate(world, "s1", 3, 4).await, Err(ErrorCode::Unauthenticated), "not even the newest one");
+    assert_eq!(
+        rotate(world, "s1", 3, 4).await,
+        Err(ErrorCode::Unauthenticated),
+        "the newest token is invalid too"
+    );
 }
 
-pub(super) async fn p8_who_knows_a_session_but_no_token_of_it_can_t_end_it(world: &World) {
+pub(super) async fn p8_an_invented_token_does_not_end_the_session(world: &World) {
     open(world, "s1", "phone", 1).await;
     rotate(world, "s1", 1, 2).await.unwrap();
     assert_eq!(present(world, "s1", 9, 4, false).await, Err(ErrorCode::Unauthenticated));
     assert!(is_open(world, "s1").await);
-    assert!(!present(world, "s1", 2, 3, false).await.unwrap().ended, "the current one needs no more");
-    world.later(GRACE_MS + 1);
-    assert!(present(world, "s1", 2, 4, false).await.unwrap().ended, "nor does the one before");
+    assert!(!present(world, "s1", 2, 3, false).await.unwrap().ended, "the current token is accepted");
+    world.advance_clock(GRACE_MS + 1);
+    assert!(present(world, "s1", 2, 4, false).await.unwrap().ended, "the previous token ends the session");
     assert!(!is_open(world, "s1").await);
 }
 
-pub(super) async fn a_lost_answer_to_a_refresh_does_not_log_out(world: &World) {
+pub(super) async fn the_previous_token_is_accepted_after_a_lost_response(world: &World) {
     open(world, "s1", "phone", 1).await;
     rotate(world, "s1", 1, 2).await.unwrap();
     rotate(world, "s1", 1, 3).await.unwrap();
     rotate(world, "s1", 3, 4).await.unwrap();
-    world.later(GRACE_MS + 1);
+    world.advance_clock(GRACE_MS + 1);
     assert!(rotate(world, "s1", 3, 5).await.unwrap().ended);
     assert!(!is_open(world, "s1").await);
 }
 
-pub(super) async fn all_instances_sign_with_one_key(world: &World) {
+pub(super) async fn all_instances_share_one_signing_key(world: &World) {
     let mut racers = JoinSet::new();
     for n in 0..8 {
-        let mut client = if n % 2 == 0 { world.client() } else { world.other() };
+        let mut client = if n % 2 == 0 { world.client() } else { world.other_client() };
         racers.spawn(
             async move { client.get_signing_keys(GetSigningKeysRequest {}).await.unwrap().into_inner() },
         );
@@ -170,22 +174,22 @@ pub(super) async fn all_instances_sign_with_one_key(world: &World) {
     let keys: Vec<SigningKeys> = racers.join_all().await;
     assert!(keys.iter().all(|found| *found == keys[0]));
     assert_eq!((keys[0].keys.len(), keys[0].keys[0].secret.len()), (1, 32));
-    assert_eq!(world.number("SELECT count(*) FROM signing_keys").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM signing_keys").await, 1);
 }
 
-pub(super) async fn bad_accounts_and_sessions_are_refused(world: &World) {
+pub(super) async fn invalid_accounts_and_sessions_are_refused(world: &World) {
     for (user, hash) in [("", "x"), ("a b", "x"), ("\0", "x"), ("a", "\0"), ("a", &*"x".repeat(513))] {
         let user = User { app: APP.into(), user: user.into(), password_hash: hash.into() };
         let answer = world.client().create_user(CreateUserRequest { user: Some(user) }).await;
         assert_eq!(code(answer), ErrorCode::InvalidRequest);
     }
     for id in ["", "a/b", &*"x".repeat(65)] {
-        let answer = world.client().create_session(opening(id, "phone", 1)).await;
+        let answer = world.client().create_session(session_request(id, "phone", 1)).await;
         assert_eq!(code(answer), ErrorCode::InvalidRequest);
         let answer = world.client().get_session(GetSessionRequest { session: id.into() }).await;
         assert_eq!(code(answer), ErrorCode::InvalidRequest);
     }
-    let mut short = opening("s", "phone", 1);
+    let mut short = session_request("s", "phone", 1);
     short.refresh_hash = vec![1; 31].into();
     assert_eq!(code(world.client().create_session(short).await), ErrorCode::InvalidRequest);
 }

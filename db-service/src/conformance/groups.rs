@@ -10,15 +10,15 @@ use abi::{
 const GROUP: &str = "g:1";
 const USERS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
-/// A group of alice, who owns it, and bob.
-async fn group(world: &World, history: HistoryVisibility) {
+/// Creates a group of its owner alice and of bob.
+async fn create_group(world: &World, history: HistoryVisibility) {
     world.users(&USERS).await;
     let result = world.store(change(GROUP, "alice", "0", created(&["bob", "bob", "alice"], history))).await;
     assert_eq!((result.conversation_seq, result.countable_seq), (1, 0));
-    assert_eq!(described(&result.members.unwrap()), "1: alice* from 1, bob from 1");
+    assert_eq!(format_members(&result.members.unwrap()), "1: alice* from 1, bob from 1");
 }
 
-fn described(members: &Members) -> String {
+fn format_members(members: &Members) -> String {
     let one = |member: &abi::v1::Member| {
         let owner = if member.role() == Role::Owner { "*" } else { "" };
         format!("{}{owner} from {}", member.user, member.visible_from)
@@ -28,7 +28,7 @@ fn described(members: &Members) -> String {
 
 async fn members(world: &World) -> String {
     let request = GetMembersRequest { app: APP.into(), conversation: GROUP.into() };
-    described(&world.other().get_members(request).await.unwrap().into_inner())
+    format_members(&world.other_client().get_members(request).await.unwrap().into_inner())
 }
 
 async fn check(world: &World, entry: Entry) -> Result<Option<SaveResult>, ErrorCode> {
@@ -39,12 +39,12 @@ async fn check(world: &World, entry: Entry) -> Result<Option<SaveResult>, ErrorC
     }
 }
 
-fn by(sender: &str, id: &str, what: Change) -> Entry {
-    change(GROUP, sender, id, what)
+fn by(sender: &str, id: &str, change: Change) -> Entry {
+    super::world::change(GROUP, sender, id, change)
 }
 
-pub(super) async fn a_group_begins_with_its_owner_and_members(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn a_new_group_has_its_owner_and_members(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
     assert_eq!(world.store(message(GROUP, "bob", "1")).await.conversation_seq, 2);
     let head = &world.heads("bob", GetHeads::default()).await.heads[0];
@@ -56,24 +56,24 @@ pub(super) async fn a_group_begins_with_its_owner_and_members(world: &World) {
 }
 
 pub(super) async fn p8_only_owners_change_members(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
-    for (n, what) in [added(&["carol"]), removed(&["alice"])].into_iter().enumerate() {
-        assert_eq!(world.reject(by("bob", &format!("b{n}"), what.clone())).await, ErrorCode::Forbidden);
-        assert_eq!(world.reject(by("carol", &format!("c{n}"), what)).await, ErrorCode::Forbidden);
+    create_group(world, HistoryVisibility::FromJoin).await;
+    for (n, change) in [added(&["carol"]), removed(&["alice"])].into_iter().enumerate() {
+        assert_eq!(world.reject(by("bob", &format!("b{n}"), change.clone())).await, ErrorCode::Forbidden);
+        assert_eq!(world.reject(by("carol", &format!("c{n}"), change)).await, ErrorCode::Forbidden);
     }
     assert_eq!(world.reject(by("carol", "2", left())).await, ErrorCode::Forbidden);
     assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
     let result = world.store(by("alice", "3", removed(&["bob"]))).await;
-    assert_eq!(described(&result.members.unwrap()), "2: alice* from 1");
+    assert_eq!(format_members(&result.members.unwrap()), "2: alice* from 1");
     assert!(world.heads("bob", GetHeads::default()).await.heads.is_empty());
     let page = GetHistory { conversation: GROUP.into(), ..Default::default() };
     assert_eq!(world.history("bob", page).await.unwrap_err().code, ErrorCode::Forbidden);
-    // What bob had sent before is stored: it was acknowledged.
+    // A message of a removed member is still stored: the gateway may have acknowledged it before the removal.
     assert_eq!(world.store(message(GROUP, "bob", "4")).await.conversation_seq, 3);
 }
 
-pub(super) async fn what_is_not_allowed_stores_nothing(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn a_forbidden_change_stores_nothing(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     let named = |name: &str, members: &[&str]| {
         let members = members.iter().map(|member| (*member).to_owned()).collect();
         Change::Created(GroupCreated { name: name.into(), members, history: 0 })
@@ -103,18 +103,18 @@ pub(super) async fn what_is_not_allowed_stores_nothing(world: &World) {
     nothing.content = Some(abi::v1::entry::Content::GroupChange(abi::v1::GroupChange { change: None }));
     assert_eq!(world.reject(nothing).await, ErrorCode::InvalidRequest);
     assert_eq!(members(world).await, "1: alice* from 1, bob from 1");
-    assert_eq!(world.number("SELECT count(*) FROM entries").await, 1);
-    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 1);
-    assert_eq!(world.number("SELECT head FROM conversations").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM entries").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM conversations").await, 1);
+    assert_eq!(world.query("SELECT head FROM conversations").await, 1);
 }
 
-pub(super) async fn p8_a_later_member_sees_from_where_it_joined(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn p8_a_later_member_sees_only_entries_since_joining(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     world.store(message(GROUP, "alice", "1")).await;
     world.store(message(GROUP, "alice", "2")).await;
     let result = world.store(by("alice", "3", added(&["carol", "bob", "carol"]))).await;
     assert_eq!((result.conversation_seq, result.countable_seq), (4, 2));
-    assert_eq!(described(&result.members.unwrap()), "2: alice* from 1, bob from 1, carol from 4");
+    assert_eq!(format_members(&result.members.unwrap()), "2: alice* from 1, bob from 1, carol from 4");
     world.store(message(GROUP, "bob", "5")).await;
     for newest in [false, true] {
         let page = GetHistory { conversation: GROUP.into(), newest, ..Default::default() };
@@ -125,15 +125,15 @@ pub(super) async fn p8_a_later_member_sees_from_where_it_joined(world: &World) {
     }
     let head = &world.heads("carol", GetHeads::default()).await.heads[0];
     assert_eq!(head.visible_from, 4);
-    assert_eq!(head.countable_seq - head.read_countable_seq, 1, "only what came after is unread");
-    // Whoever comes back begins again.
+    assert_eq!(head.countable_seq - head.read_countable_seq, 1, "only later entries are unread");
+    // A member who is added again sees only entries since then.
     world.store(by("alice", "6", removed(&["carol"]))).await;
     let result = world.store(by("alice", "7", added(&["carol"]))).await;
-    assert_eq!(described(&result.members.unwrap()), "4: alice* from 1, bob from 1, carol from 7");
+    assert_eq!(format_members(&result.members.unwrap()), "4: alice* from 1, bob from 1, carol from 7");
 }
 
-pub(super) async fn a_later_member_of_an_open_group_sees_everything(world: &World) {
-    group(world, HistoryVisibility::All).await;
+pub(super) async fn a_later_member_of_a_group_with_open_history_sees_all_entries(world: &World) {
+    create_group(world, HistoryVisibility::All).await;
     world.store(message(GROUP, "alice", "1")).await;
     world.store(by("alice", "2", added(&["carol"]))).await;
     let page = GetHistory { conversation: GROUP.into(), ..Default::default() };
@@ -141,22 +141,22 @@ pub(super) async fn a_later_member_of_an_open_group_sees_everything(world: &Worl
     assert_eq!(world.heads("carol", GetHeads::default()).await.heads[0].visible_from, 1);
 }
 
-pub(super) async fn an_owner_who_leaves_hands_the_group_on(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn when_the_last_owner_leaves_the_oldest_member_becomes_owner(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     world.store(by("alice", "1", added(&["erin", "carol"]))).await;
     let result = world.store(by("alice", "2", left())).await;
-    assert_eq!(described(&result.members.unwrap()), "3: bob* from 1, erin from 2, carol from 2");
+    assert_eq!(format_members(&result.members.unwrap()), "3: bob* from 1, erin from 2, carol from 2");
     let result = world.store(by("bob", "3", left())).await;
-    assert_eq!(described(&result.members.unwrap()), "4: erin* from 2, carol from 2");
+    assert_eq!(format_members(&result.members.unwrap()), "4: erin* from 2, carol from 2");
     let result = world.store(by("carol", "4", left())).await;
-    assert_eq!(described(&result.members.unwrap()), "5: erin* from 2");
+    assert_eq!(format_members(&result.members.unwrap()), "5: erin* from 2");
     let result = world.store(by("erin", "5", left())).await;
-    assert_eq!(described(&result.members.unwrap()), "6: ");
+    assert_eq!(format_members(&result.members.unwrap()), "6: ");
     assert_eq!(world.reject(by("erin", "6", left())).await, ErrorCode::Forbidden);
 }
 
 pub(super) async fn a_group_has_a_size_limit(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+    create_group(world, HistoryVisibility::FromJoin).await;
     let names: Vec<_> = (0..MAX_MEMBERS).map(|n| format!("user{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     world.users(&names).await;
@@ -172,8 +172,8 @@ pub(super) async fn a_group_has_a_size_limit(world: &World) {
     assert_eq!(world.reject(by("alice", "6", added(&["carol"]))).await, ErrorCode::TooLarge);
 }
 
-pub(super) async fn p2_a_check_tells_where_a_change_is_stored(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn p2_a_check_returns_the_seqs_of_a_stored_change(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     assert_eq!(check(world, by("alice", "1", added(&["carol"]))).await, Ok(None));
     let saved = world.store(by("alice", "1", added(&["carol"]))).await;
     world.store(message(GROUP, "bob", "1")).await;
@@ -183,12 +183,12 @@ pub(super) async fn p2_a_check_tells_where_a_change_is_stored(world: &World) {
     for other in [added(&["dave"]), removed(&["carol"])] {
         assert_eq!(check(world, by("alice", "1", other)).await, Err(ErrorCode::Conflict));
     }
-    // A message may have the same id: it is another thing.
+    // Message ids of messages and of changes are distinct.
     assert_eq!(world.store(message(GROUP, "alice", "1")).await.conversation_seq, 4);
 }
 
-pub(super) async fn p2_a_check_is_not_confused_by_the_change_itself(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn p2_a_check_concurrent_with_the_change_is_not_refused(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     for n in 0..40 {
         world.store(by("alice", &format!("a{n}"), added(&["carol"]))).await;
         let removal = by("alice", &format!("r{n}"), removed(&["carol"]));
@@ -197,46 +197,46 @@ pub(super) async fn p2_a_check_is_not_confused_by_the_change_itself(world: &Worl
     }
 }
 
-pub(super) async fn p2_a_change_is_made_once_however_often_it_comes(world: &World) {
-    group(world, HistoryVisibility::FromJoin).await;
+pub(super) async fn p2_a_repeated_change_is_applied_once(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
     let first = world.store(by("alice", "1", added(&["carol"]))).await;
     world.store(by("alice", "2", removed(&["carol"]))).await;
     let batch =
         vec![by("alice", "1", added(&["carol"])), by("alice", "0", created(&[], HistoryVisibility::All))];
-    let again = save(&mut world.other(), batch).await;
+    let again = save(&mut world.other_client(), batch).await;
     for (result, seq) in again.iter().zip([first.conversation_seq, 1]) {
         assert_eq!((result.outcome(), result.conversation_seq), (SaveOutcome::Duplicate, seq));
-        assert_eq!(described(result.members.as_ref().unwrap()), "3: alice* from 1, bob from 1");
+        assert_eq!(format_members(result.members.as_ref().unwrap()), "3: alice* from 1, bob from 1");
     }
-    assert_eq!(world.number("SELECT count(*) FROM entries").await, 3);
+    assert_eq!(world.query("SELECT count(*) FROM entries").await, 3);
 }
 
-pub(super) async fn checking_says_what_saving_would(world: &World) {
+pub(super) async fn a_check_predicts_the_result_of_a_save(world: &World) {
     world.users(&USERS).await;
-    let begin = by("alice", "0", created(&["bob"], HistoryVisibility::All));
-    assert_eq!(check(world, begin.clone()).await, Ok(None));
-    assert_eq!(world.number("SELECT count(*) FROM conversations").await, 0);
-    world.store(begin.clone()).await;
-    assert!(check(world, begin).await.unwrap().is_some(), "the retry of what is done passes");
+    let create = by("alice", "0", created(&["bob"], HistoryVisibility::All));
+    assert_eq!(check(world, create.clone()).await, Ok(None));
+    assert_eq!(world.query("SELECT count(*) FROM conversations").await, 0);
+    world.store(create.clone()).await;
+    assert!(check(world, create).await.unwrap().is_some(), "a retry of a stored change succeeds");
     let other = by("alice", "1", created(&["bob"], HistoryVisibility::All));
     assert_eq!(check(world, other).await, Err(ErrorCode::AlreadyExists));
     assert_eq!(check(world, by("alice", "2", added(&["carol"]))).await, Ok(None));
     assert_eq!(check(world, by("bob", "3", added(&["carol"]))).await, Err(ErrorCode::Forbidden));
     assert_eq!(check(world, message(GROUP, "bob", "4")).await, Err(ErrorCode::InvalidRequest));
-    assert_eq!(world.number("SELECT count(*) FROM entries").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM entries").await, 1);
 }
 
-pub(super) async fn a_group_made_twice_at_once_is_one_group(world: &World) {
+pub(super) async fn a_group_created_twice_at_once_is_one_group(world: &World) {
     world.users(&USERS).await;
     for round in 0..10 {
         let id = format!("g:{round}");
-        let begin = |sender| vec![change(&id, sender, "0", created(&["bob"], HistoryVisibility::All))];
-        let (mut first, mut second) = (world.client(), world.other());
-        let (one, two) = tokio::join!(save(&mut first, begin("alice")), save(&mut second, begin("carol")));
+        let create = |sender| vec![change(&id, sender, "0", created(&["bob"], HistoryVisibility::All))];
+        let (mut first, mut second) = (world.client(), world.other_client());
+        let (one, two) = tokio::join!(save(&mut first, create("alice")), save(&mut second, create("carol")));
         let mut outcomes = [one[0].outcome(), two[0].outcome()];
         outcomes.sort_unstable();
         assert_eq!(outcomes, [SaveOutcome::Stored, SaveOutcome::Rejected]);
     }
-    assert_eq!(world.number("SELECT count(*) FROM conversations WHERE head = 1").await, 10);
-    assert_eq!(world.number("SELECT count(*) FROM members").await, 20);
+    assert_eq!(world.query("SELECT count(*) FROM conversations WHERE head = 1").await, 10);
+    assert_eq!(world.query("SELECT count(*) FROM members").await, 20);
 }

@@ -1,13 +1,13 @@
-//! A store to test, and short ways to talk to it.
+//! A fresh store behind the service, and helpers for its calls.
 
 use crate::{
     Server, Service,
-    postgres::PostgresStore,
+    postgres::{PostgresStore, tests::test_config},
+    rules::Limits,
     sqlite::{FILE, SqliteStore},
 };
 use abi::{
     ApiError,
-    config::{Db, Secret},
     error::ErrorCode,
     ids,
     v1::{
@@ -25,20 +25,21 @@ use std::sync::{
 use tempfile::TempDir;
 
 pub(super) const APP: &str = "default";
-/// Most members of a group here.
+/// Most members of a group, in both stores.
 pub(super) const MAX_MEMBERS: usize = 8;
+const LIMITS: Limits = Limits { max_group_members: MAX_MEMBERS };
 
 pub(super) type Client = DbServiceClient<Server>;
 
-/// A fresh store behind one or more instances of the service.
+/// A fresh store behind two instances of the service.
 pub(super) struct World {
     instances: Vec<Server>,
     tables: Tables,
-    /// What the clock of all instances shows.
+    /// The clock of all instances.
     now_ms: Arc<AtomicI64>,
 }
 
-/// The way to the tables themselves, around the service.
+/// Direct access to the tables.
 enum Tables {
     Sqlite(TempDir),
     Postgres { pool: PgPool, schema: String },
@@ -48,31 +49,31 @@ impl World {
     pub(super) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let server = serve(Arc::new(SqliteStore::open(folder.path(), MAX_MEMBERS).unwrap()), &now_ms);
-        // Only one instance can own the files; "the other one" is the same.
+        let server = serve(Arc::new(SqliteStore::open(folder.path(), LIMITS).unwrap()), &now_ms);
+        // Only one instance can own the files, so both clients use it.
         Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder), now_ms }
     }
 
     /// Two instances on a schema of their own.
     pub(super) async fn postgres() -> Self {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let (url, config) = postgres_config(&schema);
+        let (url, config) = test_config(&schema);
         let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let instance = || serve(Arc::new(PostgresStore::new(&config, MAX_MEMBERS).unwrap()), &now_ms);
+        let instance = || serve(Arc::new(PostgresStore::new(&config).unwrap()), &now_ms);
         let instances = vec![instance(), instance()];
-        let in_schema = format!("SET search_path = {schema}");
+        let set_schema = format!("SET search_path = {schema}");
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .after_connect(move |conn, _| {
-                let in_schema = in_schema.clone();
-                Box::pin(async move { conn.execute(AssertSqlSafe(in_schema)).await.map(drop) })
+                let set_schema = set_schema.clone();
+                Box::pin(async move { conn.execute(AssertSqlSafe(set_schema)).await.map(drop) })
             })
             .connect_lazy(&url)
             .unwrap();
         let world = Self { instances, tables: Tables::Postgres { pool, schema }, now_ms };
         let mut starts = tokio::task::JoinSet::new();
-        for mut client in [world.client(), world.other()] {
-            // Both bring the schema up to date at once.
+        for mut client in [world.client(), world.other_client()] {
+            // Both instances migrate the schema concurrently.
             starts.spawn(
                 async move { client.get_signing_keys(abi::v1::GetSigningKeysRequest {}).await.unwrap() },
             );
@@ -81,15 +82,15 @@ impl World {
         world
     }
 
-    /// Removes what the next run would not: nothing of SQLite's, the schema of PostgreSQL's.
+    /// Drops the schema of PostgreSQL. The folder of SQLite is deleted with the world.
     pub(super) async fn clean_up(self) {
         if let Tables::Postgres { pool, schema } = self.tables {
             pool.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
         }
     }
 
-    /// Moves the clock of all instances.
-    pub(super) fn later(&self, ms: i64) {
+    /// Moves the clock of all instances forward.
+    pub(super) fn advance_clock(&self, ms: i64) {
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
@@ -98,13 +99,13 @@ impl World {
         DbServiceClient::new(self.instances[0].clone()).max_decoding_message_size(64 << 20)
     }
 
-    /// A client of another instance.
-    pub(super) fn other(&self) -> Client {
+    /// A client of the second instance.
+    pub(super) fn other_client(&self) -> Client {
         DbServiceClient::new(self.instances[1].clone()).max_decoding_message_size(64 << 20)
     }
 
-    /// The one number that a query finds in the tables.
-    pub(super) async fn number(&self, sql: &'static str) -> i64 {
+    /// Runs a query whose result is one number.
+    pub(super) async fn query(&self, sql: &'static str) -> i64 {
         match &self.tables {
             Tables::Sqlite(folder) => {
                 let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
@@ -118,14 +119,14 @@ impl World {
         save(&mut self.client(), entries).await
     }
 
-    /// Saves one entry and expects it to be stored.
+    /// Saves one entry and asserts that it is stored.
     pub(super) async fn store(&self, entry: Entry) -> SaveResult {
         let result = self.save(vec![entry]).await.remove(0);
         assert_eq!(result.outcome(), SaveOutcome::Stored, "{result:?}");
         result
     }
 
-    /// Saves one entry and expects it to be rejected.
+    /// Saves one entry and asserts that it is rejected.
     pub(super) async fn reject(&self, entry: Entry) -> ErrorCode {
         let result = self.save(vec![entry]).await.remove(0);
         assert_eq!(result.outcome(), SaveOutcome::Rejected, "{result:?}");
@@ -150,16 +151,6 @@ impl World {
         let request = HeadsRequest { app: APP.into(), user: user.into(), page: Some(page) };
         self.client().heads(request).await.unwrap().into_inner()
     }
-}
-
-/// The database for tests, and the configuration of an instance on it.
-pub(crate) fn postgres_config(schema: &str) -> (String, Db) {
-    let url = std::env::var("GODWIT_TEST_POSTGRES").expect(
-        "GODWIT_TEST_POSTGRES is not set: run the tests with tests/run, or set it to the address of a PostgreSQL",
-    );
-    let config =
-        Db { postgres: Secret::new(url.clone()), schema: schema.into(), max_connections: 4, ..Db::default() };
-    (url, config)
 }
 
 fn serve(store: Arc<dyn crate::store::Store>, now_ms: &Arc<AtomicI64>) -> Server {
@@ -220,7 +211,7 @@ fn names(users: &[&str]) -> Vec<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
 }
 
-/// The code of a refusal.
-pub(super) fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> ErrorCode {
-    ApiError::from(answer.unwrap_err()).code
+/// The code of an error.
+pub(super) fn code<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> ErrorCode {
+    ApiError::from(result.unwrap_err()).code
 }

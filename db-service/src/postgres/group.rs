@@ -1,51 +1,52 @@
-//! Changes of groups, one by one, in a transaction that holds their conversations.
+//! Group changes, one at a time, within a transaction that has locked their conversations.
 
 use super::read;
 use crate::{
     error::{Error, Result},
     item::{Change, Item},
-    rules::{self, Effect},
-    store::{Decision, Position, accepted, no_change, other_change, rejected},
+    rules::{self, Effect, Limits, Proposal},
+    statements as sql,
+    store::{Decision, EntrySeqs, accepted, not_a_group, rejected, request_id_conflict},
 };
 use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
 use sqlx::{Connection as _, PgConnection};
 use std::collections::HashSet;
 
-/// Where a conversation stands.
+/// A conversation's row.
 #[derive(Clone, Copy)]
-struct Head {
+struct Conversation {
     key: i64,
-    last: Position,
+    /// The last entry. Both are 0 before the first one.
+    last: EntrySeqs,
 }
 
-/// Stores a group change, or says why not.
+/// Stores a group change, or returns its rejection.
 pub(super) async fn save(
     conn: &mut PgConnection,
     item: &Item,
     change: &Change,
-    max_members: usize,
+    limits: Limits,
 ) -> Result<SaveResult> {
-    let head = head(conn, item).await?;
-    let effect = match decide(conn, item, change, head, max_members).await? {
-        Decision::Known(position) => {
+    let conversation = load(conn, item).await?;
+    let effect = match decide(conn, item, change, conversation, limits).await? {
+        Decision::Duplicate(seqs) => {
             let group = read::group(conn, item.app(), item.conversation()).await?;
-            return Ok(accepted(SaveOutcome::Duplicate, position, group));
+            return Ok(accepted(SaveOutcome::Duplicate, seqs, group));
         }
-        Decision::Refused(fault) => return Ok(rejected(fault)),
+        Decision::Refused(error) => return Ok(rejected(error)),
         Decision::Allowed(effect) => effect,
     };
-    let Head { key, last } = head.ok_or(Error::Damaged("a change of no group was allowed"))?;
-    let next = Position { seq: last.seq + 1, countable: last.countable };
-    sqlx::query(
-        "INSERT INTO entries (conversation, seq, countable, message_id, payload) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(key)
-    .bind(next.seq)
-    .bind(next.countable)
-    .bind(item.id.as_slice())
-    .bind(item.payload.as_slice())
-    .execute(&mut *conn)
-    .await?;
+    let Conversation { key, last } =
+        conversation.ok_or(Error::Corrupt("a change of a missing group was allowed"))?;
+    let next = EntrySeqs { seq: last.seq + 1, ..last };
+    sqlx::query(sql::INSERT_ENTRY)
+        .bind(key)
+        .bind(next.seq)
+        .bind(next.countable)
+        .bind(item.id.as_slice())
+        .bind(item.payload.as_slice())
+        .execute(&mut *conn)
+        .await?;
     sqlx::query(
         "UPDATE conversations SET head = $2, last_sent_at_ms = $3, members_version = members_version + 1
          WHERE key = $1",
@@ -60,97 +61,108 @@ pub(super) async fn save(
     Ok(accepted(SaveOutcome::Stored, next, group))
 }
 
-/// Whether the change would be taken now, and where it is if it was. All looks are at one state: if the change were stored
-/// between two of them, it could seem to be forbidden by its own effect.
+/// Whether [`save`] would accept the group change now. Returns its result if it is stored already.
+///
+/// All statements read one snapshot. If the change were stored between two of them, the rules could refuse it because of its own
+/// effect.
 pub(super) async fn check(
     conn: &mut PgConnection,
     item: &Item,
-    max_members: usize,
+    limits: Limits,
 ) -> Result<Option<SaveResult>> {
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-    let stored = stored(&mut tx, item, max_members).await;
+    let checked = check_in_snapshot(&mut tx, item, limits).await;
     tx.commit().await?;
-    stored
+    checked
 }
 
-async fn stored(conn: &mut PgConnection, item: &Item, max_members: usize) -> Result<Option<SaveResult>> {
-    let change = item.change.as_ref().ok_or(Error::Damaged("a message is no group change"))?;
-    let head = head(conn, item).await?;
-    let position = match decide(conn, item, change, head, max_members).await? {
-        Decision::Refused(fault) => return Err(fault.into()),
+async fn check_in_snapshot(
+    conn: &mut PgConnection,
+    item: &Item,
+    limits: Limits,
+) -> Result<Option<SaveResult>> {
+    let change = item.change.as_ref().ok_or(Error::Corrupt("a message was checked as a group change"))?;
+    let conversation = load(conn, item).await?;
+    let seqs = match decide(conn, item, change, conversation, limits).await? {
+        Decision::Refused(error) => return Err(error.into()),
         Decision::Allowed(_) => return Ok(None),
-        Decision::Known(position) => position,
+        Decision::Duplicate(seqs) => seqs,
     };
-    let payload: Vec<u8> =
-        sqlx::query_scalar("SELECT payload FROM entries WHERE conversation = $1 AND seq = $2")
-            .bind(head.map(|head| head.key))
-            .bind(position.seq)
-            .fetch_one(&mut *conn)
-            .await?;
+    let payload: Vec<u8> = sqlx::query_scalar(sql::ENTRY_PAYLOAD)
+        .bind(conversation.map(|conversation| conversation.key))
+        .bind(seqs.seq)
+        .fetch_one(&mut *conn)
+        .await?;
     if !change.is_in(&payload)? {
-        return Err(other_change().into());
+        return Err(request_id_conflict().into());
     }
     let group = read::group(conn, item.app(), item.conversation()).await?;
-    Ok(Some(accepted(SaveOutcome::Duplicate, position, group)))
+    Ok(Some(accepted(SaveOutcome::Duplicate, seqs, group)))
 }
 
-async fn head(conn: &mut PgConnection, item: &Item) -> Result<Option<Head>> {
-    let found: Option<(i64, i64, i64)> =
-        sqlx::query_as("SELECT key, head, countable FROM conversations WHERE app = $1 AND id = $2")
-            .bind(item.app())
-            .bind(item.conversation())
-            .fetch_optional(conn)
-            .await?;
-    Ok(found.map(|(key, seq, countable)| Head { key, last: Position { seq, countable } }))
+async fn load(conn: &mut PgConnection, item: &Item) -> Result<Option<Conversation>> {
+    let found: Option<(i64, i64, i64, i64)> = sqlx::query_as(sql::CONVERSATION)
+        .bind(item.app())
+        .bind(item.conversation())
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.map(|(key, seq, countable, _)| Conversation { key, last: EntrySeqs { seq, countable } }))
 }
 
 async fn decide(
     conn: &mut PgConnection,
     item: &Item,
     change: &Change,
-    head: Option<Head>,
-    max_members: usize,
+    conversation: Option<Conversation>,
+    limits: Limits,
 ) -> Result<Decision> {
     if item.is_direct() {
-        return Ok(Decision::Refused(no_change()));
+        return Ok(Decision::Refused(not_a_group()));
     }
-    // A group whose head is 0 was begun by this transaction.
-    let existing = head.filter(|head| head.last.seq > 0);
+    // This transaction has inserted the rows of new groups. Those have no entry yet.
+    let existing = conversation.filter(|conversation| conversation.last.seq > 0);
     let mut group = None;
-    if let Some(Head { key, .. }) = existing {
-        let known: Option<(i64, i64)> =
-            sqlx::query_as("SELECT seq, countable FROM entries WHERE conversation = $1 AND message_id = $2")
-                .bind(key)
-                .bind(item.id.as_slice())
-                .fetch_optional(&mut *conn)
-                .await?;
-        if let Some((seq, countable)) = known {
-            return Ok(Decision::Known(Position { seq, countable }));
+    if let Some(Conversation { key, .. }) = existing {
+        let stored: Option<(i64, i64)> = sqlx::query_as(sql::ENTRY_SEQS)
+            .bind(key)
+            .bind(item.id.as_slice())
+            .fetch_optional(&mut *conn)
+            .await?;
+        if let Some((seq, countable)) = stored {
+            return Ok(Decision::Duplicate(EntrySeqs { seq, countable }));
         }
         group = read::group(conn, item.app(), item.conversation()).await?;
     }
-    let what = change.change.change.as_ref();
-    let newcomers: Vec<&str> = rules::newcomers(what, max_members).into_iter().collect();
-    let mut accounts = HashSet::new();
-    if !newcomers.is_empty() {
-        let found: Vec<(String,)> =
-            sqlx::query_as("SELECT user_id FROM users WHERE app = $1 AND user_id = ANY($2)")
-                .bind(item.app())
-                .bind(newcomers)
-                .fetch_all(conn)
-                .await?;
-        accounts.extend(found.into_iter().map(|(user,)| user));
-    }
-    let seq = existing.map_or(1, |head| head.last.seq + 1);
-    let decision = rules::decide(group.as_ref(), &change.sender, what, seq, &accounts, max_members);
+    let proposed = change.change.change.as_ref();
+    let proposal = Proposal {
+        sender: &change.sender,
+        change: proposed,
+        seq: existing.map_or(1, |conversation| conversation.last.seq + 1),
+        accounts: accounts(conn, item.app(), limits.users_to_look_up(proposed)).await?,
+    };
+    let decision = rules::decide(group.as_ref(), &proposal, limits);
     Ok(decision.map_or_else(Decision::Refused, Decision::Allowed))
+}
+
+/// The subset of `users` that has an account.
+async fn accounts(conn: &mut PgConnection, app: &str, users: HashSet<&str>) -> Result<HashSet<String>> {
+    if users.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found: Vec<String> =
+        sqlx::query_scalar("SELECT user_id FROM users WHERE app = $1 AND user_id = ANY($2)")
+            .bind(app)
+            .bind(users.into_iter().collect::<Vec<_>>())
+            .fetch_all(conn)
+            .await?;
+    Ok(found.into_iter().collect())
 }
 
 async fn apply(
     conn: &mut PgConnection,
     item: &Item,
     key: i64,
-    position: Position,
+    seqs: EntrySeqs,
     effect: Effect,
 ) -> Result<()> {
     let (app, id) = (item.app(), item.conversation());
@@ -172,19 +184,19 @@ async fn apply(
             .await?;
     }
     if let Some(user) = effect.promoted {
-        sqlx::query("UPDATE members SET role = $4 WHERE app = $1 AND user_id = $2 AND id = $3")
+        sqlx::query(sql::UPDATE_ROLE)
+            .bind(i32::from(Role::Owner))
             .bind(app)
             .bind(user)
             .bind(id)
-            .bind(i32::from(Role::Owner))
             .execute(&mut *conn)
             .await?;
     }
     if effect.added.is_empty() {
         return Ok(());
     }
-    let places = 0..effect.added.len();
-    // What was said before one joined is not unread.
+    let indexes = 0..effect.added.len();
+    // Entries from before a member joined do not count as unread.
     sqlx::query(
         "INSERT INTO members (app, user_id, id, conversation, role, visible_from, read_seq, read_countable, joined)
          SELECT $1, user_id, $2, $3, role, visible_from, $4, $5, joined
@@ -194,12 +206,12 @@ async fn apply(
     .bind(app)
     .bind(id)
     .bind(key)
-    .bind(position.seq - 1)
-    .bind(position.countable)
+    .bind(seqs.seq - 1)
+    .bind(seqs.countable)
     .bind(effect.added.iter().map(|member| member.user.as_str()).collect::<Vec<_>>())
     .bind(effect.added.iter().map(|member| i32::from(member.role)).collect::<Vec<_>>())
     .bind(effect.added.iter().map(|member| member.visible_from).collect::<Vec<_>>())
-    .bind(places.map(|place| rules::joined_order(position.seq, place)).collect::<Vec<_>>())
+    .bind(indexes.map(|index| rules::join_order(seqs.seq, index)).collect::<Vec<_>>())
     .execute(conn)
     .await?;
     Ok(())

@@ -1,59 +1,69 @@
-//! The schema, brought up to date by whichever instance comes first.
+//! Migration of the schema.
+//!
+//! This is not sqlx's migrator, for three reasons. All missing migrations and the new version are one transaction here. An older
+//! release must learn from `schema_version.oldest` whether it can work with a newer schema during a rolling upgrade. And sqlx's
+//! table of checksums does not exist in databases that this migrator has set up.
 
 use crate::error::{Error, Result};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
 
-/// In order; the schema's version is how many of them were applied. Only ever added to, and each such that the release
-/// before still works with it: instances of both run during a deploy.
+/// In order. The version of the schema is the number of applied migrations. Append only. The previous release must work with the
+/// result, because instances of both releases run during a rolling upgrade.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_begin.sql"),
     include_str!("../../migrations/postgres/0002_generation.sql"),
 ];
 
-/// Programs that know this version work with the schema of this release. It may fall behind by the migrations of one
-/// release: those that took away what the release before needs. (Those that know only version 1 never ask: they refuse every
-/// other one when they start.)
-const OLDEST: i64 = 2;
+/// A program that supports this version or a newer one works with the schema of this release. Raise it when a migration removes
+/// something that older releases need. (Programs that support only version 1 do not read it: they refuse every other version.)
+const OLDEST_COMPATIBLE: i64 = 2;
 
-/// Applies what is missing. All of it is one transaction under a lock, so instances that start at once wait for the first.
+/// Applies the missing migrations in one transaction. A lock makes concurrent instances wait for the first one.
 pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()> {
     let mut tx = conn.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('godwit migrations ' || $1, 0))")
         .bind(schema)
         .execute(&mut *tx)
         .await?;
-    // Asked first, because making a schema needs a right that a service may not have once it is there.
+    // `CREATE SCHEMA IF NOT EXISTS` needs the right to create schemas even if the schema exists.
     let exists: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
         .bind(format!("\"{schema}\""))
         .fetch_one(&mut *tx)
         .await?;
     if !exists {
-        // The configuration allows lower-case letters, digits and '_' only.
+        // The configuration restricts the name to lower-case letters, digits and '_'.
         raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{schema}\""))).execute(&mut *tx).await?;
     }
     raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)").execute(&mut *tx).await?;
-    let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version")
-        .fetch_one(&mut *tx)
-        .await?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("a handful of migrations");
-    let applied = usize::try_from(found).map_err(|_| Error::Damaged("the schema's version"))?;
+    let found = version(&mut tx).await?;
+    let known = known_version();
+    let applied = usize::try_from(found).map_err(|_| Error::Corrupt("the version of the schema"))?;
     let Some(missing) = MIGRATIONS.get(applied..) else {
-        return is_compatible(&mut tx, found, known).await;
+        return check_compatible(&mut tx, found, known).await;
     };
     for migration in missing {
         raw_sql(*migration).execute(&mut *tx).await?;
     }
     if !missing.is_empty() {
         let insert = sqlx::query("INSERT INTO schema_version (version, oldest) VALUES ($1, $2)");
-        insert.bind(known).bind(OLDEST).execute(&mut *tx).await?;
-        tracing::info!(schema, from = found, to = known, "the schema was brought up to date");
+        insert.bind(known).bind(OLDEST_COMPATIBLE).execute(&mut *tx).await?;
+        tracing::info!(schema, from = found, to = known, "migrated the schema");
     }
     tx.commit().await?;
     Ok(())
 }
 
-/// Whether a schema of a newer release still serves this one: that release says so in the row of its version.
-async fn is_compatible(conn: &mut PgConnection, found: i64, known: i64) -> Result<()> {
+fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).expect("there are few migrations")
+}
+
+async fn version(conn: &mut PgConnection) -> Result<i64> {
+    let select = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version");
+    Ok(select.fetch_one(conn).await?)
+}
+
+/// Refuses the schema of a newer release, unless that release has declared it compatible with this one.
+async fn check_compatible(conn: &mut PgConnection, found: i64, known: i64) -> Result<()> {
     let oldest: i64 = sqlx::query_scalar(
         "SELECT coalesce(oldest, version) FROM schema_version ORDER BY version DESC LIMIT 1",
     )
@@ -62,23 +72,25 @@ async fn is_compatible(conn: &mut PgConnection, found: i64, known: i64) -> Resul
     if oldest > known {
         return Err(Error::TooNew { found, known });
     }
-    tracing::info!(found, known, "the schema is of a newer release, which serves this one too");
+    tracing::info!(found, known, "the schema is that of a newer release, which is compatible with this one");
     Ok(())
 }
 
-/// Refuses a schema that is not that of this release, without changing anything.
+/// Refuses data without a schema and every schema other than this release's. Changes nothing.
 pub(super) async fn check_version(conn: &mut PgConnection) -> Result<()> {
-    let known = i64::try_from(MIGRATIONS.len()).expect("a handful of migrations");
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('schema_version') IS NOT NULL").fetch_one(&mut *conn).await?;
-    if !exists {
+    if !exists(conn).await? {
         return Err(Error::NoData);
     }
-    let found: i64 =
-        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM schema_version").fetch_one(conn).await?;
+    let (found, known) = (version(conn).await?, known_version());
     match found.cmp(&known) {
         std::cmp::Ordering::Less => Err(Error::TooOld { found, known }),
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(Error::TooNew { found, known }),
     }
+}
+
+/// Whether there are data of any version.
+pub(super) async fn exists(conn: &mut PgConnection) -> Result<bool> {
+    let select = sqlx::query_scalar("SELECT to_regclass('schema_version') IS NOT NULL");
+    Ok(select.fetch_one(conn).await?)
 }

@@ -1,5 +1,6 @@
+//! Tests of outages, durability and migrations.
+
 use super::*;
-use crate::conformance::postgres_config;
 use abi::{
     ApiError,
     config::Secret,
@@ -15,45 +16,59 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Passes connections on to the database until it is dropped.
-struct Line {
-    silence: watch::Sender<()>,
-    /// Dropping it ends the connections.
+/// A TCP proxy to the database. Dropping it closes the connections.
+struct Proxy {
+    blackhole: watch::Sender<()>,
     _connections: JoinSet<()>,
 }
 
-impl Line {
-    async fn up(at: SocketAddr, to: String) -> Self {
+impl Proxy {
+    async fn start(at: SocketAddr, to: String) -> Self {
         let listener = TcpListener::bind(at).await.unwrap();
-        let (silence, silenced) = watch::channel(());
-        let mut line = JoinSet::new();
-        line.spawn(async move {
+        let (blackhole, blackholed) = watch::channel(());
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
-                let (to, mut silenced) = (to.clone(), silenced.clone());
-                silenced.mark_unchanged();
+                let (to, mut blackholed) = (to.clone(), blackholed.clone());
+                blackholed.mark_unchanged();
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(to).await.unwrap();
                     tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = silenced.changed() => std::future::pending().await,
+                        _ = blackholed.changed() => std::future::pending().await,
                     }
                 });
             }
         });
-        Self { silence, _connections: line }
+        Self { blackhole, _connections: accepting }
     }
 
-    /// Nothing is passed on any more on the connections that there are, and neither end hears of it.
-    fn silence(&self) {
-        self.silence.send_replace(());
+    /// Stops forwarding on the open connections, without closing them.
+    fn blackhole(&self) {
+        self.blackhole.send_replace(());
     }
 }
 
-/// A configuration that leads through a line, with the line's address and the database's.
-async fn through_a_line(schema: &str) -> (abi::config::Db, SocketAddr, String) {
-    let (url, mut config) = postgres_config(schema);
+/// The database for tests, and the configuration of an instance on it.
+pub(crate) fn test_config(schema: &str) -> (String, abi::config::Db) {
+    let url = std::env::var("GODWIT_TEST_POSTGRES").expect(
+        "GODWIT_TEST_POSTGRES is not set: run the tests with tests/run, or set it to the address of a PostgreSQL",
+    );
+    let config = abi::config::Db {
+        postgres: Secret::new(url.clone()),
+        schema: schema.into(),
+        max_connections: 4,
+        max_group_members: 8,
+        ..abi::config::Db::default()
+    };
+    (url, config)
+}
+
+/// A configuration with the address of a proxy, that address, and the address of the database.
+async fn proxied_config(schema: &str) -> (abi::config::Db, SocketAddr, String) {
+    let (url, mut config) = test_config(schema);
     let database = PgConnectOptions::from_str(&url).unwrap();
     let to = format!("{}:{}", database.get_host(), database.get_port());
     let at = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -92,82 +107,82 @@ async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p6_an_outage_is_unavailable_and_over_when_it_is_over() {
+async fn p6_an_outage_makes_the_store_unavailable_until_it_ends() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (config, at, to) = through_a_line(&schema).await;
-    let store = PostgresStore::new(&config, 8).unwrap();
+    let (config, at, to) = proxied_config(&schema).await;
+    let store = PostgresStore::new(&config).unwrap();
 
-    let fault = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
-    assert_eq!(fault.code, ErrorCode::Unavailable);
-    assert_eq!(fault.message, "the database can't be reached; try again");
+    let error = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    assert_eq!(error.message, "the database can't be reached; try again");
 
-    let line = Line::up(at, to.clone()).await;
+    let proxy = Proxy::start(at, to.clone()).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
-    drop(line);
-    let fault = ApiError::from(store.save(vec![item(2)]).await.unwrap_err());
-    assert_eq!(fault.code, ErrorCode::Unavailable);
-    let _line = Line::up(at, to).await;
+    drop(proxy);
+    let error = ApiError::from(store.save(vec![item(2)]).await.unwrap_err());
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    let _proxy = Proxy::start(at, to).await;
     assert_eq!(eventually_saves(&store, 2).await, 2);
     drop_schema(&store).await;
 }
 
-/// A store of one connection, which has been used and then falls silent: on its way back into the pool, or once it is there.
-async fn silent_store(once_it_is_back: bool) -> (PostgresStore, Line) {
+/// A store whose single connection stops answering: during its return to the pool, or with `once_idle` after that.
+async fn blackholed_store(once_idle: bool) -> (PostgresStore, Proxy) {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (mut config, at, to) = through_a_line(&schema).await;
+    let (mut config, at, to) = proxied_config(&schema).await;
     config.max_connections = 1;
-    let store = PostgresStore::new(&config, 8).unwrap();
-    let line = Line::up(at, to).await;
+    let store = PostgresStore::new(&config).unwrap();
+    let proxy = Proxy::start(at, to).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
-    while once_it_is_back && store.pool.num_idle() == 0 {
+    while once_idle && store.pool.num_idle() == 0 {
         tokio::task::yield_now().await;
     }
-    line.silence();
-    (store, line)
+    proxy.blackhole();
+    (store, proxy)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p6_a_call_that_gave_up_on_a_silent_connection_leaves_room_for_others() {
-    let (store, _line) = silent_store(true).await;
-    let given_up = timeout(Duration::from_millis(300), store.save(vec![item(2)])).await;
-    assert!(given_up.is_err(), "the connection was to be silent");
+async fn p6_a_call_that_timed_out_on_a_dead_connection_does_not_shrink_the_pool() {
+    let (store, _proxy) = blackholed_store(true).await;
+    let timed_out = timeout(Duration::from_millis(300), store.save(vec![item(2)])).await;
+    assert!(timed_out.is_err(), "the connection answers");
     assert!(eventually_saves(&store, 3).await >= 2);
     drop_schema(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p6_a_connection_that_falls_silent_on_its_way_back_leaves_room_for_others() {
-    let (store, _line) = silent_store(false).await;
+async fn p6_a_connection_that_dies_during_its_release_does_not_shrink_the_pool() {
+    let (store, _proxy) = blackholed_store(false).await;
     assert!(eventually_saves(&store, 2).await >= 2);
     drop_schema(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_what_is_stored_after_calls_that_gave_up_is_stored() {
+async fn p1_a_call_after_a_cancelled_call_is_durable() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (_, mut config) = postgres_config(&schema);
+    let (_, mut config) = test_config(&schema);
     config.max_connections = 1;
-    let store = PostgresStore::new(&config, 8).unwrap();
+    let store = PostgresStore::new(&config).unwrap();
     store.ready().await.unwrap();
-    let other = PostgresStore::new(&config, 8).unwrap();
+    let other = PostgresStore::new(&config).unwrap();
     for n in 0..60 {
-        // Given up at another step each time, the beginning of its transaction among them.
+        // The timeouts hit different steps of the call, including the begin of its transaction.
         let session = Session { session: n.to_string(), ..Session::default() };
         let _ = timeout(Duration::from_micros(n * 50), store.create_session(session, vec![1])).await;
         assert!(store.create_user("app".into(), n.to_string(), "hash".into()).await.unwrap());
         let seen = other.password_hash("app".into(), n.to_string()).await.unwrap();
-        assert_eq!(seen.as_deref(), Some("hash"), "it was stored in a transaction that nobody will commit");
+        assert_eq!(seen.as_deref(), Some("hash"), "it was stored in an abandoned transaction");
     }
     drop_schema(&store).await;
 }
 
 #[tokio::test]
-async fn p1_commits_are_durable_whatever_the_server_does_by_default() {
+async fn p1_commits_are_durable_whatever_the_default_of_the_server() {
     for (default, expected) in [("off", "on"), ("remote_apply", "remote_apply")] {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let (url, mut config) = postgres_config(&schema);
+        let (url, mut config) = test_config(&schema);
         config.postgres = Secret::new(format!("{url}?options=-c%20synchronous_commit%3D{default}"));
-        let store = PostgresStore::new(&config, 8).unwrap();
+        let store = PostgresStore::new(&config).unwrap();
         store.ready().await.unwrap();
         let setting: String =
             sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&store.pool).await.unwrap();
@@ -177,18 +192,18 @@ async fn p1_commits_are_durable_whatever_the_server_does_by_default() {
 }
 
 #[tokio::test]
-async fn p9_a_newer_schema_is_used_if_it_says_so_and_refused_otherwise() {
+async fn p9_a_newer_schema_is_accepted_only_if_it_declares_compatibility() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (_, config) = postgres_config(&schema);
-    let store = PostgresStore::new(&config, 8).unwrap();
+    let (_, config) = test_config(&schema);
+    let store = PostgresStore::new(&config).unwrap();
     store.ready().await.unwrap();
     let known: i64 =
         sqlx::query_scalar("SELECT max(version) FROM schema_version").fetch_one(&store.pool).await.unwrap();
-    // What a release of the future writes that this one can live with, and then one that it can't.
+    // A future release that is compatible with this one, and two that are not.
     for (version, oldest) in [(98, Some(known)), (99, Some(known + 1)), (100, None)] {
         let insert = sqlx::query("INSERT INTO schema_version (version, oldest) VALUES ($1, $2)");
         insert.bind(version).bind(oldest).execute(&store.pool).await.unwrap();
-        let opened = PostgresStore::new(&config, 8).unwrap().ready().await;
+        let opened = PostgresStore::new(&config).unwrap().ready().await;
         if oldest == Some(known) {
             opened.unwrap();
         } else {
@@ -201,18 +216,18 @@ async fn p9_a_newer_schema_is_used_if_it_says_so_and_refused_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p9_instances_that_start_at_once_bring_the_schema_up_to_date_once() {
+async fn p9_concurrent_instances_migrate_the_schema_once() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let (_, config) = postgres_config(&schema);
+    let (_, config) = test_config(&schema);
     let mut starts = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let store = PostgresStore::new(&config, 8).unwrap();
+        let store = PostgresStore::new(&config).unwrap();
         starts.spawn(async move { store.ready().await });
     }
     for started in starts.join_all().await {
         started.unwrap();
     }
-    let store = PostgresStore::new(&config, 8).unwrap();
+    let store = PostgresStore::new(&config).unwrap();
     store.ready().await.unwrap();
     let rows: i64 =
         sqlx::query_scalar("SELECT count(*) FROM schema_version").fetch_one(&store.pool).await.unwrap();

@@ -2,8 +2,9 @@
 
 use crate::{
     error::{Error, Result},
-    generation::contract,
-    sessions::{Exchange, Hashes, Rotation},
+    generation,
+    sessions::{Hashes, Outcome, Rotation},
+    statements as sql,
 };
 use abi::{
     ApiError,
@@ -12,94 +13,96 @@ use abi::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-/// `false` if the id is taken: by an account with another hash, which no retry has.
+/// Returns `false` if another account has the id. An account with the same hash is the result of an earlier attempt.
 pub(super) fn create_user(conn: &Connection, app: &str, user: &str, hash: &str) -> Result<bool> {
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO users (app, user, password_hash) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-    )?;
-    if insert.execute([app, user, hash])? == 1 {
+    if conn.prepare_cached(sql::CREATE_USER)?.execute([app, user, hash])? == 1 {
         return Ok(true);
     }
     Ok(password_hash(conn, app, user)?.as_deref() == Some(hash))
 }
 
-/// Hash of an account's password.
+/// The password hash of an account.
 pub(super) fn password_hash(conn: &Connection, app: &str, user: &str) -> Result<Option<String>> {
-    let mut select = conn.prepare_cached("SELECT password_hash FROM users WHERE app = ? AND user = ?")?;
+    let mut select = conn.prepare_cached(sql::PASSWORD_HASH)?;
     Ok(select.query_row([app, user], |row| row.get(0)).optional()?)
 }
 
-/// Returns the ids of the sessions that it replaces.
+/// Returns the ids of the device's earlier sessions, which it ends.
 pub(super) fn create_session(
     conn: &Connection,
     session: &Session,
     refresh_hash: Vec<u8>,
 ) -> Result<Vec<String>> {
     let Session { session: id, app, user, device, .. } = session;
-    if let Some((found, hashes)) = load(conn, id)? {
-        if found == *session && hashes == Hashes::first(refresh_hash) {
+    let hashes = Hashes::new(refresh_hash);
+    if let Some((existing, existing_hashes)) = load(conn, id)? {
+        if existing == *session && existing_hashes == hashes {
             return Ok(Vec::new());
         }
         return Err(Error::ApiError(ApiError::new(ErrorCode::AlreadyExists, "this session id is taken")));
     }
     let revoked = conn
-        .prepare_cached("DELETE FROM sessions WHERE app = ? AND user = ? AND device = ? RETURNING id")?
+        .prepare_cached(sql::DELETE_SESSIONS_OF_DEVICE)?
         .query_map([app, user, device], |row| row.get(0))?
         .collect::<Result<Vec<_>, _>>()?;
-    conn.prepare_cached(
-        "INSERT INTO sessions (id, app, user, device, refresh_hash, previous_hash, rotated_at_ms)
-         VALUES (?, ?, ?, ?, ?, x'', 0)",
-    )?
-    .execute(params![id, app, user, device, refresh_hash])?;
+    let Hashes { current, previous, rotated_at_ms } = hashes;
+    conn.prepare_cached(sql::INSERT_SESSION)?.execute(params![
+        id,
+        app,
+        user,
+        device,
+        current,
+        previous,
+        rotated_at_ms
+    ])?;
     Ok(revoked)
 }
 
-/// `None`: no such session, or no token of it.
+/// `None` if there is no such session, or the presented token was never issued for it.
 pub(super) fn rotate_session(conn: &Connection, id: &str, rotation: Rotation) -> Result<Option<Session>> {
     let Some((session, hashes)) = load(conn, id)? else { return Ok(None) };
     let Hashes { current, previous, rotated_at_ms } = match hashes.rotate(rotation) {
-        Exchange::Done(hashes) => hashes,
-        Exchange::Ended => {
+        Outcome::Rotated(hashes) => hashes,
+        Outcome::Ended => {
             revoke_session(conn, id)?;
             return Ok(Some(Session { ended: true, ..session }));
         }
-        Exchange::Refused => return Ok(None),
+        Outcome::Refused => return Ok(None),
     };
-    conn.prepare_cached(
-        "UPDATE sessions SET refresh_hash = ?, previous_hash = ?, rotated_at_ms = ? WHERE id = ?",
-    )?
-    .execute(params![current, previous, rotated_at_ms, id])?;
+    conn.prepare_cached(sql::UPDATE_SESSION)?.execute(params![current, previous, rotated_at_ms, id])?;
     Ok(Some(session))
 }
 
 /// A session that is not revoked.
 pub(super) fn session(conn: &Connection, id: &str) -> Result<Option<Session>> {
-    let Some((session, _)) = load(conn, id)? else { return Ok(None) };
-    let mut select = conn.prepare_cached("SELECT now, before FROM generation")?;
-    let (now, before) = select.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (generation, generation_before) = (contract(now), contract(before));
-    Ok(Some(Session { generation, generation_before, ..session }))
-}
-
-/// Ends a session.
-pub(super) fn revoke_session(conn: &Connection, id: &str) -> Result<()> {
-    conn.prepare_cached("DELETE FROM sessions WHERE id = ?")?.execute([id])?;
-    Ok(())
-}
-
-fn load(conn: &Connection, id: &str) -> Result<Option<(Session, Hashes)>> {
-    let mut select = conn.prepare_cached(
-        "SELECT id, app, user, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = ?",
-    )?;
+    let mut select = conn.prepare_cached(sql::SESSION_WITH_GENERATION)?;
     let found = select.query_row([id], |row| {
-        let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, rotated_at_ms: row.get(6)? };
-        Ok((session_of(row)?, hashes))
+        Ok(Session {
+            generation: generation::from_column(row.get(4)?),
+            generation_before: generation::from_column(row.get(5)?),
+            ..session_from_row(row)?
+        })
     });
     Ok(found.optional()?)
 }
 
-/// A row that begins with id, app, user and device.
-pub(super) fn session_of(row: &Row<'_>) -> rusqlite::Result<Session> {
+/// Ends a session.
+pub(super) fn revoke_session(conn: &Connection, id: &str) -> Result<()> {
+    conn.prepare_cached(sql::DELETE_SESSION)?.execute([id])?;
+    Ok(())
+}
+
+fn load(conn: &Connection, id: &str) -> Result<Option<(Session, Hashes)>> {
+    let mut select = conn.prepare_cached(sql::SESSION)?;
+    let found = select.query_row([id], |row| {
+        let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, rotated_at_ms: row.get(6)? };
+        Ok((session_from_row(row)?, hashes))
+    });
+    Ok(found.optional()?)
+}
+
+/// Reads the columns id, app, user and device, with which the row must begin.
+pub(super) fn session_from_row(row: &Row<'_>) -> rusqlite::Result<Session> {
     Ok(Session {
         session: row.get(0)?,
         app: row.get(1)?,
@@ -112,15 +115,13 @@ pub(super) fn session_of(row: &Row<'_>) -> rusqlite::Result<Session> {
 /// Newest first.
 pub(super) fn signing_keys(conn: &Connection) -> Result<Vec<SigningKey>> {
     let key = |row: &Row<'_>| Ok(SigningKey { id: row.get(0)?, secret: row.get::<_, Vec<u8>>(1)?.into() });
-    let mut select = conn.prepare_cached("SELECT id, secret FROM signing_keys ORDER BY slot DESC")?;
+    let mut select = conn.prepare_cached(sql::SIGNING_KEYS)?;
     Ok(select.query_map([], key)?.collect::<Result<_, _>>()?)
 }
 
-/// Makes `fresh` the first key unless somebody was faster.
-pub(super) fn first_signing_key(conn: &Connection, fresh: &SigningKey) -> Result<Vec<SigningKey>> {
-    conn.prepare_cached(
-        "INSERT INTO signing_keys (slot, id, secret) VALUES (1, ?, ?) ON CONFLICT DO NOTHING",
-    )?
-    .execute(params![fresh.id, fresh.secret.as_ref()])?;
+/// Stores `candidate` if there is no key yet. Returns all keys.
+pub(super) fn insert_first_signing_key(conn: &Connection, candidate: &SigningKey) -> Result<Vec<SigningKey>> {
+    conn.prepare_cached(sql::INSERT_FIRST_SIGNING_KEY)?
+        .execute(params![candidate.id, candidate.secret.as_ref()])?;
     signing_keys(conn)
 }

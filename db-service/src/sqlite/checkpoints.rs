@@ -1,8 +1,7 @@
-//! Checkpoints: what the write-ahead log holds is copied into the file by a thread of its own, so that nobody who writes
-//! waits for the disk meanwhile.
+//! The checkpoint thread: it copies the write-ahead log into the database file, so that the writer need not wait for the disk.
 //!
-//! The same thread has the write-ahead log written to the disk all the time, in small portions. Left to themselves, a
-//! second's worth of pages goes out at the next sync, and the log of messages, whose fsync every ack waits for, queues up behind them.
+//! It also syncs the write-ahead log every [`POLL_INTERVAL`]. Otherwise the pages of a second would reach the disk together at
+//! the next sync, and the fsync of the message log, for which every ack waits, would queue behind them.
 
 use super::schema;
 use crate::error::{Error, Result};
@@ -10,55 +9,36 @@ use rusqlite::Connection;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-/// The write-ahead log is looked at, and its new pages are written, this often.
-const LOOK: Duration = Duration::from_millis(50);
-/// A checkpoint is made when the log has this many bytes: 8,000 pages, the best of those measured.
-const DUE: u64 = 8_000 * 4_096;
-/// The log begins anew only after a checkpoint that nothing was written after. So much is tried for one.
-const TRIES: usize = 8;
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Size of the write-ahead log, in bytes, that starts a checkpoint: 8,000 pages, the fastest of the sizes measured.
+const CHECKPOINT_BYTES: u64 = 8_000 * 4_096;
+/// SQLite reuses the log from its beginning only after a checkpoint that copied all of it. Writes meanwhile prevent that.
+const MAX_ATTEMPTS: usize = 8;
 
-/// The thread; it ends with this.
+/// The thread. Dropping this ends it.
 pub(super) struct Checkpoints {
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpoints {
-    /// Starts the thread for a store that exists.
+    /// Starts the thread. The store must exist.
     pub(super) fn start(path: &Path) -> Result<Self> {
         let conn = schema::open_checkpointer(path)?;
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let log = PathBuf::from(log);
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
         let (stop, stopped) = mpsc::channel();
-        let run = move || {
-            let mut seen = None;
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                let Ok((changed, bytes)) = log.metadata().and_then(|log| Ok((log.modified()?, log.len())))
-                else {
-                    continue;
-                };
-                if seen.replace(changed) == Some(changed) {
-                    continue;
-                }
-                // A failure shows at the next sync that somebody waits for.
-                if let Err(error) = File::open(&log).and_then(|log| log.sync_data()) {
-                    tracing::debug!(%error, "the write-ahead log was not written");
-                }
-                if bytes >= DUE
-                    && let Err(error) = checkpoint(&conn)
-                {
-                    tracing::warn!(%error, "no checkpoint of the store; trying again");
-                }
-            }
-        };
-        let thread = Builder::new().name("store-checkpoint".into()).spawn(run).map_err(|_| Error::Stopped)?;
+        let thread = Builder::new()
+            .name("store-checkpoint".into())
+            .spawn(move || run(&conn, &wal, &stopped))
+            .map_err(|_| Error::Stopped)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -69,18 +49,39 @@ impl Drop for Checkpoints {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread of the checkpoints panicked");
+            tracing::error!("the checkpoint thread of the store panicked");
         }
     }
 }
 
-/// Copies without making anybody wait, until there is nothing left or others write faster.
+fn run(conn: &Connection, wal: &Path, stopped: &Receiver<()>) {
+    let mut last_modified: Option<SystemTime> = None;
+    while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        let Ok((modified, bytes)) = wal.metadata().and_then(|wal| Ok((wal.modified()?, wal.len()))) else {
+            continue;
+        };
+        if last_modified.replace(modified) == Some(modified) {
+            continue;
+        }
+        // The next durable commit reports a disk that keeps failing.
+        if let Err(error) = File::open(wal).and_then(|wal| wal.sync_data()) {
+            tracing::debug!(%error, "the write-ahead log could not be synced");
+        }
+        if bytes >= CHECKPOINT_BYTES
+            && let Err(error) = checkpoint(conn)
+        {
+            tracing::warn!(%error, "the checkpoint of the store failed and will be retried");
+        }
+    }
+}
+
+/// Copies the log without blocking readers or the writer, until all of it is copied or the attempts are used up.
 fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
-    for _ in 0..TRIES {
-        let (in_log, copied) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+    for _ in 0..MAX_ATTEMPTS {
+        let (pages, copied) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         })?;
-        if in_log == copied {
+        if pages == copied {
             break;
         }
     }

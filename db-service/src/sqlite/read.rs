@@ -1,15 +1,23 @@
-//! What users see: history, heads, members, read positions.
+//! Reads for users: history, heads, members, read positions.
 
 use crate::{
     error::Result,
     item::{entry, number},
-    rules::{Group, Joined},
-    store::{MAX_PAGE_BYTES, Marked, Page, View},
+    rules::{Group, GroupMember},
+    statements as sql,
+    store::{MAX_PAGE_BYTES, Page, ReadPosition, View},
 };
 use abi::v1::{Head, HeadsPage, HistoryPage, HistoryVisibility, Role};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// A page as the user may see it; `None` if not a member.
+/// Parameters: key of the conversation, bound, first visible entry, limit.
+const ASCENDING: &str = "SELECT seq, countable, message_id, payload FROM entries
+    WHERE conversation = $1 AND seq > $2 AND seq >= $3 ORDER BY seq LIMIT $4";
+/// Parameters: those of [`ASCENDING`].
+const DESCENDING: &str = "SELECT seq, countable, message_id, payload FROM entries
+    WHERE conversation = $1 AND seq < $2 AND seq >= $3 ORDER BY seq DESC LIMIT $4";
+
+/// A page with the entries that the user may see; `None` if the user is not a member.
 pub(super) fn history(
     conn: &Connection,
     view: &View,
@@ -17,28 +25,18 @@ pub(super) fn history(
     limit: usize,
 ) -> Result<Option<HistoryPage>> {
     let member = conn
-        .prepare_cached(
-            "SELECT conversation, visible_from FROM members WHERE app = ? AND user = ? AND id = ?",
-        )?
+        .prepare_cached(sql::MEMBER)?
         .query_row([&view.app, &view.user, &view.conversation], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
         })
         .optional()?;
     let Some((key, visible_from)) = member else { return Ok(None) };
-    let (sql, bound) = match page {
-        Page::After(after) => (
-            "SELECT seq, countable, message_id, payload FROM entries
-             WHERE conversation = ? AND seq > ? AND seq >= ? ORDER BY seq LIMIT ?",
-            after,
-        ),
-        Page::Before(before) => (
-            "SELECT seq, countable, message_id, payload FROM entries
-             WHERE conversation = ? AND seq < ? AND seq >= ? ORDER BY seq DESC LIMIT ?",
-            before,
-        ),
+    let (statement, bound) = match page {
+        Page::After(after) => (ASCENDING, after),
+        Page::Before(before) => (DESCENDING, before),
     };
-    let mut select = conn.prepare_cached(sql)?;
-    // One more than asked for tells whether there is more.
+    let mut select = conn.prepare_cached(statement)?;
+    // One entry beyond the limit shows that there are more.
     let mut rows = select.query(params![key, bound, visible_from, column(limit + 1)])?;
     let mut found = HistoryPage { entries: Vec::with_capacity(limit.min(64)), more: false };
     let mut bytes = 0;
@@ -55,7 +53,7 @@ pub(super) fn history(
     Ok(Some(found))
 }
 
-/// The conversations of a user, in order of their ids.
+/// The conversations of a user, ordered by id.
 pub(super) fn heads(
     conn: &Connection,
     app: &str,
@@ -63,12 +61,7 @@ pub(super) fn heads(
     after: &str,
     limit: usize,
 ) -> Result<HeadsPage> {
-    let mut select = conn.prepare_cached(
-        "SELECT m.id, c.head, c.countable, m.read_seq, m.read_countable, m.visible_from, c.name, m.role,
-           c.last_sent_at_ms, c.kept
-         FROM members m JOIN conversations c ON c.key = m.conversation
-         WHERE m.app = ? AND m.user = ? AND m.id > ? ORDER BY m.id LIMIT ?",
-    )?;
+    let mut select = conn.prepare_cached(sql::HEADS)?;
     let rows = select.query_map(params![app, user, after, column(limit + 1)], |row| {
         Ok(Head {
             conversation: row.get(0)?,
@@ -89,46 +82,41 @@ pub(super) fn heads(
     Ok(HeadsPage { heads, more })
 }
 
-/// A group with its members; `None` if there is none.
+/// A group with its members; `None` if it does not exist.
 pub(super) fn group(conn: &Connection, app: &str, id: &str) -> Result<Option<Group>> {
-    let mut select = conn
-        .prepare_cached("SELECT key, members_version, history FROM conversations WHERE app = ? AND id = ?")?;
-    let found = select.query_row([app, id], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i32>(2)?))
-    });
-    let Some((key, version, history)) = found.optional()? else { return Ok(None) };
-    let mut select = conn.prepare_cached(
-        "SELECT user, role, visible_from FROM members WHERE conversation = ? ORDER BY joined",
-    )?;
-    let members = select.query_map([key], |row| {
-        let role = Role::try_from(row.get::<_, i32>(1)?).unwrap_or(Role::Member);
-        Ok(Joined { user: row.get(0)?, role, visible_from: row.get(2)? })
-    })?;
-    let members = members.collect::<Result<_, _>>()?;
-    Ok(Some(Group { version, history_all: history == i32::from(HistoryVisibility::All), members }))
+    let mut select = conn.prepare_cached(sql::GROUP)?;
+    let mut rows = select.query([app, id])?;
+    let mut group = None;
+    while let Some(row) = rows.next()? {
+        let history: i32 = row.get(1)?;
+        let (version, history_all) = (row.get(0)?, history == i32::from(HistoryVisibility::All));
+        let group = group.get_or_insert_with(|| Group { version, history_all, members: Vec::new() });
+        if let Some(user) = row.get(2)? {
+            let role = Role::try_from(row.get::<_, i32>(3)?).unwrap_or(Role::Member);
+            group.members.push(GroupMember { user, role, visible_from: row.get(4)? });
+        }
+    }
+    Ok(group)
 }
 
-/// Moves a read position forward; `None` if not a member.
-pub(super) fn mark(conn: &Connection, view: &View, seq: i64) -> Result<Option<Marked>> {
-    let mut select = conn.prepare_cached(
-        "SELECT m.conversation, m.read_seq, c.head FROM members m JOIN conversations c ON c.key = m.conversation
-         WHERE m.app = ? AND m.user = ? AND m.id = ?",
-    )?;
+/// Moves a read position forward; `None` if the user is not a member.
+pub(super) fn mark_read(conn: &Connection, view: &View, seq: i64) -> Result<Option<ReadPosition>> {
+    let mut select = conn.prepare_cached(sql::READ_POSITION)?;
     let found = select.query_row([&view.app, &view.user, &view.conversation], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
     });
     let Some((key, read_seq, head)) = found.optional()? else { return Ok(None) };
     let seq = seq.min(head);
     if seq <= read_seq {
-        return Ok(Some(Marked { read_seq, moved: false }));
+        return Ok(Some(ReadPosition { read_seq, moved: false }));
     }
     conn.prepare_cached(
-        "UPDATE members SET read_seq = ?1,
-           read_countable = (SELECT countable FROM entries WHERE conversation = ?2 AND seq = ?1)
-         WHERE app = ?3 AND user = ?4 AND id = ?5",
+        "UPDATE members SET read_seq = $1,
+           read_countable = (SELECT countable FROM entries WHERE conversation = $2 AND seq = $1)
+         WHERE app = $3 AND user_id = $4 AND id = $5",
     )?
     .execute(params![seq, key, view.app, view.user, view.conversation])?;
-    Ok(Some(Marked { read_seq: seq, moved: true }))
+    Ok(Some(ReadPosition { read_seq: seq, moved: true }))
 }
 
 fn column(limit: usize) -> i64 {

@@ -1,4 +1,4 @@
-//! A few connections that read, so that reads don't queue behind writes.
+//! A pool of read-only connections, so that reads do not queue behind writes.
 
 use super::schema;
 use crate::error::{Error, Result};
@@ -10,12 +10,12 @@ use std::{
 };
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-/// Reads at a time.
+/// Most concurrent reads.
 const CONNECTIONS: usize = 4;
-/// A read that finds no free connection by then fails.
-const WAIT: Duration = Duration::from_secs(5);
+/// A read that waits longer for a connection fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that read, opened when they are first needed.
+/// The pool. It opens connections on demand.
 pub(super) struct Readers {
     permits: Arc<Semaphore>,
     pool: Arc<Pool>,
@@ -23,7 +23,6 @@ pub(super) struct Readers {
 
 struct Pool {
     path: PathBuf,
-    /// Connections that nobody uses.
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -33,24 +32,24 @@ impl Readers {
         Self { permits: Arc::new(Semaphore::new(CONNECTIONS)), pool: Arc::new(pool) }
     }
 
-    /// Runs `read` in a transaction of its own: it sees one state of the store, with everything committed before.
+    /// Runs `read` in a transaction of its own. It sees one snapshot, which contains every earlier commit.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = timeout(WAIT, Arc::clone(&self.permits).acquire_owned())
+        let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned())
             .await
             .map_err(|_| Error::Busy)?
             .map_err(|_| Error::Stopped)?;
         let pool = Arc::clone(&self.pool);
         let work = spawn_blocking(move || {
             let _permit = permit;
-            let mut conn = pool.take()?;
+            let mut conn = pool.acquire()?;
             let transaction = conn.transaction()?;
             let outcome = read(&transaction);
-            // A connection whose transaction can't be ended is not used again.
+            // If the transaction can't be finished, `?` drops the connection instead of returning it to the pool.
             transaction.finish()?;
-            pool.give_back(conn);
+            pool.release(conn);
             outcome
         });
         work.await.map_err(|_| Error::Stopped)?
@@ -58,12 +57,12 @@ impl Readers {
 }
 
 impl Pool {
-    fn take(&self) -> Result<Connection> {
+    fn acquire(&self) -> Result<Connection> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| schema::open_reader(&self.path), Ok)
     }
 
-    fn give_back(&self, conn: Connection) {
+    fn release(&self, conn: Connection) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
     }
 }

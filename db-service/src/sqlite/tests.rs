@@ -1,9 +1,12 @@
+//! Tests of durability, outages and concurrency.
+
 use super::*;
-use crate::store::Marked;
+use crate::statements as sql;
 use abi::v1::{Entry, Message, SaveOutcome, entry::Content, message::Body};
 use std::time::Instant;
 
 const CONVERSATION: &str = "d:a:b";
+const LIMITS: Limits = Limits { max_group_members: 8 };
 
 fn item(n: usize, text: &str) -> Item {
     let message = Message { content_type: String::new(), body: Some(Body::Text(text.into())) };
@@ -28,9 +31,9 @@ async fn seqs(store: &SqliteStore) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn p1_reopening_keeps_everything() {
+async fn p1_all_data_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::open(&folder.path().join("new"), 8).unwrap();
+    let open = || SqliteStore::open(&folder.path().join("new"), LIMITS).unwrap();
     let store = open();
     store.save((0..100).map(|n| item(n, "x")).collect()).await.unwrap();
     store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
@@ -44,15 +47,18 @@ async fn p1_reopening_keeps_everything() {
     assert_eq!((again[0].outcome(), again[0].conversation_seq), (SaveOutcome::Duplicate, 100));
     assert_eq!((again[1].outcome(), again[1].conversation_seq), (SaveOutcome::Stored, 101));
     assert_eq!(store.password_hash("app".into(), "a".into()).await.unwrap().as_deref(), Some("hash"));
-    assert_eq!(store.mark_read(view("b"), 1).await.unwrap(), Some(Marked { read_seq: 40, moved: false }));
+    assert_eq!(
+        store.mark_read(view("b"), 1).await.unwrap(),
+        Some(ReadPosition { read_seq: 40, moved: false })
+    );
     let other = abi::v1::SigningKey { id: "other".into(), secret: vec![8; 32].into() };
     assert_eq!(store.signing_keys(other).await.unwrap(), [key]);
 }
 
 #[tokio::test]
-async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
+async fn p6_a_full_disk_makes_the_store_unavailable_until_space_is_freed() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), 8).unwrap();
+    let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
     store.save(vec![item(0, "x")]).await.unwrap();
     let limit = |pages: u32| {
         store.on_writer(move |conn| {
@@ -63,9 +69,9 @@ async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
     let large = "x".repeat(64 << 10);
     for _ in 0..2 {
         let failed = store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap_err();
-        let fault = abi::ApiError::from(failed);
-        assert_eq!(fault.code, abi::error::ErrorCode::Unavailable);
-        assert!(fault.message.contains("disk"), "{fault}");
+        let error = abi::ApiError::from(failed);
+        assert_eq!(error.code, abi::error::ErrorCode::Unavailable);
+        assert!(error.message.contains("disk"), "{error}");
     }
     assert_eq!(seqs(&store).await, [1], "all or nothing");
     limit(1 << 30).await.unwrap();
@@ -74,13 +80,15 @@ async fn p6_a_full_disk_is_an_outage_that_ends_with_it() {
 }
 
 #[tokio::test]
-async fn p4_numbers_go_on_after_another_process_wrote() {
+async fn p4_numbering_continues_after_a_write_of_another_process() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, two) =
-        (SqliteStore::open(folder.path(), 8).unwrap(), SqliteStore::open(folder.path(), 8).unwrap());
+    let (one, two) = (
+        SqliteStore::open(folder.path(), LIMITS).unwrap(),
+        SqliteStore::open(folder.path(), LIMITS).unwrap(),
+    );
     one.save(vec![item(0, "x")]).await.unwrap();
     two.save(vec![item(1, "x"), item(2, "x")]).await.unwrap();
-    // What `one` remembers is old: it must fail rather than number anew, and know better the next time.
+    // The cache of `one` is stale. The save must fail instead of reusing a number, and the retry must succeed.
     let failed = one.save(vec![item(3, "x")]).await.unwrap_err();
     assert_eq!(abi::ApiError::from(failed).code, abi::error::ErrorCode::Unavailable);
     one.save(vec![item(3, "x")]).await.unwrap();
@@ -88,28 +96,28 @@ async fn p4_numbers_go_on_after_another_process_wrote() {
 }
 
 #[tokio::test]
-async fn p1_whoever_asks_for_it_gets_what_was_saved_before_synced() {
+async fn p1_a_sync_makes_earlier_saves_durable() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), 8).unwrap();
-    // A commit that has to be synced and writes nothing leaves a mark: SQLite would not sync it otherwise.
-    let marks = || async {
+    let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
+    // SQLite does not sync a commit that wrote nothing, so `sync` increments this counter.
+    let forced_syncs = || async {
         let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
         conn.query_row("SELECT times FROM synced", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     store.sync().await.unwrap();
-    let begun = marks().await;
+    let begun = forced_syncs().await;
     store.sync().await.unwrap();
-    assert_eq!(marks().await, begun, "there is nothing to sync");
+    assert_eq!(forced_syncs().await, begun, "there is nothing to sync");
     store.save(vec![item(0, "x")]).await.unwrap();
-    assert_eq!(marks().await, begun);
+    assert_eq!(forced_syncs().await, begun);
     store.sync().await.unwrap();
-    assert_eq!(marks().await, begun + 1);
+    assert_eq!(forced_syncs().await, begun + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_do_not_wait_for_a_writer() {
+async fn a_read_does_not_wait_for_the_writer() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), 8).unwrap();
+    let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
     store.save(vec![item(0, "x")]).await.unwrap();
     let (begun, begins) = std::sync::mpsc::channel();
     let (end, ends) = std::sync::mpsc::channel::<()>();
@@ -126,4 +134,37 @@ async fn reads_do_not_wait_for_a_writer() {
         end.send(()).unwrap();
     };
     tokio::join!(async { busy.await.unwrap() }, read);
+}
+
+#[test]
+fn shared_statements_bind_their_parameters_by_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let conn = schema::open_writer(&folder.path().join(FILE)).unwrap();
+    for (sql, parameters) in [
+        (sql::CREATE_USER, 3),
+        (sql::PASSWORD_HASH, 2),
+        (sql::SESSION, 1),
+        (sql::SESSION_WITH_GENERATION, 1),
+        (sql::DELETE_SESSIONS_OF_DEVICE, 3),
+        (sql::INSERT_SESSION, 7),
+        (sql::UPDATE_SESSION, 4),
+        (sql::DELETE_SESSION, 1),
+        (sql::INSERT_FIRST_SIGNING_KEY, 2),
+        (sql::MEMBER, 3),
+        (sql::HEADS, 4),
+        (sql::GROUP, 2),
+        (sql::READ_POSITION, 3),
+        (sql::CONVERSATION, 2),
+        (sql::ENTRY_SEQS, 2),
+        (sql::ENTRY_PAYLOAD, 2),
+        (sql::INSERT_ENTRY, 5),
+        (sql::UPDATE_ROLE, 4),
+        (sql::UPDATE_GENERATION, 2),
+    ] {
+        let statement = conn.prepare(sql).unwrap();
+        let names: Vec<_> = (1..=parameters).map(|index| statement.parameter_name(index)).collect();
+        let expected: Vec<_> = (1..=parameters).map(|index| format!("${index}")).collect();
+        assert_eq!(names, expected.iter().map(|name| Some(name.as_str())).collect::<Vec<_>>(), "{sql}");
+        assert_eq!(statement.parameter_count(), parameters, "{sql}");
+    }
 }

@@ -1,10 +1,10 @@
-//! The one writer: a thread that takes calls from a bounded queue and makes one transaction of all that wait.
+//! The writer: a thread that takes calls from a bounded queue and runs all calls that wait in one transaction (group commit).
 //!
-//! While a transaction is synced, others queue up and share the next one; at low rate a call is a transaction of its own.
-//! A short call that waits for no disk, when the thread has nothing to do, runs where it is made: waking two threads would
-//! cost several times what it does.
+//! While a transaction is being synced, further calls queue up and share the next one. At a low rate each call has its own
+//! transaction. A short call that needs no sync runs on the caller's thread if the writer is idle: waking two threads would
+//! take several times as long as the call.
 
-use super::heads::Heads;
+use super::conversations::ConversationCache;
 use crate::{
     error::{Error, Result},
     metrics,
@@ -18,45 +18,45 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Calls that may wait.
-const QUEUE: usize = 64;
-/// Most calls in one transaction.
-const SHARED: usize = 16;
-/// A call that finds no place in the queue by then fails.
-const WAIT: Duration = Duration::from_secs(5);
+const QUEUE_CAPACITY: usize = 64;
+const MAX_CALLS_PER_TRANSACTION: usize = 16;
+/// A call that waits longer for room in the queue fails.
+const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a call works with.
+/// A transaction, as a call uses it.
 pub(super) struct Tx<'a> {
-    /// In the midst of the transaction.
+    /// The connection, inside the transaction.
     pub(super) conn: &'a Connection,
-    /// Where the conversations stand; always what the transaction sees.
-    pub(super) heads: &'a mut Heads,
+    /// Conversations as this transaction sees them.
+    pub(super) conversations: &'a mut ConversationCache,
 }
 
-/// The writer's end for those who call.
+/// The handle of the writer thread.
 pub(super) struct Writer {
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     queue: Option<mpsc::Sender<Job>>,
     state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Job {
-    /// Must survive a power cut.
+    /// Whether the commit needs an fsync.
     durable: bool,
     work: Box<dyn Work>,
 }
 
 trait Work: Send {
-    /// Does it. An error undoes the whole transaction.
+    /// Runs the call. An error rolls the whole transaction back.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
-    /// The transaction is committed, or was undone.
-    fn answer(self: Box<Self>, committed: Result<(), ApiError>);
+    /// Replies to the caller after the commit or the rollback.
+    fn reply(self: Box<Self>, committed: Result<(), ApiError>);
 }
 
-/// `work` becomes `output`, which is sent once it is committed.
+/// A call from [`Writer::call`].
 struct Call<F, T> {
+    /// `None` once it has run.
     work: Option<F>,
+    /// The result. It is sent only after the commit.
     output: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -77,22 +77,23 @@ where
         }
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), ApiError>) {
-        let answer = match (committed, self.output) {
+    fn reply(self: Box<Self>, committed: Result<(), ApiError>) {
+        let reply = match (committed, self.output) {
             (Ok(()), Some(output)) => output,
-            (Err(fault), _) => Err(fault.into()),
+            (Err(error), _) => Err(error.into()),
             (Ok(()), None) => Err(Error::Stopped),
         };
-        // Whoever asked may have gone.
-        drop(self.reply.send(answer));
+        // The caller may be gone.
+        drop(self.reply.send(reply));
     }
 }
 
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(conn: Connection) -> Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let state = State { conn, heads: Heads::default(), is_full: true, unsynced: true };
+        let (queue, jobs) = mpsc::channel(QUEUE_CAPACITY);
+        let conversations = ConversationCache::default();
+        let state = State { conn, conversations, commits_with_fsync: true, has_unsynced_commits: true };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let thread = Builder::new()
@@ -102,27 +103,27 @@ impl Writer {
         Ok(Self { queue: Some(queue), state, thread: Some(thread) })
     }
 
-    /// Like [`call`](Self::call), not durable, for work of microseconds.
-    pub(super) async fn short_call<T: Send + 'static>(
+    /// Like [`call`](Self::call) without `durable`, but on this thread if the writer is idle. For work of a few microseconds.
+    pub(super) async fn call_inline<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        match self.run_here(work) {
+        match self.try_inline(work) {
             Ok(output) => output,
             Err(work) => self.call(false, work).await,
         }
     }
 
-    /// Runs `work` on this thread if the writer rests, or gives it back.
-    fn run_here<T, F: FnOnce(&mut Tx<'_>) -> Result<T>>(&self, work: F) -> Result<Result<T>, F> {
-        let rests = self.queue.as_ref().is_some_and(|queue| queue.capacity() == QUEUE);
-        let Some(mut state) = self.state.try_lock().ok().filter(|_| rests) else { return Err(work) };
+    /// Runs `work` on this thread if the writer is idle. Otherwise returns `work`.
+    fn try_inline<T, F: FnOnce(&mut Tx<'_>) -> Result<T>>(&self, work: F) -> Result<Result<T>, F> {
+        let is_idle = self.queue.as_ref().is_some_and(|queue| queue.capacity() == QUEUE_CAPACITY);
+        let Some(mut state) = self.state.try_lock().ok().filter(|_| is_idle) else { return Err(work) };
         let begun = Instant::now();
         let mut output = None;
         let committed = state.transact(false, |tx| match work(tx) {
             Err(error) if !matches!(error, Error::ApiError(_)) => Err(error),
-            refused_or_done => {
-                output = Some(refused_or_done);
+            done_or_refused => {
+                output = Some(done_or_refused);
                 Ok(())
             }
         });
@@ -130,10 +131,10 @@ impl Writer {
         Ok(committed.and_then(|()| output.unwrap_or(Err(Error::Stopped))))
     }
 
-    /// Runs `work` in a transaction; with `durable` it has been synced when this returns, and all before it.
+    /// Runs `work` in a transaction. With `durable`, this commit and all earlier ones are synced when it returns.
     ///
-    /// `work` may refuse with [`Error::ApiError`] only before it writes: other calls share the transaction. Any other
-    /// error undoes it for all of them.
+    /// `work` may return [`Error::ApiError`] only before its first write, because other calls share the transaction. Any other
+    /// error rolls all of them back.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         durable: bool,
@@ -142,7 +143,7 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let work = Box::new(Call { work: Some(work), output: None, reply });
         let queue = self.queue.as_ref().ok_or(Error::Stopped)?;
-        queue.send_timeout(Job { durable, work }, WAIT).await.map_err(|error| match error {
+        queue.send_timeout(Job { durable, work }, ENQUEUE_TIMEOUT).await.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Timeout(_) => Error::Busy,
             mpsc::error::SendTimeoutError::Closed(_) => Error::Stopped,
         })?;
@@ -151,32 +152,32 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Lets the thread finish its queue and close the file: whoever opens it next finds everything.
+    /// Waits until the thread has finished its queue, so that every accepted call is in the file.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the store's thread panicked");
+            tracing::error!("the writer thread of the store panicked");
         }
     }
 }
 
-/// What one transaction at a time has.
+/// The connection and the state that belongs to it. The lock serializes transactions.
 struct State {
     conn: Connection,
-    heads: Heads,
-    /// The connection commits with an fsync.
-    is_full: bool,
-    /// There may be commits without an fsync since the last one with it.
-    unsynced: bool,
+    conversations: ConversationCache,
+    /// Whether the connection is set to commit with an fsync.
+    commits_with_fsync: bool,
+    /// Whether there may be commits since the last fsync.
+    has_unsynced_commits: bool,
 }
 
 fn run(state: &Mutex<State>, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs: Vec<Job> = Vec::with_capacity(SHARED);
+    let mut jobs: Vec<Job> = Vec::with_capacity(MAX_CALLS_PER_TRANSACTION);
     while let Some(job) = queue.blocking_recv() {
         jobs.push(job);
-        while jobs.len() < SHARED
+        while jobs.len() < MAX_CALLS_PER_TRANSACTION
             && let Ok(job) = queue.try_recv()
         {
             jobs.push(job);
@@ -188,54 +189,54 @@ fn run(state: &Mutex<State>, mut queue: mpsc::Receiver<Job>) {
             .map_err(ApiError::from);
         metrics::committed(jobs.len(), begun.elapsed());
         for job in jobs.drain(..) {
-            job.work.answer(committed.clone());
+            job.work.reply(committed.clone());
         }
     }
 }
 
-/// A panic in the midst of a transaction leaves it open, and the next one undoes it.
+/// Ignores poisoning: after a panic in a transaction, the next one begins with a rollback.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
-    /// Runs `work` in a transaction, which is undone if that fails.
+    /// Runs `work` in a transaction. An error rolls it back.
     fn transact(&mut self, durable: bool, work: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
         if !self.conn.is_autocommit() {
-            self.undo();
+            self.roll_back();
         }
         let committed = self.try_transact(durable, work);
         if committed.is_err() {
-            self.undo();
+            self.roll_back();
         }
         committed
     }
 
     fn try_transact(&mut self, durable: bool, work: impl FnOnce(&mut Tx<'_>) -> Result<()>) -> Result<()> {
-        // Can't be changed within a transaction.
-        if durable != self.is_full {
+        // SQLite ignores this pragma inside a transaction.
+        if durable != self.commits_with_fsync {
             let level = if durable { "FULL" } else { "NORMAL" };
             self.conn.pragma_update(None, "synchronous", level)?;
-            self.is_full = durable;
+            self.commits_with_fsync = durable;
         }
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        work(&mut Tx { conn: &self.conn, heads: &mut self.heads })?;
-        if durable && self.unsynced {
-            // SQLite syncs nothing if the transaction wrote nothing.
+        work(&mut Tx { conn: &self.conn, conversations: &mut self.conversations })?;
+        if durable && self.has_unsynced_commits {
+            // SQLite syncs only if the transaction has written something.
             self.conn.prepare_cached("UPDATE synced SET times = times + 1")?.execute([])?;
         }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
-        self.unsynced = !durable;
+        self.has_unsynced_commits = !durable;
         Ok(())
     }
 
-    /// After an error, which may have ended the transaction or not.
-    fn undo(&mut self) {
-        self.heads.clear();
+    /// Cleans up after an error. Some errors of SQLite have ended the transaction already.
+    fn roll_back(&mut self) {
+        self.conversations.clear();
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "a transaction can't be undone");
+            tracing::error!(%error, "a transaction could not be rolled back");
         }
     }
 }

@@ -1,25 +1,22 @@
-//! Checksums by which data in two places can be compared.
+//! Checksums for comparing the data in two places.
 
-use super::{
-    Summary,
-    flow::{Intake, encode},
-};
+use super::channel::{RecordReceiver, Summary, encode};
 use crate::error::{Error, Result};
 use abi::{ids::hex, v1::export_record::Record};
 use sha2::{Digest as _, Sha256};
 use std::io::Write;
 
-/// What is summed up in one line.
-struct Sum {
+/// The checksum of one line.
+struct Checksum {
     hash: Sha256,
-    /// What it is of.
+    /// Name of the conversation or of the kind of account data.
     name: String,
-    /// How many records.
+    /// Entries of the conversation, or records of the kind.
     count: u64,
 }
 
-impl Sum {
-    fn of(name: impl Into<String>) -> Self {
+impl Checksum {
+    fn new(name: impl Into<String>) -> Self {
         Self { hash: Sha256::new(), name: name.into(), count: 0 }
     }
 
@@ -35,19 +32,19 @@ impl Sum {
     }
 }
 
-/// Writes `CHECKSUM ENTRIES APP/CONVERSATION` for each conversation; before them the same for signing keys, accounts and
-/// sessions, with their number, and last a checksum of all these lines.
-pub(super) fn write(file: Box<dyn Write + Send>, mut intake: Intake) -> Result<Summary> {
+/// Writes one line `CHECKSUM COUNT NAME` each for the signing keys, the accounts and the sessions, then one for each
+/// conversation with the name `APP/CONVERSATION`, and last a checksum of all these lines.
+pub(super) fn write(file: Box<dyn Write + Send>, mut receiver: RecordReceiver) -> Result<Summary> {
     let mut out = Lines { file, hash: Sha256::new() };
     let names = ["signing keys", "accounts", "sessions"];
-    let mut kinds = Some(names.map(Sum::of));
-    let mut conversation: Option<Sum> = None;
+    let mut kinds = Some(names.map(Checksum::new));
+    let mut conversation: Option<Checksum> = None;
     let mut buffer = Vec::new();
-    while let Some(batch) = intake.blocking_next()? {
+    while let Some(batch) = receiver.blocking_next()? {
         for record in batch {
             let is_entry = matches!(record, Record::Entry(_));
             match &record {
-                // The generation differs after a move, and the rest says who exported it.
+                // It holds the generation, the release and the time, which differ after a move.
                 Record::Begin(_) => continue,
                 Record::SigningKey(_) | Record::User(_) | Record::Session(_) => {
                     let kind = match record {
@@ -55,28 +52,29 @@ pub(super) fn write(file: Box<dyn Write + Send>, mut intake: Intake) -> Result<S
                         Record::User(_) => 1,
                         _ => 2,
                     };
-                    let kinds = kinds.as_mut().ok_or(Error::Damaged("an account after conversations"))?;
+                    let kinds = kinds.as_mut().ok_or(Error::Corrupt("an account follows conversations"))?;
                     kinds[kind].add(record, &mut buffer);
                     continue;
                 }
-                Record::Conversation(begun) => {
-                    let begun = Sum::of(format!("{}/{}", begun.app, begun.id));
-                    out.sums(kinds.take().into_iter().flatten().chain(conversation.replace(begun)))?;
+                Record::Conversation(next) => {
+                    let next = Checksum::new(format!("{}/{}", next.app, next.id));
+                    out.write(kinds.take().into_iter().flatten().chain(conversation.replace(next)))?;
                 }
                 Record::Member(_) | Record::Entry(_) => {}
                 Record::End(_) => {
-                    out.sums(kinds.take().into_iter().flatten().chain(conversation.take()))?;
+                    out.write(kinds.take().into_iter().flatten().chain(conversation.take()))?;
                     continue;
                 }
             }
-            let sum = conversation.as_mut().ok_or(Error::Damaged("an entry before all conversations"))?;
-            sum.add(record, &mut buffer);
-            // Only entries are counted.
-            sum.count -= u64::from(!is_entry);
+            let checksum =
+                conversation.as_mut().ok_or(Error::Corrupt("an entry precedes all conversations"))?;
+            checksum.add(record, &mut buffer);
+            // The count of a conversation is that of its entries.
+            checksum.count -= u64::from(!is_entry);
         }
     }
-    out.end()?;
-    Ok(intake.summary())
+    out.finish()?;
+    Ok(receiver.summary())
 }
 
 struct Lines {
@@ -85,16 +83,16 @@ struct Lines {
 }
 
 impl Lines {
-    fn sums(&mut self, sums: impl Iterator<Item = Sum>) -> Result<()> {
-        for sum in sums {
-            let line = sum.line();
+    fn write(&mut self, checksums: impl Iterator<Item = Checksum>) -> Result<()> {
+        for checksum in checksums {
+            let line = checksum.line();
             self.hash.update(&line);
             self.file.write_all(line.as_bytes()).map_err(Error::File)?;
         }
         Ok(())
     }
 
-    fn end(mut self) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
         let all = hex(&self.hash.finalize());
         writeln!(self.file, "{all} everything").and_then(|()| self.file.flush()).map_err(Error::File)
     }

@@ -1,25 +1,22 @@
-//! The format of exported data, `proto/godwit/v1/export.proto`.
+//! The format of an exported file: `proto/godwit/v1/export.proto`.
 
-use super::{
-    Summary,
-    flow::{Feed, Intake, encode},
-};
+use super::channel::{RecordReceiver, RecordSender, Summary, encode};
 use crate::error::{Error, Result};
 use abi::v1::{ExportEnd, ExportRecord, export_record::Record};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, BufReader, Read, Write};
 
-/// The first line. It says what the file is, and the version of its format.
+/// The first line: the kind of the file and the version of its format.
 const TITLE: &[u8] = b"godwit export 1\n";
-/// No record is larger: the largest frame that a gateway can be told to take is far below.
+/// Longest record, in bytes. The largest frame that a gateway can be configured to accept is far smaller.
 const MAX_RECORD: u64 = 64 << 20;
 
-/// Writes everything that comes.
-pub(super) fn write(mut file: Box<dyn Write + Send>, mut intake: Intake) -> Result<Summary> {
+/// Writes all records to a file.
+pub(super) fn write(mut file: Box<dyn Write + Send>, mut receiver: RecordReceiver) -> Result<Summary> {
     let mut hash = Sha256::new();
     let mut buffer = TITLE.to_vec();
-    while let Some(batch) = intake.blocking_next()? {
+    while let Some(batch) = receiver.blocking_next()? {
         for record in batch {
             match record {
                 Record::End(end) => {
@@ -37,11 +34,11 @@ pub(super) fn write(mut file: Box<dyn Write + Send>, mut intake: Intake) -> Resu
         buffer.clear();
     }
     file.flush().map_err(Error::File)?;
-    Ok(intake.summary())
+    Ok(receiver.summary())
 }
 
-/// Reads a file to its end, which is passed on only if all bytes are as they were written.
-pub(super) fn read(file: Box<dyn Read + Send>, mut feed: Feed) -> Result<()> {
+/// Reads a file. Sends the end record only if the checksum over all bytes matches.
+pub(super) fn read(file: Box<dyn Read + Send>, mut sender: RecordSender) -> Result<()> {
     let mut file = BufReader::with_capacity(1 << 20, file);
     let mut title = [0; TITLE.len()];
     file.read_exact(&mut title).map_err(|_| Error::NotAnExport("it is too short"))?;
@@ -52,43 +49,43 @@ pub(super) fn read(file: Box<dyn Read + Send>, mut feed: Feed) -> Result<()> {
     hash.update(TITLE);
     let (mut prefix, mut bytes) = (Vec::new(), Vec::new());
     loop {
-        let length = length(&mut file, &mut prefix)?;
+        let length = read_length(&mut file, &mut prefix)?;
         bytes.clear();
         let read = (&mut file).take(length).read_to_end(&mut bytes).map_err(Error::File)?;
         if (read as u64) < length {
-            return Err(Error::CutOff);
+            return Err(Error::Truncated);
         }
         let record = ExportRecord::decode(bytes.as_slice()).ok().and_then(|record| record.record);
-        match record.ok_or(Error::DamagedFile("it holds something that is no record"))? {
+        match record.ok_or(Error::CorruptFile("it contains bytes that are not a record"))? {
             Record::End(end) => {
                 if end.sha256[..] != hash.finalize()[..] {
-                    return Err(Error::DamagedFile("its checksum does not match"));
+                    return Err(Error::CorruptFile("its checksum does not match"));
                 }
                 if file.read(&mut [0]).map_err(Error::File)? != 0 {
-                    return Err(Error::DamagedFile("there is something after its end"));
+                    return Err(Error::CorruptFile("bytes follow its end record"));
                 }
-                feed.add(Record::End(end));
-                return feed.blocking_send();
+                sender.add(Record::End(end));
+                return sender.blocking_send();
             }
             record => {
                 hash.update(&prefix);
                 hash.update(&bytes);
-                if feed.add(record) {
-                    feed.blocking_send()?;
+                if sender.add(record) {
+                    sender.blocking_send()?;
                 }
             }
         }
     }
 }
 
-/// Reads the length of the next record, and keeps how it was written.
-fn length(file: &mut impl Read, prefix: &mut Vec<u8>) -> Result<u64> {
+/// Reads the length of the next record. Leaves its encoded bytes in `prefix` for the checksum.
+fn read_length(file: &mut impl Read, prefix: &mut Vec<u8>) -> Result<u64> {
     prefix.clear();
     let mut length = 0;
     loop {
         let mut byte = [0];
         file.read_exact(&mut byte).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::CutOff,
+            io::ErrorKind::UnexpectedEof => Error::Truncated,
             _ => Error::File(error),
         })?;
         length |= u64::from(byte[0] & 0x7f) << (7 * prefix.len());
@@ -97,7 +94,7 @@ fn length(file: &mut impl Read, prefix: &mut Vec<u8>) -> Result<u64> {
             return Ok(length);
         }
         if prefix.len() == 5 || length > MAX_RECORD {
-            return Err(Error::DamagedFile("a record has an impossible length"));
+            return Err(Error::CorruptFile("the length of a record is out of range"));
         }
     }
 }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
-    conformance::postgres_config,
     item::Item,
-    postgres::PostgresStore,
+    postgres::{PostgresStore, tests::test_config},
+    rules::Limits,
     sessions::Rotation,
     sqlite::SqliteStore,
     store::{Page, Store, View},
@@ -11,6 +11,8 @@ use abi::v1::{Entry, Message, Session, SigningKey, entry::Content};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::fs::{self, File};
 use tempfile::TempDir;
+
+const LIMITS: Limits = Limits { max_group_members: 8 };
 
 fn item(conversation: &str, n: usize) -> Item {
     Item::new(Entry {
@@ -46,7 +48,7 @@ async fn fill(store: &dyn Store) {
     let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
     store.rotate_session("s".into(), rotation).await.unwrap();
     store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
-    // More than a batch, and more than a cursor gives at once.
+    // More than one batch, and more than one fetch from a cursor.
     for from in (0..2_500).step_by(500) {
         store.save((from..from + 500).map(|n| item("d:a:b", n)).collect()).await.unwrap();
     }
@@ -76,7 +78,7 @@ impl Data {
     }
 
     fn postgres(&self) -> Place {
-        Place::Postgres(Box::new(postgres_config(&self.schema).1))
+        Place::Postgres(Box::new(test_config(&self.schema).1))
     }
 
     async fn export(&self, from: Place, to: &str) -> Result<Summary> {
@@ -96,16 +98,16 @@ impl Data {
     }
 
     async fn drop_schema(&self) {
-        let mut conn = PgConnection::connect(&postgres_config(&self.schema).0).await.unwrap();
+        let mut conn = PgConnection::connect(&test_config(&self.schema).0).await.unwrap();
         let drop = AssertSqlSafe(format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema));
         sqlx::raw_sql(drop).execute(&mut conn).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_a_move_there_and_back_takes_everything_along() {
+async fn p1_a_copy_to_postgres_and_back_is_complete() {
     let data = Data::new();
-    let store = SqliteStore::open(&data.at("first"), 8).unwrap();
+    let store = SqliteStore::open(&data.at("first"), LIMITS).unwrap();
     fill(&store).await;
     drop(store);
     let first = data.export(data.folder("first"), "file").await.unwrap();
@@ -122,10 +124,10 @@ async fn p1_a_move_there_and_back_takes_everything_along() {
     }
     assert_eq!(data.checksums(Source::File(Box::new(File::open(data.at("back")).unwrap()))).await, sums);
 
-    // The new homes go on where the old one was, in generations of their own.
+    // Both copies continue the sequences of the source, each in a new generation.
     let (postgres, sqlite) = (
-        PostgresStore::new(&postgres_config(&data.schema).1, 8).unwrap(),
-        SqliteStore::open(&data.at("second"), 8).unwrap(),
+        PostgresStore::new(&test_config(&data.schema).1).unwrap(),
+        SqliteStore::open(&data.at("second"), LIMITS).unwrap(),
     );
     let mut generations = Vec::new();
     for store in [&postgres as &dyn Store, &sqlite] {
@@ -143,21 +145,21 @@ async fn p1_a_move_there_and_back_takes_everything_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_what_is_not_whole_is_refused_and_leaves_nothing() {
+async fn p1_a_damaged_file_is_refused_and_leaves_no_data() {
     let data = Data::new();
-    let store = SqliteStore::open(&data.at("first"), 8).unwrap();
+    let store = SqliteStore::open(&data.at("first"), LIMITS).unwrap();
     fill(&store).await;
     drop(store);
     data.export(data.folder("first"), "file").await.unwrap();
     let whole = fs::read(data.at("file")).unwrap();
-    let spoilt = |name: &str, bytes: &[u8]| fs::write(data.at(name), bytes).unwrap();
-    spoilt("cut", &whole[..whole.len() / 2]);
-    spoilt("without end", &whole[..whole.len() - 45]);
+    let damaged = |name: &str, bytes: &[u8]| fs::write(data.at(name), bytes).unwrap();
+    damaged("cut", &whole[..whole.len() / 2]);
+    damaged("without end", &whole[..whole.len() - 45]);
     let mut changed = whole.clone();
     changed[whole.len() / 2] ^= 1;
-    spoilt("changed", &changed);
-    spoilt("longer", &[&whole[..], b"x"].concat());
-    spoilt("other", b"-- PostgreSQL database dump\n");
+    damaged("changed", &changed);
+    damaged("longer", &[&whole[..], b"x"].concat());
+    damaged("other", b"-- PostgreSQL database dump\n");
     for name in ["cut", "without end", "changed", "longer", "other"] {
         for place in [data.folder("second"), data.postgres()] {
             let error = data.import(name, place).await.unwrap_err().to_string();
@@ -165,7 +167,7 @@ async fn p1_what_is_not_whole_is_refused_and_leaves_nothing() {
         }
         assert_eq!(fs::read_dir(data.at("second")).unwrap().count(), 0, "{name}");
     }
-    // So the same place is taken for the whole file; and for no other after that.
+    // The target is still empty, so an intact file can be imported, but only once.
     for place in [data.folder("second"), data.postgres()] {
         data.import("file", place).await.unwrap();
     }
@@ -176,9 +178,9 @@ async fn p1_what_is_not_whole_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p4_a_backup_of_a_store_in_use_is_one_state_and_begins_a_generation() {
+async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
     let data = Data::new();
-    let store = SqliteStore::open(&data.at("first"), 8).unwrap();
+    let store = SqliteStore::open(&data.at("first"), LIMITS).unwrap();
     store.create_session(session("s"), vec![1]).await.unwrap();
     store.save((0..10).map(|n| item("d:a:b", n)).collect()).await.unwrap();
     back_up(&data.at("first"), &data.at("copy")).unwrap();
@@ -186,23 +188,23 @@ async fn p4_a_backup_of_a_store_in_use_is_one_state_and_begins_a_generation() {
     assert!(matches!(back_up(&data.at("first"), &data.at("copy")), Err(Error::NotEmpty { .. })));
     let mut generations = vec![0];
     for _ in 0..2 {
-        let copy = SqliteStore::open(&data.at("copy"), 8).unwrap();
+        let copy = SqliteStore::open(&data.at("copy"), LIMITS).unwrap();
         let page = copy.history(view("b"), Page::After(0), 100).await.unwrap().unwrap();
         assert_eq!(page.entries.len(), 10);
         let head = copy.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
         assert_eq!(head.kept_seq, 10);
         generations.push(copy.session("s".into()).await.unwrap().unwrap().generation);
     }
-    assert_ne!(generations[0], generations[1], "devices have to be told");
-    assert_eq!(generations[1], generations[2], "once");
+    assert_ne!(generations[0], generations[1], "the first opening begins a generation");
+    assert_eq!(generations[1], generations[2], "the second opening does not");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p4_data_restored_by_other_means_begin_a_generation_when_told() {
+async fn p4_restored_begins_a_generation() {
     let data = Data::new();
-    let config = postgres_config(&data.schema).1;
+    let config = test_config(&data.schema).1;
     assert!(matches!(restored(&config).await, Err(Error::NoData)));
-    let store = PostgresStore::new(&config, 8).unwrap();
+    let store = PostgresStore::new(&config).unwrap();
     fill(&store).await;
     restored(&config).await.unwrap();
     let session = store.session("s".into()).await.unwrap().unwrap();
