@@ -1,11 +1,11 @@
-//! Addresses of the log, as one line and as one section of a configuration file.
+//! Addresses of the log, as a line and as a section of a configuration file.
 
 use kafka_runtime::{Address, Error};
 
-/// What must not be seen, whatever else is wrong.
+/// A secret that no output may contain.
 const SECRET: &str = "hunter2hunter2";
 
-/// An address. A `~` is a secret where a secret has its place.
+/// The input is an address. A `~` in the place of a password stands for the secret.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if text.contains(SECRET) {
@@ -16,31 +16,32 @@ pub fn text(data: &[u8]) {
 }
 
 fn line(text: &str) {
-    let (place, options) = text.split_once('?').unwrap_or((text, ""));
-    let place = with_password(place);
+    let (location, options) = text.split_once('?').unwrap_or((text, ""));
+    let location = with_password(location);
     let hide = |option: &str| match option.strip_prefix("sasl.password=") {
         Some(password) => format!("sasl.password={}", password.replace('~', SECRET)),
         None => option.to_owned(),
     };
     let options: Vec<_> = options.split('&').map(hide).collect();
-    let text = format!("{place}?{}", options.join("&"));
+    let text = format!("{location}?{}", options.join("&"));
     match text.parse::<Address>() {
         Ok(address) => {
-            is_usable(&address, text.len());
+            check_address(&address, text.len());
             let shown = address.to_string();
             if !shown.contains("***") {
                 assert_eq!(shown.parse::<Address>().ok().as_ref(), Some(&address), "{text} is not {shown}");
             }
         }
-        Err(Error::Address { errors }) => are_sentences(&errors),
-        Err(error) => panic!("{error} is no fault of an address"),
+        Err(Error::Address { errors }) => check_errors(&errors),
+        Err(error) => panic!("not an error about an address: {error}"),
     }
 }
 
-/// Only brokers are asked for a password, between the user and the hosts; a user alone may be meant as one. A folder may have any name.
-fn with_password(place: &str) -> String {
-    let Some((user, hosts)) = place.rsplit_once('@').filter(|_| !place.starts_with("log:")) else {
-        return place.to_owned();
+/// Puts the secret in place of `~` in the password. Only addresses of brokers have one, between user and hosts, or in place of the
+/// user. A folder may have any name.
+fn with_password(location: &str) -> String {
+    let Some((user, hosts)) = location.rsplit_once('@').filter(|_| !location.starts_with("log:")) else {
+        return location.to_owned();
     };
     let user_at = user.find("//").map_or(0, |at| at + 2);
     let (user, password) = user.split_at(user[user_at..].find(':').map_or(user_at, |at| user_at + at));
@@ -55,14 +56,14 @@ fn section(text: &str) {
     let text = text.lines().map(hide).collect::<Vec<_>>().join("\n");
     let Ok(table) = text.parse::<toml::Table>() else { return };
     match table.try_into::<Address>() {
-        Ok(address) => is_usable(&address, text.len()),
-        // All in one, and what the library of TOML says.
+        Ok(address) => check_address(&address, text.len()),
+        // One error with all messages, including those of the TOML library.
         Err(error) => assert!(!error.message().is_empty() && !error.message().contains(SECRET), "{error}"),
     }
 }
 
-/// Everything that is made of an address without looking at the machine.
-fn is_usable(address: &Address, length: usize) {
+/// Checks everything that is derived from an address without I/O.
+fn check_address(address: &Address, length: usize) {
     let shown = address.to_string();
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!shown.contains(char::is_control), "{shown:?}");
@@ -75,10 +76,10 @@ fn is_usable(address: &Address, length: usize) {
     address.producer_config();
 }
 
-fn are_sentences(faults: &[String]) {
-    assert!(!faults.is_empty());
-    for fault in faults {
-        crate::is_sentence(fault);
-        assert!(!fault.contains(SECRET), "{fault}");
+fn check_errors(errors: &[String]) {
+    assert!(!errors.is_empty());
+    for error in errors {
+        crate::check_sentence(error);
+        assert!(!error.contains(SECRET), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Configurations: a file, the environment and the command line.
+//! Configurations from a file, the environment and the command line.
 
 use crate::gateway::Gateway;
 use abi::config::Config;
@@ -10,11 +10,11 @@ use ws_gateway::{
     session::{Session, Step},
 };
 
-/// What must not be seen, whatever else is wrong.
+/// A secret that no output may contain.
 const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2";
 
 thread_local! {
-    /// The configuration file of this process, in memory where there is such a folder.
+    /// The configuration file of this process, in memory if possible.
     static FILE: RefCell<PathBuf> = RefCell::new({
         let memory = PathBuf::from("/dev/shm");
         let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
@@ -22,14 +22,14 @@ thread_local! {
     });
 }
 
-/// Keys of secrets.
+/// Prefixes of the keys that hold secrets.
 const SECRETS: [&str; 5] = ["keys", "postgres", "url", "consul_token", "token"];
 
-/// Lines: `NAME=VALUE` after a `$` is the environment, what comes after a `-` is for `--set`, all others are the file; a `~` there
-/// is a secret, if the key is that of one.
+/// The input consists of lines. `$NAME=VALUE` sets an environment variable, `-TEXT` is an argument of `--set`, and all other lines
+/// form the file. In the file, a `~` in the value of a secret's key stands for the secret.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // It would read any file of this machine; and what is no secret, such as the name of a key, may be shown.
+    // `file:` would read files of this machine. Text outside of secrets may be shown, so it must not contain the secret.
     if text.contains("file:") || text.contains(SECRET) {
         return;
     }
@@ -56,20 +56,20 @@ pub fn text(data: &[u8]) {
         fs::write(path, file).expect("the temporary folder can be written");
         sources.file = Some(path.clone());
         match load::<Config>(&sources) {
-            Ok(loaded) => is_usable(&loaded),
-            Err(faults) => {
-                assert!(!faults.sentences().is_empty());
-                for sentence in faults.sentences() {
-                    crate::is_sentence(sentence);
+            Ok(loaded) => check_config(&loaded),
+            Err(errors) => {
+                assert!(!errors.sentences().is_empty());
+                for sentence in errors.sentences() {
+                    crate::check_sentence(sentence);
                     assert!(!sentence.contains(SECRET), "{sentence}");
                 }
             }
         }
-        fs::remove_file(path).expect("it was written");
+        fs::remove_file(path).expect("the file exists");
     });
 }
 
-fn is_usable(loaded: &Loaded<Config>) {
+fn check_config(loaded: &Loaded<Config>) {
     let Loaded { config, origins } = loaded;
     assert_eq!(config.db.postgres.expose(), SECRET);
     assert_eq!(origins.get("auth.keys").map(String::as_str), Some("--set"));
@@ -77,17 +77,17 @@ fn is_usable(loaded: &Loaded<Config>) {
     let shown = toml::to_string(config).expect("a configuration can be printed");
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!format!("{loaded:?}").contains(SECRET));
-    // What is printed is a configuration again. Secrets are not in it, and one that is not there is no fault.
+    // The printed text is a valid configuration, with redacted secrets.
     let secrets =
         ["auth.keys=", "db.postgres=x", "redis.url=x", "discovery.consul_token=", "operator.token="];
-    let again = Sources {
+    let only_secrets = Sources {
         file: None,
         environment: BTreeMap::new(),
         overrides: secrets.map(|secret| ("--set".to_owned(), secret.to_owned())).into(),
     };
-    let printed: Config = toml::from_str(&shown).expect("what is printed can be read");
-    let hidden = load::<Config>(&again).expect("secrets alone are no fault").config;
-    let plain = |config: &Config| {
+    let printed: Config = toml::from_str(&shown).expect("a printed configuration can be parsed");
+    let hidden = load::<Config>(&only_secrets).expect("the defaults are valid").config;
+    let without_secrets = |config: &Config| {
         let mut config = config.clone();
         config.auth.keys = hidden.auth.keys.clone();
         config.db.postgres = hidden.db.postgres.clone();
@@ -96,14 +96,14 @@ fn is_usable(loaded: &Loaded<Config>) {
         config.operator.token = hidden.operator.token.clone();
         config
     };
-    assert_eq!(plain(&printed), plain(config));
-    serves(config);
+    assert_eq!(without_secrets(&printed), without_secrets(config));
+    check_session(config);
 }
 
-/// A gateway with this configuration lives through a session: no time of it is out of bounds.
-fn serves(config: &Config) {
+/// Runs a session of a gateway with this configuration. No duration may overflow.
+fn check_session(config: &Config) {
     let mut config = config.clone();
-    // The costs of passwords are what they are.
+    // Hashing passwords at the configured cost would be too slow.
     config.auth.argon2_memory_kib = config.auth.argon2_memory_kib.min(8);
     config.auth.argon2_passes = 1;
     let Some(gateway) = Gateway::new(&config) else { return };
@@ -112,7 +112,7 @@ fn serves(config: &Config) {
     let mut session = Session::new(gateway.backend.session.clone(), now);
     assert!(session.deadline() > now);
     let identity = Identity { user: "alice".into(), device: "phone".into(), session: "s1".into() };
-    gateway.backend.tokens.issue(&identity).expect("it can be signed");
+    gateway.backend.tokens.issue(&identity).expect("a token can be signed");
     session.welcomed(identity, now);
     let due = session.deadline();
     assert!(due > now && session.on_time(now).is_none());

@@ -1,35 +1,35 @@
-//! One frame of a device.
+//! Single frames of a device.
 
 use abi::v1::ClientFrame;
 use axum::extract::ws::Message;
 use prost::Message as _;
 use ws_gateway::codec::Format;
 
-/// A binary frame.
+/// The input is a binary frame.
 pub fn proto(data: &[u8]) {
     let message = Message::Binary(data.to_vec().into());
     match Format::Proto.decode(&message) {
         Ok(frame) => {
-            crate::has_not_grown(data.len(), frame.encoded_len());
-            is_the_same_in_both(&frame);
+            crate::check_size(data.len(), frame.encoded_len());
+            check_both_formats(&frame);
         }
-        Err(fault) => crate::is_fault(&fault),
+        Err(error) => crate::check_error(&error),
     }
-    crate::is_fault(&Format::Json.decode(&message).expect_err("a binary frame is no JSON"));
+    crate::check_error(&Format::Json.decode(&message).expect_err("a binary frame is not JSON"));
 }
 
-/// A text frame.
+/// The input is a text frame.
 pub fn json(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let message = Message::Text(text.into());
     match Format::Json.decode(&message) {
-        Ok(frame) => is_the_same_in_both(&frame),
-        Err(fault) => crate::is_fault(&fault),
+        Ok(frame) => check_both_formats(&frame),
+        Err(error) => crate::check_error(&error),
     }
-    crate::is_fault(&Format::Proto.decode(&message).expect_err("a text frame is no protobuf"));
+    crate::check_error(&Format::Proto.decode(&message).expect_err("a text frame is not protobuf"));
 }
 
-fn is_the_same_in_both(frame: &ClientFrame) {
+fn check_both_formats(frame: &ClientFrame) {
     let binary = Message::Binary(frame.encode_to_vec().into());
     assert_eq!(Format::Proto.decode(&binary).as_ref(), Ok(frame));
     let text = Message::Text(serde_json::to_string(frame).expect("a frame has a JSON form").into());

@@ -1,4 +1,4 @@
-//! A gateway whose other services say yes to everything, with an empty answer, and whose log takes everything.
+//! A gateway whose backend services accept every call with an empty answer, and whose log accepts every record.
 
 use crate::tokens::tokens;
 use abi::{
@@ -24,14 +24,14 @@ use tonic::body::Body;
 use tower::{BoxError, service_fn, util::BoxCloneSyncService};
 use ws_gateway::{Dependencies, backend::Backend};
 
-/// The one group that there is. Alice is in it.
+/// The only group. Alice is a member.
 pub const GROUP: &str = "g:team";
 /// Largest body of a message.
 const MAX_BODY: u64 = 256;
 
-/// The gateway, and what it has logged.
+/// The gateway and the records it has produced.
 pub struct Gateway {
-    /// Runs what waits.
+    /// Runs the asynchronous calls.
     pub runtime: Runtime,
     /// See [`Backend`].
     pub backend: Arc<Backend>,
@@ -57,25 +57,25 @@ impl Default for Gateway {
         ] {
             *limit = u32::MAX;
         }
-        Self::new(&config).expect("these costs are in bounds")
+        Self::new(&config).expect("Argon2id accepts these costs")
     }
 }
 
 impl Gateway {
-    /// With a configuration of its own. `None` if it asks for costs of passwords that Argon2id has no room for.
+    /// Makes a gateway with a configuration. `None` if Argon2id does not accept the costs in it.
     pub fn new(config: &Config) -> Option<Self> {
-        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime needs no system");
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
         let cache = Arc::new(MemoryCache::default());
         let members =
             Members { version: 1, members: vec![Member { user: "alice".into(), role: 1, visible_from: 1 }] };
         runtime
             .block_on(cache.put_members(&config.app, GROUP, &members, Duration::from_secs(1 << 30)))
-            .expect("memory is there");
+            .expect("the memory cache does not fail");
         let log = Arc::new(Log::default());
         let services = Dependencies {
             db: store(),
-            push: yes(),
-            gateways: Arc::new(|_| yes()),
+            push: accepting(),
+            gateways: Arc::new(|_| accepting()),
             cache,
             producer: log.clone(),
         };
@@ -83,11 +83,12 @@ impl Gateway {
         Some(Self { runtime, backend: Arc::new(backend), log })
     }
 
-    /// Takes what was logged, checks that a consumer can read it, and that Alice said it.
+    /// Takes the produced records, checks that a consumer can decode them and that Alice sent them, and returns their number.
     pub fn check_log(&self) -> usize {
         let records = std::mem::take(&mut *self.log.0.lock().unwrap_or_else(PoisonError::into_inner));
         for record in &records {
-            let entry = abi::record::decode(&record.payload).expect("what is acknowledged can be read");
+            let entry = abi::record::decode(&record.payload)
+                .expect("a consumer can decode every acknowledged record");
             assert_eq!(record.key, abi::record::key(&entry.app, &entry.conversation));
             assert_eq!((entry.sender.as_str(), entry.sender_device.as_str()), ("alice", "phone"));
             assert!(entry.conversation_seq == 0 && !entry.client_msg_id.is_empty());
@@ -96,12 +97,13 @@ impl Gateway {
     }
 }
 
-/// A service that answers every call with an empty message, all of whose fields are left out.
-fn yes() -> Channel {
+/// A service that answers every call with an empty message.
+fn accepting() -> Channel {
     BoxCloneSyncService::new(service_fn(async |_: Request<Body>| answer(EMPTY)))
 }
 
-/// The same, but every second check of a group's change finds it stored: it is looked for once before it is logged, and once after.
+/// A store like [`accepting`], except that every second `CheckChange` finds the change stored. The gateway checks a change once before
+/// it produces the record and once after.
 fn store() -> Channel {
     let checks = Arc::new(AtomicUsize::new(0));
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
@@ -111,9 +113,9 @@ fn store() -> Channel {
     }))
 }
 
-/// Not compressed, and no bytes long.
+/// gRPC frame: not compressed, length 0.
 const EMPTY: &[u8] = &[0; 5];
-/// Two bytes long: an empty message in field 1.
+/// gRPC frame with two bytes: an empty message in field 1.
 const STORED: &[u8] = &[0, 0, 0, 0, 2, 0x0a, 0];
 
 fn answer(message: &'static [u8]) -> Result<Response<Body>, BoxError> {
@@ -123,7 +125,7 @@ fn answer(message: &'static [u8]) -> Result<Response<Body>, BoxError> {
     Ok(Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(body)?)
 }
 
-/// Takes every record and says so at once.
+/// A producer that accepts every record and confirms it at once.
 #[derive(Default)]
 struct Log(Mutex<Vec<ProducerRecord>>);
 

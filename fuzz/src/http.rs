@@ -1,6 +1,6 @@
-//! Requests to a gateway, from the path to the answer.
+//! HTTP requests to a gateway, from routing to the answer.
 
-use crate::{gateway::Gateway, tokens::GOOD};
+use crate::{gateway::Gateway, tokens::VALID};
 use axum::{Router, body::Body};
 use http::{Request, header};
 use serde_json::Value;
@@ -22,7 +22,7 @@ thread_local! {
     });
 }
 
-/// A line `METHOD PATH`, with ` +` at its end for a good token or ` TOKEN` for that one, and the body after it.
+/// The input is a line `METHOD PATH`, optionally followed by ` +` (a valid token) or ` TOKEN`, and then the body.
 pub fn request(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let Ok(line) = std::str::from_utf8(&data[..end]) else { return };
@@ -31,17 +31,17 @@ pub fn request(data: &[u8]) {
     let (Some(method), Some(path)) = (words.next(), words.next()) else { return };
     let mut request = Request::builder().method(method).uri(path);
     if let Some(token) = words.next() {
-        let token = if token == "+" { &*GOOD } else { token };
+        let token = if token == "+" { &*VALID } else { token };
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let address = ClientAddress(Ipv4Addr::LOCALHOST.into());
-    // What is no request at all the HTTP library refuses before.
+    // The HTTP library refuses malformed requests before the gateway sees them.
     let Ok(request) = request.extension(address).body(Body::from(body.to_vec())) else { return };
     EDGE.with_borrow(|edge| {
         let answered = async {
             let response = edge.router.clone().oneshot(request).await.expect("a router always answers");
             let (parts, body) = response.into_parts();
-            (parts, axum::body::to_bytes(body, 1 << 20).await.expect("an answer is small"))
+            (parts, axum::body::to_bytes(body, 1 << 20).await.expect("an answer is shorter than 1 MiB"))
         };
         let (parts, answer) = edge.gateway.runtime.block_on(answered);
         let logged = edge.gateway.check_log();
@@ -54,8 +54,8 @@ pub fn request(data: &[u8]) {
         let problem: Value = serde_json::from_slice(&answer).expect("a problem is JSON");
         assert_eq!(problem["status"], parts.status.as_u16());
         let detail = problem["detail"].as_str().expect("a problem has a sentence");
-        crate::is_sentence(detail);
-        // The store that says yes to everything has no result for a change. Nothing else is the server's fault.
+        crate::check_sentence(detail);
+        // The fake store returns no result for a change. No other request may cause a server error.
         if parts.status.is_server_error() {
             assert!(logged == 1 && detail == "the store gave no result", "{line}: {problem}");
         }

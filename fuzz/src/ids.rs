@@ -1,4 +1,4 @@
-//! Ids, as people, devices and paths write them.
+//! Ids from people, devices and paths.
 
 use abi::{
     ids::{self, Conversation, MAX_ID},
@@ -6,7 +6,7 @@ use abi::{
 };
 use kafka_runtime::{LetterId, dead_letters::Ends};
 
-/// A text that may be an id of any kind.
+/// The input is an id of any kind.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     conversation(text);
@@ -14,23 +14,23 @@ pub fn text(data: &[u8]) {
         Ok(()) => {
             assert!((1..=MAX_ID).contains(&text.len()) && text.is_ascii());
             let own = ids::direct(text, text);
-            let parsed = Conversation::parse(&own).expect("everybody can write to themselves");
+            let parsed = Conversation::parse(&own).expect("a user can write to themselves");
             assert_eq!(parsed.direct_members().collect::<Vec<_>>(), [text]);
         }
-        Err(fault) => crate::is_fault(&fault),
+        Err(error) => crate::check_error(&error),
     }
     match ids::check_client_msg_id(text) {
         Ok(()) => {
             assert!(text.len() <= MAX_ID && !text.contains(|c: char| c.is_whitespace() || c.is_control()))
         }
-        Err(fault) => crate::is_fault(&fault),
+        Err(error) => crate::check_error(&error),
     }
     if let Some(bytes) = ids::message_bytes(text) {
         assert_eq!(ids::hex(&bytes), text);
     }
     message(text);
     server(text);
-    letter(text);
+    dead_letter(text);
 }
 
 fn conversation(text: &str) {
@@ -38,18 +38,22 @@ fn conversation(text: &str) {
         Ok(parsed) => {
             let normal = parsed.to_string();
             assert_eq!(normal.len(), text.len());
-            assert_eq!(Conversation::parse(&normal), Ok(parsed), "the normal form is another conversation");
+            assert_eq!(
+                Conversation::parse(&normal),
+                Ok(parsed),
+                "the normal form names another conversation"
+            );
             if let Conversation::Direct(a, b) = parsed {
                 assert!(a <= b);
                 assert_eq!(normal, ids::direct(b, a));
                 assert_eq!(parsed.has_direct_member(a), Some(true));
             }
         }
-        Err(fault) => crate::is_fault(&fault),
+        Err(error) => crate::check_error(&error),
     }
 }
 
-/// Ids are derived from texts of others, whatever they are.
+/// Message ids can be derived from any texts.
 fn message(text: &str) {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
     let id = ids::message("default", first, second, text);
@@ -59,8 +63,8 @@ fn message(text: &str) {
     assert!(Conversation::parse(&ids::group("default", first, second)).is_ok());
 }
 
-/// Dead letters, as an operator names them.
-fn letter(text: &str) {
+/// Ids and ranges of dead letters, from an operator.
+fn dead_letter(text: &str) {
     if let Ok(id) = text.parse::<LetterId>() {
         assert_eq!(id.to_string().parse::<LetterId>().ok(), Some(id));
     }
@@ -73,7 +77,7 @@ fn letter(text: &str) {
     }
 }
 
-/// The address of a server, as a person gives it to the client.
+/// The address of a server, from a user of the client.
 fn server(text: &str) {
     match client::Server::parse(text) {
         Ok(server) => {

@@ -1,14 +1,14 @@
-//! What the fuzz targets do with their bytes: one function each. It reads them as a program would, and panics if a promise is
-//! broken: not only that reading never panics, but that what was read is written and read again as the same, that an error is a
-//! sentence of bounded length, and that what follows from it keeps the rules of the protocol.
+//! The functions behind the fuzz targets, one per target. Each parses its input with the code of the programs and panics if one of
+//! these properties does not hold: the parser does not panic; encoding and decoding a parsed value gives the same value; an error
+//! is a sentence of bounded length; later steps follow the rules of the protocol.
 //!
-//! - [`frames`]: frames of devices, in both wire formats; [`session`]: whole sessions of a gateway, without a socket.
-//! - [`http`]: requests as a gateway takes them; [`tokens`]: access tokens.
-//! - [`server`]: what a server may send to the SDK.
-//! - [`records`]: what lies in the log; [`headers`]: how the embedded log keeps headers.
-//! - [`ids`]: ids of all kinds; [`addresses`]: addresses of the log; [`config`]: configurations.
+//! - [`frames`]: frames of devices in both wire formats. [`session`]: complete gateway sessions without a socket.
+//! - [`http`]: HTTP requests to a gateway. [`tokens`]: access tokens.
+//! - [`server`]: frames and answers of a server to the SDK.
+//! - [`records`]: payloads of records in the log. [`headers`]: record headers in the embedded log.
+//! - [`ids`]: ids of all kinds. [`addresses`]: addresses of the log. [`config`]: configurations.
 //!
-//! [`gateway`] is a gateway whose other services say yes to everything.
+//! [`gateway`] is a gateway whose backend services accept every call.
 
 pub mod addresses;
 pub mod config;
@@ -24,31 +24,31 @@ pub mod tokens;
 
 use abi::ApiError;
 
-/// Longest sentence that an error may have, in bytes.
-const LONGEST: usize = 1_000;
+/// Longest text of an error, in bytes.
+const MAX_ERROR: usize = 1_000;
 
-/// Checks that an error is a sentence that can be shown and logged.
-pub fn is_sentence(text: &str) {
-    assert!(!text.trim().is_empty(), "an error without a sentence");
-    assert!(text.len() <= LONGEST, "an error of {} bytes: {text}", text.len());
+/// Checks that the text of an error is short and printable.
+pub fn check_sentence(text: &str) {
+    assert!(!text.trim().is_empty(), "an empty error text");
+    assert!(text.len() <= MAX_ERROR, "an error of {} bytes: {text}", text.len());
     assert!(!text.contains(char::is_control), "control characters in an error: {text:?}");
 }
 
-/// Checks that a fault is a sentence, and that it survives its way to the device.
-pub fn is_fault(fault: &ApiError) {
-    is_sentence(&fault.message);
-    assert!(fault.close_reason().len() <= 123, "a close has no room for {}", fault.close_reason());
-    let told = ApiError::from(abi::v1::Error::from(fault.clone()));
-    assert_eq!((told.code, &told.message), (fault.code, &fault.message));
+/// Checks the text of an error, and that the error reaches the device unchanged.
+pub fn check_error(error: &ApiError) {
+    check_sentence(&error.message);
+    assert!(error.close_reason().len() <= 123, "too long for a close frame: {}", error.close_reason());
+    let received = ApiError::from(abi::v1::Error::from(error.clone()));
+    assert_eq!((received.code, &received.message), (error.code, &error.message));
 }
 
-/// Checks that what was `read` from so many bytes is `written` in no more than twice as many: a negative int32 or enum has ten bytes as
-/// protobuf writes it, and may come in five; all else becomes shorter, if anything.
-pub fn has_not_grown(read: usize, written: usize) {
-    assert!(written <= 2 * read, "{read} bytes have grown to {written}");
+/// Checks that a value decoded from `decoded` bytes is encoded in at most twice as many. A negative int32 or enum is accepted in five
+/// bytes and encoded in ten; no other value grows.
+pub fn check_size(decoded: usize, encoded: usize) {
+    assert!(encoded <= 2 * decoded, "{decoded} bytes have grown to {encoded}");
 }
 
-/// Splits the next part off: its length in two bytes, then the part. What is missing is cut.
+/// Takes the next part: a length of two bytes, and up to that many bytes.
 pub fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk::<2>()?;
     let (part, after) = after.split_at(after.len().min(usize::from(u16::from_be_bytes(*length))));
@@ -56,7 +56,7 @@ pub fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
-/// Splits the next byte off.
+/// Takes the next byte.
 pub fn byte(rest: &mut &[u8]) -> Option<u8> {
     let (byte, after) = rest.split_first()?;
     *rest = after;

@@ -1,4 +1,4 @@
-//! What lies in the log, and what becomes of it on its way to the devices.
+//! Payloads of records in the log, and the frames that devices get from them.
 
 use abi::{
     record,
@@ -8,19 +8,19 @@ use abi::{
 use bytes::Bytes;
 use prost::Message as _;
 
-/// The payload of a record.
+/// The input is the payload of a record.
 pub fn payload(data: &[u8]) {
     let entry = match record::decode(&Bytes::copy_from_slice(data)) {
         Ok(entry) => entry,
-        Err(fault) => return crate::is_fault(&fault),
+        Err(error) => return crate::check_error(&error),
     };
     let payload = record::encode(&entry);
-    crate::has_not_grown(data.len(), payload.len());
+    crate::check_size(data.len(), payload.len());
     assert_eq!(record::decode(&payload).as_ref(), Ok(&entry));
     let key = record::key(&entry.app, &entry.conversation);
     assert_eq!(key, format!("{}/{}", entry.app, entry.conversation));
 
-    // The frames that are put together of entries, each encoded once, are the frames.
+    // Spliced frames equal frames that are encoded as a whole.
     let receiver_seq = ReceiverSeq { epoch: data.len() as u32, seq: entry.conversation_seq };
     let encoded = EncodedEntry::new(entry.clone());
     for (raised, count) in [(0, 0), (1, 1), (entry.client_msg_id.len() as u32, 3)] {
@@ -32,7 +32,7 @@ pub fn payload(data: &[u8]) {
         assert_eq!(proto, frame.encode_to_vec());
         assert!(client::codec::is_deliver(&proto));
         let json: ServerFrame = serde_json::from_str(&deliver_json(receiver_seq, raised, &entries))
-            .expect("a frame is JSON that can be read");
+            .expect("a frame is valid JSON");
         assert_eq!(json, frame);
     }
 }

@@ -1,8 +1,8 @@
-//! Sessions of a gateway from hello to close: the decoding, the state machine and what stands behind it, without a socket.
+//! Complete gateway sessions from `hello` to close, without a socket: decoding, the state machine and the backend.
 
 use crate::{
     gateway::Gateway,
-    tokens::{GOOD, alice},
+    tokens::{VALID, alice},
 };
 use abi::{
     ApiError,
@@ -29,7 +29,8 @@ thread_local! {
     static GATEWAY: RefCell<Gateway> = RefCell::default();
 }
 
-/// The first byte says which format; then parts follow, each with a byte that says what it is: a frame, or a wait.
+/// The input is a script. The first byte selects the wire format. Then come steps, each with a byte for its kind: a frame, a
+/// `hello`, a sign of life, or a wait.
 pub fn script(data: &[u8]) {
     GATEWAY.with_borrow(|gateway| {
         let _entered = gateway.runtime.enter();
@@ -37,7 +38,7 @@ pub fn script(data: &[u8]) {
         let Some(format) = crate::byte(&mut rest) else { return };
         let mut device = Device::new(gateway, if format % 2 == 0 { Format::Proto } else { Format::Json });
         while let Some(kind) = crate::byte(&mut rest)
-            && device.goes_on()
+            && device.is_open()
         {
             match kind % 8 {
                 0 => device.wait(crate::byte(&mut rest)),
@@ -60,7 +61,7 @@ struct Device<'a> {
     now: Instant,
     outbox: Arc<Outbox>,
     connection: Option<Arc<Connection>>,
-    /// What it sent that was accepted.
+    /// Number of acknowledged messages.
     acked: usize,
     closed: bool,
 }
@@ -80,8 +81,8 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// All that it sent was answered, so it may always go on until it is closed.
-    fn goes_on(&self) -> bool {
+    /// Whether the session is open. Every earlier frame was answered, so an open session can read.
+    fn is_open(&self) -> bool {
         assert!(self.session.can_read());
         assert_eq!(self.session.identity().is_some(), self.connection.is_some());
         !self.closed
@@ -91,12 +92,7 @@ impl<'a> Device<'a> {
         let due = self.session.deadline();
         self.now += Duration::from_secs(seconds.unwrap_or(0).into());
         let step = self.session.on_time(self.now);
-        assert_eq!(
-            step.is_some(),
-            due <= self.now,
-            "{step:?} at a deadline that is {:?} away",
-            due - self.now
-        );
+        assert_eq!(step.is_some(), due <= self.now, "{step:?} at {:?} before the deadline", due - self.now);
         if let Some(step) = step {
             assert!(matches!(step, Step::Renew | Step::Recheck | Step::Close(_)));
             self.perform(step, 0);
@@ -104,7 +100,7 @@ impl<'a> Device<'a> {
     }
 
     fn hello(&mut self) {
-        let hello = Hello { token: GOOD.clone(), ..Hello::default() };
+        let hello = Hello { token: VALID.clone(), ..Hello::default() };
         let frame = ClientFrame { id: 1, frame: Some(client_frame::Frame::Hello(hello)) };
         let step = self.session.on_frame(Ok(frame), self.now);
         self.perform(step, 1);
@@ -121,32 +117,32 @@ impl<'a> Device<'a> {
         self.perform(step, id);
     }
 
-    /// Does what the socket's task does, and checks that a request has one answer, with its id.
+    /// Does the work of the socket's task. Checks that every request gets one answer, with its id.
     fn perform(&mut self, step: Step, id: u32) {
         let mut answers = 1;
         let backend = Arc::clone(&self.gateway.backend);
         match (step, self.connection.clone()) {
-            (Step::Close(fault), _) => return self.close(&fault),
-            (Step::Refuse(refused, fault), Some(_)) => {
+            (Step::Close(error), _) => return self.close(&error),
+            (Step::Refuse(refused, error), Some(_)) => {
                 assert_eq!(refused, id);
-                self.answer(id, Err(fault));
+                self.answer(id, Err(error));
             }
             (Step::Authenticate(_, hello), None) => {
                 let welcome = backend.welcome(hello, self.format, self.outbox.clone());
                 match self.gateway.runtime.block_on(welcome) {
                     Ok((connection, welcome)) => {
-                        assert_eq!(connection.identity, alice(), "somebody else was let in");
+                        assert_eq!(connection.identity, alice(), "the token names another device");
                         self.session.welcomed(connection.identity.clone(), self.now);
                         self.connection = Some(connection);
                         self.answer(id, Ok(Frame::Welcome(welcome)));
                     }
-                    Err(fault) => return self.close(&fault),
+                    Err(error) => return self.close(&error),
                 }
             }
             (Step::Send(_, message), Some(connection)) => {
                 let sent = self.gateway.runtime.block_on(send::send(&backend, &connection, id, message));
-                if let Err(fault) = sent {
-                    connection.outbox.push(Outgoing::Sent { id, result: Err(fault) });
+                if let Err(error) = sent {
+                    connection.outbox.push(Outgoing::Sent { id, result: Err(error) });
                 }
             }
             (Step::Answer(_, request), Some(connection)) => {
@@ -157,11 +153,17 @@ impl<'a> Device<'a> {
                 self.answer(id, answer);
             }
             (Step::Renew, Some(connection)) => {
-                self.gateway.runtime.block_on(backend.renew(&connection)).expect("the cache is there");
+                self.gateway
+                    .runtime
+                    .block_on(backend.renew(&connection))
+                    .expect("the memory cache does not fail");
                 answers = 0;
             }
             (Step::Recheck, Some(connection)) => {
-                self.gateway.runtime.block_on(backend.recheck(&connection.identity)).expect("it says yes");
+                self.gateway
+                    .runtime
+                    .block_on(backend.recheck(&connection.identity))
+                    .expect("the fake store accepts every call");
                 answers = 0;
             }
             (step, connection) => panic!("{step:?} with {connection:?}"),
@@ -170,11 +172,11 @@ impl<'a> Device<'a> {
     }
 
     fn answer(&self, id: u32, answer: Result<Frame, ApiError>) {
-        let frame = answer.unwrap_or_else(|fault| Frame::Error(fault.into()));
+        let frame = answer.unwrap_or_else(|error| Frame::Error(error.into()));
         self.outbox.push(Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(frame) })));
     }
 
-    /// Reads what was written as the SDK does; says how many frames there were.
+    /// Decodes the outgoing frames as the SDK does and returns their number.
     fn drain(&mut self, id: u32) -> usize {
         let Poll::Ready(drained) = self.outbox.poll_drain(&mut Context::from_waker(Waker::noop())) else {
             return 0;
@@ -185,26 +187,26 @@ impl<'a> Device<'a> {
             let frame = match outgoing {
                 Outgoing::Frame(frame) => *frame,
                 Outgoing::Sent { id, result } => {
-                    if let Err(fault) = &result {
-                        self.session.refused(id, fault);
+                    if let Err(error) = &result {
+                        self.session.refused(id, error);
                     }
                     self.session.answered(id);
                     self.acked += usize::from(result.is_ok());
-                    let frame = result.map_or_else(|fault| Frame::Error(fault.into()), Frame::Ack);
+                    let frame = result.map_or_else(|error| Frame::Error(error.into()), Frame::Ack);
                     ServerFrame { id, frame: Some(frame) }
                 }
                 Outgoing::Encoded(message) | Outgoing::Delivery { frame: message, .. } => {
-                    panic!("nobody has delivered {message:?}")
+                    panic!("unexpected delivery: {message:?}")
                 }
             };
             assert_eq!(frame.id, id);
             if let Some(Frame::Error(error)) = &frame.frame {
-                crate::is_fault(&ApiError::from(error.clone()));
+                crate::check_error(&ApiError::from(error.clone()));
             }
             let read = match self.format.encode(&frame) {
-                Message::Binary(bytes) => client::codec::decode(bytes).expect("the SDK reads it"),
-                Message::Text(text) => serde_json::from_str(&text).expect("it is JSON"),
-                other => panic!("no frame: {other:?}"),
+                Message::Binary(bytes) => client::codec::decode(bytes).expect("the SDK decodes every frame"),
+                Message::Text(text) => serde_json::from_str(&text).expect("a text frame is JSON"),
+                other => panic!("not a frame: {other:?}"),
             };
             assert_eq!(read, frame);
         }
@@ -212,8 +214,8 @@ impl<'a> Device<'a> {
         count
     }
 
-    fn close(&mut self, fault: &ApiError) {
-        crate::is_fault(fault);
+    fn close(&mut self, error: &ApiError) {
+        crate::check_error(error);
         self.closed = true;
     }
 
@@ -221,10 +223,6 @@ impl<'a> Device<'a> {
         if let Some(connection) = &self.connection {
             self.gateway.runtime.block_on(self.gateway.backend.goodbye(connection));
         }
-        assert_eq!(
-            self.gateway.check_log(),
-            self.acked,
-            "what is acknowledged is in the log, and nothing else"
-        );
+        assert_eq!(self.gateway.check_log(), self.acked, "the log has exactly the acknowledged messages");
     }
 }
