@@ -1,4 +1,4 @@
-//! Compiles `proto/` without `protoc`: messages, gRPC clients and servers, proto3 JSON, and the descriptors for reflection.
+//! Generates code from `proto/` without `protoc`: messages, gRPC clients and servers, proto3 JSON, and descriptors for reflection.
 
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};

@@ -1,4 +1,4 @@
-//! The one type of gRPC channel. Callers can't tell a remote service from one in their own process.
+//! The type of all gRPC channels. Callers can't tell a remote service from one in their own process.
 
 use std::{
     sync::Arc,
@@ -10,19 +10,19 @@ use tower::{
     util::{BoxCloneSyncService, MapErr},
 };
 
-/// A tower service that takes gRPC requests: a balanced stack, a single connection, or a server in this process.
+/// A tower service for gRPC requests: a balanced stack, a single connection, or a server in this process.
 pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
 
 /// Opens channels to gateways by their advertised address, `host:port`. A channel need not be connected yet.
 pub type Gateways = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
 
-/// A [`Channel`] for generated clients. Its errors are statuses, as those of the calls are; over boxed errors the futures
-/// of a generated client can't be shown to be `Send`.
+/// A [`Channel`] for generated clients. Its errors are statuses, because the compiler can't prove that a generated
+/// client's futures are `Send` if the errors are boxed.
 #[derive(Clone, Debug)]
 pub struct Caller(MapErr<Channel, fn(BoxError) -> Status>);
 
 impl Caller {
-    /// Calls through `channel`.
+    /// Wraps a channel.
     pub fn new(channel: Channel) -> Self {
         Self(MapErr::new(channel, Status::from_error))
     }

@@ -1,7 +1,7 @@
-//! The one table of errors: what an [`ErrorCode`] is called in gRPC, HTTP and WebSocket, and whether to try again.
+//! The table of errors: maps an [`ErrorCode`] to gRPC, HTTP and WebSocket, and tells whether to retry.
 //!
-//! A gRPC status carries the whole [`v1::Error`] in its details, so that nothing is lost between
-//! services; a status without details (a transport failure, a peer of another make) is mapped by its code.
+//! Between services, the details of a gRPC status hold the complete [`v1::Error`]. A status without details (a transport
+//! error, a foreign peer) is mapped by its gRPC code.
 
 use crate::v1;
 use bytes::Bytes;
@@ -11,19 +11,19 @@ use tonic::{Code, Status};
 
 pub use crate::v1::ErrorCode;
 
-/// An error of the contract: a code, a sentence, and how long to wait where that helps.
+/// An error that callers get: a code, a sentence, and the time to wait before a retry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// What kind.
+    /// The kind of error.
     pub code: ErrorCode,
-    /// A sentence for people: what is wrong, where, what to do.
+    /// A sentence for people: the problem, its place, and the remedy.
     pub message: String,
-    /// How long to wait before another try.
+    /// Time to wait before a retry.
     pub retry_after: Option<Duration>,
 }
 
-/// One row of the table.
+/// A row of the table.
 struct Row {
     code: ErrorCode,
     name: &'static str,
@@ -34,14 +34,14 @@ struct Row {
     retryable: bool,
 }
 
-/// What a device does after its connection was closed with a code.
+/// The reaction of a device to a close with a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
-    /// Not by itself: something has to change first (a new token, another program).
+    /// Do not reconnect: something has to change first, such as the token or the program.
     No,
-    /// At once, then with growing pauses.
+    /// Reconnect at once, then with backoff.
     Now,
-    /// After about so many milliseconds.
+    /// Reconnect after about this many milliseconds.
     After(u32),
 }
 
@@ -57,11 +57,12 @@ const fn row(
     Row { code, name, grpc, http, close, reconnect, retryable }
 }
 
-/// Whether the same request may succeed later.
+/// The same request may succeed later.
 const RETRY: bool = true;
+/// The same request would fail again.
 const FINAL: bool = false;
 
-/// gRPC codes are shared by several of our codes; the first row of a gRPC code is what a status without details means.
+/// The columns are those of [`Row`]. Several codes share a gRPC code; a status without details maps to the first of them.
 const TABLE: [Row; 18] = [
     row(ErrorCode::Internal, "internal", Code::Internal, 500, 4010, Reconnect::After(5_000), RETRY),
     row(ErrorCode::Unspecified, "unspecified", Code::Unknown, 500, 4000, Reconnect::After(5_000), RETRY),
@@ -104,44 +105,44 @@ impl ErrorCode {
         TABLE.iter().find(|row| row.code == self).expect("the table has a row for every code")
     }
 
-    /// Name in problem documents, logs and close reasons, such as `rate_limited`.
+    /// The name in problem documents, logs and close reasons, such as `rate_limited`.
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// gRPC status code.
+    /// The gRPC status code.
     pub fn grpc(self) -> Code {
         self.row().grpc
     }
 
-    /// HTTP status.
+    /// The HTTP status.
     pub fn http(self) -> u16 {
         self.row().http
     }
 
-    /// WebSocket close code, in the private range 4000 to 4999.
+    /// The WebSocket close code, in the private range 4000 to 4999.
     pub fn close(self) -> u16 {
         self.row().close
     }
 
-    /// The code behind a WebSocket close code; `None` for codes that are not ours.
+    /// The code for a WebSocket close code. `None` for foreign close codes.
     pub fn from_close(close: u16) -> Option<Self> {
         TABLE.iter().find(|row| row.close == close).map(|row| row.code)
     }
 
-    /// Whether and when to reconnect after a close with this code.
+    /// Tells whether and when to reconnect after a close with this code.
     pub fn reconnect(self) -> Reconnect {
         self.row().reconnect
     }
 
-    /// Whether the same request may succeed later without being changed.
+    /// Whether the same request may succeed later.
     pub fn is_retryable(self) -> bool {
         self.row().retryable
     }
 }
 
 impl ApiError {
-    /// An error without a time to wait.
+    /// Makes an error without a time to wait.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None }
     }
@@ -156,22 +157,22 @@ impl ApiError {
         Self::new(ErrorCode::Forbidden, message)
     }
 
-    /// There is no such thing.
+    /// The requested object does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
     }
 
-    /// The server could not do it now; the same request may be sent again.
+    /// The server can't handle the request now. The same request may be retried.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unavailable, message)
     }
 
-    /// Too many requests; go on after `wait`.
+    /// The client exceeded a rate limit and may continue after `wait`.
     pub fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
-    /// The reason text of a WebSocket close: the code's name, and `reconnect=no` or `reconnect=MILLISECONDS`.
+    /// The reason text of a WebSocket close: the code's name and `reconnect=no` or `reconnect=MILLISECONDS`.
     pub fn close_reason(&self) -> String {
         let reconnect = match (self.retry_after, self.code.reconnect()) {
             (_, Reconnect::No) => return format!("{} reconnect=no", self.code.name()),
@@ -183,15 +184,15 @@ impl ApiError {
     }
 }
 
-/// Where an [`excerpt`] is cut, in bytes.
-const EXCERPT: usize = 300;
+/// Longest [`excerpt`], in bytes.
+const MAX_EXCERPT: usize = 300;
 
-/// What somebody else wrote, for use in a sentence of ours: control characters are escaped, and what is long is cut.
+/// Prepares a foreign text for use in an error: escapes control characters and truncates long texts.
 pub fn excerpt(text: impl std::fmt::Display) -> String {
     let text = text.to_string();
-    let mut excerpt = String::with_capacity(text.len().min(EXCERPT + 8));
+    let mut excerpt = String::with_capacity(text.len().min(MAX_EXCERPT + 8));
     for character in text.chars() {
-        if excerpt.len() >= EXCERPT {
+        if excerpt.len() >= MAX_EXCERPT {
             excerpt.push('…');
             break;
         }
@@ -203,17 +204,17 @@ pub fn excerpt(text: impl std::fmt::Display) -> String {
     excerpt
 }
 
-/// A time to wait as the contract writes it: whole milliseconds, rounded up, 0 where not known.
+/// A time to wait in the contract's form: whole milliseconds, rounded up. 0: unknown.
 pub fn retry_after(wait: Option<Duration>) -> u32 {
     wait.map_or(0, |wait| u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX))
 }
 
 impl From<ApiError> for v1::Error {
-    fn from(fault: ApiError) -> Self {
+    fn from(error: ApiError) -> Self {
         Self {
-            code: fault.code.into(),
-            retry_after_ms: retry_after(fault.retry_after),
-            message: fault.message,
+            code: error.code.into(),
+            retry_after_ms: retry_after(error.retry_after),
+            message: error.message,
         }
     }
 }
@@ -226,9 +227,9 @@ impl From<v1::Error> for ApiError {
 }
 
 impl From<ApiError> for Status {
-    fn from(fault: ApiError) -> Self {
-        let (code, message) = (fault.code.grpc(), fault.message.clone());
-        Self::with_details(code, message, Bytes::from(v1::Error::from(fault).encode_to_vec()))
+    fn from(error: ApiError) -> Self {
+        let (code, message) = (error.code.grpc(), error.message.clone());
+        Self::with_details(code, message, Bytes::from(v1::Error::from(error).encode_to_vec()))
     }
 }
 
@@ -241,7 +242,7 @@ impl From<Status> for ApiError {
             return error.into();
         }
         let code = match status.code() {
-            // A call that was cut off may have been done: the same call again is the answer to all of these.
+            // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
                 ErrorCode::Unavailable
             }
@@ -273,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_survives_a_grpc_status() {
+    fn an_error_survives_a_grpc_status() {
         for code in codes().filter(|code| *code != ErrorCode::Unspecified) {
-            let fault = ApiError {
+            let error = ApiError {
                 code,
                 message: "a sentence".into(),
                 retry_after: Some(Duration::from_millis(1_500)),
             };
-            assert_eq!(ApiError::from(Status::from(fault.clone())), fault);
+            assert_eq!(ApiError::from(Status::from(error.clone())), error);
         }
     }
 
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_reason_says_whether_and_when_to_reconnect() {
+    fn a_close_reason_tells_whether_and_when_to_reconnect() {
         assert_eq!(
             ApiError::new(ErrorCode::Replaced, "another connection").close_reason(),
             "replaced reconnect=no"
@@ -301,10 +302,11 @@ mod tests {
         let wait = Duration::from_micros(1_200_100);
         assert_eq!(ApiError::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
     }
+
     #[test]
-    fn p7_an_excerpt_is_bounded_and_can_be_shown() {
+    fn p7_an_excerpt_is_short_and_printable() {
         assert_eq!(excerpt("unknown field `shout`"), "unknown field `shout`");
         assert_eq!(excerpt("two\nlines \u{1b}[31m"), "two\\nlines \\u{1b}[31m");
-        assert!(excerpt("é".repeat(70_000)).len() < EXCERPT + 8);
+        assert!(excerpt("é".repeat(70_000)).len() < MAX_EXCERPT + 8);
     }
 }

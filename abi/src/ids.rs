@@ -1,4 +1,4 @@
-//! Ids: how they are written, checked and derived. All are plain text, so they can be read in logs and tables.
+//! Parses, checks and derives ids. All ids are plain text, readable in logs and tables.
 
 use crate::error::ApiError;
 use sha2::{Digest, Sha256};
@@ -12,18 +12,18 @@ fn is_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Checks an id that the product chooses: 1 to 64 of letters, digits, `.`, `_`, `-`.
+/// Checks an id chosen by the product: 1 to 64 of letters, digits, `.`, `_`, `-`.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, naming `what` it should have been.
-pub fn check_id(what: &str, id: &str) -> Result<(), ApiError> {
+/// `INVALID_REQUEST` with `kind`, the kind of id.
+pub fn check_id(kind: &str, id: &str) -> Result<(), ApiError> {
     if is_id(id) {
         return Ok(());
     }
-    Err(ApiError::invalid(format!("{what} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
+    Err(ApiError::invalid(format!("{kind} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
 }
 
-/// Checks a sender's own id of a message: 1 to 64 printable ASCII characters.
+/// Checks the idempotency key of a message: 1 to 64 printable ASCII characters.
 ///
 /// # Errors
 /// `INVALID_REQUEST`.
@@ -34,20 +34,20 @@ pub fn check_client_msg_id(id: &str) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("client_msg_id must be 1 to {MAX_ID} printable ASCII characters")))
 }
 
-/// A conversation id that was checked: direct, between two users, or a group.
+/// A parsed conversation id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conversation<'a> {
-    /// Between two users (or a user and themselves), in byte order.
+    /// A direct conversation: its two users in byte order. Both are equal in a conversation with oneself.
     Direct(&'a str, &'a str),
-    /// A group, by the part of its id after `g:`.
+    /// A group: the part of its id after `g:`.
     Group(&'a str),
 }
 
 impl<'a> Conversation<'a> {
-    /// Parses a conversation id. The users of a direct one may come in either order.
+    /// Parses a conversation id. The users of a direct conversation may be in either order.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with how an id looks.
+    /// `INVALID_REQUEST` with the forms of an id.
     pub fn parse(id: &'a str) -> Result<Self, ApiError> {
         let parsed = match id.split_once(':') {
             Some(("d", users)) => users
@@ -64,7 +64,7 @@ impl<'a> Conversation<'a> {
         })
     }
 
-    /// Whether a user is one of the two. `None` for groups: that is the store's to know.
+    /// Whether a user belongs to a direct conversation. `None` for groups, whose members only the store knows.
     pub fn has_direct_member(&self, user: &str) -> Option<bool> {
         match self {
             Self::Direct(a, b) => Some(*a == user || *b == user),
@@ -72,7 +72,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// The one or two users of a direct conversation; nobody for groups.
+    /// The one or two users of a direct conversation. Empty for groups.
     pub fn direct_members(self) -> impl Iterator<Item = &'a str> {
         let (first, second) = match self {
             Self::Direct(a, b) => (Some(a), (a != b).then_some(b)),
@@ -91,13 +91,13 @@ impl std::fmt::Display for Conversation<'_> {
     }
 }
 
-/// Id of the direct conversation of two users.
+/// Id of the direct conversation between two users.
 pub fn direct(a: &str, b: &str) -> String {
     let (first, second) = if a <= b { (a, b) } else { (b, a) };
     format!("d:{first}:{second}")
 }
 
-/// Id of a group, from who creates it and the creator's own id of the request: a retry names the same group.
+/// Id of a group, derived from its creator and the creator's idempotency key, so that a retry creates no second group.
 pub fn group(app: &str, owner: &str, request: &str) -> String {
     let digest = digest(&["group", app, owner, request]);
     format!("g:{}", hex(&digest[..12]))
@@ -105,30 +105,30 @@ pub fn group(app: &str, owner: &str, request: &str) -> String {
 
 /// Id of a message: 32 hexadecimal digits, the same for every retry and redelivery.
 ///
-/// The last ten bytes are of a SHA-256 over all parts. The first six are the time in `client_msg_id` if that is a
-/// UUIDv7, so that ids of a conversation grow and the store's index of them stays in few pages; else they are of the
-/// hash as well. Nothing trusts that time: it only decides where in the index an id lies.
+/// The last ten bytes come from a SHA-256 over all parts. If `client_msg_id` is a UUIDv7, the first six bytes are its
+/// time: ids then grow with time, and inserts touch few pages of the store's index. Otherwise they come from the hash
+/// too. The time is not trusted; it only affects the position in the index.
 pub fn message(app: &str, conversation: &str, sender: &str, client_msg_id: &str) -> String {
-    entry("message", app, conversation, sender, client_msg_id)
+    entry_id("message", app, conversation, sender, client_msg_id)
 }
 
-/// Id of a change of a group, made like that of a [`message`]; no message has the same.
+/// Id of a group change, derived like that of a [`message`] and different from all message ids.
 pub fn change(app: &str, conversation: &str, sender: &str, request_id: &str) -> String {
-    entry("change", app, conversation, sender, request_id)
+    entry_id("change", app, conversation, sender, request_id)
 }
 
-fn entry(kind: &str, app: &str, conversation: &str, sender: &str, id: &str) -> String {
+fn entry_id(kind: &str, app: &str, conversation: &str, sender: &str, id: &str) -> String {
     let digest = digest(&[kind, app, conversation, sender, id]);
-    let mut entry: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
+    let mut bytes: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
     if let Ok(uuid) = Uuid::try_parse_ascii(id.as_bytes())
         && uuid.get_version_num() == 7
     {
-        entry[..6].copy_from_slice(&uuid.as_bytes()[..6]);
+        bytes[..6].copy_from_slice(&uuid.as_bytes()[..6]);
     }
-    hex(&entry)
+    hex(&bytes)
 }
 
-/// The 16 bytes of a message id; `None` if it is not one.
+/// The 16 bytes of a message id. `None` if the text is not a message id.
 pub fn message_bytes(id: &str) -> Option<[u8; 16]> {
     let digits = id.as_bytes();
     if digits.len() != 32 {
@@ -141,7 +141,7 @@ pub fn message_bytes(id: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
-/// Lower-case hexadecimal digits of bytes; what [`message_bytes`] reads.
+/// Lower-case hexadecimal digits, the inverse of [`message_bytes`].
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
@@ -160,7 +160,7 @@ fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-/// SHA-256 over parts, each with its length in front: no two lists of parts have the same input.
+/// SHA-256 over parts. Each part is preceded by its length, so that different lists never hash the same bytes.
 fn digest(parts: &[&str]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn p2_an_id_of_a_message_never_changes_between_releases() {
+    fn p2_message_ids_are_the_same_in_all_releases() {
         let id = message("default", "d:alice:bob", "alice", "1");
         assert_eq!(id, message("default", "d:alice:bob", "alice", "1"));
         assert_eq!(id, "bb02e4c30b7c6a286791572a95a876e0");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_a_direct_conversation_come_in_any_order() {
+    fn users_of_a_direct_conversation_may_be_in_any_order() {
         for id in ["d:alice:bob", "d:bob:alice"] {
             let parsed = Conversation::parse(id).unwrap();
             assert_eq!(parsed.to_string(), "d:alice:bob");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_conversation_is_refused() {
+    fn other_texts_are_not_conversations() {
         for id in ["", "d:", "d:a", "d:a:", "d:a:b:c", "g:", "g:a:b", "x:a", "d:a:b c", "g:\u{e9}", "D:a:b"] {
             assert!(Conversation::parse(id).is_err(), "{id}");
         }
@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_of_messages_differ_when_any_part_differs(a in "[ -~]{1,8}", b in "[ -~]{1,8}", c in "[ -~]{1,8}") {
+        fn message_ids_differ_if_any_part_differs(a in "[ -~]{1,8}", b in "[ -~]{1,8}", c in "[ -~]{1,8}") {
             let id = message("app", &a, &b, &c);
             prop_assert_eq!(hex(&message_bytes(&id).unwrap()), id.clone());
             prop_assert_ne!(&id, &message("app", &format!("{a}{b}"), "", &c));
@@ -213,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn a_time_prefix_orders_ids(early in 0u64..1 << 47, late in 1u64..1 << 46) {
+        fn uuidv7_keys_give_ordered_ids(early in 0u64..1 << 47, late in 1u64..1 << 46) {
             let v7 = |ms: u64| uuid::Builder::from_unix_timestamp_millis(ms, &[7; 10]).into_uuid().to_string();
             prop_assert!(message("a", "c", "s", &v7(early)) < message("a", "c", "s", &v7(early + late)));
         }

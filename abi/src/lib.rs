@@ -1,15 +1,15 @@
-//! The contract of Godwit, and nothing else: what the services, the clients and the tests agree on.
+//! The contract between services, clients and tests.
 //!
-//! It knows no server and no database. It promises that the generated types are exactly `proto/godwit/v1`, that an
-//! id is a pure function of what it identifies, and that an error code means the same on every wire.
+//! This crate depends on no server and no database. It promises that the generated types are exactly `proto/godwit/v1`,
+//! that ids are derived by pure functions, and that an error code has the same meaning in every protocol.
 //!
 //! - [`v1`]: the generated messages, gRPC clients and servers, with proto3 JSON through `serde`.
-//! - [`ids`]: user, device, conversation and message ids: parsing, checking, deriving.
-//! - [`error`]: the one table from [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
-//! - [`config`]: the one configuration of all programs.
-//! - [`channel`]: the one type of gRPC channel, remote or in process.
-//! - [`record`]: how an [`v1::Entry`] travels in the log.
-//! - [`splice`]: frames put together from entries that were encoded once.
+//! - [`ids`]: parses, checks and derives the ids of users, devices, conversations and messages.
+//! - [`error`]: the table that maps [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
+//! - [`config`]: the configuration of all programs.
+//! - [`channel`]: the type of all gRPC channels, remote or in process.
+//! - [`record`]: encodes an [`v1::Entry`] as a record of the log.
+//! - [`splice`]: builds frames from entries that are encoded only once.
 
 pub mod channel;
 pub mod config;
@@ -22,34 +22,30 @@ pub use channel::{Caller, Channel, Gateways};
 pub use error::{ApiError, retry_after};
 
 /// The generated contract, `proto/godwit/v1`.
-#[allow(
-    clippy::all,
-    clippy::unwrap_used,
-    reason = "generated code, whose warnings come and go with the generator"
-)]
+#[allow(clippy::all, clippy::unwrap_used, reason = "generated code, whose warnings depend on the generator")]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/godwit.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/godwit.v1.serde.rs"));
 }
 
-/// Encoded `FileDescriptorSet` of the contract, for gRPC reflection.
+/// The encoded `FileDescriptorSet` of the contract, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/godwit.v1.descriptors.bin"));
 
 /// WebSocket subprotocol of binary protobuf frames.
 pub const SUBPROTOCOL_PROTO: &str = "godwit.v1.proto";
 /// WebSocket subprotocol of proto3 JSON text frames.
 pub const SUBPROTOCOL_JSON: &str = "godwit.v1.json";
-/// The application that is served unless configured otherwise.
+/// Default name of the application.
 pub const DEFAULT_APP: &str = "default";
-/// Topic of everything that is ordered and stored.
+/// Default topic of messages and group changes.
 pub const MESSAGES_TOPIC: &str = "godwit.messages";
 /// Name of the topic that holds the dead letters of a topic.
 pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}.dead")
 }
-/// Most entries or heads in one page.
+/// Largest page, in entries or heads.
 pub const MAX_PAGE: i32 = 500;
-/// Most characters of the name of a group.
+/// Longest name of a group, in characters.
 pub const MAX_GROUP_NAME: usize = 128;
-/// Entries or heads in a page whose limit is not given.
+/// Default page size, in entries or heads.
 pub const DEFAULT_PAGE: i32 = 100;

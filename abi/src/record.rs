@@ -1,4 +1,4 @@
-//! How an [`Entry`] travels in the log: the key that keeps a conversation in one partition, and the payload.
+//! Encodes an [`Entry`] as a record of the log: the payload, and the key that keeps a conversation in one partition.
 
 use crate::{
     error::ApiError,
@@ -8,25 +8,25 @@ use crate::{
 use bytes::Bytes;
 use prost::Message as _;
 
-/// Key of everything that belongs to a conversation.
+/// Key of all records of a conversation.
 pub fn key(app: &str, conversation: &str) -> Bytes {
     Bytes::from(format!("{app}/{conversation}"))
 }
 
-/// The application and the conversation of a key; `None` for what is no key of ours.
+/// Splits a key into application and conversation. `None` if the key has another form.
 pub fn split_key(key: &[u8]) -> Option<(&str, &str)> {
     std::str::from_utf8(key).ok()?.split_once('/')
 }
 
-/// Payload of a record.
+/// Encodes the payload of a record.
 pub fn encode(entry: &Entry) -> Bytes {
     Bytes::from(entry.encode_to_vec())
 }
 
-/// Reads a payload and checks all that the store relies on.
+/// Decodes a payload and checks everything that the store relies on.
 ///
 /// # Errors
-/// `INVALID_REQUEST` with what is wrong: such a record can never be handled.
+/// `INVALID_REQUEST` with the reason. A retry can't help.
 pub fn decode(payload: &Bytes) -> Result<Entry, ApiError> {
     let entry = Entry::decode(payload.clone())
         .map_err(|error| ApiError::invalid(format!("the payload is not an Entry: {error}")))?;
@@ -44,7 +44,7 @@ pub fn decode(payload: &Bytes) -> Result<Entry, ApiError> {
         Some(Content::GroupChange(GroupChange { change: Some(Change::Created(created)) }))
             if HistoryVisibility::try_from(created.history).is_err() =>
         {
-            Err(ApiError::invalid("history is a value that this version does not know"))
+            Err(ApiError::invalid("history has a value unknown to this version"))
         }
         Some(_) => Ok(entry),
     }
@@ -71,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_relies_on_is_checked() {
-        let spoil: [fn(&mut Entry); 7] = [
+    fn invalid_entries_are_rejected() {
+        let invalidate: [fn(&mut Entry); 7] = [
             |entry| entry.app.clear(),
             |entry| entry.conversation = "d:bob:alice".into(),
             |entry| entry.conversation = "nowhere".into(),
@@ -84,15 +84,15 @@ mod tests {
                 entry.content = Some(Content::GroupChange(GroupChange { change: Some(created) }));
             },
         ];
-        for spoil in spoil {
+        for invalidate in invalidate {
             let mut entry = entry("hello");
-            spoil(&mut entry);
+            invalidate(&mut entry);
             decode(&encode(&entry)).unwrap_err();
         }
     }
 
     #[test]
-    fn a_key_says_whose_it_is() {
+    fn a_key_names_application_and_conversation() {
         assert_eq!(split_key(&key("default", "d:alice:bob")), Some(("default", "d:alice:bob")));
         assert_eq!(split_key(b"key"), None);
         assert_eq!(split_key(b"\xff/x"), None);
@@ -100,12 +100,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded(text in ".{0,200}") {
+        fn decoding_reverses_encoding(text in ".{0,200}") {
             prop_assert_eq!(decode(&encode(&entry(&text))).unwrap(), entry(&text));
         }
 
         #[test]
-        fn foreign_bytes_are_an_error_not_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&Bytes::from(bytes));
         }
     }

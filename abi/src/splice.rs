@@ -1,6 +1,6 @@
-//! [`Deliver`](crate::v1::Deliver) frames put together from entries that were encoded once.
+//! Builds [`Deliver`](crate::v1::Deliver) frames from entries that are encoded only once.
 //!
-//! A message goes to many devices, each with its own receiver's `seq`. Only that differs, so an entry is encoded once
+//! A message goes to many devices, and their frames differ only in the receiver seq. An entry is therefore encoded once
 //! per wire format ([`EncodedEntry`]) and copied into every frame.
 
 use crate::v1::{Entry, ReceiverSeq};
@@ -11,13 +11,13 @@ use prost::{
 };
 use std::fmt::Write as _;
 
-/// Field numbers of the contract, held against the generated code by a test.
+// Field numbers of the contract. A test compares the result with the generated code.
 const SERVER_FRAME_DELIVER: u32 = 4;
 const DELIVER_RECEIVER_SEQ: u32 = 1;
 const DELIVER_RAISED: u32 = 2;
 const DELIVER_ENTRIES: u32 = 3;
 
-/// An entry in the two wire formats; each is made when first asked for.
+/// An entry in both wire formats. Each is encoded on first use.
 #[derive(Debug)]
 pub struct EncodedEntry {
     entry: Entry,
@@ -26,12 +26,12 @@ pub struct EncodedEntry {
 }
 
 impl EncodedEntry {
-    /// Takes an entry; encodes nothing yet.
+    /// Wraps an entry. Encodes nothing yet.
     pub fn new(entry: Entry) -> Self {
         Self { entry, proto: std::sync::OnceLock::new(), json: std::sync::OnceLock::new() }
     }
 
-    /// The entry itself.
+    /// The entry.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
@@ -48,24 +48,24 @@ impl EncodedEntry {
         })
     }
 
-    /// `None` if it says something that JSON has no name for, such as a value of a later version of the contract.
+    /// The entry as JSON. `None` if it has a value without a JSON name, such as an enum value of a later contract.
     fn json(&self) -> Option<&str> {
         let json = || serde_json::to_string(&self.entry).ok().map(String::into_boxed_str);
         self.json.get_or_init(json).as_deref()
     }
 
-    /// How many bytes it takes in a frame of [`deliver_proto`].
+    /// Bytes that the entry adds to a frame of [`deliver_proto`].
     pub fn proto_size(&self) -> usize {
         self.proto().len()
     }
 
-    /// How many bytes it takes in a frame of [`deliver_json`].
+    /// Bytes that the entry adds to a frame of [`deliver_json`].
     pub fn json_size(&self) -> usize {
         self.json().map_or(0, |json| json.len() + 1)
     }
 }
 
-/// A binary `ServerFrame` with a `Deliver`.
+/// Builds a binary `ServerFrame` with a `Deliver`.
 pub fn deliver_proto(receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> Bytes {
     let raised = u64::from(raised);
     let seq_length = receiver_seq.encoded_len();
@@ -90,7 +90,7 @@ pub fn deliver_proto(receiver_seq: ReceiverSeq, raised: u32, entries: &[&Encoded
     frame.freeze()
 }
 
-/// A text `ServerFrame` with a `Deliver`. An entry that JSON can't say is left out: the device sees that one is missing.
+/// Builds a text `ServerFrame` with a `Deliver`. Entries without a JSON form are left out; the device detects the gap.
 pub fn deliver_json(receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> String {
     let mut frame = String::from(r#"{"deliver":{"receiverSeq":"#);
     frame.push_str(&serde_json::to_string(&receiver_seq).expect("numbers always have a JSON form"));
@@ -114,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_spliced_frame_is_the_frame(
+        fn a_spliced_frame_equals_the_encoded_frame(
             texts in proptest::collection::vec(".{0,40}", 0..5), epoch: u32, seq: u64, raised in 0u32..1000,
         ) {
             let entries: Vec<Entry> = texts.iter().zip(1..).map(|(text, conversation_seq)| Entry {
@@ -141,14 +141,15 @@ mod tests {
             let (proto, json) = (deliver_proto(receiver_seq, raised, &[]), deliver_json(receiver_seq, raised, &[]));
             let grown = deliver_proto(receiver_seq, raised, &parts).len() - proto.len();
             let entries: usize = parts.iter().map(|entry| entry.proto_size()).sum();
-            prop_assert!((entries..=entries + 4).contains(&grown), "{} bytes more, {} of entries", grown, entries);
+            prop_assert!((entries..=entries + 4).contains(&grown), "frame grew by {} bytes, entries have {}", grown, entries);
             let grown = deliver_json(receiver_seq, raised, &parts).len() - json.len();
             let entries: usize = parts.iter().map(|entry| entry.json_size()).sum();
-            prop_assert!((entries..=entries + 12).contains(&grown), "{} bytes more, {} of entries", grown, entries);
+            prop_assert!((entries..=entries + 12).contains(&grown), "frame grew by {} bytes, entries have {}", grown, entries);
         }
     }
+
     #[test]
-    fn p6_an_entry_of_a_later_version_is_left_out_of_json_and_hurts_nobody() {
+    fn p6_json_frames_leave_out_entries_of_later_versions() {
         use crate::v1::{GroupChange, GroupCreated, group_change::Change};
         let created = Change::Created(GroupCreated { history: 99, ..GroupCreated::default() });
         let content = Some(Content::GroupChange(GroupChange { change: Some(created) }));

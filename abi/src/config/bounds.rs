@@ -1,4 +1,4 @@
-//! Bounds of single values. A bound reads well after "must be", and its check can't disagree with its text.
+//! Bounds of single values. A bound has a check and a text that follows "must be".
 
 use super::{Secret, section::Value};
 use crate::ids;
@@ -10,12 +10,12 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// A year as the notation of durations has it: 365.25 days.
 pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
 
-/// Shortest secret that signs tokens or opens the admin ports, in bytes.
+/// Shortest signing key or operator token, in bytes.
 const MIN_SECRET: usize = 32;
 
 /// A rule for one value.
 pub(super) struct Bound<T> {
-    /// The allowed values, to be read after "must be".
+    /// The allowed values, as a text that follows "must be".
     pub(super) allowed: String,
     find_wrong: FindWrong<T>,
 }
@@ -35,7 +35,7 @@ impl<T: 'static> Bound<T> {
     }
 }
 
-/// A number, duration or size as people write it.
+/// A number, duration or size in the notation of the configuration.
 fn shown(value: &impl Value) -> String {
     value.to_toml().trim_matches('"').to_owned()
 }
@@ -92,7 +92,7 @@ pub(super) fn id_or_empty() -> Bound<String> {
     Bound::new(format!("{ID}, or empty"), |value: &String| value.is_empty() || is_id(value))
 }
 
-/// A name that PostgreSQL takes without quotes.
+/// A schema name that needs no quotes in SQL.
 pub(super) fn schema_name() -> Bound<String> {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     Bound::new("one or more of lower-case letters, digits and '_'", move |value: &String| {

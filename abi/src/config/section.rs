@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A part of the configuration: keys, or further sections.
 pub trait Section {
-    /// What the section is for.
+    /// The purpose of the section.
     fn docs(&self) -> String;
     /// The keys, in the order of their definition.
     fn keys(&self) -> Vec<Key>;
@@ -14,22 +14,22 @@ pub trait Section {
     fn sections(&self) -> Vec<(&'static str, &dyn Section)>;
 }
 
-/// A key with all that its definition says.
+/// A key and its definition.
 #[derive(Debug)]
 pub struct Key {
     /// Its name in the section.
     pub name: &'static str,
-    /// What the key means.
+    /// The meaning of the key.
     pub docs: String,
     /// The default, as TOML.
     pub default: String,
-    /// The bounds, each to be read after "must be".
+    /// The bounds, as texts that follow "must be".
     pub allowed: Vec<String>,
     /// Violated bounds: a suffix of the key (`[2]` for an item of a list) and the bound.
     pub violations: Vec<(String, String)>,
 }
 
-/// Makes a [`Key`] out of its definition. The value is only checked; only the default is kept.
+/// Makes a [`Key`] from its definition. The value is only checked and not kept: it may be a secret.
 pub(super) fn key<T: Value>(
     name: &'static str,
     docs: &[&str],
@@ -86,8 +86,8 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// Defines a section. This is the only place that has to know a new key: defaults, bounds, `deploy/godwit.toml` and
-/// `docs/configuration.md` all follow from it.
+/// Defines a section. A new key needs no other definition: `deploy/godwit.toml` and `docs/configuration.md` are generated
+/// from it.
 macro_rules! section {
     (
         $(#[doc = $docs:literal])+

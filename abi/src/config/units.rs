@@ -1,24 +1,24 @@
-//! Values with a unit, and values that must not be seen.
+//! Sizes and secrets.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr};
 
-/// A number of bytes, written `16KiB`, `1MiB`, `512B` or a bare number of bytes.
+/// A size in bytes, written `16KiB`, `1MiB`, `512B` or as a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);
 
 impl ByteSize {
-    /// So many bytes.
+    /// A size in bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many KiB.
+    /// A size in KiB.
     pub const fn kib(kib: u64) -> Self {
         Self(kib * 1024)
     }
 
-    /// Number of bytes; no more than memory can hold.
+    /// The number of bytes, saturated at `usize::MAX`.
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -64,36 +64,36 @@ impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum Notation {
             Number(u64),
             Text(String),
         }
-        match Written::deserialize(deserializer)? {
-            Written::Number(bytes) => Ok(Self(bytes)),
-            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        match Notation::deserialize(deserializer)? {
+            Notation::Number(bytes) => Ok(Self(bytes)),
+            Notation::Text(text) => text.parse().map_err(D::Error::custom),
         }
     }
 }
 
-/// A text that is never shown: logs, `Debug` and printed configurations say `[redacted]`.
+/// A text that is never shown: logs, `Debug` and printed configurations contain `[redacted]` instead.
 ///
-/// `file:PATH` stands for the content of a file without the white space at its end, and so does `NAME=file:PATH`
-/// for what comes after the name. It is read when the configuration is.
+/// `file:PATH` is replaced by the content of the file without trailing white space, and `NAME=file:PATH` by `NAME=` and
+/// that content. The file is read during deserialization.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text as it is.
+    /// Wraps a text without change; `file:` has no meaning here.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the one place that needs it.
+    /// The text, for its use only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing is set.
+    /// Whether the secret is not set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -119,8 +119,9 @@ impl<'de> Deserialize<'de> for Secret {
             Some((name, path)) if name.ends_with('=') => (name, path),
             _ => return Ok(Self(text)),
         };
-        let content = std::fs::read_to_string(path)
-            .map_err(|error| D::Error::custom(format!("the secret's file {path} can't be read: {error}")))?;
+        let content = std::fs::read_to_string(path).map_err(|error| {
+            D::Error::custom(format!("cannot read the file {path} of the secret: {error}"))
+        })?;
         Ok(Self(format!("{name}{}", content.trim_end())))
     }
 }
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_formatted() {
         for (text, bytes) in [("16KiB", 16_384), ("1 MiB", 1 << 20), ("0", 0), ("7B", 7), ("1025", 1025)] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!(size.bytes(), bytes);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_a_secret_is_not_shown() {
+    fn p8_a_secret_is_redacted() {
         let secret = Secret::new("hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(!serde_json::to_string(&secret).unwrap().contains("hunter2"));
@@ -156,6 +157,11 @@ mod tests {
         assert_eq!(read(format!("file:{}", path.display())).unwrap().expose(), "hunter2");
         assert_eq!(read(format!("k1=file:{}", path.display())).unwrap().expose(), "k1=hunter2");
         std::fs::remove_file(&path).unwrap();
-        assert!(read(format!("file:{}", path.display())).unwrap_err().to_string().contains("can't be read"));
+        assert!(
+            read(format!("file:{}", path.display()))
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read the file")
+        );
     }
 }

@@ -34,7 +34,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         let origin = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.errors.push(format!("{origin}: the file can't be read: {error}")),
+            Err(error) => return self.errors.push(format!("{origin}: cannot read the file: {error}")),
         };
         match text.parse::<Table>() {
             Ok(table) => self.add_table(&origin, &mut Vec::new(), table),

@@ -121,7 +121,7 @@ fn all_config_errors_are_reported_at_once_with_their_origins() {
         ("--set", "server.open: "),
         ("--set", "server: is a section"),
         ("--set", "'what' must be section.key=value"),
-        ("--set", "/nonexistent/token can't be read"),
+        ("--set", "cannot read the file /nonexistent/token"),
     ] {
         assert!(
             text.lines().any(|line| line.starts_with(origin) && line.contains(part)),
@@ -142,7 +142,7 @@ fn an_error_in_toml_names_file_and_line() {
     let errors = read("name = 'x'\n[server\n", &[], &[]).unwrap_err();
     assert!(errors.to_string().contains("line 2: not TOML"), "{errors}");
     let missing = Sources { file: Some("/nonexistent/godwit.toml".into()), ..Sources::default() };
-    assert!(load::<Config>(&missing).unwrap_err().to_string().contains("can't be read"));
+    assert!(load::<Config>(&missing).unwrap_err().to_string().contains("cannot read the file"));
 }
 
 #[test]
