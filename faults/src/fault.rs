@@ -1,56 +1,56 @@
-//! The catalogue: what can happen to which part of a system.
+//! The catalogue of faults: actions, the parts of a system that they apply to, and the system's interface for them.
 
 use super::proxy::Mode;
 use rand::{Rng, RngExt as _};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-/// So often a silence lasts until gRPC itself finds it.
+/// Probability that a pause or half-open link lasts until gRPC's keepalive detects it.
 const LONG: f64 = 0.3;
 
-/// What is done.
+/// An action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// SIGKILL; healed by starting it again.
+    /// SIGKILL. Healed by starting the process again.
     Kill,
-    /// SIGKILL and all of its data gone; healed by starting it again.
-    Empty,
-    /// SIGSTOP, for longer than the sessions of Kafka's group and of devices last; healed by SIGCONT.
+    /// SIGKILL and loss of all data. Healed by starting the server again.
+    Wipe,
+    /// SIGSTOP for longer than Kafka's session timeout and a device's heartbeat timeout. Healed by SIGCONT.
     Pause,
     /// Connections are closed and refused.
     Cut,
     /// Connections are reset.
     Reset,
-    /// Connections take everything and pass nothing on.
+    /// Connections accept all bytes and forward none.
     HalfOpen,
-    /// Everything arrives later.
+    /// Connections forward all bytes late.
     Delay,
-    /// No space is left, and then nothing can be written at all.
+    /// The disk has no space left; after some seconds all writes fail.
     Fill,
-    /// SIGTERM and a start again, one process after the other.
-    Roll,
+    /// SIGTERM and a new start of one process after the other.
+    RollingRestart,
 }
 
-/// What it is done to.
+/// A part of a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// A process of a service, by the name of its program.
+    /// An instance of a service, by the name of its program.
     Service(&'static str),
-    /// All processes of all services.
+    /// All instances of all services.
     Services,
-    /// A server below the services; a broker of three is `kafka`.
+    /// A server that the services use; `kafka` is one of three brokers.
     Server(&'static str),
-    /// Connections to `postgres`, `redis`, `consul`, `kafka`, to the `grpc` of a service, or of `devices` to a gateway.
+    /// Connections to `postgres`, `redis`, `consul` or `kafka`, to the `grpc` of a service, or from `devices` to a gateway.
     Link(&'static str),
     /// The filesystem of the data directory.
     Disk,
 }
 
-/// Action and part: what the table has a line for.
+/// A kind of fault: an action on a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind {
-    /// What is done.
+    /// The action.
     pub action: Action,
-    /// What it is done to.
+    /// The part.
     pub part: Part,
 }
 
@@ -58,14 +58,14 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let action = match self.action {
             Action::Kill => "kill",
-            Action::Empty => "kill and empty",
+            Action::Wipe => "kill and wipe",
             Action::Pause => "pause",
             Action::Cut => "cut",
             Action::Reset => "reset",
             Action::HalfOpen => "half-open",
             Action::Delay => "delay",
             Action::Fill => "fill",
-            Action::Roll => "restart one by one",
+            Action::RollingRestart => "rolling restart of",
         };
         match self.part {
             Part::Service(program) => write!(f, "{action} {program}"),
@@ -80,12 +80,12 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// Everything that can be done to a part: each action with it.
+    /// One kind per action, all on the same part.
     pub fn of(part: Part, actions: &[Action]) -> Vec<Self> {
         actions.iter().map(|&action| Self { action, part }).collect()
     }
 
-    /// Whether nothing can be acknowledged while it lasts.
+    /// Whether no message can be acknowledged while the fault lasts.
     pub fn stops_everything(self) -> bool {
         match self.part {
             Part::Service("godwit") => matches!(self.action, Action::Kill | Action::Pause),
@@ -94,33 +94,33 @@ impl Kind {
         }
     }
 
-    /// How long it lasts. A pause outlasts sessions: 6 s at Kafka's group, 5 s of a device at a gateway.
-    fn hold(self) -> RangeInclusive<f64> {
+    /// Seconds that the fault lasts. A pause is longer than Kafka's session timeout (6 s) and a gateway's heartbeat timeout for
+    /// devices (5 s).
+    fn duration(self) -> RangeInclusive<f64> {
         match self.action {
             Action::Kill => 0.5..=8.0,
-            Action::Empty => 0.0..=2.0,
+            Action::Wipe => 0.0..=2.0,
             Action::Pause => 7.0..=11.0,
             Action::Cut | Action::Reset => 0.5..=7.0,
             Action::HalfOpen => 4.0..=10.0,
             Action::Delay => 3.0..=8.0,
             Action::Fill => 1.0..=6.0,
-            Action::Roll => 0.0..=0.0,
+            Action::RollingRestart => 0.0..=0.0,
         }
     }
 
-    /// How long it lasts instead now and then: longer than the 15 s after which a caller by gRPC takes a silent connection for
-    /// dead.
-    fn long_hold(self) -> Option<RangeInclusive<f64>> {
+    /// Seconds that some faults last instead: more than the 15 s after which gRPC's keepalive closes a silent connection.
+    fn long_duration(self) -> Option<RangeInclusive<f64>> {
         let silent = matches!(self.action, Action::HalfOpen | Action::Pause);
-        let called =
+        let uses_grpc =
             matches!(self.part, Part::Service("db-service" | "pusher" | "ws-gateway") | Part::Link("grpc"));
-        (silent && called).then_some(16.0..=20.0)
+        (silent && uses_grpc).then_some(16.0..=20.0)
     }
 
-    /// Whether two may last at the same time. Two brokers of three at once is beyond what is promised, and a part whose
-    /// links are broken while it is restarted would make the one fault hide the other.
-    pub fn allows(self, other: Self) -> bool {
-        let alone = |kind: Self| matches!(kind.action, Action::Roll | Action::Fill);
+    /// Whether two faults may overlap. Two of three brokers must not fail at once: the guarantees do not cover that. And a fault
+    /// of a part would hide a fault of the links to the same part.
+    pub fn may_overlap(self, other: Self) -> bool {
+        let alone = |kind: Self| matches!(kind.action, Action::RollingRestart | Action::Fill);
         let domain = |kind: Self| match kind.part {
             Part::Service("db-service" | "pusher") => "grpc",
             Part::Service("ws-gateway") => "devices",
@@ -131,31 +131,32 @@ impl Kind {
     }
 }
 
-/// What happens once.
+/// A single fault.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What is done.
+    /// Its kind.
     pub kind: Kind,
-    /// Which of the part's instances; one more than there are means all of them.
+    /// The index of the part's instance; the number of instances means all of them.
     pub target: usize,
     /// How long it lasts.
-    pub hold: Duration,
-    /// What broken links do.
+    pub duration: Duration,
+    /// The mode of a link's proxy.
     pub mode: Mode,
 }
 
 impl Fault {
-    /// A fault of a kind, where the part has so many instances. Links are broken, and services killed, one by one or all at once.
+    /// Draws a fault of a kind; `instances` is the number of the part's instances. Link faults and kills of a service hit one
+    /// instance or all of them.
     pub fn draw(kind: Kind, instances: usize, rng: &mut impl Rng) -> Self {
         let targets = match (kind.action, kind.part) {
             (_, Part::Link(_)) | (Action::Kill, Part::Service(_)) => instances + 1,
             _ => instances,
         };
-        let long = kind.long_hold().filter(|_| rng.random_bool(LONG));
+        let long = kind.long_duration().filter(|_| rng.random_bool(LONG));
         Self {
             kind,
             target: rng.random_range(0..targets.max(1)),
-            hold: Duration::from_secs_f64(rng.random_range(long.unwrap_or(kind.hold()))),
+            duration: Duration::from_secs_f64(rng.random_range(long.unwrap_or(kind.duration()))),
             mode: match kind.action {
                 Action::Cut => Mode::Cut,
                 Action::Reset => Mode::Reset,
@@ -167,34 +168,34 @@ impl Fault {
     }
 }
 
-/// A system that faults can be done to.
+/// A system that faults can be injected into.
 pub trait Breakable {
-    /// What can happen to it.
+    /// The kinds of faults that apply to it.
     fn kinds(&self) -> Vec<Kind>;
-    /// How many instances a part has.
+    /// The number of instances of a part.
     fn instances(&self, part: Part) -> usize;
-    /// The name of what a fault hits, for the log.
+    /// The name of a fault's target, for the log.
     fn target(&self, fault: &Fault) -> String;
-    /// Makes it happen; it lasts from then on. What takes several steps, a restart of everything, has happened then.
+    /// Injects a fault, which lasts until [`Breakable::heal`]. A rolling restart is complete when this returns.
     ///
     /// # Errors
     /// If the suite itself fails.
     fn inject(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>>;
-    /// Undoes it. What was started need not answer yet.
+    /// Heals a fault. A process that this starts need not be ready when this returns.
     ///
     /// # Errors
     /// If the suite itself fails, or a program does not start.
     fn heal(&mut self, fault: &Fault) -> impl Future<Output = anyhow::Result<()>>;
-    /// Waits until what healing started answers.
+    /// Waits until all servers that healing started are ready.
     ///
     /// # Errors
-    /// If it does not.
-    fn settle(&mut self) -> impl Future<Output = anyhow::Result<()>>;
-    /// Starts processes again that ended by themselves since the last time, and tells how each ended.
+    /// If one does not become ready.
+    fn wait_for_healing(&mut self) -> impl Future<Output = anyhow::Result<()>>;
+    /// Restarts processes that exited by themselves since the last call. Returns a description of each exit.
     ///
     /// # Errors
     /// If a program does not start.
-    fn revive(&mut self) -> impl Future<Output = anyhow::Result<Vec<String>>>;
+    fn restart_exited(&mut self) -> impl Future<Output = anyhow::Result<Vec<String>>>;
 }
 
 #[cfg(test)]
@@ -208,23 +209,23 @@ mod tests {
     }
 
     #[test]
-    fn services_are_killed_one_by_one_or_all_at_once() {
+    fn a_kill_hits_one_instance_of_a_service_or_all() {
         let killed = drawn(Action::Kill, Part::Service("pusher"));
         assert!((0..=2).all(|target| killed.iter().any(|fault| fault.target == target)));
         let servers = drawn(Action::Kill, Part::Server("kafka"));
-        assert!(servers.iter().all(|fault| fault.target < 2), "only one broker may be away");
+        assert!(servers.iter().all(|fault| fault.target < 2), "only one broker may be down");
     }
 
     #[test]
-    fn some_silences_are_found_by_grpc() {
-        let found = |action, part| {
+    fn some_pauses_and_half_open_links_outlast_the_grpc_keepalive() {
+        let some_are_long = |action, part| {
             let long =
-                drawn(action, part).iter().filter(|fault| fault.hold > Duration::from_secs(15)).count();
+                drawn(action, part).iter().filter(|fault| fault.duration > Duration::from_secs(15)).count();
             (1..100).contains(&long)
         };
-        assert!(found(Action::HalfOpen, Part::Link("grpc")));
-        assert!(found(Action::Pause, Part::Service("db-service")));
-        assert!(!found(Action::Pause, Part::Service("godwit")));
-        assert!(!found(Action::Cut, Part::Link("grpc")), "a cut is no silence");
+        assert!(some_are_long(Action::HalfOpen, Part::Link("grpc")));
+        assert!(some_are_long(Action::Pause, Part::Service("db-service")));
+        assert!(!some_are_long(Action::Pause, Part::Service("godwit")));
+        assert!(!some_are_long(Action::Cut, Part::Link("grpc")), "a cut is detected at once");
     }
 }

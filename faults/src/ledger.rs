@@ -1,62 +1,39 @@
-//! What the workload saw: every send with its outcome, every receipt of every device, every claim of the server that
-//! a device is up to date. The checker compares it with the store.
+//! The record of a run: every send with its outcome, every entry that a device showed, and every statement of the server
+//! that a device is up to date. The checker compares the ledger with the store.
 //!
-//! Users, devices and conversations are numbers into the ledger's lists, and times are milliseconds of the run: an hour
-//! of a run has millions of receipts.
+//! A run of an hour has millions of observations. So users, devices and conversations are indices into the ledger's lists, and
+//! times are milliseconds since the start of the workload.
+
+mod archive;
+mod id;
+mod observation;
+
+pub(crate) use archive::{read, write};
+pub use id::Id;
+pub use observation::{FailedRead, Observation, Receipt};
 
 use abi::v1::entry;
-use anyhow::{Context as _, Result, ensure};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use std::{
-    fmt,
-    fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{BufReader, BufWriter, Write as _},
     path::Path,
-    process::{Command, Stdio},
 };
 
-/// Number of a user in [`Ledger::users`].
+/// Index into [`Ledger::users`].
 pub type User = u32;
-/// Number of a device in [`Ledger::devices`].
+/// Index into [`Ledger::devices`].
 pub type DeviceId = u32;
-/// Number of a conversation in [`Ledger::conversations`].
+/// Index into [`Ledger::conversations`].
 pub type Conversation = u32;
-/// Sixteen bytes that are written in hexadecimal: a message id, or a device's own id of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Id(pub [u8; 16]);
+/// Milliseconds since the start of the workload.
+pub type Millis = u32;
 
-impl Id {
-    /// Reads 32 hexadecimal digits; dashes are passed over.
-    pub fn parse(text: &str) -> Option<Self> {
-        abi::ids::message_bytes(&text.replace('-', "")).map(Self)
-    }
-}
+/// Code of a send that its device did not accept, because its command queue was full. No attempt reached the server.
+pub const NOT_TAKEN: &str = "not_taken";
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&abi::ids::hex(&self.0))
-    }
-}
-
-impl From<Id> for String {
-    fn from(id: Id) -> Self {
-        id.to_string()
-    }
-}
-
-impl TryFrom<String> for Id {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> std::result::Result<Self, Self::Error> {
-        Self::parse(&text).ok_or("not 32 hexadecimal digits")
-    }
-}
-
-/// A number for all that an entry says: who says it, the sender's own id of it, and its whole content. Of entries that say
-/// something else it is another one.
-pub(super) fn digest(sender: &str, client_msg_id: &str, content: Option<&entry::Content>) -> u64 {
+/// A hash of everything in an entry that the sender determines: sender, `client_msg_id` and content.
+pub(crate) fn digest(sender: &str, client_msg_id: &str, content: Option<&entry::Content>) -> u64 {
     let mut bytes = Vec::new();
     if let Some(content) = content {
         content.encode(&mut bytes);
@@ -66,10 +43,7 @@ pub(super) fn digest(sender: &str, client_msg_id: &str, content: Option<&entry::
     hasher.finish()
 }
 
-/// Milliseconds since the workload was started.
-pub type Millis = u32;
-
-/// All that was seen.
+/// Everything that the workload did and observed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// The run's seed.
@@ -78,253 +52,155 @@ pub struct Ledger {
     pub users: Vec<String>,
     /// Ids of the conversations.
     pub conversations: Vec<String>,
-    /// Devices with what they received.
+    /// Devices with their observations.
     pub devices: Vec<Device>,
-    /// What was sent, in the order in which it was begun.
+    /// Sends, in the order in which they began.
     pub sends: Vec<Send>,
-    /// Acknowledgements beside the first of a send: of retries after it.
+    /// Acknowledgements of retries, after the first acknowledgement of their send.
     pub later_acks: Vec<LaterAck>,
-    /// Changes of groups that the server answered.
-    pub changes: Vec<Change>,
-    /// What a member reads as the history of each conversation at the end.
+    /// Membership changes that the server answered with success.
+    pub changes: Vec<MembershipChange>,
+    /// Histories that users read through the API at the end of the run.
     pub histories: Vec<History>,
-    /// Devices that the server or the SDK ended for good, with the reason.
+    /// Devices that ended with a permanent error, with the time and the error.
     pub ended: Vec<(DeviceId, Millis, String)>,
-    /// What was still open when waiting for the end was over: nothing, in a good run.
+    /// Work that was still open when the final phase timed out. Empty in a good run.
     pub unfinished: Vec<String>,
 }
 
-/// Who runs a device.
+/// The implementation of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum DeviceKind {
     /// The SDK.
     Sdk,
-    /// The protocol by hand.
+    /// The suite's own implementation of the protocol.
     Raw,
 }
 
-/// A device and what it received.
+/// A device and its observations.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
-    /// Whose.
+    /// Its user.
     pub user: User,
-    /// Its name, unique to its user.
+    /// Its name, unique for the user.
     pub name: String,
-    /// Who runs it.
-    pub kind: Kind,
-    /// Its lives: a life begins with a state that was kept, and shows each entry once.
-    pub lives: Vec<Life>,
+    /// Its implementation.
+    pub kind: DeviceKind,
+    /// Its incarnations, oldest first.
+    pub incarnations: Vec<Incarnation>,
 }
 
-/// A device from one start of its program to the next.
+/// A device between two starts of its program. It begins with a saved state, and must show each entry once.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Life {
+pub struct Incarnation {
     /// When it began.
     pub began: Millis,
-    /// Per conversation, up to where the kept state had everything.
+    /// The positions in the saved state.
     pub positions: Vec<(Conversation, u32)>,
-    /// What it was shown, and what it was told, in order.
-    pub seen: Vec<Seen>,
-}
-
-/// One thing that a device saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Seen {
-    /// An entry was shown.
-    Entry(Receipt),
-    /// The server's receiver's seq is the device's, or what was missing up to it has been fetched: the device has all
-    /// that was counted up to there.
-    Complete {
-        /// Epoch of the receiver's seq.
-        epoch: u32,
-        /// The receiver's seq.
-        seq: u64,
-        /// When.
-        at: Millis,
-    },
-    /// An entry was delivered with a receiver's seq that counts it, whether or not it was shown then.
-    Counted {
-        /// Where.
-        conversation: Conversation,
-        /// Which.
-        conversation_seq: u32,
-        /// Its id.
-        message_id: Id,
-        /// All that it says.
-        digest: u64,
-        /// Epoch of the receiver's seq.
-        epoch: u32,
-        /// The receiver's seq that counts it.
-        seq: u64,
-        /// When.
-        at: Millis,
-    },
-    /// The server's receiver's seq is the device's, and nothing is missing up to it: there is no news for the device.
-    UpToDate {
-        /// When the question was asked.
-        asked: Millis,
-    },
-    /// The server named a conversation as one of the user's.
-    Head {
-        /// Which.
-        conversation: Conversation,
-        /// Its last number.
-        conversation_seq: u32,
-        /// The first number that the user may see of it.
-        visible_from: u32,
-    },
-    /// The server said that the user has read less than it had said before.
-    Unread {
-        /// Where.
-        conversation: Conversation,
-        /// Up to where, as it says now.
-        read: u32,
-        /// Up to where, as it had said.
-        known: u32,
-        /// When.
-        at: Millis,
-    },
-    /// An entry had been delivered, and history asked for it afterwards did not give it.
-    Unreadable {
-        /// Where.
-        conversation: Conversation,
-        /// Which.
-        conversation_seq: u32,
-        /// What the answer was instead.
-        answer: Instead,
-        /// When.
-        at: Millis,
-    },
-}
-
-/// What was read in place of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Instead {
-    /// Nothing.
-    Nothing,
-    /// Another entry.
-    Other,
-    /// An error that will not pass.
-    Refusal,
-}
-
-/// An entry that a device was shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// Where.
-    pub conversation: Conversation,
-    /// Its number.
-    pub conversation_seq: u32,
-    /// Its id.
-    pub message_id: Id,
-    /// All that it says.
-    pub digest: u64,
-    /// When.
-    pub at: Millis,
-    /// Whether the device had been up to date before.
-    pub live: bool,
+    /// Its observations, in order.
+    pub observations: Vec<Observation>,
 }
 
 /// A message that a device tried to send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Send {
-    /// From which device.
+    /// The sending device.
     pub device: DeviceId,
-    /// Where to.
+    /// The conversation.
     pub conversation: Conversation,
-    /// The device's own id.
+    /// The `client_msg_id`.
     pub client_msg_id: Id,
-    /// All that it says.
+    /// Digest of its content.
     pub digest: u64,
-    /// When it was given to the device. Sends of one device to one conversation are in this order in the ledger.
+    /// When the device got the command to send it. Sends of one device to one conversation are in this order in the ledger.
     pub began: Millis,
-    /// Whether the protocol promises its place among the device's sends: not for one that another device sends as well, and not
-    /// for one that was refused for good after a first attempt.
+    /// Whether the protocol guarantees its order among the device's sends. It does not if another device sends a copy, or if
+    /// a later attempt was refused permanently.
     pub ordered: bool,
-    /// The user has no right to send it: it has to be refused.
+    /// The user is not a member: the server must refuse it.
     pub forbidden: bool,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// What came of a send.
+/// The outcome of a send.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Nobody knows: it may be stored, once.
+    /// No final answer: the message may be stored, but at most once.
     #[default]
     Unknown,
-    /// The server has it durably.
+    /// The server acknowledged it.
     Acked {
-        /// Its id.
+        /// The message id.
         message_id: Id,
         /// When the acknowledgement came.
         at: Millis,
     },
-    /// The server will not take it.
+    /// The server refused it permanently.
     Refused {
-        /// The error's name.
+        /// The name of the error code.
         code: String,
         /// When.
         at: Millis,
-        /// Whether no attempt before may have been taken.
-        at_once: bool,
+        /// Whether it was the first attempt, so that no earlier attempt can have been accepted.
+        first_attempt: bool,
     },
 }
 
-/// An acknowledgement of a send that had one.
+/// An acknowledgement of a retry, after the send was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaterAck {
-    /// Number of the send in [`Ledger::sends`].
+    /// Index into [`Ledger::sends`].
     pub send: u32,
-    /// Id that it told.
+    /// The message id in it.
     pub message_id: Id,
     /// When.
     pub at: Millis,
 }
 
-/// A change of a group that was answered with success.
+/// A membership change that was answered with success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
+pub struct MembershipChange {
     /// The group.
     pub conversation: Conversation,
-    /// Its number in the group, as answered.
+    /// The answered `conversation_seq`.
     pub conversation_seq: u32,
-    /// Its id, as answered.
+    /// The answered message id.
     pub message_id: Id,
-    /// Who joined or was removed.
+    /// The user who joined or was removed.
     pub user: User,
-    /// Joined, or removed.
+    /// Whether the user joined.
     pub joined: bool,
-    /// When it was asked for first.
+    /// When the first attempt began.
     pub began: Millis,
     /// When the answer came.
     pub at: Millis,
 }
 
-/// What a member reads as the history of a conversation.
+/// The history of a conversation as one user read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// Which.
+    /// The conversation.
     pub conversation: Conversation,
-    /// Who read.
+    /// The reader.
     pub user: User,
-    /// Numbers, ids and all that they say, in the order of the pages.
+    /// `conversation_seq`, message id and digest of each entry, in the order of the pages.
     pub entries: Vec<(u32, Id, u64)>,
 }
 
 impl Ledger {
-    /// How many sends were acknowledged.
+    /// The number of acknowledged sends.
     pub fn acked(&self) -> u64 {
         self.sends.iter().filter(|send| matches!(send.outcome, Outcome::Acked { .. })).count() as u64
     }
 
-    /// A device, for people.
+    /// A readable name of a device.
     pub fn device_name(&self, device: DeviceId) -> String {
         let Device { user, name, kind, .. } = &self.devices[device as usize];
         format!("{}/{name} ({kind:?})", self.users[*user as usize])
     }
 
-    /// Writes it to a file, as JSON that `gzip` has compressed.
+    /// Writes the ledger to a file, as JSON compressed with gzip.
     ///
     /// # Errors
     /// If the file can't be written.
@@ -332,35 +208,16 @@ impl Ledger {
         write(path, self)
     }
 
-    /// Reads what [`Ledger::write`] wrote.
+    /// Reads a file of [`Ledger::write`].
     ///
     /// # Errors
-    /// If it is not such a file.
+    /// If the file can't be read or decoded.
     pub fn read(path: &Path) -> Result<Self> {
         read(path)
     }
 }
 
-/// Writes something as compressed JSON.
-pub(super) fn write(path: &Path, what: &impl Serialize) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("write {}", path.display()))?;
-    let mut gzip =
-        Command::new("gzip").arg("-1").stdin(Stdio::piped()).stdout(file).spawn().context("run gzip")?;
-    let mut out = BufWriter::new(gzip.stdin.take().context("gzip takes no input")?);
-    serde_json::to_writer(&mut out, what)?;
-    out.flush()?;
-    drop(out);
-    ensure!(gzip.wait()?.success(), "gzip failed to write {}", path.display());
-    Ok(())
-}
-
-/// Reads what [`write`] wrote.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let file = File::open(path).with_context(|| format!("read {}", path.display()))?;
-    let mut gzip =
-        Command::new("gzip").arg("-dc").stdin(file).stdout(Stdio::piped()).spawn().context("run gzip")?;
-    let out = gzip.stdout.take().context("gzip gives no output")?;
-    let read = serde_json::from_reader(BufReader::new(out))?;
-    gzip.wait()?;
-    Ok(read)
+/// A `conversation_seq` as the ledger stores it.
+pub(crate) fn narrow(conversation_seq: u64) -> u32 {
+    u32::try_from(conversation_seq).unwrap_or(u32::MAX)
 }

@@ -1,13 +1,14 @@
-//! The fault suite: a whole system under load while its parts die, and a ledger that is held against what is left.
+//! The fault suite: runs a whole system under load while faults are injected, and checks afterwards that the guarantees P1 to
+//! P9 hold.
 //!
-//! `scripts/faults` is its command. One seed decides what the users do and what is broken when.
+//! `scripts/faults` is its command. A seed determines the plan of the load and of the faults.
 //!
-//! - [`workload`]: users with several devices, who write down what they see in a [`ledger`].
-//! - [`cluster`] and [`single`]: the distributed system and the one-process program as something that can be broken.
-//! - [`proxy`]: connections between their parts that can be cut, delayed, reset or left half open.
-//! - [`fault`]: the catalogue of what can happen. [`nemesis`]: makes it happen, heals it, measures how long that took.
-//! - [`checker`]: holds the ledger against the [`store`], line by line of the promise.
-//! - [`run`](run()): all of that in order, and the table at the end. [`rolling`]: a rolling restart under load.
+//! - [`workload`]: users with several devices, which record their observations in a [`ledger`].
+//! - [`cluster`] and [`single`]: the distributed system and the one-process program, as targets of faults.
+//! - [`proxy`]: a TCP proxy that cuts, delays and resets connections or leaves them half-open.
+//! - [`fault`]: the catalogue of faults. [`nemesis`]: injects and heals them, and measures the recovery.
+//! - [`checker`]: compares the ledger with the [`store`].
+//! - [`run`](run()): a whole run and its table. [`rolling`]: a rolling restart under load.
 
 pub mod checker;
 pub mod cluster;

@@ -7,35 +7,35 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use tests::system::unique;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Breaks a whole system while users talk, and counts what was lost.
+/// Injects faults into a whole system under load, and checks that no message was lost, duplicated or reordered.
 #[derive(Debug, Parser)]
 #[command(name = "scripts/faults")]
 struct Arguments {
-    /// Decides what users do and what is broken when; a new one if left out.
+    /// Seed of the load and of the faults. Default: random.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How long faults go on.
+    /// Duration of the faults in minutes.
     #[arg(long, value_name = "M", default_value_t = 5.0)]
     minutes: f64,
-    /// Which system.
+    /// The system to test.
     #[arg(long, value_enum, default_value_t = System::Distributed)]
     mode: System,
     /// Messages per second.
     #[arg(long, default_value_t = 250.0)]
     rate: f64,
-    /// Only a rolling restart of every service under the load generator.
+    /// Do a rolling restart of every service under the load generator instead.
     #[arg(long)]
     rolling: bool,
-    /// With --rolling: start as the programs in this folder, of another version; become this build, and then the other again.
+    /// With --rolling: start with the programs of another version in this folder, change to this build, and change back.
     #[arg(long, value_name = "FOLDER", requires = "rolling")]
     from: Option<PathBuf>,
-    /// With --from: not back.
+    /// With --from: do not change back.
     #[arg(long, requires = "from")]
     one_way: bool,
-    /// Only compares once more what a run has kept in this folder.
+    /// Check the ledger and the store again that a failed run left in this folder.
     #[arg(long, value_name = "FOLDER")]
     recheck: Option<PathBuf>,
-    /// A setting of every program, `section.key=value`.
+    /// A setting for every program, as `section.key=value`.
     #[arg(long, value_name = "SETTING")]
     set: Vec<String>,
 }
@@ -48,27 +48,27 @@ enum System {
     Embedded,
 }
 
-/// Something was found that breaks the promise.
-const FOUND: u8 = 1;
-/// The suite itself failed.
+/// Exit code if a guarantee was violated.
+const VIOLATED: u8 = 1;
+/// Exit code if the suite itself failed.
 const FAILED: u8 = 70;
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FOUND),
+        Ok(false) => ExitCode::from(VIOLATED),
         Err(error) => {
-            say(&format!("the suite failed: {error:#}"));
+            print(&format!("the suite failed: {error:#}"));
             ExitCode::from(FAILED)
         }
     }
 }
 
-/// Whether the promise was kept.
+/// Returns whether the guarantees held.
 fn run(arguments: Arguments) -> Result<bool> {
     if let Some(folder) = &arguments.recheck {
         let verdict = faults::recheck(folder)?;
-        say(&verdict.to_string());
+        print(&verdict.to_string());
         return Ok(verdict.is_clean());
     }
     let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
@@ -77,9 +77,9 @@ fn run(arguments: Arguments) -> Result<bool> {
     let run = async {
         if arguments.rolling {
             let rollout = rolling::Rollout { from: arguments.from, one_way: arguments.one_way };
-            let kept = rolling::run(&folder, &arguments.set, &rollout, say).await?;
+            let passed = rolling::run(&folder, &arguments.set, &rollout, print).await?;
             std::fs::remove_dir_all(&folder)?;
-            return Ok(kept);
+            return Ok(passed);
         }
         let settings = Settings {
             seed: arguments.seed.unwrap_or_else(rand::random),
@@ -93,20 +93,20 @@ fn run(arguments: Arguments) -> Result<bool> {
             defect: std::env::var("GODWIT_DEFECT").ok(),
             folder: folder.clone(),
         };
-        faults::run(&settings, say).await
+        faults::run(&settings, print).await
     };
-    // What was started ends with what is dropped, so an interrupt must not end this process at once.
+    // Child processes are killed when their owners are dropped. So a signal must drop the run, not end this process at once.
     runtime.block_on(async {
-        let mut stop = signal(SignalKind::terminate())?;
+        let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            kept = run => kept,
+            passed = run => passed,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-            _ = stop.recv() => bail!("told to stop"),
+            _ = terminate.recv() => bail!("terminated"),
         }
     })
 }
 
-fn say(line: &str) {
-    // Whoever closed the output does not want to know.
+fn print(line: &str) {
+    // A closed standard output must not end the run.
     let _ = writeln!(std::io::stdout(), "{line}");
 }

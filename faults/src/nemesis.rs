@@ -1,353 +1,223 @@
-//! Breaks a system by chance, heals it, and measures how long it took to be well again.
+//! Injects random faults into a system, heals them, and measures the recovery.
+
+mod schedule;
 
 use super::{
     fault::{Action, Breakable, Fault, Kind},
     workload::Workload,
 };
 use anyhow::Result;
-use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use schedule::Schedule;
 use std::{
-    collections::VecDeque,
     pin::pin,
     time::{Duration, Instant},
 };
 use tokio::time::{sleep, sleep_until};
 
-/// A system that is not well again by then is a finding.
+/// Longest recovery. A system that takes longer is a finding.
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
-/// So often a second fault comes while the first one lasts.
-const OVERLAP: f64 = 0.3;
-/// So often the supervisor looks after the processes.
+/// Interval at which exited processes are looked for.
 const SUPERVISION: Duration = Duration::from_millis(500);
-/// Messages of which one at least has to wait for a fault that stops everything.
-const ENOUGH: f64 = 12.0;
-/// Seconds between the recovery from one fault and the next one.
+/// Expected messages above which a fault that stops everything must delay at least one of them.
+const ENOUGH_MESSAGES: f64 = 12.0;
+/// Seconds between the recovery from one fault and the next fault.
 const GAP: std::ops::Range<f64> = 0.2..2.5;
 
-/// A fault that happened.
+/// A fault that was injected.
 #[derive(Clone, Debug)]
 pub struct FaultRecord {
-    /// What was done.
+    /// Its kind.
     pub kind: Kind,
-    /// To whom.
+    /// Its target.
     pub target: String,
-    /// When, counted from the beginning of the workload.
+    /// When, since the start of the faults.
     pub at: Duration,
-    /// From when it was there until healing began; of a restart of everything, the time that it took.
-    pub held: Duration,
-    /// From there, with the start of the service that was killed, until messages went through every gateway and every
-    /// partition again. `None` while another fault lasted longer; then that one has the recovery from both. `None` also of
-    /// a restart of everything, in which each process is waited for until it is ready: nothing is left to recover from.
+    /// From injection to the start of healing. For a rolling restart: its duration.
+    pub lasted: Duration,
+    /// From the start of healing, including the start of a killed service, until messages went through every gateway and
+    /// every partition again.
+    ///
+    /// `None` if another fault lasted longer: its record has the recovery from both. `None` also for a rolling restart, which
+    /// waits until each process is ready, so that nothing remains to recover from.
     pub recovered_in: Option<Duration>,
-    /// The longest that a device waited for an acknowledgement meanwhile.
-    pub pause: Duration,
+    /// The longest wait of a device for an acknowledgement since injection.
+    pub longest_pause: Duration,
 }
 
-/// All that happened.
+/// All injected faults, and the findings besides the checker's.
 #[derive(Debug, Default)]
-pub struct Story {
+pub struct Report {
     /// The faults.
     pub faults: Vec<FaultRecord>,
-    /// What may not happen: a process that ended by itself, a system that did not recover.
+    /// Events that must not happen, such as a process that exited by itself, or a system that did not recover.
     pub findings: Vec<String>,
 }
 
-/// Lets faults happen until a time is over, and tells of each as it ends.
+impl Report {
+    fn finding(&mut self, print: &mut impl FnMut(&str), finding: String) {
+        print(&finding);
+        self.findings.push(finding);
+    }
+}
+
+/// Injects faults until a deadline, and prints a line for each one when it has ended.
 ///
 /// # Errors
 /// If the suite itself fails.
-pub async fn torment(
+pub async fn inject_until(
     system: &mut impl Breakable,
     workload: &Workload,
     seed: u64,
-    until: Instant,
-    mut tell: impl FnMut(&str),
-) -> Result<Story> {
-    let begin = Instant::now();
+    deadline: Instant,
+    mut print: impl FnMut(&str),
+) -> Result<Report> {
+    let start = Instant::now();
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut bag = Bag::new(system.kinds());
-    let mut story = Story::default();
-    while Instant::now() < until {
-        let faults = draw(&mut bag, system, &mut rng);
+    let mut schedule = Schedule::new(system.kinds());
+    let mut report = Report::default();
+    while Instant::now() < deadline {
+        let faults = schedule.draw(system, &mut rng);
         let names: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
         let names = names.join(" and ");
-        let round = round(system, &faults, &mut rng, &mut story.findings).await?;
-        let healing = round.iter().map(|happened| happened.healed).max().unwrap_or(begin);
+        let injected = inject_and_heal(system, &faults, &mut rng, &mut report.findings).await?;
+        let healed = injected.iter().map(|injected| injected.healed).max().unwrap_or(start);
         let probe = workload.probe(RECOVERY_LIMIT);
-        let recovered = match supervise(system, &mut story.findings, probe).await? {
-            Ok(_) => Some(healing.elapsed()),
+        let recovered_in = match supervise(system, &mut report.findings, probe).await? {
+            Ok(_) => Some(healed.elapsed()),
             Err(error) => {
-                let at = begin.elapsed();
-                let finding = format!("{at:.0?} after the beginning: not well after {names}: {error:#}");
-                tell(&finding);
-                story.findings.push(finding);
+                let at = start.elapsed();
+                let finding = format!("{at:.0?} after the start: no recovery from {names}: {error:#}");
+                report.finding(&mut print, finding);
                 None
             }
         };
-        for happened in &round {
+        for injected in &injected {
             let record = FaultRecord {
-                kind: happened.fault.kind,
-                target: system.target(&happened.fault),
-                at: happened.begun - begin,
-                held: happened.healed - happened.begun,
-                recovered_in: recovered
-                    .filter(|_| happened.healed == healing && happened.fault.kind.action != Action::Roll),
-                pause: workload.longest_pause_since(happened.begun),
+                kind: injected.fault.kind,
+                target: system.target(&injected.fault),
+                at: injected.begun - start,
+                lasted: injected.healed - injected.begun,
+                recovered_in: recovered_in.filter(|_| {
+                    injected.healed == healed && injected.fault.kind.action != Action::RollingRestart
+                }),
+                longest_pause: workload.longest_pause_since(injected.begun),
             };
-            let number = story.faults.len() + 1;
-            tell(&line(number, &record, workload.acked()));
-            if has_no_effect(&record, workload.rate()) {
-                let finding = format!("fault #{number}, {}, took no effect", record.kind);
-                tell(&finding);
-                story.findings.push(finding);
-            }
-            story.faults.push(record);
+            add_record(&mut report, record, workload, &mut print);
         }
-        system.settle().await?;
-        if recovered.is_some() {
-            let pushes = supervise(system, &mut story.findings, workload.probe_pushes()).await?;
-            if let Err(error) = pushes {
-                let finding = format!("nothing is pushed any more after {names}: {error:#}");
-                tell(&finding);
-                story.findings.push(finding);
-            }
-        } else {
-            // It may take longer than it should, and still come back.
-            let probe = workload.probe(2 * RECOVERY_LIMIT);
-            let _ = supervise(system, &mut story.findings, probe).await?;
-        }
+        system.wait_for_healing().await?;
+        check_pushes(system, workload, recovered_in.is_some(), &names, &mut report, &mut print).await?;
         let gap = sleep(Duration::from_secs_f64(rng.random_range(GAP)));
-        supervise(system, &mut story.findings, gap).await?;
+        supervise(system, &mut report.findings, gap).await?;
     }
-    Ok(story)
+    Ok(report)
 }
 
-/// Does something, and meanwhile starts again what ended by itself, as whatever runs services does.
+fn add_record(report: &mut Report, record: FaultRecord, workload: &Workload, print: &mut impl FnMut(&str)) {
+    let number = report.faults.len() + 1;
+    print(&line(number, &record, workload.acked()));
+    if has_no_effect(&record, workload.rate()) {
+        report.finding(print, format!("fault #{number}, {}, had no effect", record.kind));
+    }
+    report.faults.push(record);
+}
+
+/// Checks that messages are pushed again. After a failed recovery it gives the system more time instead.
+async fn check_pushes(
+    system: &mut impl Breakable,
+    workload: &Workload,
+    recovered: bool,
+    names: &str,
+    report: &mut Report,
+    print: &mut impl FnMut(&str),
+) -> Result<()> {
+    if !recovered {
+        let probe = workload.probe(2 * RECOVERY_LIMIT);
+        let _ = supervise(system, &mut report.findings, probe).await?;
+    } else if let Err(error) = supervise(system, &mut report.findings, workload.probe_pushes()).await? {
+        report.finding(print, format!("no pushes after {names}: {error:#}"));
+    }
+    Ok(())
+}
+
+/// Runs `work`, and meanwhile restarts processes that exit, as a service manager does.
 ///
 /// # Errors
 /// If a program does not start.
 pub(super) async fn supervise<T>(
     system: &mut impl Breakable,
-    ended: &mut Vec<String>,
+    exits: &mut Vec<String>,
     work: impl Future<Output = T>,
 ) -> Result<T> {
     let mut work = pin!(work);
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
-            () = sleep(SUPERVISION) => ended.extend(system.revive().await?),
+            () = sleep(SUPERVISION) => exits.extend(system.restart_exited().await?),
         }
     }
 }
 
-/// Whether messages were acknowledged as if nothing was, during a fault that lets nobody acknowledge anything. When fewer
-/// than [`ENOUGH`] were begun in half of the time that it lasted, nobody can tell.
+/// Whether messages were acknowledged during a fault that stops everything. This can't be decided if fewer than
+/// [`ENOUGH_MESSAGES`] were expected in half of the fault's time.
 fn has_no_effect(record: &FaultRecord, rate: f64) -> bool {
-    let half = record.held / 2;
-    record.kind.stops_everything() && half.as_secs_f64() * rate >= ENOUGH && record.pause < half
+    let half = record.lasted / 2;
+    record.kind.stops_everything()
+        && half.as_secs_f64() * rate >= ENOUGH_MESSAGES
+        && record.longest_pause < half
 }
 
 fn line(number: usize, record: &FaultRecord, acked: u64) -> String {
     let recovered = record.recovered_in.map_or("-".into(), |time| format!("{:.1} s", time.as_secs_f64()));
     format!(
-        "{:>6.0} s  #{number:<3} {:<28} {:<16} held {:>4.1} s, recovered in {recovered:>6}, longest pause {:>4.1} s, \
+        "{:>6.0} s  #{number:<3} {:<28} {:<16} lasted {:>4.1} s, recovered in {recovered:>6}, longest pause {:>4.1} s, \
          {acked} acknowledged",
         record.at.as_secs_f64(),
         record.kind.to_string(),
         record.target,
-        record.held.as_secs_f64(),
-        record.pause.as_secs_f64(),
+        record.lasted.as_secs_f64(),
+        record.longest_pause.as_secs_f64(),
     )
 }
 
-/// One fault, or two that last at the same time.
-fn draw(bag: &mut Bag, system: &impl Breakable, rng: &mut StdRng) -> Vec<Fault> {
-    let first = bag.next(rng, |_| true);
-    let second =
-        rng.random_bool(OVERLAP).then(|| bag.next(rng, |kind| first.is_some_and(|f| f.allows(kind))));
-    let kinds = [first, second.flatten()].into_iter().flatten();
-    kinds.map(|kind| Fault::draw(kind, system.instances(kind.part), rng)).collect()
-}
-
-/// A fault, from its beginning to the beginning of its healing.
-struct Happened {
+/// A fault with its start and the start of its healing.
+struct Injected {
     fault: Fault,
     begun: Instant,
     healed: Instant,
 }
 
-/// Makes faults happen, the second while the first lasts, and heals each when its time is over.
-async fn round(
+/// Injects the faults, the second one while the first one lasts, and heals each when its time is over.
+async fn inject_and_heal(
     system: &mut impl Breakable,
     faults: &[Fault],
     rng: &mut StdRng,
-    ended: &mut Vec<String>,
-) -> Result<Vec<Happened>> {
-    let mut lasting: Vec<(Fault, Instant)> = Vec::new();
+    exits: &mut Vec<String>,
+) -> Result<Vec<Injected>> {
+    let mut active: Vec<(Fault, Instant)> = Vec::new();
     for fault in faults {
-        if let Some((first, _)) = lasting.first() {
-            let until_second = sleep(first.hold.mul_f64(rng.random_range(0.0..0.8)));
-            supervise(system, ended, until_second).await?;
+        if let Some((first, _)) = active.first() {
+            let until_second = sleep(first.duration.mul_f64(rng.random_range(0.0..0.8)));
+            supervise(system, exits, until_second).await?;
         }
-        // Whoever has ended by itself since the last look must not pass for killed.
-        ended.extend(system.revive().await?);
+        // Otherwise a process that exited by itself would be taken for a killed one.
+        exits.extend(system.restart_exited().await?);
         let before = Instant::now();
         system.inject(fault).await?;
-        // It lasts from when it is there, and a disk is filled in seconds; but a restart of everything is over by now.
-        let begun = if fault.kind.action == Action::Roll { before } else { Instant::now() };
-        lasting.push((fault.clone(), begun));
+        // A fault begins once it is in effect: filling a disk takes seconds. But a rolling restart is over by now.
+        let begun = if fault.kind.action == Action::RollingRestart { before } else { Instant::now() };
+        active.push((fault.clone(), begun));
     }
-    lasting.sort_by_key(|(fault, begun)| *begun + fault.hold);
-    let mut happened = Vec::new();
-    for (fault, begun) in lasting {
-        supervise(system, ended, sleep_until((begun + fault.hold).into())).await?;
+    active.sort_by_key(|(fault, begun)| *begun + fault.duration);
+    let mut injected = Vec::new();
+    for (fault, begun) in active {
+        supervise(system, exits, sleep_until((begun + fault.duration).into())).await?;
         let healed = Instant::now();
         system.heal(&fault).await?;
-        happened.push(Happened { fault, begun, healed });
+        injected.push(Injected { fault, begun, healed });
     }
-    Ok(happened)
-}
-
-/// Every kind once, in random order, before any comes again.
-struct Bag {
-    all: Vec<Kind>,
-    left: VecDeque<Kind>,
-}
-
-impl Bag {
-    fn new(all: Vec<Kind>) -> Self {
-        Self { all, left: VecDeque::new() }
-    }
-
-    /// The next one that is allowed.
-    fn next(&mut self, rng: &mut impl Rng, allowed: impl Fn(Kind) -> bool) -> Option<Kind> {
-        if self.left.is_empty() {
-            self.all.shuffle(rng);
-            self.left = self.all.iter().copied().collect();
-        }
-        let position = self.left.iter().position(|&kind| allowed(kind))?;
-        self.left.remove(position)
-    }
+    Ok(injected)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fault::Part;
-
-    #[test]
-    fn every_kind_comes_once_before_any_comes_again() {
-        let kinds = Kind::of(Part::Server("redis"), &[Action::Kill, Action::Pause, Action::Empty]);
-        let (mut bag, mut rng) = (Bag::new(kinds.clone()), StdRng::seed_from_u64(7));
-        for _ in 0..3 {
-            let mut round: Vec<_> = kinds.iter().filter_map(|_| bag.next(&mut rng, |_| true)).collect();
-            round.sort();
-            assert_eq!(
-                round,
-                kinds
-                    .iter()
-                    .copied()
-                    .collect::<std::collections::BTreeSet<_>>()
-                    .into_iter()
-                    .collect::<Vec<_>>()
-            );
-        }
-        assert_eq!(bag.next(&mut rng, |_| false), None);
-    }
-
-    /// A system of three of everything to which nothing happens.
-    struct Patient {
-        kinds: Vec<Kind>,
-        /// Who has ended by itself; forgotten when something is done to the system.
-        ended: Vec<String>,
-    }
-
-    impl Breakable for Patient {
-        fn kinds(&self) -> Vec<Kind> {
-            self.kinds.clone()
-        }
-
-        fn instances(&self, _: Part) -> usize {
-            3
-        }
-
-        fn target(&self, fault: &Fault) -> String {
-            fault.target.to_string()
-        }
-
-        async fn inject(&mut self, _: &Fault) -> Result<()> {
-            self.ended.clear();
-            Ok(())
-        }
-
-        async fn heal(&mut self, _: &Fault) -> Result<()> {
-            Ok(())
-        }
-
-        async fn settle(&mut self) -> Result<()> {
-            Ok(())
-        }
-
-        async fn revive(&mut self) -> Result<Vec<String>> {
-            Ok(std::mem::take(&mut self.ended))
-        }
-    }
-
-    #[tokio::test]
-    async fn who_ended_by_itself_before_a_kill_is_found() {
-        let kinds = Kind::of(Part::Service("consumer"), &[Action::Kill]);
-        let mut rng = StdRng::seed_from_u64(1);
-        let mut fault = Fault::draw(kinds[0], 3, &mut rng);
-        fault.hold = Duration::ZERO;
-        let mut system = Patient { kinds, ended: vec!["by itself".into()] };
-        let mut ended = Vec::new();
-        round(&mut system, &[fault], &mut rng, &mut ended).await.unwrap();
-        assert_eq!(ended, ["by itself"]);
-    }
-
-    #[test]
-    fn a_seed_gives_the_same_faults() {
-        let drawn = |seed| {
-            let kinds = [
-                Kind::of(Part::Service("consumer"), &[Action::Kill, Action::Pause]),
-                Kind::of(Part::Link("grpc"), &[Action::Cut, Action::Delay, Action::HalfOpen]),
-                Kind::of(Part::Server("redis"), &[Action::Kill, Action::Empty]),
-            ];
-            let system = Patient { kinds: kinds.concat(), ended: vec![] };
-            let (mut bag, mut rng) = (Bag::new(system.kinds()), StdRng::seed_from_u64(seed));
-            let rounds = (0..20).map(|_| draw(&mut bag, &system, &mut rng)).collect::<Vec<_>>();
-            assert!(rounds.iter().any(|faults| faults.len() == 2), "none at the same time");
-            format!("{rounds:?}")
-        };
-        assert_eq!(drawn(1), drawn(1));
-        assert_ne!(drawn(1), drawn(2));
-    }
-
-    #[test]
-    fn a_fault_that_nobody_has_to_wait_for_took_no_effect() {
-        let record = |kind, held, pause| FaultRecord {
-            kind,
-            target: String::new(),
-            at: Duration::ZERO,
-            held: Duration::from_secs(held),
-            recovered_in: None,
-            pause: Duration::from_secs(pause),
-        };
-        let fill = Kind { action: Action::Fill, part: Part::Disk };
-        assert!(has_no_effect(&record(fill, 6, 2), 100.0));
-        assert!(!has_no_effect(&record(fill, 6, 3), 100.0));
-        assert!(!has_no_effect(&record(fill, 6, 0), 1.0), "nobody said anything");
-        let one_of_two = Kind { action: Action::Kill, part: Part::Service("consumer") };
-        assert!(!has_no_effect(&record(one_of_two, 6, 0), 100.0), "the other goes on");
-    }
-
-    #[test]
-    fn never_two_brokers_at_once() {
-        let kind = |action, part| Kind { action, part };
-        let broker = kind(Action::Kill, Part::Server("kafka"));
-        assert!(!broker.allows(kind(Action::Pause, Part::Server("kafka"))));
-        assert!(!broker.allows(kind(Action::Cut, Part::Link("kafka"))));
-        assert!(!broker.allows(kind(Action::Roll, Part::Services)));
-        assert!(broker.allows(kind(Action::Kill, Part::Server("redis"))));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks connections the ways networks do.
+//! A TCP proxy that breaks connections in the ways that networks do.
 
 use anyhow::{Context as _, Result};
 use std::{
@@ -17,28 +17,28 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Bytes on their way in one direction.
+/// Buffer size per direction, in bytes.
 const BUFFER: usize = 64 * 1024;
-/// A target that does not take a connection by then is taken for one that refuses it.
+/// Connect timeout. A target that exceeds it counts as refusing the connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// What a proxy does with its connections, those that are open and those that come.
+/// The behaviour of a proxy, for its open and its new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes everything on.
+    /// Forwards all bytes.
     Pass,
-    /// Closes all and refuses new ones: nobody listens.
+    /// Closes open connections and refuses new ones.
     Cut,
-    /// Ends all with a reset, new ones as soon as they are there.
+    /// Resets open connections, and new ones once they are accepted.
     Reset,
-    /// Takes everything and passes nothing on, not even an end: as when a machine on the way has lost its memory of the
-    /// connections. What was open then stays dead after healing, until one side says something and gets a reset.
+    /// Accepts all bytes and forwards none, not even the end of a stream, like a firewall that has lost its connection table.
+    /// After healing, a connection that lost bytes stays dead until one side sends and gets a reset.
     HalfOpen,
-    /// Passes each piece on this much later.
+    /// Forwards each read with this delay.
     Delay(Duration),
 }
 
-/// A proxy in front of one address. Its connections end with it.
+/// A running proxy. Its connections end when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on `listen` and passes on to `target`, where nobody needs to listen yet.
+    /// Listens on `listen` and forwards to `target`, which need not be reachable yet.
     ///
     /// # Errors
     /// If it can't listen.
@@ -55,7 +55,7 @@ impl Proxy {
         Self::balance(listen, vec![target]).await
     }
 
-    /// Passes connections on to each target in turn, to the next one if one does not take it.
+    /// Distributes connections over targets in turn. If a target does not accept one, the next target gets it.
     ///
     /// # Errors
     /// If it can't listen.
@@ -68,25 +68,25 @@ impl Proxy {
         Ok(Self { address, mode, _tasks: tasks })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on it does this.
+    /// Changes the mode.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
 
-/// Takes connections, with a listener only while it may.
+/// Accepts connections. In [`Mode::Cut`] there is no listener, so that the system refuses them.
 async fn accept(
     listener: TcpListener,
     address: SocketAddr,
     targets: Arc<[SocketAddr]>,
     mut mode: watch::Receiver<Mode>,
 ) {
-    let mut turn = 0;
+    let mut next_target = 0;
     let mut connections = JoinSet::new();
     let mut open = Some(listener);
     loop {
@@ -94,7 +94,7 @@ async fn accept(
         open = match (open, now) {
             (_, Mode::Cut) => None,
             (Some(listener), _) => Some(listener),
-            // The port is out of the range that the system gives away, so nobody else has it.
+            // The port is outside of the ephemeral range, so it is still free.
             (None, _) => TcpListener::bind(address).await.ok(),
         };
         tokio::select! {
@@ -105,74 +105,79 @@ async fn accept(
                     None if now == Mode::Cut => std::future::pending().await,
                     None => { sleep(Duration::from_millis(20)).await; None }
                 }
-            } => if let Some((near, _)) = accepted {
-                turn += 1;
-                connections.spawn(connection(near, Arc::clone(&targets), turn, mode.clone()));
+            } => if let Some((client, _)) = accepted {
+                next_target += 1;
+                connections.spawn(connection(client, Arc::clone(&targets), next_target, mode.clone()));
             },
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connection(near: TcpStream, targets: Arc<[SocketAddr]>, turn: usize, mode: watch::Receiver<Mode>) {
+async fn connection(
+    client: TcpStream,
+    targets: Arc<[SocketAddr]>,
+    next_target: usize,
+    mode: watch::Receiver<Mode>,
+) {
     let now = *mode.borrow();
     if now == Mode::Reset {
-        let _ = near.set_zero_linger();
+        let _ = client.set_zero_linger();
         return;
     }
     if now == Mode::HalfOpen {
-        // Nobody ever hears of it.
-        return relay(near, None, mode).await;
+        return relay(client, None, mode).await;
     }
-    for target in targets.iter().cycle().skip(turn).take(targets.len()) {
-        if let Ok(Ok(far)) = timeout(CONNECT, TcpStream::connect(target)).await {
-            let _ = (near.set_nodelay(true), far.set_nodelay(true));
-            return relay(near, Some(far), mode).await;
+    for target in targets.iter().cycle().skip(next_target).take(targets.len()) {
+        if let Ok(Ok(target_stream)) = timeout(CONNECT, TcpStream::connect(target)).await {
+            let _ = (client.set_nodelay(true), target_stream.set_nodelay(true));
+            return relay(client, Some(target_stream), mode).await;
         }
     }
-    // The nearest that a proxy comes to a refusal.
-    let _ = near.set_zero_linger();
+    // No target accepted the connection. A reset is the closest that a proxy has to a refusal.
+    let _ = client.set_zero_linger();
 }
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Debug)]
 enum End {
-    /// Both sides have said all.
+    /// Both streams ended normally.
     Done,
-    /// It is broken off with a reset.
+    /// The connection is reset.
     Reset,
 }
 
-async fn relay(mut near: TcpStream, mut far: Option<TcpStream>, mode: watch::Receiver<Mode>) {
-    // Once something was swallowed the stream has a hole: it must never be taken for whole again.
-    let dead = AtomicBool::new(far.is_none());
+async fn relay(mut client: TcpStream, mut target_stream: Option<TcpStream>, mode: watch::Receiver<Mode>) {
+    // Once bytes were dropped, the stream has a gap and must never be resumed.
+    let dead = AtomicBool::new(target_stream.is_none());
     let end = {
-        let (near_read, near_write) = near.split();
-        let (mut there, mut back): (Direction<'_>, Direction<'_>) = match &mut far {
-            Some(far) => {
-                let (far_read, far_write) = far.split();
+        let (client_read, client_write) = client.split();
+        let (mut to_target, mut to_client): (Direction<'_>, Direction<'_>) = match &mut target_stream {
+            Some(target_stream) => {
+                let (target_read, target_write) = target_stream.split();
                 (
-                    Box::pin(pump(near_read, far_write, &mode, &dead)),
-                    Box::pin(pump(far_read, near_write, &mode, &dead)),
+                    Box::pin(forward(client_read, target_write, &mode, &dead)),
+                    Box::pin(forward(target_read, client_write, &mode, &dead)),
                 )
             }
-            None => {
-                (Box::pin(pump(near_read, tokio::io::sink(), &mode, &dead)), Box::pin(std::future::pending()))
-            }
+            None => (
+                Box::pin(forward(client_read, tokio::io::sink(), &mode, &dead)),
+                Box::pin(std::future::pending()),
+            ),
         };
         let both = async {
             tokio::select! {
-                end = &mut there => if matches!(end, End::Done) { back.await } else { end },
-                end = &mut back => if matches!(end, End::Done) { there.await } else { end },
+                end = &mut to_target => if matches!(end, End::Done) { to_client.await } else { end },
+                end = &mut to_client => if matches!(end, End::Done) { to_target.await } else { end },
             }
         };
         tokio::select! {
             end = both => end,
-            end = ordered(mode.clone()) => end,
+            end = mode_end(mode.clone()) => end,
         }
     };
     if matches!(end, End::Reset) {
-        for stream in [Some(&near), far.as_ref()].into_iter().flatten() {
+        for stream in [Some(&client), target_stream.as_ref()].into_iter().flatten() {
             let _ = stream.set_zero_linger();
         }
     }
@@ -180,17 +185,17 @@ async fn relay(mut near: TcpStream, mut far: Option<TcpStream>, mode: watch::Rec
 
 type Direction<'a> = std::pin::Pin<Box<dyn Future<Output = End> + Send + 'a>>;
 
-/// The end that the proxy's mode demands.
-async fn ordered(mut mode: watch::Receiver<Mode>) -> End {
+/// Waits for a mode that ends connections.
+async fn mode_end(mut mode: watch::Receiver<Mode>) -> End {
     match mode.wait_for(|mode| matches!(mode, Mode::Cut | Mode::Reset)).await.as_deref() {
         Ok(Mode::Cut) => End::Done,
-        // The proxy itself is gone.
+        // Reset, or the proxy was dropped.
         _ => End::Reset,
     }
 }
 
-/// One direction, until its end.
-async fn pump(
+/// Forwards one direction until its end.
+async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mode: &watch::Receiver<Mode>,

@@ -1,6 +1,5 @@
-//! A rolling restart: every process of every service ends and comes back, one after the other, under the load of the
-//! load generator, which reaches the gateways behind one address. As an upgrade they come back of another version, and once
-//! more of the first one.
+//! A rolling restart under load: every process of every service stops and starts again, one after the other, while the load
+//! generator sends through one balanced address. In an upgrade the services change to another version, and then back.
 
 use super::{
     cluster::{Cluster, Programs},
@@ -19,24 +18,41 @@ use tokio::time::sleep;
 
 /// Messages per second.
 const RATE: u32 = 500;
-/// Between a service that is ready again and the next one.
+/// Pause between a service that is ready again and the next restart.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Before the first and after the last restart.
-const CALM: Duration = Duration::from_secs(5);
-/// The load goes on so long for each restart of everything, which is over by then.
+/// Load before the first restart and after the last one.
+const STEADY: Duration = Duration::from_secs(5);
+/// Duration of the load per restart of all services. The restarts must take less time.
 const LOAD: Duration = Duration::from_secs(120);
+/// Longest wait for the load generator to complete its sends and read all messages back.
+const LOAD_END: Duration = Duration::from_secs(120);
 
-/// What is rolled out.
+/// Figures of the load generator that are printed.
+const FIGURES: [&str; 11] = [
+    "sent",
+    "acked",
+    "received",
+    "stored",
+    "failed",
+    "lost",
+    "duplicated",
+    "out_of_order",
+    "refused",
+    "reconnects",
+    "longest_pause_ms",
+];
+
+/// The versions of a rolling restart.
 #[derive(Clone, Debug, Default)]
 pub struct Rollout {
-    /// Programs of another version in a folder. The services start as these, are restarted as this build, and then back.
+    /// A folder with programs of another version. The services start in that version, change to this build, and change back.
     pub from: Option<PathBuf>,
-    /// Not back.
+    /// Do not change back.
     pub one_way: bool,
 }
 
 impl Rollout {
-    /// As what the services start, and as what they are restarted.
+    /// The version that the services start in, and the versions that they change to.
     fn steps(&self) -> (Programs<'_>, Vec<Programs<'_>>) {
         match self.from.as_deref().map(Programs::In) {
             None => (Programs::Own, vec![Programs::Own]),
@@ -46,63 +62,59 @@ impl Rollout {
     }
 }
 
-/// Restarts everything and prints what the load generator counted. Gives whether no send failed for good and the promise was
-/// kept.
+/// Restarts all services under load and prints the figures of the load generator. Returns whether no send failed and no message
+/// was lost, duplicated or out of order.
 ///
 /// # Errors
-/// If the suite itself fails, or a service does not end in order or does not come back.
+/// If the suite itself fails, or a service does not exit with 0 or does not become ready.
 pub async fn run(
     folder: &Path,
     settings: &[String],
     rollout: &Rollout,
-    mut say: impl FnMut(&str),
+    mut print: impl FnMut(&str),
 ) -> Result<bool> {
     let (first, steps) = rollout.steps();
     let mut cluster = Cluster::start(folder, settings, first).await?;
-    let gateways = cluster.bare_gateways().iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
-    let edge = Proxy::balance(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), gateways).await?;
-    let mut command = Command::new(process::path("godwit-cli")?);
+    let gateways = cluster.direct_gateways();
+    let gateways = gateways.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
+    let balancer = Proxy::balance(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), gateways).await?;
     let duration = LOAD * u32::try_from(steps.len())?;
-    let (rate, seconds) = (RATE.to_string(), duration.as_secs().to_string());
-    command.args(["--json", "--url", &format!("http://{}", edge.address())]);
-    command.args(["load", "pair", "--pairs", "50", "--rate", &rate, "--seconds", &seconds]);
-    let mut load = Process::spawn("load", command)?;
-    let begin = Instant::now();
-    sleep(CALM).await;
+    let mut load = start_load(balancer.address(), duration)?;
+    let start = Instant::now();
+    sleep(STEADY).await;
     for programs in steps {
-        for member in 0..cluster.members() {
+        for service in 0..cluster.services() {
             let begun = Instant::now();
-            let name = cluster.restart(member, programs).await?;
-            let (at, took) = (begin.elapsed().as_secs_f64(), begun.elapsed());
-            say(&format!("{at:>5.1} s  {name} restarted{} in {took:.1?}", said_of(programs, first)));
+            let name = cluster.restart(service, programs).await?;
+            let (at, took) = (start.elapsed().as_secs_f64(), begun.elapsed());
+            print(&format!("{at:>5.1} s  {name} restarted{} in {took:.1?}", version_suffix(programs, first)));
             sleep(PAUSE).await;
         }
     }
-    ensure!(begin.elapsed() < duration, "the restarts took longer than the load of {duration:?}");
-    sleep(CALM).await;
-    sleep(duration.saturating_sub(begin.elapsed())).await;
-    let report = report(&mut load).await?;
-    cluster.keep_logs()?;
-    for name in [
-        "sent",
-        "acked",
-        "received",
-        "stored",
-        "failed",
-        "lost",
-        "duplicated",
-        "out_of_order",
-        "refused",
-        "reconnects",
-        "longest_pause_ms",
-    ] {
-        say(&format!("{:<20} {:>12}", name.replace('_', " "), report[name]));
+    ensure!(
+        start.elapsed() < duration,
+        "the restarts took longer than the load, which ends after {duration:?}"
+    );
+    sleep(STEADY).await;
+    sleep(duration.saturating_sub(start.elapsed())).await;
+    let report = load_report(&mut load).await?;
+    cluster.collect_logs()?;
+    for name in FIGURES {
+        print(&format!("{:<20} {:>12}", name.replace('_', " "), report[name]));
     }
-    let kept = ["failed", "lost", "duplicated", "out_of_order"].iter().all(|name| report[*name] == 0);
-    Ok(kept && report["acked"].as_u64().is_some_and(|acked| acked > 0))
+    let clean = ["failed", "lost", "duplicated", "out_of_order"].iter().all(|name| report[*name] == 0);
+    Ok(clean && report["acked"].as_u64().is_some_and(|acked| acked > 0))
 }
 
-fn said_of(programs: Programs<'_>, first: Programs<'_>) -> &'static str {
+fn start_load(gateway: SocketAddr, duration: Duration) -> Result<Process> {
+    let mut command = Command::new(process::path("godwit-cli")?);
+    let (rate, seconds) = (RATE.to_string(), duration.as_secs().to_string());
+    command.args(["--json", "--url", &format!("http://{gateway}")]);
+    command.args(["load", "pair", "--pairs", "50", "--rate", &rate, "--seconds", &seconds]);
+    Process::spawn("load", command)
+}
+
+fn version_suffix(programs: Programs<'_>, first: Programs<'_>) -> &'static str {
     match (programs, first) {
         (Programs::Own, Programs::In(_)) => " as this build",
         (Programs::In(_), _) => " as the other version",
@@ -110,16 +122,20 @@ fn said_of(programs: Programs<'_>, first: Programs<'_>) -> &'static str {
     }
 }
 
-/// What the load generator says at its end.
-async fn report(load: &mut Process) -> Result<Value> {
-    // It waits for what is under way and reads everything back first.
-    let deadline = Instant::now() + Duration::from_secs(120);
+/// Waits for the load generator to exit and parses its report.
+async fn load_report(load: &mut Process) -> Result<Value> {
+    let deadline = Instant::now() + LOAD_END;
     while load.try_ended()?.is_none() {
-        ensure!(Instant::now() < deadline, "the load does not end; it said: {}", load.said().join("\n"));
+        ensure!(
+            Instant::now() < deadline,
+            "the load generator did not exit within {LOAD_END:?}; its output:\n{}",
+            load.said().join("\n")
+        );
         sleep(Duration::from_millis(200)).await;
     }
-    let said = load.said();
-    let line = said.iter().rev().find(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("the load said: {}", said.join("\n")))?;
+    let output = load.said();
+    let line = output.iter().rev().find(|line| line.starts_with('{'));
+    let line = line
+        .with_context(|| format!("no report in the output of the load generator:\n{}", output.join("\n")))?;
     Ok(serde_json::from_str(line)?)
 }

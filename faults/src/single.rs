@@ -1,4 +1,4 @@
-//! The one-process program on a small disk of its own, behind a proxy.
+//! The one-process program on a small filesystem of its own, behind a proxy.
 
 mod disk;
 
@@ -17,9 +17,9 @@ use std::{
 use tests::system::{Embedded, free_ports};
 use tokio::{task::block_in_place, time::sleep};
 
-/// While a disk is full the program can write in place for so long, and nothing at all after that. So it meets both: some
-/// writes that fail, and then all of them, for as long as the fault lasts.
-const IN_PLACE: Duration = Duration::from_secs(4);
+/// How long the program can still overwrite existing files on a full disk. After that all its writes fail until healing. So
+/// the fault covers both: some failing writes, then only failing ones.
+const WRITES_IN_PLACE: Duration = Duration::from_secs(4);
 
 /// The running program.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Single {
     /// Starts it, with its data and its log in a folder.
     ///
     /// # Errors
-    /// If it does not start; with what it said.
+    /// If it does not start; the error has its output.
     pub async fn start(folder: &Path, settings: &[String]) -> Result<Self> {
         std::fs::create_dir_all(folder.join("logs"))?;
         let disk = Disk::start(&folder.join("disk")).await?;
@@ -43,32 +43,33 @@ impl Single {
         let [listen, proxy] = [base, base + 1].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let data = disk.data();
-        let program = Embedded::start_within(disk.within(), data, &settings, &listen.to_string()).await?;
+        let program =
+            Embedded::start_within(disk.command_prefix(), data, &settings, &listen.to_string()).await?;
         let devices = Proxy::start(proxy, listen).await?;
         let mut single = Self { program, killed: false, devices, disk, folder: folder.to_owned() };
         single.keep_log()?;
         Ok(single)
     }
 
-    /// Address of the gateway, as devices reach it.
+    /// Address of the proxy in front of the program.
     pub fn gateways(&self) -> Vec<String> {
         vec![self.devices.address().to_string()]
     }
 
-    /// Whether the disk is a real one that can be full, or only a limit on the size of files plays one.
-    pub fn disk_is_real(&self) -> bool {
-        self.disk.is_real()
+    /// Whether the data is on a filesystem that can be full. Otherwise a limit on the size of files simulates a full disk.
+    pub fn has_own_filesystem(&self) -> bool {
+        self.disk.has_own_filesystem()
     }
 
-    /// Ends it, and reads what is stored. That it did not end in order is one more of the findings.
+    /// Stops the program and reads its store. An exit code other than 0 becomes a finding.
     ///
     /// # Errors
-    /// If it does not end, or its store can't be read.
-    pub async fn stored(&mut self, findings: &mut Vec<String>) -> Result<StoreView> {
+    /// If it does not exit, or its store can't be read.
+    pub async fn stop_and_read_store(&mut self, findings: &mut Vec<String>) -> Result<StoreView> {
         self.program.process().signal("TERM")?;
         let status = self.program.process().ended().await?;
         if !status.success() {
-            findings.push(format!("godwit ended with {status} when it was told to stop"));
+            findings.push(format!("godwit exited with {status} after SIGTERM"));
         }
         let data = self.folder.join("data");
         block_in_place(|| self.disk.copy(&data))?;
@@ -98,7 +99,7 @@ impl Breakable for Single {
     }
 
     fn instances(&self, part: Part) -> usize {
-        // Devices have one link in all.
+        // All devices share one link, so the only target is "all instances".
         if matches!(part, Part::Link(_)) { 0 } else { 1 }
     }
 
@@ -119,11 +120,11 @@ impl Breakable for Single {
             (Action::Pause, _) => self.program.process().signal("STOP")?,
             (Action::Fill, _) => {
                 block_in_place(|| self.disk.fill())?;
-                sleep(IN_PLACE).await;
-                Disk::deny(self.program.process().id())?;
+                sleep(WRITES_IN_PLACE).await;
+                Disk::deny_writes(self.program.process().id())?;
             }
             (_, Part::Link(_)) => self.devices.set(fault.mode),
-            other => bail!("no such fault: {other:?}"),
+            other => bail!("this system has no fault {other:?}"),
         }
         Ok(())
     }
@@ -141,18 +142,18 @@ impl Breakable for Single {
         Ok(())
     }
 
-    async fn settle(&mut self) -> Result<()> {
+    async fn wait_for_healing(&mut self) -> Result<()> {
         Ok(())
     }
 
-    async fn revive(&mut self) -> Result<Vec<String>> {
+    async fn restart_exited(&mut self) -> Result<Vec<String>> {
         if self.killed {
             return Ok(vec![]);
         }
         let Some(status) = self.program.process().try_ended()? else { return Ok(vec![]) };
-        let said = self.program.process().said();
-        let last = said.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>().join(" / ");
+        let output = self.program.process().said();
+        let last = output.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>().join(" / ");
         self.start_again().await?;
-        Ok(vec![format!("godwit ended by itself with {status}: {last}")])
+        Ok(vec![format!("godwit exited by itself with {status}: {last}")])
     }
 }

@@ -1,4 +1,4 @@
-//! What the store holds at the end, read from its tables: neither the services nor their code come between.
+//! The contents of the store at the end of a run, read from its tables. No code of the services is involved.
 
 use super::ledger::{self, Id};
 use abi::v1::{Entry, HistoryVisibility, Message, entry, group_change::Change, message::Body};
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions as _, Row as _, postgres::PgConnectOptions};
 use std::{collections::BTreeMap, path::Path, str::FromStr as _};
 
-/// Characters of a text that are kept for people; the checker compares digests of the whole.
-const BEGINS: usize = 36;
+/// Characters of a text that are kept for messages to people. The checker compares digests of the whole content.
+const EXCERPT: usize = 36;
 
-/// All conversations as the tables have them.
+/// All stored conversations.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StoreView {
     /// By conversation id.
@@ -22,52 +22,52 @@ pub struct StoreView {
 /// A conversation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Conversation {
-    /// The number of the last entry, as the conversation's row says.
+    /// The `conversation_seq` of the last entry, from the conversation's row.
     pub head: u64,
-    /// Its entries, in the order of their numbers.
+    /// Its entries, ordered by `conversation_seq`.
     pub entries: Vec<Stored>,
 }
 
 /// A stored entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
-    /// Its number.
+    /// Its `conversation_seq`.
     pub conversation_seq: u64,
-    /// Its id.
+    /// Its message id.
     pub message_id: Id,
     /// User id of the sender.
     pub sender: String,
-    /// The sender's own id of it.
+    /// Its `client_msg_id`.
     pub client_msg_id: String,
-    /// All that it says.
+    /// Digest of its content.
     pub digest: u64,
-    /// What it says, for people and for the members of groups.
+    /// Its content, as far as the checker needs it.
     pub content: Content,
 }
 
-/// What an entry says, as far as the checker wants to know.
+/// The content of an entry, as far as the checker needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
-    /// A message; the workload's begin with the `client_msg_id`.
+    /// A message.
     Message {
-        /// The beginning of its text.
-        begins: String,
+        /// The first characters of its text; those of the workload begin with the `client_msg_id`.
+        excerpt: String,
     },
-    /// A group begins.
+    /// The creation of a group.
     Created {
-        /// The members beside the owner.
+        /// The members besides the owner.
         members: Vec<String>,
-        /// Whether later members see what was before them.
+        /// Whether later members may see entries from before they joined.
         sees_all: bool,
     },
-    /// Users joined.
+    /// Users were added.
     Added(Vec<String>),
     /// Users were removed.
     Removed(Vec<String>),
     /// The sender left.
     Left,
-    /// Nothing that can be understood.
-    Nothing,
+    /// Content that the checker does not know.
+    Undecodable,
 }
 
 impl StoreView {
@@ -82,19 +82,19 @@ impl StoreView {
         let mut ids = BTreeMap::new();
         let rows = sqlx::query("SELECT key, id, head FROM conversations").fetch_all(&mut connection).await?;
         for row in rows {
-            store.conversation(&mut ids, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            store.add_conversation(&mut ids, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         }
         let mut rows = sqlx::query(
             "SELECT conversation, seq, message_id, payload FROM entries ORDER BY conversation, seq",
         )
         .fetch(&mut connection);
         while let Some(row) = rows.try_next().await? {
-            store.entry(&ids, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
+            store.add_entry(&ids, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
         }
         Ok(store)
     }
 
-    /// Reads the store in the data directory of the embedded program, which must have ended.
+    /// Reads the store in the data directory of the one-process program, which must not be running.
     ///
     /// # Errors
     /// If it can't be read, or an entry can't be decoded.
@@ -108,7 +108,7 @@ impl StoreView {
         let mut statement = connection.prepare("SELECT key, id, head FROM conversations")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            store.conversation(&mut ids, row.get(0)?, row.get(1)?, row.get(2)?);
+            store.add_conversation(&mut ids, row.get(0)?, row.get(1)?, row.get(2)?);
         }
         let mut statement = connection.prepare(
             "SELECT conversation, seq, message_id, payload FROM entries ORDER BY conversation, seq",
@@ -116,18 +116,18 @@ impl StoreView {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (id, payload) = (row.get_ref(2)?.as_blob()?, row.get_ref(3)?.as_blob()?);
-            store.entry(&ids, row.get(0)?, row.get(1)?, id, payload)?;
+            store.add_entry(&ids, row.get(0)?, row.get(1)?, id, payload)?;
         }
         Ok(store)
     }
 
-    fn conversation(&mut self, ids: &mut BTreeMap<i64, String>, key: i64, id: String, head: i64) {
+    fn add_conversation(&mut self, ids: &mut BTreeMap<i64, String>, key: i64, id: String, head: i64) {
         let head = u64::try_from(head).unwrap_or_default();
         self.conversations.insert(id.clone(), Conversation { head, entries: Vec::new() });
         ids.insert(key, id);
     }
 
-    fn entry(
+    fn add_entry(
         &mut self,
         ids: &BTreeMap<i64, String>,
         key: i64,
@@ -135,8 +135,9 @@ impl StoreView {
         message_id: &[u8],
         payload: &[u8],
     ) -> Result<()> {
-        let id =
-            ids.get(&key).with_context(|| format!("an entry of conversation {key}, which has no row"))?;
+        let id = ids
+            .get(&key)
+            .with_context(|| format!("an entry belongs to conversation {key}, which has no row"))?;
         let entry = Entry::decode(payload).with_context(|| format!("entry {seq} of {id}"))?;
         let stored = Stored {
             conversation_seq: u64::try_from(seq)?,
@@ -146,11 +147,15 @@ impl StoreView {
             client_msg_id: entry.client_msg_id,
             content: content(entry.content),
         };
-        self.conversations.get_mut(id).context("it was made with its id")?.entries.push(stored);
+        self.conversations
+            .get_mut(id)
+            .context("every id in the map has a conversation")?
+            .entries
+            .push(stored);
         Ok(())
     }
 
-    /// Writes it to a file, as compressed JSON.
+    /// Writes it to a file, as JSON compressed with gzip.
     ///
     /// # Errors
     /// If the file can't be written.
@@ -158,10 +163,10 @@ impl StoreView {
         ledger::write(path, self)
     }
 
-    /// Reads what [`StoreView::write`] wrote.
+    /// Reads a file of [`StoreView::write`].
     ///
     /// # Errors
-    /// If it is not such a file.
+    /// If the file can't be read or decoded.
     pub fn read(path: &Path) -> Result<Self> {
         ledger::read(path)
     }
@@ -170,7 +175,7 @@ impl StoreView {
 fn content(content: Option<entry::Content>) -> Content {
     match content {
         Some(entry::Content::Message(Message { body: Some(Body::Text(text)), .. })) => {
-            Content::Message { begins: text.chars().take(BEGINS).collect() }
+            Content::Message { excerpt: text.chars().take(EXCERPT).collect() }
         }
         Some(entry::Content::GroupChange(change)) => match change.change {
             Some(Change::Created(created)) => Content::Created {
@@ -180,8 +185,8 @@ fn content(content: Option<entry::Content>) -> Content {
             Some(Change::Added(added)) => Content::Added(added.users),
             Some(Change::Removed(removed)) => Content::Removed(removed.users),
             Some(Change::Left(_)) => Content::Left,
-            None => Content::Nothing,
+            None => Content::Undecodable,
         },
-        _ => Content::Nothing,
+        _ => Content::Undecodable,
     }
 }

@@ -3,14 +3,14 @@
 use super::{
     checker::Verdict,
     fault::Kind,
-    nemesis::{FaultRecord, Story},
+    nemesis::{FaultRecord, Report},
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// All lines: faults by kind with their recovery, what was counted, and what was found.
-pub(super) fn lines(mode: &str, seed: u64, story: &Story, verdict: &Verdict) -> Vec<String> {
+/// All lines: recovery times by kind of fault, totals, and violations.
+pub(super) fn lines(mode: &str, seed: u64, report: &Report, verdict: &Verdict) -> Vec<String> {
     let mut kinds: BTreeMap<Kind, Vec<&FaultRecord>> = BTreeMap::new();
-    for fault in &story.faults {
+    for fault in &report.faults {
         kinds.entry(fault.kind).or_default().push(fault);
     }
     let mut lines = vec![
@@ -22,7 +22,7 @@ pub(super) fn lines(mode: &str, seed: u64, story: &Story, verdict: &Verdict) -> 
     ];
     for (kind, faults) in &kinds {
         let recovery: Vec<_> = faults.iter().filter_map(|fault| fault.recovered_in).collect();
-        let pause: Vec<_> = faults.iter().map(|fault| fault.pause).collect();
+        let pause: Vec<_> = faults.iter().map(|fault| fault.longest_pause).collect();
         let [(recovery, worst), (pause, longest)] = [recovery, pause].map(median_and_worst);
         lines.push(format!(
             "{:<34} {:>6} {recovery:>10} {worst:>10} {pause:>10} {longest:>10}",
@@ -30,12 +30,12 @@ pub(super) fn lines(mode: &str, seed: u64, story: &Story, verdict: &Verdict) -> 
             faults.len()
         ));
     }
-    lines.push(format!("{} faults of {} kinds", story.faults.len(), kinds.len()));
+    lines.push(format!("{} faults of {} kinds", report.faults.len(), kinds.len()));
     lines.push(String::new());
     let figures = &verdict.figures;
     lines.push(format!(
-        "{mode}, seed {seed}: {} sent, {} acknowledged, {} refused, {} unknown; {} stored in {} conversations; \
-         {} shown to {} devices, {} of them live to those without the SDK; {} claims to have everything, {} entries read back",
+        "{mode}, seed {seed}: {} sent, {} acknowledged, {} refused, {} unknown; {} entries stored in {} conversations; \
+         {} entries shown on {} devices, {} of them live on raw devices; {} claims of completeness checked, {} history entries read",
         figures.sent,
         figures.acked,
         figures.refused,
@@ -49,8 +49,8 @@ pub(super) fn lines(mode: &str, seed: u64, story: &Story, verdict: &Verdict) -> 
         figures.read,
     ));
     lines.extend(verdict.to_string().lines().map(str::to_owned));
-    lines.push(format!("{:<32} {}", "not well again, ended by itself", story.findings.len()));
-    lines.extend(story.findings.iter().map(|finding| format!("    {finding}")));
+    lines.push(format!("{:<32} {}", "other findings", report.findings.len()));
+    lines.extend(report.findings.iter().map(|finding| format!("    {finding}")));
     lines
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_and_the_worst_of_times() {
+    fn median_and_worst_of_times_in_any_order() {
         let times = [3, 1, 2].map(Duration::from_secs).to_vec();
         assert_eq!(median_and_worst(times), ("2.0 s".to_owned(), "3.0 s".to_owned()));
         assert_eq!(median_and_worst(vec![]), ("-".to_owned(), "-".to_owned()));

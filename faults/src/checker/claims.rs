@@ -1,92 +1,104 @@
-//! The receiver's seq against what devices had.
+//! Checks the receiver seq of devices against the entries that they had.
 //!
-//! When an entry was delivered with a receiver's seq of (epoch, k), then whoever has (epoch, n) with n at least k has
-//! that entry. Each device of a user tells which entries were counted up to which number, so that what any of them
-//! believes to have can be held against it. That is exact: no time is compared.
+//! The server delivers an entry with a receiver seq (epoch, k). A device of that user with (epoch, n), n >= k, must have the
+//! entry. All devices of a user record which entries were counted by which seq, so the claim of each is checked against the
+//! deliveries to all. This check is exact: it compares no times.
 //!
-//! A number that was never raised for somebody can't be found so, because nothing counts then what they lack. But all
-//! who receive an entry are counted before anybody is delivered it, newcomers too, because a change of a group has its place
-//! in the log. So when somebody asks after that, and hears that there
-//! is no news, they have it.
+//! It cannot find a receiver seq that was never raised, because then no delivery counts the missing entry. But the server
+//! raises the seq of all receivers before it delivers the entry to any of them; this includes new members, because a
+//! membership change has its place in the log. So a device that asks after the first delivery, and hears that it is up to
+//! date, must have the entry.
 
 use super::{
-    Kind, Verdict,
-    case::{Case, Stay},
+    evidence::{Evidence, Membership},
+    verdict::{Verdict, Violation},
 };
-use crate::ledger::{Conversation, DeviceId, Millis, Seen, User};
+use crate::ledger::{Conversation, DeviceId, Millis, Observation, User};
 use std::collections::HashMap;
 
-/// Per conversation, pairs of a receiver's seq and the highest `conversation_seq` that it counts, both rising.
+/// Per conversation, pairs of a receiver seq and the highest `conversation_seq` that it counts, both ascending.
 type Counted = HashMap<Conversation, Vec<(u64, u64)>>;
 
-/// P4, P5: a device that was told that it has everything has it.
-pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
-    let counted = counted(case);
-    let delivered = delivered(case);
-    let members = members(case);
-    for (number, device) in case.ledger.devices.iter().enumerate() {
+/// Per conversation, pairs of a time and the highest `conversation_seq` delivered to any device by then, both ascending.
+type Delivered = HashMap<Conversation, Vec<(Millis, u64)>>;
+
+/// The highest shown `conversation_seq` per conversation.
+type Positions = HashMap<Conversation, u64>;
+
+/// P4, P5: a device that was told that it has everything has everything.
+pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    let counted = counted(evidence);
+    let delivered = delivered(evidence);
+    let memberships = current_memberships(evidence);
+    for (number, device) in evidence.ledger.devices.iter().enumerate() {
         let number = number as DeviceId;
-        for life in &device.lives {
-            let mut positions: HashMap<Conversation, u64> =
-                life.positions.iter().map(|(conversation, seq)| (*conversation, u64::from(*seq))).collect();
-            for seen in &life.seen {
-                match *seen {
-                    Seen::Entry(receipt) => {
+        for incarnation in &device.incarnations {
+            let mut positions: Positions = incarnation
+                .positions
+                .iter()
+                .map(|(conversation, seq)| (*conversation, u64::from(*seq)))
+                .collect();
+            for observation in &incarnation.observations {
+                match *observation {
+                    Observation::Entry(receipt) => {
                         let position = positions.entry(receipt.conversation).or_insert(0);
                         *position = u64::from(receipt.conversation_seq).max(*position);
                     }
-                    Seen::Complete { epoch, seq, at } => {
+                    Observation::Complete { epoch, seq, at } => {
                         let Some(counted) = counted.get(&(device.user, epoch)) else { continue };
                         let claim = format_args!("({epoch}, {seq}) at {at} ms").to_string();
-                        claimed(case, number, &claim, seq, counted, &positions, verdict);
+                        check_complete(evidence, number, &claim, seq, counted, &positions, verdict);
                     }
-                    Seen::UpToDate { asked } => {
-                        let stays = members.get(&device.user).map_or(&[][..], Vec::as_slice);
-                        no_news(case, number, asked, stays, &delivered, &positions, verdict);
+                    Observation::UpToDate { asked } => {
+                        let memberships = memberships.get(&device.user).map_or(&[][..], Vec::as_slice);
+                        let claim = (number, asked, memberships);
+                        check_up_to_date(evidence, claim, &delivered, &positions, verdict);
                     }
-                    Seen::Counted { .. }
-                    | Seen::Head { .. }
-                    | Seen::Unread { .. }
-                    | Seen::Unreadable { .. } => {}
+                    Observation::Delivered { .. }
+                    | Observation::Head { .. }
+                    | Observation::ReadPositionRegressed { .. }
+                    | Observation::Unreadable { .. } => {}
                 }
             }
         }
     }
 }
 
-fn claimed(
-    case: &Case<'_>,
+fn check_complete(
+    evidence: &Evidence<'_>,
     device: DeviceId,
     claim: &str,
     seq: u64,
     counted: &Counted,
-    positions: &HashMap<Conversation, u64>,
+    positions: &Positions,
     verdict: &mut Verdict,
 ) {
-    let user = case.ledger.devices[device as usize].user;
+    let user = evidence.ledger.devices[device as usize].user;
     for (&conversation, counted) in counted {
         let Some(at) = counted.partition_point(|(count, _)| *count <= seq).checked_sub(1) else { continue };
         let needed = counted[at].1;
         let has = positions.get(&conversation).copied().unwrap_or(0);
-        // Who was removed meanwhile could not fetch what they lacked.
-        let visible = case.open_stay(conversation, user).is_some_and(|stay| stay.joined <= needed);
+        // A user who was removed in between could not fetch the missing entries.
+        let visible = evidence
+            .current_membership(conversation, user)
+            .is_some_and(|membership| membership.joined <= needed);
         if has < needed && visible {
-            verdict.find(Kind::Lied, || {
+            verdict.report(Violation::FalseClaim, || {
                 format!(
-                    "{} has everything up to {claim}, which counts {needed} of {}, and has only {has}",
-                    case.device(device),
-                    case.id(conversation)
+                    "{} claims to be complete up to {claim}, which counts {needed} of {}, but has only {has}",
+                    evidence.device(device),
+                    evidence.id(conversation)
                 )
             });
         }
     }
 }
 
-fn counted(case: &Case<'_>) -> HashMap<(User, u32), Counted> {
+fn counted(evidence: &Evidence<'_>) -> HashMap<(User, u32), Counted> {
     let mut all: HashMap<(User, u32), Counted> = HashMap::new();
-    for device in &case.ledger.devices {
-        for seen in device.lives.iter().flat_map(|life| &life.seen) {
-            if let Seen::Counted { conversation, conversation_seq, epoch, seq, .. } = *seen {
+    for device in &evidence.ledger.devices {
+        for observation in device.incarnations.iter().flat_map(|incarnation| &incarnation.observations) {
+            if let Observation::Delivered { conversation, conversation_seq, epoch, seq, .. } = *observation {
                 let counted = all.entry((device.user, epoch)).or_default();
                 counted.entry(conversation).or_default().push((seq, u64::from(conversation_seq)));
             }
@@ -103,14 +115,11 @@ fn counted(case: &Case<'_>) -> HashMap<(User, u32), Counted> {
     all
 }
 
-/// Per conversation, when somebody was first delivered an entry, and the highest `conversation_seq` by then.
-type Delivered = HashMap<Conversation, Vec<(Millis, u64)>>;
-
-fn delivered(case: &Case<'_>) -> Delivered {
+fn delivered(evidence: &Evidence<'_>) -> Delivered {
     let mut all = Delivered::new();
-    let lives = case.ledger.devices.iter().flat_map(|device| &device.lives);
-    for seen in lives.flat_map(|life| &life.seen) {
-        if let Seen::Counted { conversation, conversation_seq, at, .. } = *seen {
+    let incarnations = evidence.ledger.devices.iter().flat_map(|device| &device.incarnations);
+    for observation in incarnations.flat_map(|incarnation| &incarnation.observations) {
+        if let Observation::Delivered { conversation, conversation_seq, at, .. } = *observation {
             all.entry(conversation).or_default().push((at, u64::from(conversation_seq)));
         }
     }
@@ -126,37 +135,36 @@ fn delivered(case: &Case<'_>) -> Delivered {
     all
 }
 
-/// Conversations that a user is in at the end.
-fn members(case: &Case<'_>) -> HashMap<User, Vec<(Conversation, Stay)>> {
-    let mut members: HashMap<User, Vec<_>> = HashMap::new();
-    for user in 0..case.ledger.users.len() as User {
-        let conversations = 0..case.ledger.conversations.len() as Conversation;
-        let stays = conversations.filter_map(|number| Some((number, case.open_stay(number, user)?)));
-        members.insert(user, stays.collect());
+/// The conversations of each user at the end of the run.
+fn current_memberships(evidence: &Evidence<'_>) -> HashMap<User, Vec<(Conversation, Membership)>> {
+    let mut all: HashMap<User, Vec<_>> = HashMap::new();
+    for user in 0..evidence.ledger.users.len() as User {
+        let conversations = 0..evidence.ledger.conversations.len() as Conversation;
+        let memberships =
+            conversations.filter_map(|number| Some((number, evidence.current_membership(number, user)?)));
+        all.insert(user, memberships.collect());
     }
-    members
+    all
 }
 
-fn no_news(
-    case: &Case<'_>,
-    device: DeviceId,
-    asked: Millis,
-    stays: &[(Conversation, Stay)],
+fn check_up_to_date(
+    evidence: &Evidence<'_>,
+    (device, asked, memberships): (DeviceId, Millis, &[(Conversation, Membership)]),
     delivered: &Delivered,
-    positions: &HashMap<Conversation, u64>,
+    positions: &Positions,
     verdict: &mut Verdict,
 ) {
-    for &(conversation, stay) in stays {
+    for &(conversation, membership) in memberships {
         let Some(delivered) = delivered.get(&conversation) else { continue };
         let before = delivered.partition_point(|(at, _)| *at < asked);
         let needed = before.checked_sub(1).map_or(0, |last| delivered[last].1);
         let has = positions.get(&conversation).copied().unwrap_or(0);
-        if has < needed && stay.joined <= needed {
-            verdict.find(Kind::Lied, || {
+        if has < needed && membership.joined <= needed {
+            verdict.report(Violation::FalseClaim, || {
                 format!(
-                    "{} asked at {asked} ms and heard of no news, when {needed} of {} had been delivered, and has only {has}",
-                    case.device(device),
-                    case.id(conversation)
+                    "{} was told at {asked} ms that it is up to date; {needed} of {} had been delivered, and it has only {has}",
+                    evidence.device(device),
+                    evidence.id(conversation)
                 )
             });
         }

@@ -1,113 +1,138 @@
-//! Sends and changes against the store.
+//! Checks sends, membership changes and read histories against the store.
 
-use super::{Kind, Verdict, case::Case};
+use super::{
+    evidence::Evidence,
+    verdict::{Verdict, Violation},
+};
 use crate::{
-    ledger::{Change, Conversation, DeviceId, Id, Millis, Outcome, Send, User},
+    ledger::{Conversation, DeviceId, Id, MembershipChange, Millis, NOT_TAKEN, Outcome, Send, User},
     store::{Content, Stored},
-    workload::NOT_TAKEN,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// P4: the numbers of every conversation are 1, 2, 3, ...; P2: each message is in it once.
-pub(super) fn numbers(case: &Case<'_>, verdict: &mut Verdict) {
-    for (id, conversation) in &case.store.conversations {
+/// All checks of this module.
+pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    check_numbering(evidence, verdict);
+    check_origins(evidence, verdict);
+    check_sends(evidence, verdict);
+    check_device_order(evidence, verdict);
+    check_user_order(evidence, verdict);
+    check_change_order(evidence, verdict);
+    check_changes(evidence, verdict);
+    check_histories(evidence, verdict);
+}
+
+/// P4: the `conversation_seq` of every conversation are 1, 2, 3, ... P2: each message is stored once.
+fn check_numbering(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    for (id, conversation) in &evidence.store.conversations {
         let (mut expected, mut seen) = (1, HashMap::new());
         for entry in &conversation.entries {
             let seq = entry.conversation_seq;
             if seq != expected {
-                verdict.find(Kind::Gap, || format!("{id} has {expected} missing before {seq}"));
+                verdict.report(Violation::Gap, || format!("{id} has {expected} missing before {seq}"));
             }
             expected = seq + 1;
             if let Some(first) = seen.insert((&entry.sender, &entry.client_msg_id), seq) {
                 let Stored { sender, client_msg_id, .. } = entry;
-                verdict.find(Kind::Duplicated, || {
-                    format!("{client_msg_id} of {sender} is in {id} as {first} and as {seq}")
+                verdict.report(Violation::Duplicated, || {
+                    format!("{client_msg_id} of {sender} is stored in {id} as {first} and as {seq}")
                 });
             }
         }
         if conversation.head != expected - 1 {
             let head = conversation.head;
-            verdict.find(Kind::Gap, || {
-                format!("{id} says that its head is {head}, and ends with {}", expected - 1)
+            verdict.report(Violation::Gap, || {
+                format!("{id} has the head {head}, but ends with {}", expected - 1)
             });
         }
     }
 }
 
-/// P1: all that is stored was said by somebody, there, and was understood.
-pub(super) fn origins(case: &Case<'_>, verdict: &mut Verdict) {
-    let known: HashSet<&str> = case.ledger.conversations.iter().map(String::as_str).collect();
-    let sends = case.ledger.sends.iter();
-    let said: HashSet<_> = sends
-        .map(|send| (case.id(send.conversation), case.user(case.sender(send)), send.client_msg_id))
+/// P1: every stored entry can be decoded and was sent to this conversation by the workload.
+fn check_origins(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    let known: HashSet<&str> = evidence.ledger.conversations.iter().map(String::as_str).collect();
+    let sends = evidence.ledger.sends.iter();
+    let sent: HashSet<_> = sends
+        .map(|send| {
+            (evidence.id(send.conversation), evidence.user(evidence.sender(send)), send.client_msg_id)
+        })
         .collect();
-    let changes = case.ledger.changes.iter();
-    let changed: HashSet<_> =
-        changes.map(|change| (case.id(change.conversation), change.message_id)).collect();
-    for (id, conversation) in &case.store.conversations {
+    let changes = evidence.ledger.changes.iter();
+    let change_ids: HashSet<_> =
+        changes.map(|change| (evidence.id(change.conversation), change.message_id)).collect();
+    for (id, conversation) in &evidence.store.conversations {
         if !known.contains(id.as_str()) {
-            verdict.find(Kind::Untrue, || format!("{id} is stored, and nobody talks there"));
+            verdict
+                .report(Violation::Mismatch, || format!("{id} is stored, but the workload does not use it"));
         }
         for entry in &conversation.entries {
             let has_origin = match &entry.content {
                 Content::Message { .. } => Id::parse(&entry.client_msg_id)
-                    .is_some_and(|own| said.contains(&(id.as_str(), entry.sender.as_str(), own))),
-                // Groups are made before all else, and a run that could not does not begin.
+                    .is_some_and(|own| sent.contains(&(id.as_str(), entry.sender.as_str(), own))),
+                // The ledger does not list the creation of groups. A run whose groups can't be created fails at once.
                 Content::Created { .. } => entry.conversation_seq == 1,
                 Content::Added(_) | Content::Removed(_) | Content::Left => {
-                    changed.contains(&(id.as_str(), entry.message_id))
+                    change_ids.contains(&(id.as_str(), entry.message_id))
                 }
-                Content::Nothing => false,
+                Content::Undecodable => false,
             };
             if !has_origin {
-                verdict.find(Kind::Untrue, || format!("{id} holds what nobody said there: {entry:?}"));
+                verdict.report(Violation::Mismatch, || {
+                    format!("{id} holds an entry that was not sent there: {entry:?}")
+                });
             }
         }
     }
 }
 
-/// P1: what was acknowledged is stored, and says what it said. P2: under one id. P8: what was refused is not.
-pub(super) fn sends(case: &Case<'_>, verdict: &mut Verdict) {
-    for send in &case.ledger.sends {
-        let found = case.stored(send);
+/// P1: every acknowledged message is stored with its content. P2: it has one id. P8: no refused message is stored.
+fn check_sends(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    for send in &evidence.ledger.sends {
+        let found = evidence.stored(send);
         match &send.outcome {
             Outcome::Acked { message_id, .. } => match found {
-                None => verdict
-                    .find(Kind::Lost, || format!("{} was acknowledged and is not stored", case.send(send))),
-                Some(entry) if entry.message_id != *message_id => verdict.find(Kind::Duplicated, || {
-                    format!(
-                        "{} was acknowledged as {message_id} and stored as {}",
-                        case.send(send),
-                        entry.message_id
-                    )
+                None => verdict.report(Violation::Lost, || {
+                    format!("{} was acknowledged, but is not stored", evidence.send(send))
                 }),
+                Some(entry) if entry.message_id != *message_id => {
+                    verdict.report(Violation::Duplicated, || {
+                        format!(
+                            "{} was acknowledged as {message_id}, but is stored as {}",
+                            evidence.send(send),
+                            entry.message_id
+                        )
+                    })
+                }
                 Some(_) => {}
             },
-            Outcome::Refused { code, at_once: true, .. } if code != NOT_TAKEN && found.is_some() => {
-                verdict.find(Kind::Unauthorised, || {
-                    format!("{} was refused ({code}) and stored", case.send(send))
+            Outcome::Refused { code, first_attempt: true, .. } if code != NOT_TAKEN && found.is_some() => {
+                verdict.report(Violation::Unauthorised, || {
+                    format!("{} was refused ({code}), but is stored", evidence.send(send))
                 });
             }
             _ => {}
         }
         if let Some(entry) = found
-            && !says(entry, send)
+            && !has_content_of(entry, send)
         {
-            verdict.find(Kind::Untrue, || format!("{} is stored as {:?}", case.send(send), entry.content));
+            verdict.report(Violation::Mismatch, || {
+                format!("{} is stored as {:?}", evidence.send(send), entry.content)
+            });
         }
         if send.forbidden && (found.is_some() || matches!(send.outcome, Outcome::Acked { .. })) {
-            verdict
-                .find(Kind::Unauthorised, || format!("{} was taken from somebody outside", case.send(send)));
+            verdict.report(Violation::Unauthorised, || {
+                format!("{} was accepted, but its user is not a member", evidence.send(send))
+            });
         }
-        refusal(case, send, verdict);
+        check_refusal(evidence, send, verdict);
     }
-    for later in &case.ledger.later_acks {
-        let send = &case.ledger.sends[later.send as usize];
+    for later in &evidence.ledger.later_acks {
+        let send = &evidence.ledger.sends[later.send as usize];
         if !matches!(send.outcome, Outcome::Acked { message_id, .. } if message_id == later.message_id) {
-            verdict.find(Kind::Duplicated, || {
+            verdict.report(Violation::Duplicated, || {
                 format!(
-                    "{}: {:?}, and a retry was acknowledged as {}",
-                    case.send(send),
+                    "{}: {:?}, but a retry was acknowledged as {}",
+                    evidence.send(send),
                     send.outcome,
                     later.message_id
                 )
@@ -116,32 +141,33 @@ pub(super) fn sends(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-fn says(entry: &Stored, send: &Send) -> bool {
+fn has_content_of(entry: &Stored, send: &Send) -> bool {
     entry.digest == send.digest && matches!(entry.content, Content::Message { .. })
 }
 
-/// P9: who may send is not refused for good.
-fn refusal(case: &Case<'_>, send: &Send, verdict: &mut Verdict) {
+/// P9: a member's message is not refused permanently.
+fn check_refusal(evidence: &Evidence<'_>, send: &Send, verdict: &mut Verdict) {
     let Outcome::Refused { code, .. } = &send.outcome else { return };
     if code == NOT_TAKEN {
         return;
     }
-    let stays = case.stays(send.conversation, case.sender(send));
-    let always = stays.len() == 1 && stays[0].to.is_none();
-    if code != "forbidden" || (always && !send.forbidden && stays[0].from == 1) {
-        verdict.find(Kind::Stuck, || format!("{} was refused for good: {code}", case.send(send)));
+    let memberships = evidence.memberships(send.conversation, evidence.sender(send));
+    let always = memberships.len() == 1 && memberships[0].left.is_none();
+    if code != "forbidden" || (always && !send.forbidden && memberships[0].visible_from == 1) {
+        verdict
+            .report(Violation::Stuck, || format!("{} was refused permanently: {code}", evidence.send(send)));
     }
 }
 
-/// P3: a device's messages are in the order in which they were sent.
-pub(super) fn order(case: &Case<'_>, verdict: &mut Verdict) {
+/// P3: the messages of one device are stored in the order in which it sent them.
+fn check_device_order(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let mut last: HashMap<(DeviceId, Conversation), (u64, &Send)> = HashMap::new();
-    for (seq, _, send) in acked(case).filter(|(.., send)| send.ordered) {
+    for (seq, _, send) in acked(evidence).filter(|(.., send)| send.ordered) {
         let last = last.entry((send.device, send.conversation)).or_insert((seq, send));
         if seq < last.0 {
-            verdict.find(Kind::OutOfOrder, || {
-                let (before, send) = (case.send(last.1), case.send(send));
-                format!("{send} is stored as {seq}, and {before}, sent before it, as {}", last.0)
+            verdict.report(Violation::OutOfOrder, || {
+                let (before, send) = (evidence.send(last.1), evidence.send(send));
+                format!("{send} is stored as {seq}, but {before}, sent before it, as {}", last.0)
             });
         } else {
             *last = (seq, send);
@@ -149,20 +175,20 @@ pub(super) fn order(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// P3: what a user sent from whichever device after the acknowledgement of another message comes after that.
-pub(super) fn order_of_users(case: &Case<'_>, verdict: &mut Verdict) {
+/// P3: a message that a user sent from any device after the acknowledgement of another one is stored after it.
+fn check_user_order(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let mut by_user: HashMap<_, BTreeMap<u64, (Millis, &Send)>> = HashMap::new();
-    for (seq, at, send) in acked(case) {
-        by_user.entry((case.sender(send), send.conversation)).or_default().insert(seq, (at, send));
+    for (seq, at, send) in acked(evidence) {
+        by_user.entry((evidence.sender(send), send.conversation)).or_default().insert(seq, (at, send));
     }
     for sends in by_user.values() {
-        // Of those that are stored before, the one that was begun last.
+        // The send with the latest start among the messages stored so far.
         let mut latest: Option<(u64, &Send)> = None;
         for (&seq, &(at, send)) in sends {
             if let Some((before, other)) = latest.filter(|(_, other)| at < other.began) {
-                verdict.find(Kind::OutOfOrder, || {
-                    let (send, other) = (case.send(send), case.send(other));
-                    format!("{send}, acknowledged at {at} ms, is stored as {seq}, after {other}, which is {before}")
+                verdict.report(Violation::OutOfOrder, || {
+                    let (send, other) = (evidence.send(send), evidence.send(other));
+                    format!("{send}, acknowledged at {at} ms, is stored as {seq}, after {other}, stored as {before}")
                 });
             }
             if latest.is_none_or(|(_, latest)| send.began > latest.began) {
@@ -172,108 +198,118 @@ pub(super) fn order_of_users(case: &Case<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// P3: a change of a group comes after what was acknowledged there before it was asked for.
-pub(super) fn order_of_changes(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut by_group: HashMap<_, Vec<&Change>> = HashMap::new();
-    for change in &case.ledger.changes {
+/// P3: a membership change is stored after every message that was acknowledged before the change was requested.
+fn check_change_order(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    let mut by_group: HashMap<_, Vec<&MembershipChange>> = HashMap::new();
+    for change in &evidence.ledger.changes {
         by_group.entry(change.conversation).or_default().push(change);
     }
-    for (seq, at, send) in acked(case) {
+    for (seq, at, send) in acked(evidence) {
         let changes = by_group.get(&send.conversation).map_or(&[][..], Vec::as_slice);
         let mut overtaking =
             changes.iter().filter(|change| at < change.began && seq > change.conversation_seq.into());
         if let Some(change) = overtaking.next() {
-            verdict.find(Kind::OutOfOrder, || {
-                let (send, user) = (case.send(send), case.user(change.user));
+            verdict.report(Violation::OutOfOrder, || {
+                let (send, user) = (evidence.send(send), evidence.user(change.user));
                 format!("{send}, acknowledged at {at} ms, is stored as {seq}, after {change:?} of {user}")
             });
         }
     }
 }
 
-/// The acknowledged sends that are stored, in the order in which they were begun: number, time of the acknowledgement.
-fn acked<'a>(case: &'a Case<'_>) -> impl Iterator<Item = (u64, Millis, &'a Send)> {
-    case.ledger.sends.iter().filter_map(|send| match send.outcome {
-        Outcome::Acked { message_id, at } => Some((case.place(send.conversation, message_id)?, at, send)),
+/// The stored acknowledged sends in the order in which they began, each with `conversation_seq` and time of the
+/// acknowledgement.
+fn acked<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = (u64, Millis, &'a Send)> {
+    evidence.ledger.sends.iter().filter_map(|send| match send.outcome {
+        Outcome::Acked { message_id, at } => {
+            Some((evidence.seq_of(send.conversation, message_id)?, at, send))
+        }
         _ => None,
     })
 }
 
-/// P1: an answered change of a group is stored as answered. P8: who was removed sends no more. P9: who is in is not refused.
-pub(super) fn changes(case: &Case<'_>, verdict: &mut Verdict) {
-    let mut by_member: HashMap<(Conversation, User), Vec<&Change>> = HashMap::new();
-    for change in &case.ledger.changes {
-        let stored = case.place(change.conversation, change.message_id);
+/// P1: a membership change is stored as it was answered. P8: a removed member cannot send. P9: a member is not refused.
+fn check_changes(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    let mut by_member: HashMap<(Conversation, User), Vec<&MembershipChange>> = HashMap::new();
+    for change in &evidence.ledger.changes {
+        let stored = evidence.seq_of(change.conversation, change.message_id);
         if stored != Some(u64::from(change.conversation_seq)) {
-            let what = if change.joined { "joined" } else { "was removed" };
-            let kind = if stored.is_none() { Kind::Lost } else { Kind::Untrue };
-            verdict.find(kind, || {
+            let verb = if change.joined { "joined" } else { "was removed" };
+            let violation = if stored.is_none() { Violation::Lost } else { Violation::Mismatch };
+            verdict.report(violation, || {
                 format!(
-                    "{} {what}, answered as {} of {}, and stored as {stored:?}",
-                    case.user(change.user),
+                    "{} {verb}, answered as {} of {}, but stored as {stored:?}",
+                    evidence.user(change.user),
                     change.conversation_seq,
-                    case.id(change.conversation)
+                    evidence.id(change.conversation)
                 )
             });
         }
-        if let Some(entry) = case.at(change.conversation, change.conversation_seq.into())
+        if let Some(entry) = evidence.at(change.conversation, change.conversation_seq.into())
             && stored == Some(entry.conversation_seq)
-            && !does(case, entry, change)
+            && !is_change(evidence, entry, change)
         {
-            verdict.find(Kind::Untrue, || {
-                let (user, id) = (case.user(change.user), case.id(change.conversation));
-                format!("the answered {change:?} of {user} in {id} is stored as {:?}", entry.content)
+            verdict.report(Violation::Mismatch, || {
+                let (user, id) = (evidence.user(change.user), evidence.id(change.conversation));
+                format!("{change:?} of {user} in {id} is stored as {:?}", entry.content)
             });
         }
         by_member.entry((change.conversation, change.user)).or_default().push(change);
     }
-    for send in &case.ledger.sends {
-        if let Some(changes) = by_member.get(&(send.conversation, case.sender(send))) {
-            membership(case, send, changes, verdict);
+    for send in &evidence.ledger.sends {
+        if let Some(changes) = by_member.get(&(send.conversation, evidence.sender(send))) {
+            check_sender_membership(evidence, send, changes, verdict);
         }
     }
 }
 
-/// A send of somebody who was removed or added in the run.
-fn membership(case: &Case<'_>, send: &Send, changes: &[&Change], verdict: &mut Verdict) {
-    let user = case.sender(send);
-    // Changes are one after the other, so the last one before the send says where the user was.
+/// Checks a send of a user whose membership changed during the run.
+fn check_sender_membership(
+    evidence: &Evidence<'_>,
+    send: &Send,
+    changes: &[&MembershipChange],
+    verdict: &mut Verdict,
+) {
+    let user = evidence.sender(send);
+    // Changes of one user do not overlap, so the last one before the send determines the membership.
     let (before, after) = changes.split_at(changes.partition_point(|change| change.at < send.began));
-    // An attempt may be on its way for long, and arrive when the next change has been made.
-    let in_time = |at| after.first().is_none_or(|change| at < change.began);
-    let was_in = before.last().map_or(case.is_member(send.conversation, user, 1), |change| change.joined);
+    // An attempt may be in flight for a long time and arrive after the next change.
+    let before_next_change = |at| after.first().is_none_or(|change| at < change.began);
+    let was_in = before.last().map_or(evidence.is_member(send.conversation, user, 1), |change| change.joined);
     if was_in {
         if let Outcome::Refused { code, at, .. } = &send.outcome
             && code == "forbidden"
-            && in_time(*at)
+            && before_next_change(*at)
         {
-            verdict.find(Kind::Stuck, || format!("{} was refused for good to a member", case.send(send)));
+            verdict.report(Violation::Stuck, || {
+                format!("{} of a member was refused permanently", evidence.send(send))
+            });
         }
         return;
     }
-    let taken = matches!(send.outcome, Outcome::Acked { at, .. } if in_time(at));
-    // Whatever the user was told: what was sent after the removal is stored when the user is in again, or not at all. Or behind
-    // the next removal, which may have been on its way when an attempt was taken.
-    let stored = case.stored(send).map(|entry| entry.conversation_seq);
-    let is_out = |seq| {
+    let accepted = matches!(send.outcome, Outcome::Acked { at, .. } if before_next_change(at));
+    // A message sent after the removal must be stored while the user is a member again, or not at all. It may also be stored
+    // after the next removal, if that was in flight when an attempt was accepted. The outcome of the send does not matter.
+    let stored = evidence.stored(send).map(|entry| entry.conversation_seq);
+    let is_removed = |seq| {
         let known = changes.iter().rfind(|change| u64::from(change.conversation_seq) < seq);
-        !case.is_member(send.conversation, user, seq)
+        !evidence.is_member(send.conversation, user, seq)
             && known.is_none_or(|change| !change.joined && change.at < send.began)
     };
-    if taken || stored.is_some_and(is_out) {
-        verdict.find(Kind::Unauthorised, || {
+    if accepted || stored.is_some_and(is_removed) {
+        verdict.report(Violation::Unauthorised, || {
             let removed = before.last().map_or(0, |change| change.at);
             format!(
-                "{} was taken from a member who had been removed at {removed} ms, and is stored as {stored:?}",
-                case.send(send)
+                "{} was accepted from a member who had been removed at {removed} ms, and is stored as {stored:?}",
+                evidence.send(send)
             )
         });
     }
 }
 
-/// Whether an entry is the change of this one user.
-fn does(case: &Case<'_>, entry: &Stored, change: &Change) -> bool {
-    let user = case.user(change.user);
+/// Whether a stored entry is this change.
+fn is_change(evidence: &Evidence<'_>, entry: &Stored, change: &MembershipChange) -> bool {
+    let user = evidence.user(change.user);
     match &entry.content {
         Content::Added(users) => change.joined && *users == [user],
         Content::Removed(users) => !change.joined && *users == [user],
@@ -282,19 +318,21 @@ fn does(case: &Case<'_>, entry: &Stored, change: &Change) -> bool {
     }
 }
 
-/// P4, P5: history shows what is stored. P8: to who may see it.
-pub(super) fn histories(case: &Case<'_>, verdict: &mut Verdict) {
-    for history in &case.ledger.histories {
-        let stay = case.open_stay(history.conversation, history.user);
-        if stay.is_none() && !history.entries.is_empty() {
-            verdict.find(Kind::Unauthorised, || {
-                let (user, id) = (case.user(history.user), case.id(history.conversation));
-                format!("{user} is not in {id}, and reads {:?} and so on in it", history.entries[0])
+/// P4, P5: a history is equal to the stored entries. P8: it contains only entries that the user may see.
+fn check_histories(evidence: &Evidence<'_>, verdict: &mut Verdict) {
+    for history in &evidence.ledger.histories {
+        let membership = evidence.current_membership(history.conversation, history.user);
+        if membership.is_none() && !history.entries.is_empty() {
+            verdict.report(Violation::Unauthorised, || {
+                let (user, id) = (evidence.user(history.user), evidence.id(history.conversation));
+                format!("{user} is not in {id}, but reads {:?} and further entries", history.entries[0])
             });
             continue;
         }
-        let visible = |entry: &&Stored| stay.is_some_and(|stay| stay.from <= entry.conversation_seq);
-        let mut stored = case.entries(history.conversation).iter().filter(visible);
+        let visible = |entry: &&Stored| {
+            membership.is_some_and(|membership| membership.visible_from <= entry.conversation_seq)
+        };
+        let mut stored = evidence.entries(history.conversation).iter().filter(visible);
         let mut read = history.entries.iter();
         loop {
             let (stored, read) = (stored.next(), read.next());
@@ -309,11 +347,11 @@ pub(super) fn histories(case: &Case<'_>, verdict: &mut Verdict) {
             };
             if !same {
                 let stored = stored.map(|entry| (entry.conversation_seq, entry.message_id, entry.digest));
-                verdict.find(Kind::Untrue, || {
+                verdict.report(Violation::Mismatch, || {
                     format!(
-                        "{} reads {read:?} in the history of {}, where {stored:?} is stored",
-                        case.user(history.user),
-                        case.id(history.conversation)
+                        "{} reads {read:?} in the history of {}, but {stored:?} is stored",
+                        evidence.user(history.user),
+                        evidence.id(history.conversation)
                     )
                 });
                 break;

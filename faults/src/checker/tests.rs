@@ -1,16 +1,16 @@
-//! A run that kept the promise, and for every way to break it the smallest change that does.
+//! A good run, and for every kind of violation the smallest change of it that causes one.
 
 use super::*;
 use crate::{
-    ledger::{self, Change, Device, History, Id, Instead, LaterAck, Life, Receipt, Send},
+    ledger::{self, Device, FailedRead, History, Id, Incarnation, LaterAck, MembershipChange, Receipt, Send},
     store::{Content, Conversation, Stored},
 };
 
 mod access;
 mod claims;
-mod devices;
-mod pushed;
-mod stays;
+mod delivered;
+mod membership;
+mod receipts;
 mod stored;
 
 const GROUP: u32 = 0;
@@ -18,22 +18,22 @@ const DIRECT: u32 = 1;
 const ALICE: u32 = 0;
 const BOB: u32 = 1;
 const CAROL: u32 = 2;
-const PHONE: u32 = 0;
-const TABLET: u32 = 1;
-const BOBS: u32 = 2;
-const CAROLS: u32 = 3;
+const ALICES_PHONE: u32 = 0;
+const ALICES_TABLET: u32 = 1;
+const BOBS_PHONE: u32 = 2;
+const CAROLS_PHONE: u32 = 3;
 
 fn id(number: u8) -> Id {
     Id([number; 16])
 }
 
-/// What the message with a number is called by its sender.
-fn own(number: u8) -> Id {
+/// The `client_msg_id` of the message with a number.
+fn client_id(number: u8) -> Id {
     Id([100 + number; 16])
 }
 
 fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
-    let client_msg_id = own(number).to_string();
+    let client_msg_id = client_id(number).to_string();
     Stored {
         conversation_seq: seq,
         message_id: id(number),
@@ -45,35 +45,35 @@ fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
 }
 
 fn message(seq: u64, number: u8, sender: &str) -> Stored {
-    entry(seq, number, sender, Content::Message { begins: own(number).to_string() })
+    entry(seq, number, sender, Content::Message { excerpt: client_id(number).to_string() })
 }
 
-fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Seen {
+fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Observation {
     let (message_id, digest) = (id(number), number.into());
-    Seen::Entry(Receipt { conversation, conversation_seq, message_id, digest, at: 50, live: true })
+    Observation::Entry(Receipt { conversation, conversation_seq, message_id, digest, at: 50, live: true })
 }
 
-fn counted(conversation: u32, conversation_seq: u32, seq: u64) -> Seen {
+fn delivered(conversation: u32, conversation_seq: u32, seq: u64) -> Observation {
     let number = if conversation == DIRECT { 7 } else { conversation_seq as u8 };
     let (message_id, digest) = (id(number), number.into());
-    Seen::Counted { conversation, conversation_seq, message_id, digest, epoch: 1, seq, at: 50 }
+    Observation::Delivered { conversation, conversation_seq, message_id, digest, epoch: 1, seq, at: 50 }
 }
 
-fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Seen {
-    Seen::Head { conversation, conversation_seq, visible_from }
+fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Observation {
+    Observation::Head { conversation, conversation_seq, visible_from }
 }
 
-fn complete(seq: u64) -> Seen {
-    Seen::Complete { epoch: 1, seq, at: 60 }
+fn complete(seq: u64) -> Observation {
+    Observation::Complete { epoch: 1, seq, at: 60 }
 }
 
-fn device(user: u32, name: &str, seen: Vec<Seen>) -> Device {
-    let lives = vec![Life { began: 0, positions: Vec::new(), seen }];
-    Device { user, name: name.into(), kind: ledger::Kind::Raw, lives }
+fn device(user: u32, name: &str, observations: Vec<Observation>) -> Device {
+    let incarnations = vec![Incarnation { began: 0, positions: Vec::new(), observations }];
+    Device { user, name: name.into(), kind: ledger::DeviceKind::Raw, incarnations }
 }
 
 fn send(device: u32, conversation: u32, number: u8, began: u32, outcome: Outcome) -> Send {
-    let client_msg_id = own(number);
+    let client_msg_id = client_id(number);
     let digest = number.into();
     Send { device, conversation, client_msg_id, digest, began, ordered: true, forbidden: false, outcome }
 }
@@ -82,9 +82,9 @@ fn acked(number: u8, at: u32) -> Outcome {
     Outcome::Acked { message_id: id(number), at }
 }
 
-/// Alice, with a phone and a tablet, Bob and Carol. In the group Carol is removed by entry 4. Alice sends 2 and 3 to it,
-/// and 7 to Bob; Bob sends 5 to the group. Message 9 was never acknowledged.
-fn good() -> (Ledger, StoreView) {
+/// Alice has a phone and a tablet, Bob and Carol a phone each. In the group, entry 4 removes Carol. Alice sends 2 and 3 to the
+/// group, and 7 to Bob; Bob sends 5 to the group. Message 9 was never acknowledged.
+fn good_run() -> (Ledger, StoreView) {
     let everybody = vec!["bob".to_owned(), "carol".to_owned()];
     let group = vec![
         entry(1, 1, "alice", Content::Created { members: everybody, sees_all: false }),
@@ -101,9 +101,9 @@ fn good() -> (Ledger, StoreView) {
         .into(),
     };
     let all: Vec<_> = (1..=5).map(|number| shown(GROUP, number.into(), number)).collect();
-    let with_direct = |mut seen: Vec<Seen>| {
-        seen.extend([counted(DIRECT, 1, 6), shown(DIRECT, 1, 7), complete(6)]);
-        seen
+    let with_direct = |mut observations: Vec<Observation>| {
+        observations.extend([delivered(DIRECT, 1, 6), shown(DIRECT, 1, 7), complete(6)]);
+        observations
     };
     let ledger = Ledger {
         users: ["alice", "bob", "carol"].map(str::to_owned).into(),
@@ -115,12 +115,12 @@ fn good() -> (Ledger, StoreView) {
             device(CAROL, "phone", all[..4].to_vec()),
         ],
         sends: vec![
-            send(PHONE, GROUP, 2, 10, acked(2, 12)),
-            send(PHONE, GROUP, 3, 11, acked(3, 14)),
-            send(PHONE, DIRECT, 7, 11, acked(7, 14)),
-            send(BOBS, GROUP, 5, 30, acked(5, 31)),
-            send(BOBS, GROUP, 9, 32, Outcome::Unknown),
-            send(CAROLS, GROUP, 8, 40, refused("forbidden")),
+            send(ALICES_PHONE, GROUP, 2, 10, acked(2, 12)),
+            send(ALICES_PHONE, GROUP, 3, 11, acked(3, 14)),
+            send(ALICES_PHONE, DIRECT, 7, 11, acked(7, 14)),
+            send(BOBS_PHONE, GROUP, 5, 30, acked(5, 31)),
+            send(BOBS_PHONE, GROUP, 9, 32, Outcome::Unknown),
+            send(CAROLS_PHONE, GROUP, 8, 40, refused("forbidden")),
         ],
         later_acks: vec![LaterAck { send: 0, message_id: id(2), at: 90 }],
         changes: vec![removal()],
@@ -135,11 +135,11 @@ fn good() -> (Ledger, StoreView) {
 }
 
 fn refused(code: &str) -> Outcome {
-    Outcome::Refused { code: code.into(), at: 41, at_once: true }
+    Outcome::Refused { code: code.into(), at: 41, first_attempt: true }
 }
 
-fn removal() -> Change {
-    Change {
+fn removal() -> MembershipChange {
+    MembershipChange {
         conversation: GROUP,
         conversation_seq: 4,
         message_id: id(4),
@@ -154,57 +154,61 @@ fn entries(store: &mut StoreView) -> &mut Vec<Stored> {
     &mut store.conversations.get_mut("g:1").unwrap().entries
 }
 
-fn seen(ledger: &mut Ledger, device: u32) -> &mut Vec<Seen> {
-    &mut ledger.devices[device as usize].lives[0].seen
+fn observations(ledger: &mut Ledger, device: u32) -> &mut Vec<Observation> {
+    &mut ledger.devices[device as usize].incarnations[0].observations
 }
 
-/// Breaks a good run and gives what is found.
+/// Changes a good run and returns the verdict.
 #[track_caller]
-fn broken(break_it: impl FnOnce(&mut Ledger, &mut StoreView)) -> Verdict {
-    let (mut ledger, mut store) = good();
+fn check_broken(break_it: impl FnOnce(&mut Ledger, &mut StoreView)) -> Verdict {
+    let (mut ledger, mut store) = good_run();
     break_it(&mut ledger, &mut store);
     check(&ledger, &store)
 }
 
-/// Breaks a good run and expects this many findings of these kinds, and no others.
+/// Changes a good run and expects these numbers of violations, and no others.
 #[track_caller]
-fn expect<const N: usize>(found: [(Kind, u64); N], break_it: impl FnOnce(&mut Ledger, &mut StoreView)) {
-    let verdict = broken(break_it);
-    let counts: Vec<_> = verdict.found.iter().map(|(kind, found)| (*kind, found.count)).collect();
-    assert_eq!(counts, found, "{verdict}");
+fn expect<const N: usize>(
+    violations: [(Violation, u64); N],
+    break_it: impl FnOnce(&mut Ledger, &mut StoreView),
+) {
+    let verdict = check_broken(break_it);
+    let counts: Vec<_> =
+        verdict.violations.iter().map(|(kind, violations)| (*kind, violations.count)).collect();
+    assert_eq!(counts, violations, "{verdict}");
 }
 
 #[test]
-fn a_good_run_is_clean_and_is_counted() {
-    let verdict = broken(|_, _| {});
+fn a_good_run_has_no_violations_and_right_figures() {
+    let verdict = check_broken(|_, _| {});
     assert!(verdict.is_clean(), "{verdict}");
     let Figures { sent, acked, refused, unknown, stored, receipts, claims, .. } = verdict.figures;
     assert_eq!([sent, acked, refused, unknown, stored, receipts, claims], [6, 4, 1, 1, 6, 22, 3]);
 }
 
 #[test]
-fn a_verdict_names_the_lines_of_the_promise_with_examples() {
-    let verdict = broken(|ledger, _| {
+fn a_verdict_lists_each_guarantee_with_examples() {
+    let verdict = check_broken(|ledger, _| {
         for at in 0..20 {
-            ledger.ended.push((PHONE, at, "replaced".into()));
+            ledger.ended.push((ALICES_PHONE, at, "replaced".into()));
         }
     });
     let page = verdict.to_string();
     assert!(page.contains("P1 lost                          0\n"), "{page}");
     assert!(
-        page.contains("P9 did not come back             20\n    alice/phone (Raw) ended at 0 ms: replaced\n"),
+        page.contains("P9 did not recover               20\n    alice/phone (Raw) ended at 0 ms: replaced\n"),
         "{page}"
     );
-    assert_eq!(verdict.found[&Kind::Stuck].examples.len(), EXAMPLES);
+    assert_eq!(verdict.violations[&Violation::Stuck].examples.len(), EXAMPLES);
 }
 
 #[test]
-fn ledger_and_store_survive_their_files() {
+fn ledger_and_store_round_trip_through_files() {
     let folder = tempfile::tempdir().unwrap();
-    let (ledger, store) = good();
+    let (ledger, store) = good_run();
     ledger.write(&folder.path().join("ledger")).unwrap();
     store.write(&folder.path().join("store")).unwrap();
     let ledger = Ledger::read(&folder.path().join("ledger")).unwrap();
     let store = StoreView::read(&folder.path().join("store")).unwrap();
-    assert_eq!(check(&ledger, &store), broken(|_, _| {}));
+    assert_eq!(check(&ledger, &store), check_broken(|_, _| {}));
 }

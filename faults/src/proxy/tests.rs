@@ -2,10 +2,10 @@ use super::*;
 use std::net::Ipv4Addr;
 use tokio::io::AsyncBufReadExt as _;
 
-/// Longest wait for what should happen, and shortest for what should not.
+/// How long to wait for an answer, or for the absence of one.
 const SOON: Duration = Duration::from_millis(300);
 
-/// A server that says every line back, and its proxy.
+/// An echo server and its proxy.
 async fn echo() -> (Proxy, JoinSet<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let target = listener.local_addr().unwrap();
@@ -26,8 +26,8 @@ async fn connect(proxy: &Proxy) -> std::io::Result<TcpStream> {
     TcpStream::connect(proxy.address()).await
 }
 
-/// What comes back for a line; `None` if nothing does.
-async fn ask(stream: &mut TcpStream, line: &str) -> Option<std::io::Result<String>> {
+/// Sends a line and returns the answer; `None` if there is none.
+async fn send_line(stream: &mut TcpStream, line: &str) -> Option<std::io::Result<String>> {
     if let Err(error) = stream.write_all(format!("{line}\n").as_bytes()).await {
         return Some(Err(error));
     }
@@ -38,19 +38,19 @@ async fn ask(stream: &mut TcpStream, line: &str) -> Option<std::io::Result<Strin
 }
 
 #[tokio::test]
-async fn passes_on_what_is_said_and_its_end() {
+async fn pass_forwards_bytes_and_the_end_of_the_stream() {
     let (proxy, _server) = echo().await;
     let mut stream = connect(&proxy).await.unwrap();
-    assert_eq!(ask(&mut stream, "hello").await.unwrap().unwrap(), "hello");
+    assert_eq!(send_line(&mut stream, "hello").await.unwrap().unwrap(), "hello");
     stream.shutdown().await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn cut_ends_what_is_open_and_refuses_what_comes() {
+async fn cut_closes_open_connections_and_refuses_new_ones() {
     let (proxy, _server) = echo().await;
     let mut stream = connect(&proxy).await.unwrap();
-    assert_eq!(ask(&mut stream, "hello").await.unwrap().unwrap(), "hello");
+    assert_eq!(send_line(&mut stream, "hello").await.unwrap().unwrap(), "hello");
     proxy.set(Mode::Cut);
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     ::tests::eventually("a refusal", async || {
@@ -62,14 +62,14 @@ async fn cut_ends_what_is_open_and_refuses_what_comes() {
     .unwrap();
     proxy.set(Mode::Pass);
     let mut stream = ::tests::eventually("a connection", async || Ok(connect(&proxy).await?)).await.unwrap();
-    assert_eq!(ask(&mut stream, "again").await.unwrap().unwrap(), "again");
+    assert_eq!(send_line(&mut stream, "again").await.unwrap().unwrap(), "again");
 }
 
 #[tokio::test]
-async fn reset_is_an_error_to_both_what_is_open_and_what_comes() {
+async fn reset_resets_open_and_new_connections() {
     let (proxy, _server) = echo().await;
     let mut stream = connect(&proxy).await.unwrap();
-    assert_eq!(ask(&mut stream, "hello").await.unwrap().unwrap(), "hello");
+    assert_eq!(send_line(&mut stream, "hello").await.unwrap().unwrap(), "hello");
     proxy.set(Mode::Reset);
     let reset = std::io::ErrorKind::ConnectionReset;
     assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), reset);
@@ -79,25 +79,25 @@ async fn reset_is_an_error_to_both_what_is_open_and_what_comes() {
 }
 
 #[tokio::test]
-async fn half_open_says_nothing_and_what_was_swallowed_is_never_resumed() {
+async fn half_open_drops_bytes_and_never_resumes_a_stream_with_a_gap() {
     let (proxy, _server) = echo().await;
     let mut old = connect(&proxy).await.unwrap();
     let mut silent = connect(&proxy).await.unwrap();
     for stream in [&mut old, &mut silent] {
-        assert_eq!(ask(stream, "hello").await.unwrap().unwrap(), "hello");
+        assert_eq!(send_line(stream, "hello").await.unwrap().unwrap(), "hello");
     }
     proxy.set(Mode::HalfOpen);
-    assert!(ask(&mut old, "lost").await.is_none());
+    assert!(send_line(&mut old, "lost").await.is_none());
     let mut new = connect(&proxy).await.unwrap();
-    assert!(ask(&mut new, "lost").await.is_none());
+    assert!(send_line(&mut new, "lost").await.is_none());
     proxy.set(Mode::Pass);
     for mut dead in [old, new] {
         assert!(
-            ask(&mut dead, "still there?").await.unwrap().is_err(),
-            "a stream with a hole was taken for whole"
+            send_line(&mut dead, "still there?").await.unwrap().is_err(),
+            "a stream with a gap was resumed"
         );
     }
-    assert_eq!(ask(&mut silent, "I lost nothing").await.unwrap().unwrap(), "I lost nothing");
+    assert_eq!(send_line(&mut silent, "no bytes lost").await.unwrap().unwrap(), "no bytes lost");
 }
 
 #[tokio::test]
@@ -106,17 +106,17 @@ async fn delay_is_added_in_each_direction() {
     let mut stream = connect(&proxy).await.unwrap();
     proxy.set(Mode::Delay(Duration::from_millis(50)));
     let begun = std::time::Instant::now();
-    assert_eq!(ask(&mut stream, "slow").await.unwrap().unwrap(), "slow");
+    assert_eq!(send_line(&mut stream, "slow").await.unwrap().unwrap(), "slow");
     assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn a_target_that_is_away_is_passed_over() {
-    let (there, _server) = echo().await;
+async fn balance_skips_a_target_that_refuses_connections() {
+    let (running, _server) = echo().await;
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let proxy = Proxy::balance((Ipv4Addr::LOCALHOST, 0).into(), vec![gone, there.address()]).await.unwrap();
+    let proxy = Proxy::balance((Ipv4Addr::LOCALHOST, 0).into(), vec![gone, running.address()]).await.unwrap();
     for _ in 0..4 {
         let mut stream = connect(&proxy).await.unwrap();
-        assert_eq!(ask(&mut stream, "hello").await.unwrap().unwrap(), "hello");
+        assert_eq!(send_line(&mut stream, "hello").await.unwrap().unwrap(), "hello");
     }
 }

@@ -1,6 +1,6 @@
-//! What every device has, whoever runs it.
+//! Parts that both implementations of devices share.
 
-use super::{Order, book::Book};
+use super::{command::Command, recorder::Recorder};
 use crate::ledger::DeviceId;
 use client::{
     Error, Server, State,
@@ -12,66 +12,65 @@ use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// States that are kept to go back to.
-const SNAPSHOTS: usize = 30;
+/// Saved states that a device keeps.
+const MAX_SNAPSHOTS: usize = 30;
 
-/// Tokens that outlive a client.
+/// Tokens of a device, shared by its successive clients.
 #[derive(Clone, Debug)]
-pub(super) struct Tokens(pub(super) Arc<SessionTokens>);
+pub(super) struct SharedTokens(pub(super) Arc<SessionTokens>);
 
-impl TokenSource for Tokens {
+impl TokenSource for SharedTokens {
     fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
         self.0.token(rejected)
     }
 }
 
-/// Where a device sits: all that its program needs.
+/// Everything that the task of a device needs.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct DeviceContext {
     pub(super) id: DeviceId,
-    /// Decides what is left to chance: of the run, and of this device.
+    /// Seed of the device's random decisions, derived from the run's seed.
     pub(super) seed: u64,
-    pub(super) book: Arc<Book>,
-    /// Its line.
+    pub(super) recorder: Arc<Recorder>,
+    /// The device's link to the gateways.
     pub(super) server: Server,
-    pub(super) tokens: Tokens,
-    /// What it is told to do.
-    pub(super) orders: mpsc::Receiver<Order>,
-    /// For copies of a send, another device of the user that is run by hand.
-    pub(super) sibling: Option<mpsc::Sender<Order>>,
-    /// It is there to measure: it tries again fast.
-    pub(super) probes: bool,
-    /// The end of the run.
+    pub(super) tokens: SharedTokens,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// Another raw device of the user, which can send copies of messages.
+    pub(super) sibling: Option<mpsc::Sender<Command>>,
+    /// The device only probes. It retries fast, to measure recovery times.
+    pub(super) is_probe: bool,
+    /// Cancelled at the end of the run.
     pub(super) stop: CancellationToken,
 }
 
-/// Old states of a device.
+/// Saved states of a device.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    kept: VecDeque<State>,
+    states: VecDeque<State>,
     random: StdRng,
 }
 
 impl Snapshots {
     pub(super) fn new(seed: u64) -> Self {
-        Self { kept: VecDeque::new(), random: StdRng::seed_from_u64(seed) }
+        Self { states: VecDeque::new(), random: StdRng::seed_from_u64(seed) }
     }
 
-    pub(super) fn keep(&mut self, state: State) {
-        self.kept.push_back(state);
-        if self.kept.len() > SNAPSHOTS {
-            self.kept.pop_front();
+    pub(super) fn save(&mut self, state: State) {
+        self.states.push_back(state);
+        if self.states.len() > MAX_SNAPSHOTS {
+            self.states.pop_front();
         }
     }
 
-    /// The state that a restarted program finds: the last one, or one that is a while old.
-    pub(super) fn old(&mut self, now: State) -> State {
-        if self.kept.is_empty() || self.random.random_bool(0.5) {
-            return now;
+    /// The state that a restarted program loads: `current` or, with probability 0.5, an older one.
+    pub(super) fn load(&mut self, current: State) -> State {
+        if self.states.is_empty() || self.random.random_bool(0.5) {
+            return current;
         }
-        let at = self.random.random_range(0..self.kept.len());
-        let state = self.kept[at].clone();
-        self.kept.truncate(at + 1);
+        let at = self.random.random_range(0..self.states.len());
+        let state = self.states[at].clone();
+        self.states.truncate(at + 1);
         state
     }
 }

@@ -1,6 +1,6 @@
-//! Which partition a key goes to, in Kafka and in the embedded log, so that probes can choose theirs.
+//! The partition of a key in Kafka and in the embedded log, so that probes can reach each one.
 
-/// The partition of a key if it is the same in both; else `None`.
+/// The partition of a key, or `None` if Kafka and the embedded log differ.
 pub(super) fn of(key: &[u8], partitions: u32) -> Option<u32> {
     let kafka = (murmur2(key) & 0x7fff_ffff) % partitions;
     let embedded = fnv1a(key) % u64::from(partitions);
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_that_of_kafka() {
+    fn murmur2_agrees_with_kafka() {
         // From Kafka's own UtilsTest.
         let hashes =
             ["21", "foobar", "a-little-bit-long-string", "abc"].map(|key| murmur2(key.as_bytes()) as i32);

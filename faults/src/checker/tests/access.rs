@@ -1,108 +1,120 @@
-//! Who may see and send what, and what has to come to its end.
+//! Membership decides who sees and sends entries; and everything completes.
 
 use super::*;
 
 #[test]
-fn p8_shown_to_a_member_who_had_been_removed_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, _| seen(ledger, CAROLS).push(shown(GROUP, 5, 5)));
-    expect([(Kind::Unauthorised, 1)], |ledger, _| seen(ledger, CAROLS).push(shown(DIRECT, 1, 7)));
+fn p8_an_entry_shown_to_a_removed_member_is_unauthorised() {
+    expect([(Violation::Unauthorised, 1)], |ledger, _| {
+        observations(ledger, CAROLS_PHONE).push(shown(GROUP, 5, 5))
+    });
+    expect([(Violation::Unauthorised, 1)], |ledger, _| {
+        observations(ledger, CAROLS_PHONE).push(shown(DIRECT, 1, 7))
+    });
 }
 
 #[test]
-fn p8_what_was_before_a_member_joined_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, store| {
-        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
+fn p8_an_entry_from_before_the_member_joined_is_unauthorised() {
+    expect([(Violation::Unauthorised, 1)], |ledger, store| {
+        let Content::Created { members, .. } = &mut entries(store)[0].content else {
+            panic!("the group begins with its creation")
+        };
         members.retain(|member| member != "carol");
         entries(store)[3].content = Content::Added(vec!["carol".into()]);
         ledger.changes[0].joined = true;
         ledger.sends.pop();
-        *seen(ledger, CAROLS) = vec![shown(GROUP, 3, 3), shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+        *observations(ledger, CAROLS_PHONE) =
+            vec![shown(GROUP, 3, 3), shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
     });
 }
 
 #[test]
 fn p8_a_refused_message_that_is_stored_is_unauthorised() {
-    // And it should not have been refused.
-    expect([(Kind::Unauthorised, 1), (Kind::Stuck, 1)], |ledger, _| {
+    // Bob is a member, so the refusal is a violation too.
+    expect([(Violation::Unauthorised, 1), (Violation::Stuck, 1)], |ledger, _| {
         ledger.sends[3].outcome = refused("forbidden");
     });
 }
 
 #[test]
-fn p8_a_message_from_outside_is_unauthorised() {
-    expect([(Kind::Unauthorised, 1)], |ledger, _| ledger.sends[3].forbidden = true);
+fn p8_an_accepted_message_of_an_outsider_is_unauthorised() {
+    expect([(Violation::Unauthorised, 1)], |ledger, _| ledger.sends[3].forbidden = true);
 }
 
 #[test]
-fn p8_a_message_from_a_removed_member_is_unauthorised() {
-    // Carol's message is taken after her removal was answered.
+fn p8_an_accepted_message_of_a_removed_member_is_unauthorised() {
+    // Carol's message is accepted after her removal was answered.
     let late = |began| {
         move |ledger: &mut Ledger, store: &mut StoreView| {
             entries(store)[4].sender = "carol".into();
-            ledger.sends[3] = send(CAROLS, GROUP, 5, began, acked(5, began + 1));
+            ledger.sends[3] = send(CAROLS_PHONE, GROUP, 5, began, acked(5, began + 1));
         }
     };
-    expect([(Kind::Unauthorised, 1)], late(30));
+    expect([(Violation::Unauthorised, 1)], late(30));
     expect([], late(24));
 }
 
 #[test]
-fn p8_a_message_that_is_taken_when_the_member_is_being_added_again_is_theirs() {
-    // Carol was removed by 4, answered at 25, and is added again by 5. Her 6 was begun before that was asked for.
-    let again = |taken: u32| {
-        broken(|ledger, store| {
+fn p8_a_message_accepted_while_the_member_is_added_again_is_authorised() {
+    // Entry 4 removes Carol, answered at 25 ms, and entry 5 adds her again. Her message 6 began before that was requested.
+    let accepted_at = |at: u32| {
+        check_broken(|ledger, store| {
             let entries = entries(store);
             entries.pop();
             entries.push(entry(5, 50, "alice", Content::Added(vec!["carol".into()])));
             entries.push(message(6, 5, "carol"));
             store.conversations.get_mut("g:1").unwrap().head = 6;
-            let change = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
-            ledger.changes.push(Change { conversation_seq: 5, ..change });
-            ledger.sends[3] = send(CAROLS, GROUP, 5, 30, acked(5, taken));
+            let change =
+                MembershipChange { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            ledger.changes.push(MembershipChange { conversation_seq: 5, ..change });
+            ledger.sends[3] = send(CAROLS_PHONE, GROUP, 5, 30, acked(5, at));
         })
     };
-    assert_eq!(again(36).count(Kind::Unauthorised), 0);
-    assert_eq!(again(34).count(Kind::Unauthorised), 1, "nobody had asked for it yet");
+    assert_eq!(accepted_at(36).count(Violation::Unauthorised), 0);
+    assert_eq!(accepted_at(34).count(Violation::Unauthorised), 1, "adding her was not requested yet");
 }
 
 #[test]
-fn p8_a_message_that_is_taken_when_the_member_is_being_removed_again_is_theirs() {
-    // Carol was removed by 4, is added again by 5, and removed again by 6, which was answered at 44. Her 7 was stored behind that.
-    let again = |began: u32| {
-        broken(|ledger, store| {
+fn p8_a_message_accepted_before_the_next_removal_is_authorised() {
+    // Entry 4 removes Carol, 5 adds her again, and 6, answered at 44 ms, removes her again. Her message 7 is stored after that.
+    let begun_at = |began: u32| {
+        check_broken(|ledger, store| {
             let entries = entries(store);
             entries.pop();
             entries.push(entry(5, 50, "alice", Content::Added(vec!["carol".into()])));
             entries.push(entry(6, 60, "alice", Content::Removed(vec!["carol".into()])));
             entries.push(message(7, 5, "carol"));
             store.conversations.get_mut("g:1").unwrap().head = 7;
-            let added = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
-            let removed = Change { message_id: id(60), began: 40, at: 44, ..removal() };
-            ledger.changes.push(Change { conversation_seq: 5, ..added });
-            ledger.changes.push(Change { conversation_seq: 6, ..removed });
-            ledger.sends[3] = send(CAROLS, GROUP, 5, began, Outcome::Unknown);
+            let added = MembershipChange { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            let removed = MembershipChange { message_id: id(60), began: 40, at: 44, ..removal() };
+            ledger.changes.push(MembershipChange { conversation_seq: 5, ..added });
+            ledger.changes.push(MembershipChange { conversation_seq: 6, ..removed });
+            ledger.sends[3] = send(CAROLS_PHONE, GROUP, 5, began, Outcome::Unknown);
         })
     };
-    assert_eq!(again(30).count(Kind::Unauthorised), 0, "an attempt was taken between 5 and 6");
-    assert_eq!(again(45).count(Kind::Unauthorised), 1, "it was begun when the removal had been answered");
+    assert_eq!(
+        begun_at(30).count(Violation::Unauthorised),
+        0,
+        "an attempt may have been accepted between 5 and 6"
+    );
+    assert_eq!(begun_at(45).count(Violation::Unauthorised), 1, "it began after the removal was answered");
 }
 
 #[test]
-fn p8_a_refused_message_of_a_removed_member_that_is_stored_is_unauthorised() {
-    // Carol's 5 is stored, whatever she was told: an SDK does not tell whether it had tried before.
+fn p8_a_stored_message_of_a_removed_member_is_unauthorised_whatever_its_outcome() {
+    // Carol's message 5 is stored. Its outcome does not matter: the SDK does not report whether there was an earlier attempt.
     let stored = |began, outcome: Outcome| {
         move |ledger: &mut Ledger, store: &mut StoreView| {
             entries(store)[4].sender = "carol".into();
-            ledger.sends[3] = send(CAROLS, GROUP, 5, began, outcome);
+            ledger.sends[3] = send(CAROLS_PHONE, GROUP, 5, began, outcome);
         }
     };
-    let forbidden = || Outcome::Refused { code: "forbidden".into(), at: 31, at_once: false };
-    expect([(Kind::Unauthorised, 1)], stored(30, forbidden()));
-    expect([(Kind::Unauthorised, 1)], stored(30, Outcome::Unknown));
+    let forbidden = || Outcome::Refused { code: "forbidden".into(), at: 31, first_attempt: false };
+    expect([(Violation::Unauthorised, 1)], stored(30, forbidden()));
+    expect([(Violation::Unauthorised, 1)], stored(30, Outcome::Unknown));
     expect([], stored(24, Outcome::Unknown));
-    // She was added again by 5, so her 6 may have been on its way until then.
+    // Entry 5 adds her again, so her message 6 may have been in flight until then.
     for place in [5, 6] {
-        let verdict = broken(|ledger, store| {
+        let verdict = check_broken(|ledger, store| {
             let entries = entries(store);
             entries.pop();
             let added = entry(5, 50, "alice", Content::Added(vec!["carol".into()]));
@@ -113,87 +125,92 @@ fn p8_a_refused_message_of_a_removed_member_that_is_stored_is_unauthorised() {
                 entries.extend([message(5, 5, "carol"), Stored { conversation_seq: 6, ..added }]);
             }
             store.conversations.get_mut("g:1").unwrap().head = 6;
-            let change = Change { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
-            ledger.changes.push(Change { conversation_seq: if place == 6 { 5 } else { 6 }, ..change });
-            ledger.sends[3] = send(CAROLS, GROUP, 5, 30, Outcome::Unknown);
+            let change =
+                MembershipChange { joined: true, message_id: id(50), began: 35, at: 38, ..removal() };
+            ledger
+                .changes
+                .push(MembershipChange { conversation_seq: if place == 6 { 5 } else { 6 }, ..change });
+            ledger.sends[3] = send(CAROLS_PHONE, GROUP, 5, 30, Outcome::Unknown);
             ledger.sends.pop();
         });
-        assert_eq!(verdict.count(Kind::Unauthorised), u64::from(place == 5), "{verdict}");
+        assert_eq!(verdict.count(Violation::Unauthorised), u64::from(place == 5), "{verdict}");
     }
 }
 
 #[test]
-fn p9_a_member_who_is_refused_is_stuck() {
+fn p9_a_member_whose_message_is_refused_is_stuck() {
     let refused_at = |began, at| {
         move |ledger: &mut Ledger, _: &mut StoreView| {
             ledger.sends[5] = send(
-                CAROLS,
+                CAROLS_PHONE,
                 GROUP,
                 8,
                 began,
-                Outcome::Refused { code: "forbidden".into(), at, at_once: true },
+                Outcome::Refused { code: "forbidden".into(), at, first_attempt: true },
             );
         }
     };
-    expect([(Kind::Stuck, 1)], refused_at(10, 19));
+    expect([(Violation::Stuck, 1)], refused_at(10, 19));
     expect([], refused_at(10, 20));
     expect([], refused_at(22, 24));
-    // Carol was not there from the beginning, and is added by 4.
+    // Carol is not among the first members; entry 4 adds her.
     let added = |ledger: &mut Ledger, store: &mut StoreView| {
-        let Content::Created { members, .. } = &mut entries(store)[0].content else { panic!("it begins") };
+        let Content::Created { members, .. } = &mut entries(store)[0].content else {
+            panic!("the group begins with its creation")
+        };
         members.retain(|member| member != "carol");
         entries(store)[3].content = Content::Added(vec!["carol".into()]);
         ledger.changes[0].joined = true;
-        *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+        *observations(ledger, CAROLS_PHONE) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
     };
     for (began, at, stuck) in [(10, 19, 0), (22, 30, 0), (26, 30, 1)] {
-        let verdict = broken(|ledger, store| {
+        let verdict = check_broken(|ledger, store| {
             added(ledger, store);
             refused_at(began, at)(ledger, store);
         });
-        assert_eq!(verdict.count(Kind::Stuck), stuck, "{began} to {at}: {verdict}");
+        assert_eq!(verdict.count(Violation::Stuck), stuck, "{began} to {at}: {verdict}");
     }
 }
 
 #[test]
-fn p9_who_may_send_and_is_refused_for_good_is_stuck() {
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("internal"));
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("forbidden"));
+fn p9_a_permanently_refused_message_of_a_member_is_stuck() {
+    expect([(Violation::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("internal"));
+    expect([(Violation::Stuck, 1)], |ledger, _| ledger.sends[4].outcome = refused("forbidden"));
     expect([], |ledger, _| ledger.sends[4].outcome = refused(NOT_TAKEN));
 }
 
 #[test]
-fn p9_what_did_not_come_to_its_end_is_stuck() {
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.unfinished.push("a device".into()));
-    expect([(Kind::Stuck, 1)], |ledger, _| ledger.ended.push((PHONE, 3, "replaced".into())));
+fn p9_unfinished_work_and_ended_devices_are_stuck() {
+    expect([(Violation::Stuck, 1)], |ledger, _| ledger.unfinished.push("a device".into()));
+    expect([(Violation::Stuck, 1)], |ledger, _| ledger.ended.push((ALICES_PHONE, 3, "replaced".into())));
 }
 
 #[test]
-fn p8_who_is_not_in_a_conversation_reads_nothing() {
+fn p8_a_history_read_without_membership_is_unauthorised() {
     let read = |conversation: u32, user: u32, first: u8, last: u8| {
         move |ledger: &mut Ledger, _: &mut StoreView| {
             let entries = (first..=last).map(|number| (number.into(), id(number), number.into())).collect();
             ledger.histories.push(History { conversation, user, entries });
         }
     };
-    expect([(Kind::Unauthorised, 1)], read(GROUP, CAROL, 1, 4));
-    expect([(Kind::Unauthorised, 1)], read(DIRECT, CAROL, 7, 7));
+    expect([(Violation::Unauthorised, 1)], read(GROUP, CAROL, 1, 4));
+    expect([(Violation::Unauthorised, 1)], read(DIRECT, CAROL, 7, 7));
     expect([], read(GROUP, CAROL, 1, 0));
-    expect([(Kind::Untrue, 1)], read(GROUP, BOB, 1, 0));
-    // Who joined by 4 sees that and what came after.
+    expect([(Violation::Mismatch, 1)], read(GROUP, BOB, 1, 0));
+    // A user who joined with entry 4 sees that entry and the later ones.
     let joined = |first: u8| {
         move |ledger: &mut Ledger, store: &mut StoreView| {
             let Content::Created { members, .. } = &mut entries(store)[0].content else {
-                panic!("it begins")
+                panic!("the group begins with its creation")
             };
             members.retain(|member| member != "carol");
             entries(store)[3].content = Content::Added(vec!["carol".into()]);
             ledger.changes[0].joined = true;
             ledger.sends.pop();
-            *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
+            *observations(ledger, CAROLS_PHONE) = vec![shown(GROUP, 4, 4), shown(GROUP, 5, 5)];
             read(GROUP, CAROL, first, 5)(ledger, store);
         }
     };
     expect([], joined(4));
-    expect([(Kind::Untrue, 1)], joined(3));
+    expect([(Violation::Mismatch, 1)], joined(3));
 }

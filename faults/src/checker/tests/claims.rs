@@ -1,56 +1,63 @@
-//! The receiver's seq against what devices had.
+//! Statements of the server that a device is complete.
 
 use super::*;
 
 #[test]
-fn p5_a_number_that_counts_what_the_device_lacks_has_lied() {
-    // The phone was delivered the direct message as the sixth change. The tablet believes to have six, before it has it.
-    expect([(Kind::Lied, 1)], |ledger, _| seen(ledger, TABLET).insert(5, complete(6)));
-    expect([], |ledger, _| seen(ledger, TABLET).insert(5, complete(5)));
-    expect([], |ledger, _| seen(ledger, TABLET).insert(5, Seen::Complete { epoch: 2, seq: 6, at: 1 }));
+fn p5_a_receiver_seq_that_counts_a_missing_entry_is_a_false_claim() {
+    // The phone got the direct message as the sixth change. The tablet claims receiver seq 6 before it has that message.
+    expect([(Violation::FalseClaim, 1)], |ledger, _| {
+        observations(ledger, ALICES_TABLET).insert(5, complete(6))
+    });
+    expect([], |ledger, _| observations(ledger, ALICES_TABLET).insert(5, complete(5)));
+    expect([], |ledger, _| {
+        observations(ledger, ALICES_TABLET).insert(5, Observation::Complete { epoch: 2, seq: 6, at: 1 })
+    });
 }
 
-fn up_to_date(asked: u32) -> Seen {
-    Seen::UpToDate { asked }
+fn up_to_date(asked: u32) -> Observation {
+    Observation::UpToDate { asked }
 }
 
 #[test]
-fn p5_who_hears_of_no_news_has_what_was_delivered_to_others_before() {
-    // The phone was delivered the direct message at 50. Bob's number was never raised: he has it only by chance.
-    expect([], |ledger, _| seen(ledger, BOBS).push(up_to_date(51)));
-    expect([(Kind::Lied, 1)], |ledger, _| seen(ledger, BOBS).insert(5, up_to_date(51)));
-    expect([], |ledger, _| seen(ledger, BOBS).insert(5, up_to_date(50)));
-    expect([(Kind::Lied, 1)], |ledger, _| {
-        seen(ledger, PHONE).insert(0, counted(GROUP, 5, 5));
-        let late = seen(ledger, BOBS).remove(4);
-        seen(ledger, BOBS).extend([up_to_date(60), late]);
-        // What she is out of is no news to Carol.
-        seen(ledger, CAROLS).push(up_to_date(60));
+fn p5_an_up_to_date_device_that_lacks_a_delivered_entry_is_a_false_claim() {
+    // The phone got the direct message at 50 ms. Bob's receiver seq was never raised: his device has it only by chance.
+    expect([], |ledger, _| observations(ledger, BOBS_PHONE).push(up_to_date(51)));
+    expect([(Violation::FalseClaim, 1)], |ledger, _| {
+        observations(ledger, BOBS_PHONE).insert(5, up_to_date(51))
+    });
+    expect([], |ledger, _| observations(ledger, BOBS_PHONE).insert(5, up_to_date(50)));
+    expect([(Violation::FalseClaim, 1)], |ledger, _| {
+        observations(ledger, ALICES_PHONE).insert(0, delivered(GROUP, 5, 5));
+        let late = observations(ledger, BOBS_PHONE).remove(4);
+        observations(ledger, BOBS_PHONE).extend([up_to_date(60), late]);
+        // Carol was removed, so the missing entries do not concern her.
+        observations(ledger, CAROLS_PHONE).push(up_to_date(60));
     });
 }
 
 #[test]
-fn p5_a_newcomer_is_counted_from_their_first_entry_on() {
-    // Carol is added by 4, and 5 had been delivered to others.
-    let newcomer = |asked: u32| {
+fn p5_claims_to_a_new_member_cover_entries_since_joining() {
+    // Entry 4 adds Carol, and entry 5 had been delivered to other devices.
+    let new_member = |asked: u32| {
         move |ledger: &mut Ledger, store: &mut StoreView| {
             let Content::Created { members, .. } = &mut entries(store)[0].content else {
-                panic!("it begins")
+                panic!("the group begins with its creation")
             };
             members.retain(|member| member != "carol");
             entries(store)[3].content = Content::Added(vec!["carol".into()]);
             ledger.changes[0].joined = true;
             ledger.sends.pop();
-            seen(ledger, PHONE).insert(0, counted(GROUP, 5, 5));
-            *seen(ledger, CAROLS) = vec![shown(GROUP, 4, 4), up_to_date(asked), shown(GROUP, 5, 5)];
+            observations(ledger, ALICES_PHONE).insert(0, delivered(GROUP, 5, 5));
+            *observations(ledger, CAROLS_PHONE) =
+                vec![shown(GROUP, 4, 4), up_to_date(asked), shown(GROUP, 5, 5)];
         }
     };
-    expect([(Kind::Lied, 1)], newcomer(60));
-    expect([], newcomer(50));
-    // Before she was added it was nothing to her.
+    expect([(Violation::FalseClaim, 1)], new_member(60));
+    expect([], new_member(50));
+    // Deliveries from before she joined do not concern her.
     expect([], |ledger, store| {
-        newcomer(50)(ledger, store);
-        seen(ledger, PHONE)[0] = counted(GROUP, 3, 5);
-        seen(ledger, CAROLS).insert(0, up_to_date(60));
+        new_member(50)(ledger, store);
+        observations(ledger, ALICES_PHONE)[0] = delivered(GROUP, 3, 5);
+        observations(ledger, CAROLS_PHONE).insert(0, up_to_date(60));
     });
 }

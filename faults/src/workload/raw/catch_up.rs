@@ -1,36 +1,36 @@
-//! Catching up as docs/protocol.md tells it: one question at a time, nothing clever.
+//! Catching up as docs/protocol.md describes it, in the simplest way: one request at a time.
 
 use abi::v1::{Deliver, Entry, HeadsPage, HistoryPage, ReceiverSeq};
 use client::{State, state::Have};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// Pause before history is asked again that did not have what it should have.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a history request is repeated that did not return the expected entries.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// A question.
+/// A request that is needed to catch up.
 #[derive(Debug)]
-pub(super) enum Want {
+pub(super) enum Fetch {
     Heads { after: String },
     History { conversation: String, after: u64 },
 }
 
-/// What a device has, and what it has to ask.
+/// The entries that a device has, and the requests for the missing ones.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     have: Option<Have>,
     positions: BTreeMap<String, u64>,
-    /// What `have` becomes when all questions are answered.
+    /// The value of `have` after all requests of this sync.
     target: Option<Have>,
-    /// What the server said meanwhile: another round.
-    again: Option<Have>,
-    /// Heads are to be read after this conversation.
+    /// A receiver seq that the server announced during the sync: it needs another sync.
+    next_target: Option<Have>,
+    /// The next page of heads begins after this conversation; `None` if no page is needed.
     heads: Option<String>,
-    /// Conversations with the highest number that is known to be there.
+    /// Conversations with missing entries, and the highest `conversation_seq` known to exist.
     missing: BTreeMap<String, u64>,
-    asked: bool,
-    paused: Option<Instant>,
-    /// `have`, when everything up to it has come since the last look.
+    in_flight: bool,
+    paused_until: Option<Instant>,
+    /// `have`, if everything up to it has arrived since the last [`CatchUp::take_complete`].
     complete: Option<Have>,
 }
 
@@ -51,7 +51,7 @@ impl CatchUp {
         self.target.is_none() && self.missing.is_empty()
     }
 
-    /// The receiver's seq up to which everything is here, when that is news.
+    /// The receiver seq up to which the device has everything, once after each change.
     pub(super) fn take_complete(&mut self) -> Option<Have> {
         self.complete.take()
     }
@@ -61,11 +61,11 @@ impl CatchUp {
         *self = Self { have, positions, ..Self::default() };
     }
 
-    /// The server said where the receiver's seq is, by `welcome` or `pong`. Gives whether everything is here.
-    pub(super) fn told(&mut self, now: ReceiverSeq) -> bool {
+    /// The server announced its receiver seq in `welcome` or `pong`. Returns whether the device has everything.
+    pub(super) fn announced(&mut self, now: ReceiverSeq) -> bool {
         let now = Have::from(now);
         if self.have != Some(now) {
-            self.sync(now);
+            self.start_sync(now);
             return false;
         }
         if self.is_idle() {
@@ -74,9 +74,9 @@ impl CatchUp {
         self.is_idle()
     }
 
-    /// Takes a delivery; what is to be shown goes to `out`.
+    /// Processes a delivery. Entries to show are added to `out`.
     pub(super) fn deliver(&mut self, deliver: Deliver, out: &mut Vec<Entry>) {
-        let whole = deliver.entries.len() as u64 == u64::from(deliver.raised);
+        let has_all_entries = deliver.entries.len() as u64 == u64::from(deliver.raised);
         for entry in deliver.entries {
             let position = self.positions.entry(entry.conversation.clone()).or_insert(0);
             if entry.conversation_seq == *position + 1 {
@@ -93,44 +93,44 @@ impl CatchUp {
             Some(have)
                 if have.epoch == now.epoch
                     && now.seq - u64::from(deliver.raised).min(now.seq) == have.seq
-                    && whole
+                    && has_all_entries
                     && self.is_idle() =>
             {
                 self.have = Some(now);
                 self.complete = self.have;
             }
-            _ => self.sync(now),
+            _ => self.start_sync(now),
         }
     }
 
-    fn sync(&mut self, now: Have) {
+    fn start_sync(&mut self, now: Have) {
         if self.target.is_some() {
-            self.again = Some(now);
+            self.next_target = Some(now);
         } else {
             self.target = Some(now);
             self.heads = Some(String::new());
         }
     }
 
-    /// The next question, if there is one now. It has to be asked.
-    pub(super) fn want(&mut self, now: Instant) -> Option<Want> {
-        if self.asked || self.paused.is_some_and(|until| until > now) {
+    /// The next request, if one is due. The caller must send it.
+    pub(super) fn next_fetch(&mut self, now: Instant) -> Option<Fetch> {
+        if self.in_flight || self.paused_until.is_some_and(|until| until > now) {
             return None;
         }
-        self.paused = None;
-        let want = if let Some(after) = &self.heads {
-            Want::Heads { after: after.clone() }
+        self.paused_until = None;
+        let fetch = if let Some(after) = &self.heads {
+            Fetch::Heads { after: after.clone() }
         } else {
             let conversation = self.missing.keys().next()?.clone();
             let after = self.positions.get(&conversation).copied().unwrap_or(0);
-            Want::History { conversation, after }
+            Fetch::History { conversation, after }
         };
-        self.asked = true;
-        Some(want)
+        self.in_flight = true;
+        Some(fetch)
     }
 
     pub(super) fn heads(&mut self, page: HeadsPage) {
-        self.asked = false;
+        self.in_flight = false;
         self.heads = page.heads.last().filter(|_| page.more).map(|last| last.conversation.clone());
         for head in page.heads {
             let before = head.visible_from.saturating_sub(1);
@@ -140,16 +140,16 @@ impl CatchUp {
                 *missing = head.conversation_seq.max(*missing);
             }
         }
-        self.settle();
+        self.finish_sync_if_complete();
     }
 
-    /// Takes a page; gives what is to be shown.
+    /// Processes a page of history and returns the entries to show.
     pub(super) fn history(&mut self, conversation: &str, page: HistoryPage) -> Vec<Entry> {
-        self.asked = false;
+        self.in_flight = false;
         let position = self.positions.entry(conversation.to_owned()).or_insert(0);
         let mut shown = Vec::new();
         for entry in page.entries {
-            // Not the next one: what lies before is not for this user.
+            // A gap before the entry holds entries that the user may not see.
             if entry.conversation_seq > *position {
                 *position = entry.conversation_seq;
                 shown.push(entry);
@@ -158,36 +158,38 @@ impl CatchUp {
         if self.missing.get(conversation).is_some_and(|missing| missing <= position) {
             self.missing.remove(conversation);
         } else if shown.is_empty() {
-            self.paused = Some(Instant::now() + PAUSE);
+            self.paused_until = Some(Instant::now() + RETRY_PAUSE);
         }
-        self.settle();
+        self.finish_sync_if_complete();
         shown
     }
 
     pub(super) fn heads_failed(&mut self, until: Instant) {
-        self.asked = false;
-        self.paused = Some(until);
+        self.in_flight = false;
+        self.paused_until = Some(until);
     }
 
     pub(super) fn history_failed(&mut self, conversation: &str, retryable: bool, until: Instant) {
-        self.asked = false;
+        self.in_flight = false;
         if retryable {
-            self.paused = Some(until);
+            self.paused_until = Some(until);
         } else {
-            // Not in it any more.
+            // The user is not a member any more.
             self.missing.remove(conversation);
-            self.settle();
+            self.finish_sync_if_complete();
         }
     }
 
-    fn settle(&mut self) {
+    fn finish_sync_if_complete(&mut self) {
         if self.heads.is_some() || !self.missing.is_empty() || self.target.is_none() {
             return;
         }
         self.have = self.target.take();
         self.complete = self.have;
-        if let Some(again) = self.again.take().filter(|again| self.have != Some(*again)) {
-            self.sync(again);
+        if let Some(next_target) =
+            self.next_target.take().filter(|next_target| self.have != Some(*next_target))
+        {
+            self.start_sync(next_target);
         }
     }
 }
@@ -234,67 +236,67 @@ mod tests {
     /// A device that has (1, 5) and the conversation up to 3.
     fn caught_up() -> CatchUp {
         let mut catch_up = CatchUp::default();
-        assert!(!catch_up.told(seq(5)));
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        assert!(!catch_up.announced(seq(5)));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
         heads(&mut catch_up, 3, 1);
         assert_eq!(catch_up.take_complete(), None, "the entries are still missing");
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::History { after: 0, .. })));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::History { after: 0, .. })));
         assert_eq!(history(&mut catch_up, &[1, 2, 3]), [1, 2, 3]);
         assert_eq!(catch_up.take_complete(), have(5));
         catch_up
     }
 
     #[test]
-    fn what_comes_next_is_shown_and_counts() {
+    fn the_next_entries_are_shown_and_raise_the_seq() {
         let mut catch_up = caught_up();
         assert_eq!(deliver(&mut catch_up, 7, 2, &[4, 5]), [4, 5]);
         assert_eq!(catch_up.take_complete(), have(7));
-        assert!(catch_up.told(seq(7)));
-        assert_eq!(deliver(&mut catch_up, 6, 1, &[4]), [] as [u64; 0], "it has that");
+        assert!(catch_up.announced(seq(7)));
+        assert_eq!(deliver(&mut catch_up, 6, 1, &[4]), [] as [u64; 0], "the device has it");
         assert!(catch_up.is_idle());
     }
 
     #[test]
-    fn a_hole_is_fetched_before_anything_after_it_is_shown() {
+    fn a_gap_is_fetched_before_later_entries_are_shown() {
         let mut catch_up = caught_up();
         assert_eq!(deliver(&mut catch_up, 7, 1, &[5]), [] as [u64; 0]);
         assert!(!catch_up.is_idle());
         assert_eq!(catch_up.take_complete(), None);
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
         heads(&mut catch_up, 5, 1);
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::History { after: 3, .. })));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::History { after: 3, .. })));
         assert_eq!(history(&mut catch_up, &[4, 5]), [4, 5]);
         assert_eq!(catch_up.take_complete(), have(7));
     }
 
     #[test]
-    fn a_jump_of_the_number_is_looked_into() {
+    fn a_jump_of_the_seq_starts_a_sync() {
         let mut catch_up = caught_up();
-        // 6 was counted for something else, which has not come.
+        // Seq 6 counts an entry that has not arrived.
         assert_eq!(deliver(&mut catch_up, 7, 1, &[4]), [4]);
         assert_eq!(catch_up.have(), Some(seq(5)));
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
-        // What is said meanwhile makes another round.
-        assert!(!catch_up.told(seq(9)));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
+        // An announcement during the sync needs another sync.
+        assert!(!catch_up.announced(seq(9)));
         heads(&mut catch_up, 4, 1);
         assert_eq!(catch_up.take_complete(), have(7));
-        assert!(matches!(catch_up.want(Instant::now()), Some(Want::Heads { .. })));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
     }
 
     #[test]
-    fn what_is_not_for_this_user_is_passed_over() {
+    fn entries_that_the_user_may_not_see_are_skipped() {
         let mut catch_up = caught_up();
-        assert!(!catch_up.told(seq(8)));
-        assert!(catch_up.want(Instant::now()).is_some());
+        assert!(!catch_up.announced(seq(8)));
+        assert!(catch_up.next_fetch(Instant::now()).is_some());
         heads(&mut catch_up, 9, 7);
-        assert!(catch_up.want(Instant::now()).is_some());
+        assert!(catch_up.next_fetch(Instant::now()).is_some());
         assert_eq!(history(&mut catch_up, &[7, 8, 9]), [7, 8, 9]);
         assert_eq!(catch_up.take_complete(), have(8));
-        // Removed while something was missing: it is not asked for any more.
+        // The user is removed while entries are missing. The device stops requesting them.
         assert_eq!(deliver(&mut catch_up, 9, 1, &[11]), [] as [u64; 0]);
-        assert!(catch_up.want(Instant::now()).is_some());
+        assert!(catch_up.next_fetch(Instant::now()).is_some());
         catch_up.heads(HeadsPage::default());
-        assert!(catch_up.want(Instant::now()).is_some());
+        assert!(catch_up.next_fetch(Instant::now()).is_some());
         catch_up.history_failed("g:1", false, Instant::now());
         assert_eq!(catch_up.take_complete(), have(9));
     }

@@ -1,4 +1,4 @@
-//! Ledger and store side by side, with what both know of the same thing made easy to find.
+//! The ledger and the store, indexed so that each side's record of the same thing is easy to find.
 
 use crate::{
     ledger::{Conversation, Id, Ledger, Outcome, Send, User},
@@ -6,78 +6,85 @@ use crate::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// A stretch of a conversation that a user may see.
+/// A stretch of a conversation in which a user was a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stay {
-    /// The first number that they see.
-    pub(super) from: u64,
-    /// The number with which they came.
+pub(super) struct Membership {
+    /// The first `conversation_seq` that the user may see.
+    pub(super) visible_from: u64,
+    /// The `conversation_seq` with which the user joined.
     pub(super) joined: u64,
-    /// The last number, once the user is out.
-    pub(super) to: Option<u64>,
+    /// The `conversation_seq` with which the user left or was removed, the last one that they may see.
+    pub(super) left: Option<u64>,
 }
 
-impl Stay {
-    fn contains(self, seq: u64) -> bool {
-        self.from <= seq && self.to.is_none_or(|to| seq <= to)
+impl Membership {
+    fn covers(self, seq: u64) -> bool {
+        self.visible_from <= seq && self.left.is_none_or(|left| seq <= left)
     }
 }
 
-/// What is compared.
-pub(super) struct Case<'a> {
+/// Both sides of the comparison.
+pub(super) struct Evidence<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) store: &'a StoreView,
-    /// By the ledger's numbers; `None`: nothing is stored.
+    /// By the ledger's index; `None` if nothing is stored.
     conversations: Vec<Option<&'a store::Conversation>>,
-    /// Where each message is stored.
-    places: HashMap<(Conversation, Id), u64>,
-    /// What each message of a sender is stored as, by the sender's own id of it.
-    said: HashMap<(Conversation, &'a str, Id), &'a Stored>,
-    stays: HashMap<(Conversation, User), Vec<Stay>>,
+    /// The `conversation_seq` of each stored message.
+    seqs: HashMap<(Conversation, Id), u64>,
+    /// Stored messages by sender and `client_msg_id`.
+    by_client_id: HashMap<(Conversation, &'a str, Id), &'a Stored>,
+    memberships: HashMap<(Conversation, User), Vec<Membership>>,
     acked: HashSet<(Conversation, Id)>,
 }
 
-impl<'a> Case<'a> {
+impl<'a> Evidence<'a> {
     pub(super) fn new(ledger: &'a Ledger, store: &'a StoreView) -> Self {
         let conversations: Vec<_> =
             ledger.conversations.iter().map(|id| store.conversations.get(id)).collect();
-        let mut case = Self {
+        let mut evidence = Self {
             ledger,
             store,
             conversations,
-            places: HashMap::new(),
-            said: HashMap::new(),
-            stays: HashMap::new(),
+            seqs: HashMap::new(),
+            by_client_id: HashMap::new(),
+            memberships: HashMap::new(),
             acked: HashSet::new(),
         };
         let users: HashMap<&str, User> =
             ledger.users.iter().enumerate().map(|(number, name)| (name.as_str(), number as User)).collect();
         for (number, id) in ledger.conversations.iter().enumerate() {
             let number = number as Conversation;
-            let entries = case.entries(number);
-            case.places
+            let entries = evidence.entries(number);
+            evidence
+                .seqs
                 .extend(entries.iter().map(|entry| ((number, entry.message_id), entry.conversation_seq)));
-            case.said.extend(entries.iter().filter_map(|entry| {
+            evidence.by_client_id.extend(entries.iter().filter_map(|entry| {
                 Some(((number, entry.sender.as_str(), Id::parse(&entry.client_msg_id)?), entry))
             }));
             let direct = abi::ids::Conversation::parse(id).into_iter();
             for user in
                 direct.flat_map(abi::ids::Conversation::direct_members).filter_map(|name| users.get(name))
             {
-                case.stays.insert((number, *user), vec![Stay { from: 1, joined: 1, to: None }]);
+                let membership = Membership { visible_from: 1, joined: 1, left: None };
+                evidence.memberships.insert((number, *user), vec![membership]);
             }
-            case.follow(number, entries, &users);
+            evidence.replay_membership(number, entries, &users);
         }
         let acked = ledger.sends.iter().filter_map(|send| match send.outcome {
             Outcome::Acked { message_id, .. } => Some((send.conversation, message_id)),
             _ => None,
         });
-        case.acked = acked.collect();
-        case
+        evidence.acked = acked.collect();
+        evidence
     }
 
-    /// Follows the changes of a group.
-    fn follow(&mut self, conversation: Conversation, entries: &[Stored], users: &HashMap<&str, User>) {
+    /// Derives the memberships of a group from its entries.
+    fn replay_membership(
+        &mut self,
+        conversation: Conversation,
+        entries: &[Stored],
+        users: &HashMap<&str, User>,
+    ) {
         let mut sees_all = false;
         for entry in entries {
             let seq = entry.conversation_seq;
@@ -89,33 +96,34 @@ impl<'a> Case<'a> {
                 Content::Added(added) => (added.iter().map(String::as_str).collect(), Vec::new()),
                 Content::Removed(removed) => (Vec::new(), removed.iter().map(String::as_str).collect()),
                 Content::Left => (Vec::new(), vec![&entry.sender]),
-                Content::Message { .. } | Content::Nothing => continue,
+                Content::Message { .. } | Content::Undecodable => continue,
             };
             for user in joined.into_iter().filter_map(|name| users.get(name)) {
-                let stays = self.stays.entry((conversation, *user)).or_default();
-                if stays.last().is_none_or(|stay| stay.to.is_some()) {
-                    stays.push(Stay { from: if sees_all { 1 } else { seq }, joined: seq, to: None });
+                let memberships = self.memberships.entry((conversation, *user)).or_default();
+                if memberships.last().is_none_or(|membership| membership.left.is_some()) {
+                    let visible_from = if sees_all { 1 } else { seq };
+                    memberships.push(Membership { visible_from, joined: seq, left: None });
                 }
             }
             for user in left.into_iter().filter_map(|name| users.get(name)) {
-                if let Some(stay) =
-                    self.stays.get_mut(&(conversation, *user)).and_then(|stays| stays.last_mut())
+                if let Some(membership) =
+                    self.memberships.get_mut(&(conversation, *user)).and_then(|all| all.last_mut())
                 {
-                    stay.to.get_or_insert(seq);
+                    membership.left.get_or_insert(seq);
                 }
             }
         }
     }
 
-    /// The entries of a conversation in the store.
+    /// The stored entries of a conversation.
     pub(super) fn entries(&self, conversation: Conversation) -> &'a [Stored] {
         self.conversations.get(conversation as usize).copied().flatten().map_or(&[], |stored| &stored.entries)
     }
 
-    /// The entry with a number.
+    /// The stored entry with a `conversation_seq`.
     pub(super) fn at(&self, conversation: Conversation, seq: u64) -> Option<&'a Stored> {
         let entries = self.entries(conversation);
-        // Where it is if there is no gap.
+        // Its index, if the conversation has no gap.
         let guess = usize::try_from(seq).ok()?.checked_sub(1)?;
         let found = entries.get(guess).filter(|entry| entry.conversation_seq == seq);
         found.or_else(|| {
@@ -123,43 +131,50 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// The last number of a conversation.
+    /// The `conversation_seq` of the last stored entry.
     pub(super) fn head(&self, conversation: Conversation) -> u64 {
         self.entries(conversation).last().map_or(0, |entry| entry.conversation_seq)
     }
 
-    /// The number of a message in the store.
-    pub(super) fn place(&self, conversation: Conversation, id: Id) -> Option<u64> {
-        self.places.get(&(conversation, id)).copied()
+    /// The `conversation_seq` of a stored message.
+    pub(super) fn seq_of(&self, conversation: Conversation, id: Id) -> Option<u64> {
+        self.seqs.get(&(conversation, id)).copied()
     }
 
-    /// What a send is stored as.
+    /// The stored message of a send.
     pub(super) fn stored(&self, send: &Send) -> Option<&'a Stored> {
-        self.said.get(&(send.conversation, self.user(self.sender(send)), send.client_msg_id)).copied()
+        self.by_client_id.get(&(send.conversation, self.user(self.sender(send)), send.client_msg_id)).copied()
     }
 
-    /// Whether a user was in a conversation when it had come to a number.
+    /// Whether a user was a member when the conversation was at a `conversation_seq`.
     pub(super) fn is_member(&self, conversation: Conversation, user: User, seq: u64) -> bool {
-        let is_in = |stay: &Stay| stay.joined <= seq && stay.to.is_none_or(|to| seq <= to);
-        self.stays(conversation, user).iter().any(is_in)
+        let is_member = |membership: &Membership| {
+            membership.joined <= seq && membership.left.is_none_or(|left| seq <= left)
+        };
+        self.memberships(conversation, user).iter().any(is_member)
     }
 
-    /// What a user could see of a conversation, in order.
-    pub(super) fn stays(&self, conversation: Conversation, user: User) -> &[Stay] {
-        self.stays.get(&(conversation, user)).map_or(&[], Vec::as_slice)
+    /// All memberships of a user in a conversation, oldest first.
+    pub(super) fn memberships(&self, conversation: Conversation, user: User) -> &[Membership] {
+        self.memberships.get(&(conversation, user)).map_or(&[], Vec::as_slice)
     }
 
-    /// The last of them that covers a number.
-    pub(super) fn stay(&self, conversation: Conversation, user: User, seq: u64) -> Option<Stay> {
-        self.stays(conversation, user).iter().rev().find(|stay| stay.contains(seq)).copied()
+    /// The last membership in which the user may see a `conversation_seq`.
+    pub(super) fn membership_at(
+        &self,
+        conversation: Conversation,
+        user: User,
+        seq: u64,
+    ) -> Option<Membership> {
+        self.memberships(conversation, user).iter().rev().find(|membership| membership.covers(seq)).copied()
     }
 
-    /// What a user can see of a conversation at the end; `None` for who is not in it.
-    pub(super) fn open_stay(&self, conversation: Conversation, user: User) -> Option<Stay> {
-        self.stays(conversation, user).last().filter(|stay| stay.to.is_none()).copied()
+    /// The membership at the end of the run.
+    pub(super) fn current_membership(&self, conversation: Conversation, user: User) -> Option<Membership> {
+        self.memberships(conversation, user).last().filter(|membership| membership.left.is_none()).copied()
     }
 
-    /// Whether a stored message was acknowledged to somebody.
+    /// Whether a stored message was acknowledged.
     pub(super) fn is_acked(&self, conversation: Conversation, id: Id) -> bool {
         self.acked.contains(&(conversation, id))
     }
@@ -171,15 +186,12 @@ impl<'a> Case<'a> {
 
     /// A conversation's id.
     pub(super) fn id(&self, conversation: Conversation) -> &'a str {
-        self.ledger
-            .conversations
-            .get(conversation as usize)
-            .map_or("a conversation without a name", String::as_str)
+        self.ledger.conversations.get(conversation as usize).map_or("an unknown conversation", String::as_str)
     }
 
     /// A user's name.
     pub(super) fn user(&self, user: User) -> &'a str {
-        self.ledger.users.get(user as usize).map_or("nobody", String::as_str)
+        self.ledger.users.get(user as usize).map_or("an unknown user", String::as_str)
     }
 
     /// A device's name.
@@ -187,7 +199,7 @@ impl<'a> Case<'a> {
         self.ledger.device_name(device)
     }
 
-    /// A send, for people.
+    /// A readable description of a send.
     pub(super) fn send(&self, send: &Send) -> String {
         format!(
             "{} of {} in {}, begun at {} ms",

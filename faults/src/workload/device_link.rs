@@ -1,5 +1,5 @@
-//! The network of one device: a TCP address that leads to some gateway while the device is online, and is cut while it
-//! is away. It stands for what is in front of gateways in the field: whoever connects again may come to another one.
+//! The network of one device: a TCP address that forwards to a random gateway while the device is online, and is cut while it
+//! is offline. Like a load balancer, it may connect a returning device to another gateway.
 
 use anyhow::Result;
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -15,18 +15,18 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// A gateway that takes no connection within this time is passed over.
+/// Connect timeout, after which the next gateway is tried.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// A line that is up or down. It ends when it is dropped.
+/// A link that is up or down. It closes when it is dropped.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct DeviceLink {
     address: String,
     up: watch::Sender<bool>,
 }
 
-impl Line {
-    /// A line to these gateways, up.
+impl DeviceLink {
+    /// Opens a link to these gateways.
     pub(super) async fn open(gateways: Arc<[String]>, seed: u64, tasks: &TaskTracker) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -41,12 +41,12 @@ impl Line {
         Ok(Self { address, up })
     }
 
-    /// Where the device connects to.
+    /// The address for the device.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Cuts all connections and takes none, or takes them again.
+    /// Takes the link down, which closes all connections, or up again.
     pub(super) fn set(&self, up: bool) {
         self.up.send_replace(up);
     }
@@ -69,21 +69,21 @@ async fn accept(
         };
         let Ok((device, _)) = accepted else { continue };
         if *up.borrow_and_update() {
-            tasks.spawn(carry(device, Arc::clone(&gateways), Arc::clone(&random), up.clone()));
+            tasks.spawn(relay(device, Arc::clone(&gateways), Arc::clone(&random), up.clone()));
         }
     }
 }
 
-async fn carry(
+async fn relay(
     mut device: TcpStream,
     gateways: Arc<[String]>,
     random: Arc<Mutex<StdRng>>,
     mut up: watch::Receiver<bool>,
 ) {
-    let carried = async {
-        let mut order: Vec<&String> = gateways.iter().collect();
-        order.shuffle(&mut *random.lock().unwrap_or_else(PoisonError::into_inner));
-        for address in order {
+    let relayed = async {
+        let mut shuffled: Vec<&String> = gateways.iter().collect();
+        shuffled.shuffle(&mut *random.lock().unwrap_or_else(PoisonError::into_inner));
+        for address in shuffled {
             if let Ok(Ok(mut gateway)) = timeout(CONNECT, TcpStream::connect(address)).await {
                 let _ = (device.set_nodelay(true), gateway.set_nodelay(true));
                 let _ = copy_bidirectional(&mut device, &mut gateway).await;
@@ -92,8 +92,8 @@ async fn carry(
         }
     };
     tokio::select! {
-        () = carried => {}
-        // Down, or dropped.
+        () = relayed => {}
+        // The link is down or was dropped.
         _ = up.wait_for(|up| !*up) => {}
     }
 }

@@ -1,0 +1,65 @@
+//! Requests of a raw device.
+
+use super::read_positions::ReadPositions;
+use crate::workload::command::SendJob;
+use abi::v1::{GetHeads, GetHistory, MarkRead, Message, Ping, Send, client_frame::Frame, message::Body};
+
+/// A request that waits for its answer.
+pub(super) enum Request {
+    Send(SendJob),
+    /// A message outside of the send queues: a repeated one, or a copy of another device's message.
+    Resend(SendJob),
+    /// With the read positions that had been answered when it was sent.
+    Heads(ReadPositions),
+    History(String),
+    /// Marks a conversation as read up to a position.
+    MarkRead(String, u64),
+    /// Reads an entry directly after its delivery.
+    LookUp(LookUp),
+    Ping {
+        final_phase: bool,
+        at: u32,
+    },
+}
+
+/// An entry to read.
+#[derive(Debug)]
+pub(super) struct LookUp {
+    pub(super) conversation: String,
+    pub(super) conversation_seq: u64,
+    pub(super) message_id: String,
+}
+
+pub(super) fn send(job: &SendJob) -> Frame {
+    let body = Some(Body::Text(job.text.clone()));
+    Frame::Send(Send {
+        conversation: job.conversation.clone(),
+        client_msg_id: job.client_msg_id.clone(),
+        message: Some(Message { content_type: String::new(), body }),
+    })
+}
+
+pub(super) fn look_up(look_up: &LookUp) -> Frame {
+    Frame::History(GetHistory {
+        conversation: look_up.conversation.clone(),
+        after: look_up.conversation_seq - 1,
+        limit: 1,
+        ..GetHistory::default()
+    })
+}
+
+pub(super) fn mark_read(conversation: &str, conversation_seq: u64) -> Frame {
+    Frame::Read(MarkRead { conversation: conversation.to_owned(), conversation_seq })
+}
+
+pub(super) fn heads(after: String) -> Frame {
+    Frame::Heads(GetHeads { after, limit: abi::MAX_PAGE })
+}
+
+pub(super) fn history(conversation: String, after: u64) -> Frame {
+    Frame::History(GetHistory { conversation, after, ..GetHistory::default() })
+}
+
+pub(super) fn ping() -> Frame {
+    Frame::Ping(Ping {})
+}

@@ -1,0 +1,219 @@
+//! Records the ledger during a run, and answers the few questions that arise before it is complete.
+
+mod sends;
+
+use super::arrivals::Arrivals;
+use crate::ledger::{
+    self, Conversation, DeviceId, History, Id, Incarnation, Ledger, MembershipChange, Millis, Observation,
+    Receipt,
+};
+use abi::v1::Entry;
+use client::State;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+/// The ledger of a running workload.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    began: Instant,
+    recording: Mutex<Recording>,
+    /// Per device, so that devices do not contend for one lock.
+    incarnations: Vec<Mutex<Vec<Incarnation>>>,
+    /// Arrivals that a probe waits for.
+    pub(super) arrivals: Arrivals,
+    /// The same, for pushes alone.
+    pub(super) pushed_arrivals: Arrivals,
+    /// In the final phase, devices check whether they have everything.
+    final_phase: AtomicBool,
+    /// Per device, the start of the last check that found everything.
+    caught_up: Vec<AtomicU32>,
+}
+
+#[derive(Debug)]
+struct Recording {
+    ledger: Ledger,
+    conversations: HashMap<String, Conversation>,
+    /// Sends without an outcome. `true` if the wait is excused, because the device was disrupted meanwhile.
+    pending: HashMap<u32, bool>,
+    /// Completed sends whose wait is excused.
+    excused: HashSet<u32>,
+    acked: u64,
+    /// Messages that some device has shown.
+    seen: HashSet<Id>,
+    /// Acknowledged messages that no device has shown yet.
+    unseen: HashSet<Id>,
+}
+
+impl Recorder {
+    /// A recorder for a ledger with users, devices and conversations.
+    pub(super) fn new(ledger: Ledger) -> Self {
+        let conversations =
+            ledger.conversations.iter().enumerate().map(|(number, id)| (id.clone(), index(number))).collect();
+        let caught_up = ledger.devices.iter().map(|_| AtomicU32::new(0)).collect();
+        Self {
+            began: Instant::now(),
+            incarnations: ledger.devices.iter().map(|_| Mutex::default()).collect(),
+            recording: Mutex::new(Recording {
+                ledger,
+                conversations,
+                pending: HashMap::new(),
+                excused: HashSet::new(),
+                acked: 0,
+                seen: HashSet::new(),
+                unseen: HashSet::new(),
+            }),
+            arrivals: Arrivals::default(),
+            pushed_arrivals: Arrivals::default(),
+            final_phase: AtomicBool::new(false),
+            caught_up,
+        }
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Recording> {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incarnations(&self, device: DeviceId) -> MutexGuard<'_, Vec<Incarnation>> {
+        self.incarnations[device as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current time of the run.
+    pub(super) fn now(&self) -> Millis {
+        self.millis(Instant::now())
+    }
+
+    fn millis(&self, moment: Instant) -> Millis {
+        Millis::try_from(moment.saturating_duration_since(self.began).as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// The index of a conversation.
+    pub(super) fn conversation(&self, id: &str) -> Conversation {
+        self.recording().conversation(id)
+    }
+
+    /// A device starts with a saved state.
+    pub(super) fn begin_incarnation(&self, device: DeviceId, state: &State) {
+        let positions = {
+            let mut recording = self.recording();
+            let positions = state.positions.iter();
+            positions.map(|(id, seq)| (recording.conversation(id), ledger::narrow(*seq))).collect()
+        };
+        let incarnation = Incarnation { began: self.now(), positions, observations: Vec::new() };
+        self.incarnations(device).push(incarnation);
+    }
+
+    /// A device showed an entry.
+    pub(super) fn shown(&self, device: DeviceId, entry: &Entry, live: bool) {
+        let at = self.now();
+        let message_id = Id::parse(&entry.message_id).unwrap_or_default();
+        let conversation = {
+            let mut recording = self.recording();
+            if recording.seen.insert(message_id) {
+                recording.unseen.remove(&message_id);
+            }
+            recording.conversation(&entry.conversation)
+        };
+        let conversation_seq = ledger::narrow(entry.conversation_seq);
+        let digest = ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
+        let receipt = Receipt { conversation, conversation_seq, message_id, digest, at, live };
+        self.observed(device, Observation::Entry(receipt));
+        self.arrivals.arrived(device, &entry.client_msg_id);
+    }
+
+    /// A device observed something.
+    pub(super) fn observed(&self, device: DeviceId, observation: Observation) {
+        let mut incarnations = self.incarnations(device);
+        if let Some(incarnation) = incarnations.last_mut() {
+            incarnation.observations.push(observation);
+        }
+    }
+
+    /// The server answered a membership change with success.
+    pub(super) fn membership_changed(&self, change: MembershipChange) {
+        self.recording().ledger.changes.push(change);
+    }
+
+    /// A device ended with a permanent error.
+    pub(super) fn ended(&self, device: DeviceId, reason: String) {
+        let at = self.now();
+        self.recording().ledger.ended.push((device, at, reason));
+    }
+
+    /// Descriptions of the devices that ended with a permanent error.
+    pub(super) fn ended_devices(&self) -> BTreeSet<String> {
+        let recording = self.recording();
+        let describe = |(device, _, reason): &(_, _, String)| {
+            format!("{} ended: {reason}", recording.ledger.device_name(*device))
+        };
+        recording.ledger.ended.iter().map(describe).collect()
+    }
+
+    /// A user has read a history.
+    pub(super) fn history_read(&self, history: History) {
+        self.recording().ledger.histories.push(history);
+    }
+
+    /// Work could not be completed.
+    pub(super) fn unfinished(&self, description: String) {
+        self.recording().ledger.unfinished.push(description);
+    }
+
+    /// Starts the final phase.
+    pub(super) fn start_final_phase(&self) {
+        self.final_phase.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether devices must check whether they have everything.
+    pub(super) fn in_final_phase(&self) -> bool {
+        self.final_phase.load(Ordering::Relaxed)
+    }
+
+    /// A check of a device that began at this time found that the device has everything.
+    pub(super) fn caught_up(&self, device: DeviceId, began: Millis) {
+        self.caught_up[device as usize].store(began, Ordering::Relaxed);
+    }
+
+    /// Devices without a successful check that began after this time.
+    pub(super) fn not_caught_up_since(&self, since: Millis) -> Vec<DeviceId> {
+        let checks = self.caught_up.iter().enumerate();
+        checks
+            .filter(|(_, began)| began.load(Ordering::Relaxed) <= since)
+            .map(|(device, _)| index(device))
+            .collect()
+    }
+
+    /// Takes the ledger at the end of the run.
+    pub(super) fn take_ledger(&self) -> Ledger {
+        let mut ledger = self.recording().ledger.clone();
+        for (device, incarnations) in ledger.devices.iter_mut().zip(&self.incarnations) {
+            device.incarnations =
+                std::mem::take(&mut *incarnations.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        ledger
+    }
+}
+
+impl Recording {
+    fn conversation(&mut self, id: &str) -> Conversation {
+        if let Some(number) = self.conversations.get(id) {
+            return *number;
+        }
+        let number = index(self.ledger.conversations.len());
+        self.ledger.conversations.push(id.to_owned());
+        self.conversations.insert(id.to_owned(), number);
+        number
+    }
+}
+
+fn index(number: usize) -> u32 {
+    u32::try_from(number).expect("a run has fewer than 2^32 items of any kind")
+}
+
+#[cfg(test)]
+mod tests;

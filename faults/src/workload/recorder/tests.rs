@@ -1,0 +1,58 @@
+use super::*;
+use crate::ledger::{Device, DeviceKind, Outcome};
+use abi::v1::Ack;
+use std::time::Duration;
+
+fn recorder() -> Recorder {
+    let device = Device { user: 0, name: "phone".into(), kind: DeviceKind::Sdk, incarnations: Vec::new() };
+    Recorder::new(Ledger {
+        users: vec!["alice".into()],
+        conversations: vec!["d:alice:alice".into()],
+        devices: vec![device],
+        ..Ledger::default()
+    })
+}
+
+fn ack(number: u8) -> Ack {
+    Ack { message_id: Id([number; 16]).to_string(), ..Ack::default() }
+}
+
+#[test]
+fn the_first_acknowledgement_of_a_send_takes_precedence() {
+    let recorder = recorder();
+    let job = recorder.begin_send(0, 0, 50, false, false);
+    assert!(job.text.starts_with(&job.client_msg_id) && job.text.len() == 50);
+    assert_eq!((recorder.pending_count(), recorder.unseen_count()), (1, 0));
+    recorder.acked(job.send, &ack(1));
+    recorder.acked(job.send, &ack(2));
+    recorder.refused(job.send, "internal", true);
+    assert_eq!((recorder.pending_count(), recorder.unseen_count(), recorder.acked_count()), (0, 1, 1));
+    let entry = Entry { message_id: ack(1).message_id, conversation: job.conversation, ..Entry::default() };
+    recorder.begin_incarnation(0, &State::default());
+    recorder.shown(0, &entry, true);
+    assert_eq!(recorder.unseen_count(), 0);
+    let ledger = recorder.take_ledger();
+    assert!(matches!(ledger.sends[0].outcome, Outcome::Acked { message_id: Id([1, ..]), .. }));
+    assert_eq!(ledger.later_acks.len(), 1);
+    assert_eq!(ledger.devices[0].incarnations[0].observations.len(), 1);
+}
+
+#[tokio::test]
+async fn waits_of_disrupted_devices_do_not_count_as_pauses() {
+    let recorder = recorder();
+    let begin = Instant::now();
+    let send = recorder.begin_send(0, 0, 50, false, false).send;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(recorder.longest_pause_since(begin) >= Duration::from_millis(15), "the wait goes on");
+    recorder.acked(send, &ack(1));
+    let pause = recorder.longest_pause_since(begin);
+    assert!(pause >= Duration::from_millis(15));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(recorder.longest_pause_since(begin), pause, "the wait is over");
+    assert_eq!(recorder.longest_pause_since(Instant::now()), Duration::ZERO);
+    let disrupted = recorder.begin_send(0, 0, 50, false, false).send;
+    recorder.excuse_pending(0);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    recorder.acked(disrupted, &ack(2));
+    assert_eq!(recorder.longest_pause_since(begin), pause);
+}
