@@ -1,8 +1,10 @@
 //! Compares the ledger with the store, guarantee by guarantee (P1 to P9).
 //!
-//! `evidence` makes both easy to query. `stored` checks the entries of the store, `receipts` what devices showed, `claims`
-//! what the server said about the completeness of devices, and `delivered` what it pushed or listed.
+//! `evidence` makes both easy to query. `stored` checks sends and histories, `changes` membership changes, `receipts`
+//! the entries that devices showed, `claims` the statements of the server that a device is complete, and `delivered` pushed
+//! entries and listed heads.
 
+mod changes;
 mod claims;
 mod delivered;
 mod evidence;
@@ -23,6 +25,7 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     let evidence = Evidence::new(ledger, store);
     let mut verdict = Verdict { figures: figures(ledger, store), ..Verdict::default() };
     stored::check(&evidence, &mut verdict);
+    changes::check(&evidence, &mut verdict);
     receipts::check(&evidence, &mut verdict);
     claims::check(&evidence, &mut verdict);
     delivered::check(&evidence, &mut verdict);

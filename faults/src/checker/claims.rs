@@ -25,7 +25,7 @@ type Delivered = HashMap<Conversation, Vec<(Millis, u64)>>;
 /// The highest shown `conversation_seq` per conversation.
 type Positions = HashMap<Conversation, u64>;
 
-/// P4, P5: a device that was told that it has everything has everything.
+/// P4, P5: if the server states that a device has everything, the device has everything.
 pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let counted = counted(evidence);
     let delivered = delivered(evidence);
