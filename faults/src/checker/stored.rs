@@ -5,7 +5,7 @@ use super::{
     verdict::{Verdict, Violation},
 };
 use crate::{
-    ledger::{Conversation, DeviceId, Id, MembershipChange, Millis, NOT_TAKEN, Outcome, Send, User},
+    ledger::{Conversation, DeviceId, Id, Millis, NOT_TAKEN, Outcome, Send},
     store::{Content, Stored},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
