@@ -1,5 +1,5 @@
-{{/* What sets the four services apart: where their values are, their section of the configuration, ports, what they call, how
-long a stop takes beside what the values say (the programs' own deadline), and which secrets they need. */}}
+{{/* Differences between the four services: location of their values, section of the configuration, ports, callers, the programs' own
+stop deadline in addition to the values, and the secrets they need. */}}
 {{- define "godwit.services" -}}
 ws-gateway:
   values: gateway
@@ -54,7 +54,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
-{{/* Where a secret is: `name` and `key`, of the values or of the server to try out. */}}
+{{/* Location of a secret, `name` and `key`: from the values or of the trial server. */}}
 {{- define "godwit.secret" -}}
 {{- $given := index .root.Values.secrets .which }}
 {{- $tryout := index .root.Values.tryout .which | default dict }}
@@ -67,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* All secrets of a service: the setting, the file that the secret becomes, what stands in front of its content, and where it is. */}}
+{{/* All secrets of a service: setting, file name, prefix of the content, and location. */}}
 {{- define "godwit.secrets" -}}
 {{- $root := .root }}
 {{- $name := .name }}
@@ -92,7 +92,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- toYaml (dict "found" $found) }}
 {{- end }}
 
-{{/* How long Kubernetes waits for a stop: before it, the stop itself, and a little. */}}
+{{/* terminationGracePeriodSeconds: preStop, the stop itself, and a margin of 5 s. */}}
 {{- define "godwit.graceSeconds" -}}
 {{- $stop := .service.stopSeconds | default (add 27 (int (.values.drainSeconds | default 0)) | int) }}
 {{- add (int .values.preStopSeconds) (int $stop) 5 }}
