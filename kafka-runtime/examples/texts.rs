@@ -1,6 +1,6 @@
 //! A list of texts that is changed by actions. The actions come from a topic as JSON. After each action the list is written
 //! to the topic `texts`; invalid actions are answered in the topic `errors`. Lists, answers and the offset of the last action
-//! are written in one transaction: whatever crashes, each action is applied once and produces one list.
+//! are written in one transaction: even after crashes, each action is applied once and produces one list.
 //!
 //! On the embedded log, which only one process can open, so stop `run` before the others:
 //!
@@ -141,8 +141,8 @@ async fn open(Options { address, texts, errors, .. }: &Options) -> anyhow::Resul
     };
     let errors = Arc::clone(errors);
     let topics = if let Some(mut config) = address.log_config() {
-        let kept = [texts, &errors].map(|name| LogTopic::untrimmed(Arc::clone(name)));
-        config.topics = [LogTopic::new(actions.as_str(), 1)].into_iter().chain(kept).collect();
+        let untrimmed = [texts, &errors].map(|name| LogTopic::untrimmed(Arc::clone(name)));
+        config.topics = [LogTopic::new(actions.as_str(), 1)].into_iter().chain(untrimmed).collect();
         let log = Log::open(config)?;
         let source = Arc::new(log.source(group, &[actions])?);
         let (actions, texts) = (Arc::new(log.archive(actions)?), Arc::new(log.archive(texts)?));

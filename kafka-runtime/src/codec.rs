@@ -43,7 +43,7 @@ pub trait Codec<T>: Clone + Send + Sync + 'static {
     /// # Errors This format cannot represent the value.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
-    /// Decodes `payload`. Must not panic, whatever bytes it holds.
+    /// Decodes `payload`. Must not panic on any input.
     ///
     /// # Errors The payload does not hold a valid value.
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError>;

@@ -83,7 +83,7 @@ pub trait Source: Send + Sync + 'static {
     /// Commits offsets: after a restart the group resumes there. Returns when they are durable.
     async fn commit(&self, offsets: Offsets) -> Result<(), Error>;
 
-    /// Writes `outputs` and commits the offset `next` of a partition atomically, whatever crashes. Returns when
+    /// Writes `outputs` and commits the offset `next` of a partition atomically, even across crashes. Returns when
     /// both are durable. After an error neither has happened, or both have. In the second case another call
     /// with the same `next` or an earlier one returns `Ok` and writes nothing.
     ///

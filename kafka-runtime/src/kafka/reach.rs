@@ -21,14 +21,14 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 /// Waits until a broker answers, at most until `until`. Fails at once if a broker refuses this client.
 pub(crate) async fn reach(kafka: &KafkaConfig, until: Instant) -> Result<(), Error> {
     let (config, brokers) = (kafka.with_properties(kafka.client()), kafka.brokers.join(", "));
-    let wanted = CancellationToken::new();
-    let given_up = wanted.clone();
+    let cancel = CancellationToken::new();
+    let cancelled = cancel.clone();
     // The thread must end when the caller stops waiting, because dropping the async runtime waits for it.
-    let _guard = wanted.drop_guard();
+    let _guard = cancel.drop_guard();
     let check = move || {
         let client =
             BaseConsumer::from_config_and_context(&config, Listener::default()).map_err(Error::Client)?;
-        while !given_up.is_cancelled() {
+        while !cancelled.is_cancelled() {
             let answer = client.fetch_metadata(None, REQUEST_TIMEOUT);
             while client.poll(POLL_TIMEOUT).is_some() {}
             match (answer, client.context().refusal()) {

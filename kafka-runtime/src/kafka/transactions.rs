@@ -154,8 +154,8 @@ impl Transactor {
         if in_doubt.is_empty() {
             return Ok(());
         }
-        let ask = failed("read committed offsets");
-        let committed = consumer.committed_offsets(list(&in_doubt), STEP_TIMEOUT).map_err(ask)?;
+        let committed = consumer.committed_offsets(list(&in_doubt), STEP_TIMEOUT);
+        let committed = committed.map_err(failed("read committed offsets"))?;
         self.remove_committed(&committed, pending)
     }
 

@@ -54,9 +54,9 @@ impl Partition {
         }
     }
 
-    /// The offset up to which records may be removed. With trimming it is the smallest committed offset of all
-    /// groups; without it is the offset up to which an archive has removed records. The last record stays:
-    /// after a restart the end of the partition is read from it.
+    /// The offset up to which records may be removed: with trimming, the smallest committed offset of all groups;
+    /// without trimming, the offset up to which an archive has removed records. The last record stays, because
+    /// the end of the partition is read from it after a restart.
     pub(super) fn trim_limit(&self, trim: bool, keep: u64) -> i64 {
         let committed = if trim {
             self.committed.iter().map(|(_, next)| *next).min()
@@ -103,7 +103,7 @@ impl Topic {
         let ids = db.topic(&config.name, config.partitions)?;
         if ids.len() != config.partitions.max(1) as usize {
             tracing::warn!(
-                topic = %config.name, configured = config.partitions, kept = ids.len(),
+                topic = %config.name, configured = config.partitions, partitions = ids.len(),
                 "the topic keeps the number of partitions that it was created with"
             );
         }

@@ -17,7 +17,7 @@ fn per_key() -> ConsumerConfig {
     ConsumerConfig { ordering: Order::Key { concurrency }, ..config() }
 }
 
-/// The keys being handled by partition, and the largest number of them in one partition so far.
+/// The keys being handled by partition, and the largest number of keys that one partition had at a time.
 #[derive(Default)]
 struct Busy {
     keys: HashMap<i32, Vec<String>>,

@@ -41,13 +41,13 @@ impl Observer for Rebalances {
 
 /// The ids of the group's members, according to the broker.
 async fn members(group: String) -> Vec<String> {
-    let ask = move || {
+    let query = move || {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", brokers().join(",")).create().unwrap();
         let list = consumer.fetch_group_list(Some(&group), Duration::from_secs(10)).unwrap();
         list.groups()[0].members().iter().map(|member| member.id().to_owned()).collect()
     };
-    tokio::task::spawn_blocking(ask).await.unwrap()
+    tokio::task::spawn_blocking(query).await.unwrap()
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Transformations: each output exists exactly once, whatever crashes. Guards P1 and P2.
+//! Transformations: each output exists exactly once, despite crashes. Guards P1 and P2.
 
 use crate::backend::{Backend, Embedded, Kafka, brokers};
 use crate::support::{Handled, Running, config, eventually, payload, produce};

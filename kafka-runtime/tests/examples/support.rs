@@ -30,7 +30,7 @@ impl Example {
         Self { name: name.to_owned(), child, lines }
     }
 
-    /// The lines that it has written so far to stdout and stderr.
+    /// The lines written to stdout and stderr until now.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }

@@ -1,5 +1,5 @@
-//! Per-partition queues. The client has one batch of each partition; the next batch waits here until that one
-//! is answered.
+//! Per-partition queues. The client has one batch of each partition. The next batch waits here until the
+//! client has answered the previous one.
 //!
 //! An idempotent client of librdkafka sends no request for a partition that has five records unanswered. If it
 //! holds more records that are due, it does not sleep but polls its sockets in a busy loop. So it gets no
