@@ -40,12 +40,14 @@ use serde::de::DeserializeOwned;
 pub trait Codec<T>: Clone + Send + Sync + 'static {
     /// Encodes `value`.
     ///
-    /// # Errors This format cannot represent the value.
+    /// # Errors
+    /// This format cannot represent the value.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
     /// Decodes `payload`. Must not panic on any input.
     ///
-    /// # Errors The payload does not hold a valid value.
+    /// # Errors
+    /// The payload does not hold a valid value.
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError>;
 }
 

@@ -112,7 +112,8 @@ impl Log {
     /// allows one consumer per group and topic. From now on the log keeps the records that the group has not
     /// read, until the group is [deleted](Self::delete_group).
     ///
-    /// # Errors The log has no such topic, or the group is named `archive`.
+    /// # Errors
+    /// The log has no such topic, or the group is named `archive`.
     pub fn source(&self, group: &str, topics: &[&str]) -> Result<LogSource, Error> {
         not_reserved(group)?;
         let find = |name: &&str| {
@@ -127,7 +128,8 @@ impl Log {
     /// returns, it is a new group. Use this for a group that will not return, because otherwise its unread
     /// records are kept for ever. Blocks for as long as the disk needs.
     ///
-    /// # Errors The group is reading now, its name is `archive`, or the disk fails.
+    /// # Errors
+    /// The group is reading now, its name is `archive`, or the disk fails.
     pub fn delete_group(&self, group: &str) -> Result<(), Error> {
         not_reserved(group)?;
         let (reply, deleted) = std::sync::mpsc::sync_channel(1);
@@ -137,7 +139,8 @@ impl Log {
 
     /// Access to a whole topic, for tools.
     ///
-    /// # Errors The log has no such topic.
+    /// # Errors
+    /// The log has no such topic.
     pub fn archive(&self, topic: &str) -> Result<LogArchive, Error> {
         match self.partitions(topic) {
             Some(_) => Ok(LogArchive::new(self.clone(), topic.into())),
@@ -235,7 +238,8 @@ impl Drop for Handle {
 /// Copies the log in `directory` as of one moment to the directory `copy`. The log may be in use. Blocks for as
 /// long as the disk needs.
 ///
-/// # Errors There is no log to copy, the target directory has a log already, or a file cannot be used.
+/// # Errors
+/// There is no log to copy, the target directory has a log already, or a file cannot be used.
 pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
     let at = |path: &Path| {
         let path = path.to_owned();

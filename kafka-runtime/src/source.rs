@@ -87,7 +87,9 @@ pub trait Source: Send + Sync + 'static {
     /// both are durable. After an error neither has happened, or both have. In the second case another call
     /// with the same `next` or an earlier one returns `Ok` and writes nothing.
     ///
-    /// # Errors [`Error::Output`]: an output cannot be written. [`Error::Closed`]: the partition was taken away in the meantime, or the log is closed. All other errors are worth a retry.
+    /// # Errors
+    /// [`Error::Output`]: an output cannot be written. [`Error::Closed`]: the partition was taken away in the
+    /// meantime, or the log is closed. All other errors are worth a retry.
     ///
     /// The future does not hold the source. Dropping the source leaves the group even while this call waits.
     fn transact(

@@ -47,7 +47,8 @@ impl Envelope {
 
     /// Unwraps the message.
     ///
-    /// # Errors The message has another type, or is damaged.
+    /// # Errors
+    /// The message has another type, or is damaged.
     pub fn open<T: Message + Name + Default>(&self) -> Result<T, CodecError> {
         let Some(payload) = &self.payload else {
             return Err(CodecError::new("an envelope with a message", "it is empty"));

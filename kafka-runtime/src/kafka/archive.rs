@@ -66,7 +66,8 @@ impl KafkaArchive {
 impl KafkaArchive {
     /// The offset at which a group resumes, by partition; `None` where it has committed none.
     ///
-    /// # Errors The brokers do not answer in time.
+    /// # Errors
+    /// The brokers do not answer in time.
     pub async fn committed(&self, group: &str) -> Result<Vec<Option<i64>>, Error> {
         let partitions = self.bounds().await?.len();
         let mut client = self.kafka.client();

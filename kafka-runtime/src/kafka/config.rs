@@ -41,7 +41,9 @@ impl KafkaConfig {
     /// Applies options of an [`Address`](crate::Address), such as `tls.ca` and `sasl.username`. Empty values
     /// are ignored.
     ///
-    /// # Errors [`Error::Address`] with every config error: incompatible options, options that this build does not support, or invalid brokers.
+    /// # Errors
+    /// [`Error::Address`] with every config error: incompatible options, options that this build does not
+    /// support, or invalid brokers.
     pub fn with_options(
         brokers: Vec<String>,
         client_id: impl Into<String>,
@@ -180,8 +182,8 @@ pub struct KafkaSourceConfig {
     ///
     /// `range` and `roundrobin` stop all members for a moment during a rebalance, and no commit is refused.
     /// `cooperative-sticky` keeps partitions running that do not move, but the brokers refuse some commits during a
-    /// rebalance, and a rebalance takes two rounds. The pauses measured are equally long (`docs/reports/2026-11-21-rebalancing.md`
-    /// in the repository), hence the default.
+    /// rebalance, and a rebalance takes two rounds. Measured pauses are equally long, hence the default (see
+    /// `docs/reports/2026-11-21-rebalancing.md` in the repository).
     pub assignment: String,
     /// Capacity of the queue of each partition. When it is full, fetching of the partition is paused.
     pub queue: QueueLimits,
