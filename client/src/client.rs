@@ -1,4 +1,4 @@
-//! The SDK: a device that stays connected.
+//! A device that stays connected.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), client::Error> {
@@ -12,7 +12,7 @@
 //! client.send("d:alice:bob", client::text("hello")).await?;
 //! while let Some(event) = events.next().await {
 //!     if let Event::Entry(entry) = event {
-//!         // Each entry once, in order per conversation. Keep `client.state()` to go on after a restart.
+//!         // Each entry once, in order per conversation. Save `client.state()` to continue after a restart.
 //!         assert!(entry.conversation_seq > 0);
 //!     }
 //! }
@@ -42,21 +42,21 @@ use tokio_util::{
 };
 use worker::Worker;
 
-/// How a client behaves.
+/// Options of a client.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where a device begins that has no state.
+    /// Where a device without a state begins.
     pub start: Start,
-    /// Longest pause between attempts to connect.
+    /// Longest pause between connection attempts, unless the server asks for a longer one.
     pub max_pause: Duration,
-    /// Messages that may wait for their acknowledgement, at least one; sending waits beyond that.
+    /// Unacknowledged messages, at least 1. Sending waits while the queue is full.
     pub queue: usize,
-    /// Events that may wait for the application. Entries beyond that stay at the server until there is room.
+    /// Events queued for the application. While the queue is full, entries stay at the server.
     pub events: usize,
-    /// Messages of one conversation that may be on the wire. 1 keeps their order whatever the server answers; with more,
-    /// a message that the server refuses for a moment may be overtaken by those already on their way.
+    /// Messages in flight per conversation. 1 keeps their order in all cases. With more, messages in flight may overtake
+    /// a message that the server refuses temporarily.
     pub in_flight_per_conversation: usize,
-    /// A request that was not answered by then means that the connection is dead.
+    /// If a request is not answered within this time, the connection is dead.
     pub answer_timeout: Duration,
 }
 
@@ -78,7 +78,7 @@ pub fn text(text: impl Into<String>) -> Message {
     Message { content_type: String::new(), body: Some(Body::Text(text.into())) }
 }
 
-/// Something asked other than to send.
+/// A request other than a send.
 #[derive(Debug)]
 enum Query {
     Heads(GetHeads, oneshot::Sender<Result<HeadsPage, Error>>),
@@ -86,7 +86,7 @@ enum Query {
     MarkRead(MarkRead, oneshot::Sender<Result<u64, Error>>),
 }
 
-/// A message for the worker, and who waits for its acknowledgement.
+/// A message for the worker, and the sender for its acknowledgement.
 type Outgoing = (Send, oneshot::Sender<Result<Ack, Error>>);
 
 #[derive(Debug)]
@@ -100,13 +100,13 @@ struct Shared {
     _stop_on_drop: DropGuard,
 }
 
-/// A device that stays connected until the last clone of it is dropped. Cheap to clone.
+/// A device that stays connected until its last clone is dropped. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
 }
 
-/// A message that was taken for sending; gives its acknowledgement. Dropping it does not take the message back.
+/// A queued message; a future of its acknowledgement. Dropping it does not cancel the message.
 #[derive(Debug)]
 pub struct Sending {
     reply: oneshot::Receiver<Result<Ack, Error>>,
@@ -122,10 +122,10 @@ impl Future for Sending {
 }
 
 impl Client {
-    /// Connects and waits until the server has welcomed the device; reconnects by itself from then on.
+    /// Connects and waits for the server's welcome. From then on the client reconnects by itself.
     ///
     /// # Errors
-    /// What kept the first connection from being made. A server that asks to wait is waited for, three times.
+    /// The error of the first connection. If the server asks to wait, up to three further attempts are made.
     pub async fn connect(
         server: Server,
         tokens: impl TokenSource,
@@ -150,7 +150,7 @@ impl Client {
         Ok((client, events))
     }
 
-    /// Starts a device that connects when it can: for programs that begin without a network.
+    /// Starts a device that connects as soon as it can, for programs that may start without a network.
     pub fn start(server: Server, tokens: impl TokenSource, options: Options, state: State) -> (Self, Events) {
         let (worker, client, events) = Self::prepare(server, tokens, options, state);
         client.run(worker, None);
@@ -167,8 +167,8 @@ impl Client {
         let (sends, sends_out) = mpsc::channel(options.queue.min(1024));
         let (queries, queries_out) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        let kept = Arc::new(Mutex::new(state.clone()));
-        let (events_in, events) = events::channel(options.events, kept.clone());
+        let shared_state = Arc::new(Mutex::new(state.clone()));
+        let (events_in, events) = events::channel(options.events, shared_state.clone());
         let worker = Worker::new(
             server,
             Box::new(tokens),
@@ -182,7 +182,7 @@ impl Client {
         let shared = Shared {
             sends,
             queries,
-            state: kept,
+            state: shared_state,
             ended: worker.ended(),
             tasks: TaskTracker::new(),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -196,22 +196,22 @@ impl Client {
         self.shared.tasks.close();
     }
 
-    /// Sends a message and waits until the server has it durably.
+    /// Sends a message and waits until the server has stored it durably.
     ///
-    /// Waits through lost connections and through "try again"; the retry is the same message.
+    /// Lost connections and retryable errors are retried; the retry is the same message.
     ///
     /// # Errors
-    /// What the server will not take (`FORBIDDEN`, `TOO_LARGE`, ...), or what ended the client.
+    /// A permanent error of the server (`FORBIDDEN`, `TOO_LARGE`, ...), or the error that ended the client.
     pub async fn send(&self, conversation: &str, message: Message) -> Result<Ack, Error> {
         self.enqueue(conversation, message, None).await?.await
     }
 
-    /// Takes a message for sending; the order of calls is the order of messages. Waits while the queue is full.
+    /// Queues a message; messages are sent in the order of calls. Waits while the queue is full.
     ///
-    /// `client_msg_id` is for messages that were begun before a restart; `None` makes a new one.
+    /// Pass the `client_msg_id` of a message whose sending began before a restart; `None` creates a new one.
     ///
     /// # Errors
-    /// What ended the client.
+    /// The error that ended the client.
     pub async fn enqueue(
         &self,
         conversation: &str,
@@ -221,14 +221,14 @@ impl Client {
         let client_msg_id = client_msg_id.unwrap_or_else(new_client_msg_id);
         let send = Send { conversation: conversation.to_owned(), client_msg_id, message: Some(message) };
         let (answer, reply) = oneshot::channel();
-        self.shared.sends.send((send, answer)).await.map_err(|_| self.reason())?;
+        self.shared.sends.send((send, answer)).await.map_err(|_| self.end_reason())?;
         Ok(Sending { reply })
     }
 
-    /// A page of heads: where the user's conversations stand.
+    /// A page of heads: the latest state of the user's conversations.
     ///
     /// # Errors
-    /// What the server says, or what ended the client.
+    /// The error of the server, or the one that ended the client.
     pub async fn heads(&self, request: GetHeads) -> Result<HeadsPage, Error> {
         self.query(|answer| Query::Heads(request, answer)).await
     }
@@ -236,15 +236,15 @@ impl Client {
     /// A page of entries of a conversation.
     ///
     /// # Errors
-    /// `FORBIDDEN` for who is not in it, or what ended the client.
+    /// `FORBIDDEN` if the user is not a member, or the error that ended the client.
     pub async fn history(&self, request: GetHistory) -> Result<HistoryPage, Error> {
         self.query(|answer| Query::History(request, answer)).await
     }
 
-    /// Marks a conversation as read up to an entry; gives up to where it is read now.
+    /// Marks a conversation as read up to an entry; returns the resulting read position.
     ///
     /// # Errors
-    /// What the server says, or what ended the client.
+    /// The error of the server, or the one that ended the client.
     pub async fn mark_read(&self, conversation: &str, conversation_seq: u64) -> Result<u64, Error> {
         let request = MarkRead { conversation: conversation.to_owned(), conversation_seq };
         self.query(|answer| Query::MarkRead(request, answer)).await
@@ -255,27 +255,27 @@ impl Client {
         query: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Query,
     ) -> Result<T, Error> {
         let (answer, reply) = oneshot::channel();
-        self.shared.queries.send(query(answer)).await.map_err(|_| self.reason())?;
-        reply.await.unwrap_or_else(|_| Err(self.reason()))
+        self.shared.queries.send(query(answer)).await.map_err(|_| self.end_reason())?;
+        reply.await.unwrap_or_else(|_| Err(self.end_reason()))
     }
 
-    /// What the application has seen, to go on from after a restart.
+    /// The progress of the application, to continue from after a restart.
     pub fn state(&self) -> State {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes the connection and waits for it. Messages without an acknowledgement end with [`Error::Stopped`].
+    /// Closes the connection and waits for that. Unacknowledged messages fail with [`Error::Stopped`].
     pub async fn close(self) {
         self.shared.stop.cancel();
         self.shared.tasks.wait().await;
     }
 
-    fn reason(&self) -> Error {
+    fn end_reason(&self) -> Error {
         self.shared.ended.get().cloned().unwrap_or(Error::Stopped)
     }
 }
 
-/// A new id for a message: a UUIDv7.
+/// Creates an id for a message: a UUIDv7.
 pub fn new_client_msg_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }

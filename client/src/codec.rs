@@ -1,4 +1,4 @@
-//! Frames to bytes and back.
+//! Encoding and decoding of frames.
 
 use crate::Error;
 use abi::v1::{ClientFrame, ServerFrame, client_frame};
@@ -8,36 +8,36 @@ use prost::{
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 
-/// Field numbers of the contract, held against the generated code by a test.
+/// Field numbers of the contract; a test compares them with the generated code.
 const CLIENT_FRAME_ID: u32 = 1;
 const CLIENT_FRAME_SEND: u32 = 3;
 const SEND_CONVERSATION: u32 = 1;
 const SEND_CLIENT_MSG_ID: u32 = 2;
 const SEND_MESSAGE: u32 = 3;
 const MESSAGE_TEXT: u32 = 2;
-/// First byte of a frame that the server sends by itself with a `Deliver`.
+/// First byte of a frame with a `Deliver`. Its id is 0, so the frame starts with this field.
 const DELIVER_KEY: u8 = 4 << 3 | 2;
 
-/// A client frame in binary.
+/// Encodes a client frame.
 pub fn encode(id: u32, frame: client_frame::Frame) -> Bytes {
     ClientFrame { id, frame: Some(frame) }.encode_to_vec().into()
 }
 
-/// A server frame from binary.
+/// Decodes a server frame.
 ///
 /// # Errors
-/// [`Error::Protocol`] when it is none.
+/// [`Error::Protocol`] if the bytes are not a server frame.
 pub fn decode(bytes: Bytes) -> Result<ServerFrame, Error> {
     ServerFrame::decode(bytes).map_err(|error| Error::Protocol(error.to_string()))
 }
 
-/// Whether a frame is an unasked `Deliver`, without decoding it.
+/// Whether a frame is a `Deliver`, without decoding it.
 pub fn is_deliver(bytes: &[u8]) -> bool {
     bytes.first() == Some(&DELIVER_KEY)
 }
 
-/// Appends a `Send` of a text to a buffer, without building the message first: a load generator makes hundreds of
-/// thousands of them a second.
+/// Appends a `Send` with a text to a buffer without building the message first, because a load generator sends hundreds
+/// of thousands per second.
 pub fn encode_text(buffer: &mut BytesMut, id: u32, conversation: &str, client_msg_id: &str, text: &str) {
     let message = field_length(MESSAGE_TEXT, text.len());
     let send = field_length(SEND_CONVERSATION, conversation.len())
@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hand_made_send_is_the_send(id: u32, conversation in "[a-z:]{1,40}", client_msg_id in "[!-~]{1,64}", text in "\\PC{0,300}") {
+        fn a_hand_encoded_send_equals_the_generated_one(id: u32, conversation in "[a-z:]{1,40}", client_msg_id in "[!-~]{1,64}", text in "\\PC{0,300}") {
             let mut buffer = BytesMut::new();
             encode_text(&mut buffer, id, &conversation, &client_msg_id, &text);
             let message = Message { content_type: String::new(), body: Some(Body::Text(text)) };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deliver_is_known_by_its_first_byte() {
+    fn a_deliver_is_recognised_by_its_first_byte() {
         let frame = |id, frame| ServerFrame { id, frame: Some(frame) }.encode_to_vec();
         assert!(is_deliver(&frame(0, server_frame::Frame::Deliver(Deliver::default()))));
         assert!(!is_deliver(&frame(7, server_frame::Frame::Ack(Default::default()))));

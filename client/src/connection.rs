@@ -1,4 +1,4 @@
-//! One WebSocket to the server, from `hello` to close. Frames in, frames out; nothing is remembered here.
+//! One WebSocket to the server, from `hello` to close. It reads and writes frames and keeps no other state.
 
 use crate::{Error, Server, codec, http::problem, trust};
 use abi::{
@@ -20,17 +20,17 @@ use tokio_tungstenite::{
     },
 };
 
-/// How long connecting, and then each of handshake, upgrade and welcome, may take.
+/// Deadline of each of connecting, TLS handshake, upgrade and welcome.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A server that takes no bytes for so long is gone.
+/// If the server accepts no bytes for this long, the connection is dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest frame that the server may send: a page of history with the largest bodies.
+/// Largest frame from the server: a page of history with the largest bodies.
 const MAX_FRAME: usize = 32 * 1024 * 1024;
-/// Id of the `hello` frame; requests go on from here.
+/// Id of the `hello` frame; later requests use higher ids.
 pub const HELLO_ID: u32 = 1;
 
-/// The buffers of a connection are small: the default ones are 128 KiB each and are zeroed on every read. That for writing has
-/// no upper bound, which would be one on frames: while it can't be written nothing is added to it.
+/// The buffers are small: the library's default is 128 KiB each, zeroed on every read. The write buffer has no upper
+/// bound, because that would also limit the size of a frame; [`Connection::is_ready`] keeps it small.
 fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
@@ -43,9 +43,9 @@ fn config() -> WebSocketConfig {
 #[derive(Debug)]
 pub struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Something that was fed is not written yet.
+    /// Some frames in the buffer are not written yet.
     is_writing: bool,
-    /// What the server said.
+    /// The server's answer to `hello`.
     pub welcome: Welcome,
 }
 
@@ -53,7 +53,7 @@ impl Connection {
     /// Connects, says hello and waits for the welcome.
     ///
     /// # Errors
-    /// Whatever the network, the upgrade or the server says; [`Error::recovery`] tells what helps.
+    /// Errors of the network, the upgrade or the server; see [`Error::recovery`].
     pub async fn open(server: &Server, token: &str, have: Option<ReceiverSeq>) -> Result<Self, Error> {
         let (host, port) = server.host_port();
         let failed = |error: std::io::Error| Error::Connect {
@@ -69,11 +69,11 @@ impl Connection {
             None => MaybeTlsStream::Plain(stream),
             Some((name, config)) => {
                 let handshake = TlsConnector::from(config).connect(name, stream);
-                let shaken = timeout(TIMEOUT, handshake)
+                let stream = timeout(TIMEOUT, handshake)
                     .await
                     .map_err(|_| Error::Timeout { what: "the TLS handshake" })?;
-                let explained = shaken.map_err(|error| failed(trust::explain(&error).unwrap_or(error)))?;
-                MaybeTlsStream::Rustls(explained)
+                let stream = stream.map_err(|error| failed(trust::explain(&error).unwrap_or(error)))?;
+                MaybeTlsStream::Rustls(stream)
             }
         };
         let mut request = server.websocket().into_client_request().map_err(|error| lost(&error))?;
@@ -99,15 +99,15 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The next frame. Dropping the future loses nothing.
+    /// The next frame. Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Closed`] or [`Error::Lost`] at the end, [`Error::Protocol`] for what is no frame.
+    /// [`Error::Closed`] or [`Error::Lost`] at the end, [`Error::Protocol`] for an invalid frame.
     pub async fn next(&mut self) -> Result<ServerFrame, Error> {
         codec::decode(self.next_bytes().await?)
     }
 
-    /// The next frame as it came.
+    /// The next frame, still encoded.
     ///
     /// # Errors
     /// [`Error::Closed`] or [`Error::Lost`] at the end.
@@ -116,7 +116,7 @@ impl Connection {
             match self.socket.next().await {
                 Some(Ok(Message::Binary(bytes))) => return Ok(bytes),
                 Some(Ok(Message::Close(frame))) => {
-                    // The answer was queued by reading; the server waits for it.
+                    // Reading has queued the close reply, and the server waits for it.
                     let _ = self.socket.flush().now_or_never();
                     return Err(closed(frame.as_ref()));
                 }
@@ -130,8 +130,8 @@ impl Connection {
         }
     }
 
-    /// The next frame as it came, or `None` when what was fed has been written before one came. It reads while it writes:
-    /// a server may read nothing until what it writes is read. Dropping the future loses nothing.
+    /// The next frame, still encoded, or `None` once the buffer is written. It reads and writes at the same time: a
+    /// server may stop reading until its own writes are read. Cancel-safe.
     ///
     /// # Errors
     /// As [`Connection::next_bytes`].
@@ -148,7 +148,7 @@ impl Connection {
         .await
     }
 
-    /// A frame that is there already.
+    /// A frame that has already arrived.
     ///
     /// # Errors
     /// As [`Connection::next_bytes`].
@@ -156,7 +156,7 @@ impl Connection {
         self.next_bytes().now_or_never()
     }
 
-    /// Whether [`Connection::feed`] takes a frame without waiting. If not, [`Connection::turn`] tells when it does again.
+    /// Whether [`Connection::feed`] accepts a frame without waiting. If not, wait with [`Connection::turn`].
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -166,7 +166,7 @@ impl Connection {
         ready.transpose().map(|ready| ready.is_some()).map_err(|error| lost(&error))
     }
 
-    /// Writes what was fed as far as it goes now; [`Connection::turn`] writes the rest.
+    /// Writes as much of the buffer as the socket accepts now; [`Connection::turn`] writes the rest.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -176,12 +176,12 @@ impl Connection {
         flushed.unwrap_or(Ok(())).map_err(|error| lost(&error))
     }
 
-    /// Takes a frame to be written; [`Connection::flush`] writes all that were taken, together.
+    /// Adds a frame to the buffer; [`Connection::flush`] writes all buffered frames together.
     ///
     /// # Errors
     /// [`Error::Lost`].
     pub async fn feed(&mut self, frame: Bytes) -> Result<(), Error> {
-        // Awaits only when more than the buffer waits to be written, so it rarely needs a timer.
+        // Waits only while the buffer is full, so it rarely needs a timer.
         if let Some(result) = self.socket.feed(Message::Binary(frame.clone())).now_or_never() {
             return result.map_err(|error| lost(&error));
         }
@@ -191,10 +191,10 @@ impl Connection {
             .map_err(|error| lost(&error))
     }
 
-    /// Writes what was fed.
+    /// Writes the buffer.
     ///
     /// # Errors
-    /// [`Error::Lost`], or [`Error::Timeout`] when the server takes nothing.
+    /// [`Error::Lost`], or [`Error::Timeout`] if the server accepts no bytes.
     pub async fn flush(&mut self) -> Result<(), Error> {
         if let Some(result) = self.socket.flush().now_or_never() {
             return result.map_err(|error| lost(&error));
@@ -205,7 +205,7 @@ impl Connection {
             .map_err(|error| lost(&error))
     }
 
-    /// Closes politely; whatever happens, it is over after a second.
+    /// Sends a close frame and waits up to 1 s for the reply.
     pub async fn close(mut self) {
         let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
     }
@@ -232,11 +232,11 @@ fn closed(frame: Option<&CloseFrame>) -> Error {
     };
     let number = u16::from(frame.code);
     let code = ErrorCode::from_close(number);
-    let by_reason = frame.reason.split_ascii_whitespace().find_map(|part| {
+    let in_reason = frame.reason.split_ascii_whitespace().find_map(|part| {
         let value = part.strip_prefix("reconnect=")?;
         if value == "no" { Some(Reconnect::No) } else { value.parse().ok().map(Reconnect::After) }
     });
-    let reconnect = match by_reason {
+    let reconnect = match in_reason {
         Some(Reconnect::After(0)) => Reconnect::Now,
         Some(reconnect) => reconnect,
         None => code.map_or(Reconnect::Now, ErrorCode::reconnect),
@@ -260,18 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn every_close_of_the_contract_is_understood() {
+    fn every_close_code_of_the_contract_is_recognised() {
         for code in (0..100).filter_map(|number| ErrorCode::try_from(number).ok()) {
             let reason = ApiError::new(code, "").close_reason();
             let Error::Closed { code: Some(read), reconnect, .. } = close(code.close(), &reason) else {
-                panic!("{code:?} is not a close")
+                panic!("{code:?} is not a close code")
             };
             assert_eq!((read, reconnect), (code, code.reconnect()));
         }
     }
 
     #[test]
-    fn the_reason_may_name_another_pause_than_the_table() {
+    fn the_pause_in_the_close_reason_takes_precedence() {
         let Error::Closed { reconnect, .. } =
             close(ErrorCode::GoingAway.close(), "going_away reconnect=1234")
         else {
@@ -279,7 +279,7 @@ mod tests {
         };
         assert_eq!(reconnect, Reconnect::After(1234));
         let Error::Closed { code: None, reconnect: Reconnect::Now, reason } = close(1006, "") else {
-            panic!("a stranger's close is tried again")
+            panic!("an unknown close code is retried")
         };
         assert_eq!(reason, "1006");
     }

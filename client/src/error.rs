@@ -1,4 +1,4 @@
-//! What can go wrong, and whether to try again.
+//! The error type, and whether a retry can help.
 
 use abi::{
     ApiError,
@@ -6,50 +6,50 @@ use abi::{
 };
 use std::{io, sync::Arc, time::Duration};
 
-/// Every error of this crate. Cheap to clone: one lost connection is told to all who wait.
+/// Every error of this crate. Cheap to clone: a lost connection fails all pending requests.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The server said no.
+    /// The server refused the request.
     #[error("{0}")]
     Server(#[from] ApiError),
-    /// The address of the server can't be used.
+    /// The address of the server is invalid.
     #[error("{url} is not a usable server address: {reason}")]
     Address {
-        /// As it was given.
+        /// The address as given.
         url: String,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
-    /// The file of authorities can't be used.
-    #[error("the authorities in {path} can't be used: it {reason}")]
+    /// The file of certificate authorities cannot be used.
+    #[error("cannot use the certificate authorities in {path}: the file {reason}")]
     Authorities {
-        /// As it was given.
+        /// The path as given.
         path: String,
-        /// The end of the sentence.
+        /// The reason; continues the sentence.
         reason: String,
     },
-    /// Nobody answers at the address.
+    /// No connection to the address.
     #[error("cannot reach {address}: {source}")]
     Connect {
         /// `host:port`.
         address: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// No answer within the time allowed.
+    /// No answer in time.
     #[error("{what} was not answered in time")]
     Timeout {
-        /// What was asked.
+        /// The request or phase.
         what: &'static str,
     },
     /// The server closed the connection with a reason.
     #[error("the server closed the connection: {reason}")]
     Closed {
-        /// The reason's code; `None` for codes that are not of the contract.
+        /// The error code; `None` for close codes outside the contract.
         code: Option<ErrorCode>,
         /// Whether and when to connect again.
         reconnect: Reconnect,
-        /// The reason's text, or the code as text.
+        /// The text of the reason, or the close code.
         reason: String,
     },
     /// The connection broke.
@@ -58,32 +58,32 @@ pub enum Error {
     /// The peer does not speak the protocol.
     #[error("not an answer of a godwit server: {0}")]
     Protocol(String),
-    /// A place to keep something could not be used.
+    /// The storage of tokens failed.
     #[error("{0}")]
     Store(String),
-    /// The client was stopped, or has ended with an error that its events told.
+    /// The client was stopped, or has ended with an error that [`crate::Event::Ended`] reports.
     #[error("the client has stopped")]
     Stopped,
 }
 
-/// What helps after an error.
+/// The recovery from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Nothing that a program can do by itself.
+    /// None: a person has to act.
     Stop,
-    /// A new access token.
+    /// Get a new access token.
     Refresh,
-    /// The same again, after a pause where one is named.
+    /// Try again, after the pause if the server asked for one.
     Retry(Option<Duration>),
 }
 
 impl Error {
-    /// What helps after this error.
+    /// The recovery from this error.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Server(fault) if fault.code == ErrorCode::TokenExpired => Recovery::Refresh,
+            Self::Server(error) if error.code == ErrorCode::TokenExpired => Recovery::Refresh,
             Self::Closed { code: Some(ErrorCode::TokenExpired), .. } => Recovery::Refresh,
-            Self::Server(fault) => match (fault.retry_after, fault.code.reconnect()) {
+            Self::Server(error) => match (error.retry_after, error.code.reconnect()) {
                 (_, Reconnect::No) => Recovery::Stop,
                 (Some(wait), _) => Recovery::Retry(Some(wait)),
                 (None, Reconnect::Now) => Recovery::Retry(None),
@@ -104,10 +104,10 @@ impl Error {
         }
     }
 
-    /// The error code, where the server gave one.
+    /// The error code, if the server sent one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Server(fault) => Some(fault.code),
+            Self::Server(error) => Some(error.code),
             Self::Closed { code, .. } => *code,
             _ => None,
         }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expired_token_is_refreshed_and_a_wrong_one_is_not() {
+    fn an_expired_token_is_refreshed_and_an_invalid_one_is_not() {
         let expired = Error::Server(ApiError::new(ErrorCode::TokenExpired, "expired"));
         let wrong = Error::Server(ApiError::new(ErrorCode::Unauthenticated, "wrong"));
         assert_eq!(expired.recovery(), Recovery::Refresh);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_time_to_wait_is_honoured() {
+    fn a_retry_waits_as_long_as_the_server_asked() {
         let wait = Duration::from_millis(1_700);
         assert_eq!(
             Error::Server(ApiError::rate_limited("slow down", wait)).recovery(),

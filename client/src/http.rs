@@ -18,12 +18,12 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
-/// Largest answer that is read.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// How long a request may take.
+/// Largest response body.
+const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+/// Deadline of a request, including its response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a log-in gives.
+/// The result of a log-in.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Tokens {
     /// The application.
@@ -34,11 +34,11 @@ pub struct Tokens {
     pub device: String,
     /// Session id.
     pub session: String,
-    /// Proves who one is, for a while.
+    /// Authenticates the device until it expires.
     pub access_token: String,
-    /// How long the access token is good for.
+    /// Lifetime of the access token.
     pub expires_in_seconds: u64,
-    /// Gives the next tokens, once.
+    /// Gets the next tokens; usable once.
     pub refresh_token: String,
 }
 
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// A group that was made.
+/// A new group.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Group {
     /// Conversation id.
@@ -66,7 +66,7 @@ struct Members {
     members: Vec<Member>,
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 #[derive(Deserialize)]
 struct Problem {
     #[serde(default)]
@@ -87,16 +87,16 @@ pub struct Api {
 }
 
 impl Api {
-    /// A client of the server at this address; connects when first used.
+    /// A client of the server at this address. It connects with the first request.
     pub fn new(server: Server) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(10)));
         connector.enforce_http(false);
-        // Without TLS nobody looks at it, and the system's authorities need not be read.
-        let trusted = server.tls().map_or_else(|| Trust::nobody().config(), |(_, config)| config);
+        // Without TLS no authority is needed, and reading the system's is slow.
+        let tls = server.tls().map_or_else(|| Trust::none().config(), |(_, config)| config);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(ClientConfig::clone(&trusted))
+            .with_tls_config(ClientConfig::clone(&tls))
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -104,15 +104,15 @@ impl Api {
         Self { server: Arc::new(server), client }
     }
 
-    /// Where the server is.
+    /// The address of the server.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Makes an account and logs its device in.
+    /// Creates an account and logs its first device in.
     ///
     /// # Errors
-    /// `ALREADY_EXISTS`, `INVALID_REQUEST`, `RATE_LIMITED`, and what the network does.
+    /// `ALREADY_EXISTS`, `INVALID_REQUEST`, `RATE_LIMITED`, and network errors.
     pub async fn register(&self, user: &str, password: &str, device: &str) -> Result<Tokens, Error> {
         let body = serde_json::json!({ "user": user, "password": password, "device": device });
         self.call(Method::POST, "/v1/accounts", None, Some(body)).await
@@ -127,10 +127,10 @@ impl Api {
         self.call(Method::POST, "/v1/sessions", None, Some(body)).await
     }
 
-    /// Trades a refresh token for new tokens. The old one is used up.
+    /// Exchanges a refresh token for new tokens. A refresh token works once.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` when the session has ended.
+    /// `UNAUTHENTICATED` if the session has ended.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Tokens, Error> {
         let body = serde_json::json!({ "refresh_token": refresh_token });
         self.call(Method::POST, "/v1/sessions/refresh", None, Some(body)).await
@@ -145,10 +145,10 @@ impl Api {
         Ok(())
     }
 
-    /// Makes a group; its maker owns it. The same `request_id` names the same group.
+    /// Creates a group owned by the caller. A retry with the same `request_id` returns the same group.
     ///
     /// # Errors
-    /// `INVALID_REQUEST`, `NOT_FOUND` for members that do not exist, `TOO_LARGE`.
+    /// `INVALID_REQUEST`, `NOT_FOUND` for unknown members, `TOO_LARGE`.
     pub async fn create_group(
         &self,
         access_token: &str,
@@ -167,7 +167,7 @@ impl Api {
     /// Members of a group.
     ///
     /// # Errors
-    /// `FORBIDDEN` for those who are not in it.
+    /// `FORBIDDEN` if the caller is not a member.
     pub async fn members(&self, access_token: &str, group: &str) -> Result<Vec<Member>, Error> {
         let path = format!("/v1/groups/{group}/members");
         let members: Members = self.call(Method::GET, &path, Some(access_token), None).await?;
@@ -177,7 +177,7 @@ impl Api {
     /// Adds users to a group.
     ///
     /// # Errors
-    /// `FORBIDDEN` for those who don't own it, `NOT_FOUND`, `TOO_LARGE`.
+    /// `FORBIDDEN` if the caller is not an owner, `NOT_FOUND`, `TOO_LARGE`.
     pub async fn add_members(
         &self,
         access_token: &str,
@@ -191,10 +191,10 @@ impl Api {
         Ok(())
     }
 
-    /// Removes a user from a group; oneself: leaves it.
+    /// Removes a user from a group. Members may remove themselves.
     ///
     /// # Errors
-    /// `FORBIDDEN` for those who don't own it, `NOT_FOUND`.
+    /// `FORBIDDEN` if the caller is neither an owner nor the user, `NOT_FOUND`.
     pub async fn remove_member(
         &self,
         access_token: &str,
@@ -207,7 +207,7 @@ impl Api {
         Ok(())
     }
 
-    /// A request whose answer is JSON.
+    /// Sends a request and parses the JSON response.
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -215,11 +215,14 @@ impl Api {
         token: Option<&str>,
         body: Option<serde_json::Value>,
     ) -> Result<T, Error> {
-        let answer = self.send(method, path, token, body).await?;
-        serde_json::from_slice(&answer).map_err(|error| Error::Protocol(format!("{path}: {error}")))
+        let response = self.send(method, path, token, body).await?;
+        serde_json::from_slice(&response).map_err(|error| Error::Protocol(format!("{path}: {error}")))
     }
 
-    /// A request; gives the body of a good answer.
+    /// Sends any request to the API; returns the body of a successful response.
+    ///
+    /// # Errors
+    /// The error in the response, and network errors.
     pub async fn send(
         &self,
         method: Method,
@@ -239,12 +242,14 @@ impl Api {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|_| {
-            ApiError::invalid(format!("{path} is no path: ids are of letters, digits, '.', '_', '-'"))
+            ApiError::invalid(format!(
+                "{path} is not a valid path: ids consist of letters, digits, '.', '_', '-'"
+            ))
         })?;
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| self.failed(&error))?;
-            let (parts, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER)
+            let response = self.client.request(request).await.map_err(|error| self.failed(&error))?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_RESPONSE)
                 .collect()
                 .await
                 .map_err(|error| Error::Lost(error.to_string()))?
@@ -275,11 +280,11 @@ impl Api {
     }
 }
 
-/// The error in an HTTP answer: a problem document, or what can be told from the status alone.
+/// The error in an HTTP response: its problem document, or an error derived from the status.
 pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, body: &[u8]) -> ApiError {
     let problem: Option<Problem> = serde_json::from_slice(body).ok();
-    let named = problem.as_ref().and_then(|problem| code_by_name(&problem.code));
-    let code = named.unwrap_or(match status.as_u16() {
+    let code_in_body = problem.as_ref().and_then(|problem| code_by_name(&problem.code));
+    let code = code_in_body.unwrap_or(match status.as_u16() {
         401 => ErrorCode::Unauthenticated,
         403 => ErrorCode::Forbidden,
         404 => ErrorCode::NotFound,
@@ -295,16 +300,16 @@ pub(crate) fn problem(status: StatusCode, retry_after_seconds: Option<&str>, bod
         Some(problem) if !problem.title.is_empty() => problem.title.clone(),
         _ => format!("the server answered {status}"),
     };
-    let by_header = || retry_after_seconds?.parse().ok().map(Duration::from_secs);
+    let in_header = || retry_after_seconds?.parse().ok().map(Duration::from_secs);
     let retry_after = problem
         .and_then(|problem| problem.retry_after_ms)
         .filter(|ms| *ms > 0)
         .map(Duration::from_millis)
-        .or_else(by_header);
+        .or_else(in_header);
     ApiError { code, message, retry_after }
 }
 
-/// An error code by its name in the table (`rate_limited`) or in the contract (`ERROR_CODE_RATE_LIMITED`).
+/// An error code by its name, `rate_limited` or `ERROR_CODE_RATE_LIMITED`.
 pub(crate) fn code_by_name(name: &str) -> Option<ErrorCode> {
     let upper = name.to_ascii_uppercase();
     ErrorCode::from_str_name(&upper)
@@ -317,21 +322,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_document_becomes_a_fault() {
+    fn a_problem_document_becomes_an_api_error() {
         let body = br#"{"type":"about:blank","title":"Too many requests","status":429,
             "detail":"wait a moment","code":"rate_limited","retry_after_ms":250}"#;
-        let fault = problem(StatusCode::TOO_MANY_REQUESTS, Some("1"), body);
-        assert_eq!(fault, ApiError::rate_limited("wait a moment", Duration::from_millis(250)));
+        let error = problem(StatusCode::TOO_MANY_REQUESTS, Some("1"), body);
+        assert_eq!(error, ApiError::rate_limited("wait a moment", Duration::from_millis(250)));
         assert_eq!(code_by_name("ALREADY_EXISTS"), Some(ErrorCode::AlreadyExists));
         assert_eq!(code_by_name("ERROR_CODE_NOT_FOUND"), Some(ErrorCode::NotFound));
         assert_eq!(code_by_name("nonsense"), None);
     }
 
     #[test]
-    fn an_answer_of_a_stranger_is_told_by_its_status() {
-        let fault = problem(StatusCode::BAD_GATEWAY, Some("3"), b"<html>");
-        assert_eq!(fault.code, ErrorCode::Unavailable);
-        assert_eq!(fault.retry_after, Some(Duration::from_secs(3)));
+    fn a_response_without_a_problem_document_is_classified_by_its_status() {
+        let error = problem(StatusCode::BAD_GATEWAY, Some("3"), b"<html>");
+        assert_eq!(error.code, ErrorCode::Unavailable);
+        assert_eq!(error.retry_after, Some(Duration::from_secs(3)));
         assert_eq!(problem(StatusCode::NOT_FOUND, None, b"").code, ErrorCode::NotFound);
     }
 }

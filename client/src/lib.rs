@@ -1,15 +1,17 @@
 //! The Rust SDK of Godwit.
 //!
-//! A [`Client`] is one device that stays connected. It promises the application that a message which was
-//! acknowledged is stored; that a retry, whoever makes it, is the same message; and that each entry of each
-//! conversation comes out of [`Events`] once and in order, whatever the network and the servers do. Its queues are
-//! bounded: an application that does not listen leaves entries at the server.
+//! A [`Client`] is one device that stays connected. It guarantees the application that an acknowledged message is
+//! stored, that a retry is the same message, and that [`Events`] delivers each entry of each conversation once and in
+//! order despite network and server failures. Its queues are bounded: while the application reads no events, entries
+//! stay at the server.
 //!
-//! - [`client`]: the SDK: sending, events, queries, reconnecting.
-//! - [`sync`]: how a device knows what it lacks: a state machine without a socket.
-//! - [`state`]: what a device keeps over restarts.
+//! - [`client`]: sending, events, queries, reconnecting.
+//! - [`sync`]: a state machine without a socket that finds missing entries.
+//! - [`state`]: the progress of a device, kept across restarts.
 //! - [`connection`], [`codec`]: one WebSocket, and its frames.
-//! - [`http`], [`tokens`]: accounts, sessions and groups; where access tokens come from.
+//! - [`backoff`]: pauses between attempts.
+//! - [`http`], [`tokens`]: accounts, sessions and groups; access tokens.
+//! - [`Server`], [`Trust`]: the address of a server, and the authorities that sign its certificate.
 
 pub mod backoff;
 pub mod client;

@@ -1,17 +1,17 @@
-//! Where a server is.
+//! The address of a server.
 
 use crate::{Error, Trust};
 use http::Uri;
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{net::Ipv6Addr, sync::Arc};
 
-/// The address of a server, checked: `http://HOST[:PORT][/PATH]` or the same with `https`.
+/// A valid address of a server: `http://HOST[:PORT][/PATH]` or the same with `https`.
 #[derive(Clone, Debug)]
 pub struct Server {
     url: String,
     host: String,
     port: u16,
-    /// For `https`: who the server must be, and who says so.
+    /// For `https`: the name in the server's certificate, and the trusted authorities (default: the system's).
     tls: Option<(ServerName<'static>, Option<Trust>)>,
 }
 
@@ -24,34 +24,36 @@ impl PartialEq for Server {
 impl Eq for Server {}
 
 impl Server {
-    /// Parses an address. `ws://` is taken for `http://`, `wss://` for `https://`, and no scheme at all for `http://`. With
-    /// `https` the server's certificate is checked against the authorities of the system, or against [`Server::trusting`].
+    /// Parses an address. `ws://` counts as `http://`, `wss://` as `https://`, and a missing scheme as `http://`. With
+    /// `https` the server's certificate is checked against the system's authorities, or those of [`Server::trusting`].
     ///
     /// # Errors
-    /// [`Error::Address`] when it is no address.
+    /// [`Error::Address`] if the address is invalid.
     pub fn parse(url: &str) -> Result<Self, Error> {
-        let fault = |reason| Error::Address { url: url.to_owned(), reason };
+        let invalid = |reason| Error::Address { url: url.to_owned(), reason };
         let (scheme, plain) = match url.split_once("://") {
             Some(("http" | "ws", rest)) => ("http", rest),
             Some(("https" | "wss", rest)) => ("https", rest),
-            Some(_) => return Err(fault("it must begin with http:// or https://")),
+            Some(_) => return Err(invalid("it must begin with http:// or https://")),
             None => ("http", url),
         };
         let url_text = format!("{scheme}://{}", plain.trim_end_matches('/'));
-        let uri: Uri = url_text.parse().map_err(|_| fault("it must look like http://HOST:PORT"))?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| fault("it has no host"))?;
+        let uri: Uri = url_text.parse().map_err(|_| invalid("it must look like http://HOST:PORT"))?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("it has no host"))?;
         if uri.query().is_some() || plain.contains(['@', '#']) {
-            return Err(fault("it must be only host, port and path"));
+            return Err(invalid("it must have only a host, a port and a path"));
         }
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(v6) if v6.parse::<Ipv6Addr>().is_err() => return Err(fault("in [] is an IPv6 address")),
+            Some(v6) if v6.parse::<Ipv6Addr>().is_err() => {
+                return Err(invalid("the brackets must hold an IPv6 address"));
+            }
             Some(v6) => v6.to_owned(),
             None => host.to_owned(),
         };
         let (port, tls) = match scheme {
             "https" => {
                 let name = ServerName::try_from(host.clone())
-                    .map_err(|_| fault("its host is no name that a certificate could have"))?;
+                    .map_err(|_| invalid("its host is not a valid name for a certificate"))?;
                 (443, Some((name, None)))
             }
             _ => (80, None),
@@ -59,7 +61,7 @@ impl Server {
         Ok(Self { port: uri.port_u16().unwrap_or(port), host, url: url_text, tls })
     }
 
-    /// With `https`, takes the server's certificate only from these authorities.
+    /// With `https`, accepts only certificates signed by these authorities.
     #[must_use]
     pub fn trusting(mut self, trust: &Trust) -> Self {
         if let Some((_, chosen)) = &mut self.tls {
@@ -68,13 +70,13 @@ impl Server {
         self
     }
 
-    /// For `https`: the name in the server's certificate, and how it is checked.
+    /// For `https`: the name in the server's certificate, and the TLS configuration.
     pub(crate) fn tls(&self) -> Option<(ServerName<'static>, Arc<ClientConfig>)> {
         let (name, trust) = self.tls.as_ref()?;
         Some((name.clone(), trust.clone().unwrap_or_else(Trust::system).config()))
     }
 
-    /// The address in its normal form, without a slash at the end.
+    /// The normalised address, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_come_in_several_spellings() {
+    fn several_spellings_give_the_same_address() {
         for url in
             ["http://127.0.0.1:7450", "http://127.0.0.1:7450/", "ws://127.0.0.1:7450", "127.0.0.1:7450"]
         {
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_a_reason() {
+    fn invalid_addresses_are_refused() {
         for url in [
             "",
             "http://",
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_with_tls_have_a_name_and_a_port_of_their_own() {
+    fn https_addresses_have_a_certificate_name_and_default_to_port_443() {
         for url in ["https://chat.example", "wss://chat.example/"] {
             let server = Server::parse(url).unwrap();
             assert_eq!(server.url(), "https://chat.example", "{url}");

@@ -1,45 +1,48 @@
-//! Catching up: which entries the application has seen, what is missing, and what to ask for it.
+//! Catching up: which entries the application has seen, which are missing, and what to request.
 //!
-//! A state machine without a socket. It is told what the server says and gives entries to hand over, each once and in
-//! order per conversation, and requests to send. Two levels of knowledge keep it honest:
+//! [`Sync`] is a state machine without a socket. Its input is the server's frames; its output is entries for the
+//! application, each once and in order per conversation, and requests to send. It tracks progress on two levels:
 //!
-//! - per conversation, a *position*: everything up to it was handed over. An entry is handed over only if it is the
-//!   next one, or comes from a page of history after the position. Everything else is fetched.
-//! - for the whole user, the receiver's seq. `have` is what is complete now. `promised` is what will be complete when
-//!   all that was asked for has been answered; only then `have` becomes `promised`.
+//! - Per conversation, a *position*: all entries up to it were handed over. An entry is handed over only if it is the
+//!   next one, or if it comes from a page of history after the position. All other entries are fetched.
+//! - For the whole user, the receiver seq. `have` is complete now. `target` is complete once all requested pages have
+//!   arrived; only then `have` becomes `target`.
 //!
-//! When the server's data were restored from a backup, positions may be ahead of them, and the numbers above are given again.
-//! A welcome with another *generation* says so. Then nothing is handed over until the heads have told how far
-//! each conversation was kept, and positions go back to there.
+//! After the server was restored from a backup, positions may be ahead of its data, and it assigns the same numbers
+//! again. A welcome with another *generation* signals this. No entry is handed over until the heads show how far each
+//! conversation was kept; positions then go back to there.
 //!
-//! Memory is bounded by the number of conversations: entries that can't be handed over are not kept, they are fetched
-//! again when there is room.
+//! Memory is bounded by the number of conversations. Entries that the application cannot take yet are dropped and
+//! fetched again later.
+
+mod gaps;
+mod generation;
 
 use crate::state::{Have, State};
 use abi::{
     ApiError,
     v1::{Deliver, Entry, Head, HeadsPage, HistoryPage, ReceiverSeq},
 };
-use std::collections::{BTreeMap, VecDeque};
+use gaps::Gaps;
+use generation::Rewind;
+use std::collections::BTreeMap;
 
-/// Entries in a page of history that is asked for.
+/// Entries in a requested page of history.
 pub const PAGE: usize = 100;
-/// Heads in a page that is asked for.
+/// Heads in a requested page.
 pub const HEADS_PAGE: i32 = abi::MAX_PAGE;
-/// Pages of history that are asked for at a time.
-const MAX_ASKED: usize = 4;
 
-/// Where a device begins that has no state.
+/// Where a device without a state begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// With the first entry of every conversation that the user can see.
     #[default]
     Beginning,
-    /// With what comes after the first [`crate::Event::CaughtUp`]; what comes shortly before that may be left out.
+    /// With the entries after the first [`crate::Event::CaughtUp`]. Entries shortly before it may be left out.
     Now,
 }
 
-/// What to ask the server.
+/// A request to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Heads after a conversation id.
@@ -56,293 +59,210 @@ pub enum Request {
     },
 }
 
-/// Takes entries over. A position moves only past what was taken.
-pub trait Taker {
-    /// Takes an entry over, or gives it back when there is no place for it.
-    fn take(&mut self, entry: Entry) -> Option<Entry>;
+/// The application's side of [`Sync`]. A position moves only past accepted entries.
+pub trait EntrySink {
+    /// Accepts an entry, or returns it if the sink is full.
+    fn offer(&mut self, entry: Entry) -> Option<Entry>;
 }
 
-impl Taker for Vec<Entry> {
-    fn take(&mut self, entry: Entry) -> Option<Entry> {
+impl EntrySink for Vec<Entry> {
+    fn offer(&mut self, entry: Entry) -> Option<Entry> {
         self.push(entry);
         None
     }
-}
-
-/// A conversation of which something is missing.
-#[derive(Debug)]
-struct Fetch {
-    /// There is an entry with this number.
-    want: u64,
-    /// What was known to exist when the page that is on its way was asked for.
-    asked: Option<u64>,
 }
 
 /// The state machine. See the module's page.
 #[derive(Debug)]
 pub struct Sync {
     have: Option<Have>,
-    promised: Option<Have>,
+    target: Option<Have>,
     positions: BTreeMap<String, u64>,
-    /// Heads are being read; the conversation after which the next page begins.
-    round: Option<Round>,
-    /// Something happened that only another reading of heads explains.
-    again: Option<Have>,
-    fetches: BTreeMap<String, Fetch>,
-    /// Conversations in `fetches` that are not asked for yet.
-    queue: VecDeque<String>,
-    asked: usize,
+    /// The reading of heads in progress.
+    heads_scan: Option<HeadsScan>,
+    /// The heads have to be read again; the receiver seq that this reading will cover.
+    rescan: Option<Have>,
+    gaps: Gaps,
     /// The first heads set positions and fetch nothing.
     baseline: bool,
-    /// Positions set by the baseline since [`Sync::take_baseline`].
+    /// Positions that the baseline has set since the last [`Sync::take_baseline`].
     new_positions: BTreeMap<String, u64>,
-    /// Of the server's data, that `positions` are of.
+    /// The generation of the server's data that `positions` refer to.
     generation: u32,
-    /// The server is in another generation, and how far positions hold there is being read.
+    /// Set while the server is in another generation and the heads are being read to correct the positions.
     rewind: Option<Rewind>,
     /// For [`Sync::take_restored`].
     restored: Option<(u32, BTreeMap<String, u64>)>,
 }
 
-/// On the way into another generation.
 #[derive(Debug)]
-struct Rewind {
-    /// The one of the server.
-    generation: u32,
-    /// It began from the device's: entries up to `kept_seq` of a head are the same. Otherwise nothing is known to be.
-    follows: bool,
-    /// Positions in the device's generation.
-    old: BTreeMap<String, u64>,
-}
-
-#[derive(Debug)]
-struct Round {
+struct HeadsScan {
+    /// The last conversation of the previous page.
     after: String,
-    asked: bool,
+    in_flight: bool,
 }
 
 impl Sync {
-    /// Goes on from a state.
+    /// Continues from a state.
     pub fn new(state: State, start: Start) -> Self {
         Self {
             baseline: start == Start::Now && state.is_new(),
             have: state.have,
-            promised: state.have,
+            target: state.have,
             positions: state.positions,
             generation: state.generation,
             rewind: None,
             restored: None,
-            round: None,
-            again: None,
-            fetches: BTreeMap::new(),
-            queue: VecDeque::new(),
-            asked: 0,
+            heads_scan: None,
+            rescan: None,
+            gaps: Gaps::default(),
             new_positions: BTreeMap::new(),
         }
     }
 
-    /// The receiver's seq up to which everything was handed over, as `hello` tells it.
+    /// The receiver seq up to which all entries were handed over, for `hello`.
     pub fn have(&self) -> Option<ReceiverSeq> {
         self.have.map(Into::into)
     }
 
-    /// Up to where a conversation was handed over.
+    /// The position in a conversation.
     pub fn position(&self, conversation: &str) -> Option<u64> {
         self.positions.get(conversation).copied()
     }
 
-    /// Whether nothing is missing as far as is known.
+    /// Whether no entry is known to be missing.
     pub fn is_idle(&self) -> bool {
-        self.round.is_none() && self.again.is_none() && self.fetches.is_empty()
+        self.heads_scan.is_none() && self.rescan.is_none() && self.gaps.is_empty()
     }
 
-    /// Whether a page of history waits for room.
-    pub fn waits_for_room(&self) -> bool {
-        !self.queue.is_empty() && self.asked == 0 && self.rewind.is_none()
+    /// Whether the next page of history waits only for capacity in the application.
+    pub fn waits_for_capacity(&self) -> bool {
+        self.gaps.has_queued() && self.gaps.in_flight() == 0 && self.rewind.is_none()
     }
 
-    /// Places that the pages on their way need.
-    pub fn promised_places(&self) -> usize {
-        self.asked * PAGE
+    /// Entries that the pages in flight may bring.
+    pub fn reserved(&self) -> usize {
+        self.gaps.in_flight() * PAGE
     }
 
-    /// Positions that were set without entries, since the last call.
+    /// Positions that were set without entries since the last call.
     pub fn take_baseline(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.new_positions)
     }
 
-    /// Conversations in which the device went back because the server's data did, with how far they were kept, and the
-    /// generation in which that is so; since the last call.
-    pub fn take_restored(&mut self) -> Option<(u32, BTreeMap<String, u64>)> {
-        self.restored.take()
-    }
-
-    /// What the welcome says of generations; before [`Sync::on_welcome`].
-    pub fn on_generation(&mut self, now: u32, before: u32) {
-        if let Some(unfinished) = self.rewind.take() {
-            self.positions = unfinished.old;
-        }
-        if now == self.generation {
-            return;
-        }
-        if self.positions.is_empty() {
-            self.generation = now;
-            self.restored = Some((now, BTreeMap::new()));
-        } else {
-            let (follows, old) = (before == self.generation, std::mem::take(&mut self.positions));
-            self.rewind = Some(Rewind { generation: now, follows, old });
-        }
-    }
-
-    /// A connection was welcomed. What was asked on an earlier one is forgotten.
+    /// A connection was welcomed. Requests of an earlier connection are forgotten.
     pub fn on_welcome(&mut self, now: Option<ReceiverSeq>) {
-        self.fetches.clear();
-        self.queue.clear();
-        self.asked = 0;
-        self.round = None;
-        self.again = None;
-        self.promised = self.have;
+        self.gaps = Gaps::default();
+        self.heads_scan = None;
+        self.rescan = None;
+        self.target = self.have;
         let now = Have::from(now.unwrap_or_default());
         if self.have != Some(now) || self.rewind.is_some() {
-            self.again = Some(now);
+            self.rescan = Some(now);
         }
     }
 
-    /// The server said where the receiver's seq is (a pong).
+    /// The server reported the receiver seq in a pong.
     pub fn on_seq(&mut self, now: Option<ReceiverSeq>) {
-        self.look(Have::from(now.unwrap_or_default()), 0, false);
+        self.compare(Have::from(now.unwrap_or_default()), 0, false);
     }
 
-    /// Entries came. `room` is how many can be handed over; those go to `out`.
-    pub fn on_deliver(&mut self, deliver: Deliver, room: usize, out: &mut impl Taker) {
-        let mut left = room.saturating_sub(self.promised_places());
-        let (raised, whole) = (deliver.raised, deliver.entries.len() as u64 == u64::from(deliver.raised));
+    /// Entries arrived. Up to `capacity` of them go to `sink`.
+    pub fn on_deliver(&mut self, deliver: Deliver, capacity: usize, sink: &mut impl EntrySink) {
+        let mut free = capacity.saturating_sub(self.reserved());
+        let (raised, complete) = (deliver.raised, deliver.entries.len() as u64 == u64::from(deliver.raised));
         for entry in deliver.entries {
-            let number = entry.conversation_seq;
+            let seq = entry.conversation_seq;
             if self.rewind.is_some() {
-                self.want(entry.conversation, number);
+                self.gaps.add(entry.conversation, seq);
                 continue;
             }
             let position = match self.positions.get_mut(&entry.conversation) {
                 Some(position) => position,
                 None => {
-                    // At the baseline, "now" begins with what is delivered; later, with the first visible entry.
-                    let before = if self.baseline { number.saturating_sub(1) } else { 0 };
+                    // During the baseline, the conversation begins with this entry; later, with its first visible one.
+                    let before = if self.baseline { seq.saturating_sub(1) } else { 0 };
                     if self.baseline {
                         self.new_positions.insert(entry.conversation.clone(), before);
                     }
                     self.positions.entry(entry.conversation.clone()).or_insert(before)
                 }
             };
-            if number <= *position {
+            if seq <= *position {
                 continue;
             }
-            let is_next = number - *position == 1 && left > 0;
-            match if is_next { out.take(entry) } else { Some(entry) } {
-                None => (*position, left) = (number, left - 1),
-                Some(entry) => self.want(entry.conversation, number),
+            let is_next = seq - *position == 1 && free > 0;
+            match if is_next { sink.offer(entry) } else { Some(entry) } {
+                None => (*position, free) = (seq, free - 1),
+                Some(entry) => self.gaps.add(entry.conversation, seq),
             }
         }
         if let Some(seq) = deliver.receiver_seq {
-            self.look(seq.into(), raised, whole);
+            self.compare(seq.into(), raised, complete);
         }
     }
 
-    /// Compares the server's seq with what is promised. `whole`: the last `raised` changes up to it were in the frame.
-    fn look(&mut self, now: Have, raised: u32, whole: bool) {
-        let Some(promised) = self.promised.filter(|promised| promised.epoch == now.epoch) else {
-            self.again = Some(now);
+    /// Compares the server's receiver seq with the target. `complete`: the frame held all of the last `raised` changes.
+    fn compare(&mut self, now: Have, raised: u32, complete: bool) {
+        let Some(target) = self.target.filter(|target| target.epoch == now.epoch) else {
+            self.rescan = Some(now);
             return;
         };
-        if now.seq <= promised.seq {
+        if now.seq <= target.seq {
             return;
         }
-        if whole && now.seq - u64::from(raised).min(now.seq) <= promised.seq {
-            self.promised = Some(now);
+        if complete && now.seq - u64::from(raised).min(now.seq) <= target.seq {
+            self.target = Some(now);
         } else {
-            self.again = match self.again {
-                Some(again) if again.epoch == now.epoch && again.seq > now.seq => Some(again),
+            self.rescan = match self.rescan {
+                Some(rescan) if rescan.epoch == now.epoch && rescan.seq > now.seq => Some(rescan),
                 _ => Some(now),
             };
         }
     }
 
-    fn want(&mut self, conversation: String, number: u64) {
-        if let Some(fetch) = self.fetches.get_mut(&conversation) {
-            fetch.want = fetch.want.max(number);
-        } else {
-            self.queue.push_back(conversation.clone());
-            self.fetches.insert(conversation, Fetch { want: number, asked: None });
-        }
-    }
-
-    /// The next request, if there is one and its answer would find room.
-    pub fn next_request(&mut self, room: usize) -> Option<Request> {
-        if self.round.is_none()
-            && let Some(now) = self.again.take()
+    /// The next request, if there is one. `capacity`: how many entries the application can take; a page is requested
+    /// only if all of it fits.
+    pub fn next_request(&mut self, capacity: usize) -> Option<Request> {
+        if self.heads_scan.is_none()
+            && let Some(now) = self.rescan.take()
         {
-            // What is in the heads from here on includes everything up to `now`.
-            self.promised = Some(now);
-            self.round = Some(Round { after: String::new(), asked: false });
+            // The heads read from here on include all changes up to `now`.
+            self.target = Some(now);
+            self.heads_scan = Some(HeadsScan { after: String::new(), in_flight: false });
         }
-        if let Some(round) = self.round.as_mut().filter(|round| !round.asked) {
-            round.asked = true;
-            return Some(Request::Heads { after: round.after.clone() });
+        if let Some(scan) = self.heads_scan.as_mut().filter(|scan| !scan.in_flight) {
+            scan.in_flight = true;
+            return Some(Request::Heads { after: scan.after.clone() });
         }
-        if self.rewind.is_some() || self.asked >= MAX_ASKED || room < self.promised_places() + PAGE {
+        if self.rewind.is_some() || capacity < self.reserved() + PAGE {
             return None;
         }
-        let conversation = self.queue.pop_front()?;
-        let fetch = self.fetches.get_mut(&conversation).expect("a queued conversation has its fetch");
-        fetch.asked = Some(fetch.want);
-        self.asked += 1;
+        let conversation = self.gaps.request_next()?;
         let after = self.positions.get(&conversation).copied().unwrap_or(0);
         Some(Request::History { conversation, after })
     }
 
-    /// A page of heads came.
+    /// A page of heads arrived.
     pub fn on_heads(&mut self, page: HeadsPage) {
-        let Some(round) = self.round.as_mut() else { return };
-        round.asked = false;
+        let Some(scan) = self.heads_scan.as_mut() else { return };
+        scan.in_flight = false;
         match page.heads.last() {
-            Some(last) if page.more => round.after.clone_from(&last.conversation),
-            _ => self.round = None,
+            Some(last) if page.more => scan.after.clone_from(&last.conversation),
+            _ => self.heads_scan = None,
         }
         for head in page.heads {
             self.on_head(head);
         }
-        if self.round.is_none() {
+        if self.heads_scan.is_none() {
             self.baseline = false;
             self.end_rewind();
         }
     }
 
-    /// All heads were read: every position is one of the server's generation.
-    fn end_rewind(&mut self) {
-        let Some(Rewind { generation, old, .. }) = self.rewind.take() else { return };
-        // What has no head any more was kept not at all, as far as this user can see.
-        let kept = |conversation: &str| self.positions.get(conversation).copied().unwrap_or(0);
-        let back = old.into_iter().filter_map(|(conversation, position)| {
-            let kept = kept(&conversation);
-            (kept < position).then_some((conversation, kept))
-        });
-        let back: BTreeMap<_, _> = back.collect();
-        if !back.is_empty() {
-            // Wherever the receiver's seq stands: what follows the kept entries is not here.
-            self.have = None;
-        }
-        self.restored = Some((generation, back));
-        self.generation = generation;
-    }
-
     fn on_head(&mut self, head: Head) {
         let before_visible = head.visible_from.saturating_sub(1);
-        if let Some(Rewind { follows, old, .. }) = &self.rewind
-            && let Some(position) = old.get(&head.conversation)
-        {
-            let kept = if *follows { head.kept_seq.min(*position) } else { 0 };
-            self.positions.insert(head.conversation.clone(), kept);
-        }
+        self.rewind_to(&head);
         match self.positions.get_mut(&head.conversation) {
             Some(position) => *position = (*position).max(before_visible),
             None => {
@@ -354,73 +274,56 @@ impl Sync {
             }
         }
         if self.positions[&head.conversation] < head.conversation_seq {
-            self.want(head.conversation, head.conversation_seq);
+            self.gaps.add(head.conversation, head.conversation_seq);
         }
     }
 
-    /// A page of history came. It was asked for with room; what finds none all the same is asked for again.
-    pub fn on_history(&mut self, conversation: &str, page: HistoryPage, out: &mut impl Taker) {
-        let Some(fetch) = self.fetches.get_mut(conversation) else { return };
-        let Some(asked) = fetch.asked.take() else { return };
-        self.asked -= 1;
+    /// A page of history arrived. Entries that the sink does not accept are requested again.
+    pub fn on_history(&mut self, conversation: &str, page: HistoryPage, sink: &mut impl EntrySink) {
+        let Some(requested) = self.gaps.answered(conversation) else { return };
         let position = self.positions.entry(conversation.to_owned()).or_insert(0);
         let (before, mut is_full) = (*position, false);
         for entry in page.entries {
-            // The page is the truth about what the user can see: a jump is an invisible part, not a gap. What is not of
-            // this conversation was not asked for.
-            let number = entry.conversation_seq;
-            if entry.conversation == conversation && number > *position {
-                is_full = out.take(entry).is_some();
+            // A jump within the page is a part that the user may not see, not a gap. Entries of other conversations were
+            // not requested.
+            let seq = entry.conversation_seq;
+            if entry.conversation == conversation && seq > *position {
+                is_full = sink.offer(entry).is_some();
                 if is_full {
                     break;
                 }
-                *position = number;
+                *position = seq;
             }
         }
-        // A server that says "more" and gives nothing new is not asked for ever.
+        // Without progress, "more" is ignored: a faulty server must not cause an endless loop of requests.
         let more = is_full || page.more && *position > before;
-        // A page that was asked for before an entry was known may lack it.
-        if *position < fetch.want && (more || asked < fetch.want) {
-            self.queue.push_back(conversation.to_owned());
-        } else {
-            self.fetches.remove(conversation);
-        }
+        self.gaps.close_or_requeue(conversation, *position, requested, more);
     }
 
-    /// A request failed. One that may succeed later is asked again by the next [`Sync::next_request`].
-    pub fn on_failed(&mut self, request: &Request, fault: &ApiError) {
+    /// A request failed. If the error is retryable, [`Sync::next_request`] returns the request again.
+    pub fn on_failed(&mut self, request: &Request, error: &ApiError) {
         match request {
             Request::Heads { .. } => {
-                if let Some(round) = self.round.as_mut() {
-                    round.asked = false;
+                if let Some(scan) = self.heads_scan.as_mut() {
+                    scan.in_flight = false;
                 }
             }
             Request::History { conversation, .. } => {
-                let Some(fetch) = self.fetches.get_mut(conversation) else { return };
-                if fetch.asked.take().is_none() {
-                    return;
-                }
-                self.asked -= 1;
-                if fault.code.is_retryable() {
-                    self.queue.push_back(conversation.clone());
-                } else {
-                    // Not for this user any more: there is nothing left to fetch.
-                    self.fetches.remove(conversation);
-                }
+                self.gaps.failed(conversation, error.code.is_retryable());
             }
         }
     }
 
-    /// Moves `have` if everything that was promised is here; gives it if it moved.
-    pub fn settle(&mut self) -> Option<Have> {
-        if self.round.is_some()
+    /// Moves `have` to the target if all requested pages have arrived; returns it if it moved.
+    pub fn advance(&mut self) -> Option<Have> {
+        if self.heads_scan.is_some()
             || self.rewind.is_some()
-            || !self.fetches.is_empty()
-            || self.promised == self.have
+            || !self.gaps.is_empty()
+            || self.target == self.have
         {
             return None;
         }
-        self.have = self.promised;
+        self.have = self.target;
         self.have
     }
 }

@@ -1,4 +1,4 @@
-//! Where access tokens come from.
+//! Sources of access tokens.
 
 use crate::{
     Error,
@@ -9,15 +9,15 @@ use futures_util::future::BoxFuture;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// Gives access tokens to a connection.
+/// A source of access tokens for connections.
 pub trait TokenSource: Send + Sync + 'static {
-    /// An access token. `rejected` is one that the server says has expired: another one is needed.
+    /// Returns an access token. `rejected` is a token that the server called expired; the result must be another one.
     ///
-    /// The error decides whether the connection is tried again, see [`Error::recovery`].
+    /// The error decides whether the client tries again, see [`Error::recovery`].
     fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>>;
 }
 
-/// One access token and no way to another.
+/// A single access token that cannot be refreshed.
 #[derive(Debug)]
 pub struct FixedToken(pub String);
 
@@ -25,18 +25,18 @@ impl TokenSource for FixedToken {
     fn token<'a>(&'a self, rejected: Option<&'a str>) -> BoxFuture<'a, Result<String, Error>> {
         Box::pin(async move {
             if rejected == Some(self.0.as_str()) {
-                let fault = ApiError::new(
+                let error = ApiError::new(
                     abi::error::ErrorCode::Unauthenticated,
-                    "the access token has expired and there is no way to another",
+                    "the access token has expired and cannot be refreshed",
                 );
-                return Err(fault.into());
+                return Err(error.into());
             }
             Ok(self.0.clone())
         })
     }
 }
 
-/// Tokens of a session that is refreshed when needed. Tokens change: keep what [`SessionTokens::current`] gives.
+/// The tokens of a session, refreshed when needed. Tokens change: save the result of [`SessionTokens::current`].
 #[derive(Debug)]
 pub struct SessionTokens {
     api: Api,
@@ -44,10 +44,10 @@ pub struct SessionTokens {
 }
 
 impl SessionTokens {
-    /// Tokens that were just given.
+    /// The tokens of a new log-in.
     pub fn new(api: Api, tokens: Tokens) -> Self {
-        let good_until = good_until(&tokens);
-        Self { api, current: Mutex::new((tokens, good_until)) }
+        let expires_at = expires_at(&tokens);
+        Self { api, current: Mutex::new((tokens, expires_at)) }
     }
 
     /// The latest tokens.
@@ -56,8 +56,8 @@ impl SessionTokens {
     }
 }
 
-/// When the access token has to be replaced: never later than in a day, whatever the server says.
-fn good_until(tokens: &Tokens) -> Instant {
+/// When the access token has to be replaced: after at most a day, even if the server allows more.
+fn expires_at(tokens: &Tokens) -> Instant {
     const LONGEST: u64 = 24 * 60 * 60;
     Instant::now() + Duration::from_secs(tokens.expires_in_seconds.min(LONGEST))
 }
@@ -69,8 +69,8 @@ impl TokenSource for SessionTokens {
             let soon = Instant::now() + Duration::from_secs(10);
             if current.1 < soon || rejected == Some(current.0.access_token.as_str()) {
                 let tokens = self.api.refresh(&current.0.refresh_token).await?;
-                let good_until = good_until(&tokens);
-                *current = (tokens, good_until);
+                let expires_at = expires_at(&tokens);
+                *current = (tokens, expires_at);
             }
             Ok(current.0.access_token.clone())
         })
@@ -82,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_promises_eternity_is_asked_again_after_a_day() {
+    fn a_token_is_refreshed_after_a_day_at_the_latest() {
         let answer = r#"{"app":"a","user":"u","device":"d","session":"s","access_token":"t",
             "expires_in_seconds":18446744073709551615,"refresh_token":"r"}"#;
-        let until = good_until(&serde_json::from_str(answer).unwrap());
+        let until = expires_at(&serde_json::from_str(answer).unwrap());
         assert!(until < Instant::now() + Duration::from_secs(25 * 60 * 60));
     }
 }

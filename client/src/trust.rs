@@ -1,4 +1,4 @@
-//! Whose certificates are taken.
+//! Trusted certificate authorities.
 
 use crate::Error;
 use rustls::{
@@ -11,46 +11,46 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-/// The authorities that a server's certificate is checked against. Cheap to clone.
+/// The authorities that may sign a server's certificate. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    /// Those of the operating system, read once.
+    /// The authorities of the operating system, read once.
     pub fn system() -> Self {
         static SYSTEM: LazyLock<Trust> = LazyLock::new(|| {
             let mut authorities = RootCertStore::empty();
-            // Without any, every server is refused, with a sentence that says what to do.
+            // If the system has none, the handshake fails with an error that names --ca.
             authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             Trust::new(authorities)
         });
         SYSTEM.clone()
     }
 
-    /// Those of a PEM file, and no others.
+    /// Only the authorities in a PEM file.
     ///
     /// # Errors
     /// [`Error::Authorities`].
     pub fn file(path: &Path) -> Result<Self, Error> {
-        let fault = |reason| Error::Authorities { path: path.display().to_string(), reason };
-        let text = std::fs::read(path).map_err(|error| fault(format!("can't be read: {error}")))?;
+        let unusable = |reason| Error::Authorities { path: path.display().to_string(), reason };
+        let text = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
         let mut authorities = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&text) {
-            let certificate = certificate.map_err(|error| fault(format!("is not PEM: {error}")))?;
+            let certificate = certificate.map_err(|error| unusable(format!("is not PEM: {error}")))?;
             authorities
                 .add(certificate)
-                .map_err(|error| fault(format!("has a certificate that can't be used: {error}")))?;
+                .map_err(|error| unusable(format!("has an invalid certificate: {error}")))?;
         }
         if authorities.is_empty() {
-            return Err(fault(
+            return Err(unusable(
                 "has no certificate; it must have one that begins with -----BEGIN CERTIFICATE-----".into(),
             ));
         }
         Ok(Self::new(authorities))
     }
 
-    /// None at all: no server is taken.
-    pub(crate) fn nobody() -> Self {
+    /// No authority: every handshake fails.
+    pub(crate) fn none() -> Self {
         Self::new(RootCertStore::empty())
     }
 
@@ -69,7 +69,7 @@ impl Trust {
     }
 }
 
-/// A failed handshake in words that say what to do; `None` for what says so by itself.
+/// Replaces the error of a failed handshake by one that says what to do; `None` if it already does.
 pub(crate) fn explain(error: &io::Error) -> Option<io::Error> {
     let inner = error.get_ref()?;
     if let Some(wrapped) = inner.downcast_ref() {
@@ -77,7 +77,7 @@ pub(crate) fn explain(error: &io::Error) -> Option<io::Error> {
     }
     let reason = match inner.downcast_ref::<rustls::Error>() {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "its certificate is signed by no authority that is known here; name the file of that authority (--ca)"
+            "no known authority has signed its certificate; name the file of that authority (--ca)"
         }
         Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS; use http:// or another port",
         _ => return None,

@@ -145,7 +145,7 @@ impl Device {
     fn check_state(&mut self) {
         self.sync.take_baseline();
         let idle = self.sync.is_idle();
-        if self.sync.settle().is_some() {
+        if self.sync.advance().is_some() {
             assert!(self.sync.have().is_some() && (idle || !self.sync.is_idle()));
             assert!(self.pending.is_empty(), "the sync is complete although requests are pending");
         }

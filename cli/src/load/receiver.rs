@@ -143,7 +143,7 @@ impl Receiver {
             connection.feed(codec::encode(self.next_id, frame)).await?;
             fed = true;
         }
-        self.sync.settle();
+        self.sync.advance();
         if fed { connection.flush().await } else { Ok(()) }
     }
 

@@ -1,4 +1,4 @@
-//! The way from the connection to the application: bounded, and moving the state as things are taken out.
+//! The bounded channel from the connection to the application. The state moves as the application takes events.
 
 use crate::{
     Error,
@@ -13,31 +13,31 @@ use std::{
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-/// Places in the channel that entries do not take.
+/// Slots of the channel reserved for events other than entries.
 const RESERVED: usize = 16;
 
-/// What happens on a device.
+/// An event of a device.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A connection was welcomed.
     Connected(Welcome),
-    /// The device has everything up to now.
+    /// The device has received all entries up to now.
     CaughtUp,
     /// The next entry of a conversation.
     Entry(Box<Entry>),
-    /// The server's data were restored from a backup that is older than what this device has seen. Of each conversation that is
-    /// named, the server has kept the entries up to the number given; what the application has with higher numbers
-    /// it saw, but they are not stored. Those numbers come again, for other entries or, where the server still found them
-    /// in its log, for the same: tell them apart by their message ids.
+    /// The server was restored from a backup older than the entries that this device has seen. In each listed conversation
+    /// the server has kept the entries up to the given conversation_seq; later entries that the application has seen are
+    /// not stored. The server assigns their numbers again: to other entries, or to the same ones if they were still in
+    /// its log. Tell them apart by their message ids.
     Restored {
-        /// The last number that was kept, by conversation; 0: none.
+        /// The last kept conversation_seq per conversation; 0: none.
         kept: BTreeMap<String, u64>,
     },
-    /// Somebody has read up to an entry. May be missed.
+    /// A user has read up to an entry. Delivery is best effort.
     Receipt(ReadReceipt),
-    /// The connection was lost and is tried again after a pause.
+    /// The connection was lost. The client reconnects after a pause.
     Disconnected {
-        /// Why.
+        /// The reason.
         error: Error,
         /// The pause.
         retry_in: Duration,
@@ -46,7 +46,7 @@ pub enum Event {
     Ended(Error),
 }
 
-/// What travels in the channel.
+/// An item of the channel.
 #[derive(Debug)]
 pub(super) enum Item {
     Event(Event),
@@ -56,7 +56,7 @@ pub(super) enum Item {
     Restored(u32, BTreeMap<String, u64>),
 }
 
-/// The events of a client, in their order.
+/// The events of a client, in order.
 #[derive(Debug)]
 pub struct Events {
     items: mpsc::Receiver<Item>,
@@ -64,7 +64,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` after [`Event::Ended`]. Dropping the future loses nothing.
+    /// The next event; `None` after [`Event::Ended`]. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             let item = self.items.recv().await?;
@@ -72,13 +72,13 @@ impl Events {
             match item {
                 Item::Event(event) => return Some(event),
                 Item::Entry(entry, have) => {
-                    state.took(&entry);
+                    state.record(&entry);
                     state.have = have.or(state.have);
                     return Some(Event::Entry(entry));
                 }
                 Item::Have(have) => state.have = Some(have),
                 Item::Restored(generation, kept) => {
-                    state.restored(generation, &kept);
+                    state.restore(generation, &kept);
                     if !kept.is_empty() {
                         return Some(Event::Restored { kept });
                     }
@@ -93,30 +93,31 @@ impl Events {
     }
 }
 
-/// The sending half. Never waits: what does not fit is left with the server.
+/// The sending half. It never waits: entries that do not fit stay at the server.
 #[derive(Debug)]
 pub(super) struct EventSender {
     items: mpsc::Sender<Item>,
-    /// A `have` that found no room; a later one replaces it.
-    unsent: Option<Have>,
-    /// The same for positions.
+    /// A `have` that did not fit; a later one replaces it.
+    unsent_have: Option<Have>,
+    /// Positions that did not fit.
     unsent_baseline: BTreeMap<String, u64>,
-    /// The same for another generation. Until it is sent nothing else is.
+    /// A new generation that did not fit. It is sent before anything else.
     unsent_restored: Option<(u32, BTreeMap<String, u64>)>,
 }
 
 pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
-    // A page of history has to fit beside some entries and events that were not taken out yet.
+    // A page of history must fit beside entries and events that the application has not taken yet.
     let (items, out) = mpsc::channel(capacity.max(2 * sync::PAGE) + RESERVED);
-    let sender = EventSender { items, unsent: None, unsent_baseline: BTreeMap::new(), unsent_restored: None };
+    let sender =
+        EventSender { items, unsent_have: None, unsent_baseline: BTreeMap::new(), unsent_restored: None };
     (sender, Events { items: out, state })
 }
 
 impl EventSender {
-    /// How many entries fit.
-    pub(super) fn room(&self) -> usize {
+    /// Free slots for entries.
+    pub(super) fn capacity(&self) -> usize {
         if self.items.is_closed() {
-            // Nobody listens: entries are taken and forgotten.
+            // The application has dropped its half: entries are accepted and discarded.
             return usize::from(u16::MAX);
         }
         if self.unsent_restored.is_some() {
@@ -126,37 +127,38 @@ impl EventSender {
     }
 
     /// Waits until a page of history fits.
-    pub(super) async fn wait_for_room(&self) {
+    pub(super) async fn wait_for_capacity(&self) {
         let _ = self.items.reserve_many(sync::PAGE + RESERVED).await;
     }
 
-    /// Lets catching up take note of something, takes over the entries that it gives, and tells what is complete with them.
-    pub(super) fn follow(&mut self, sync: &mut Sync, note: impl FnOnce(&mut Sync, &mut Places<'_>)) {
-        let mut places = Places { items: &self.items, is_barred: self.unsent_restored.is_some(), last: None };
-        note(sync, &mut places);
+    /// Applies an update to `sync`, and sends the resulting entries and progress to the application.
+    pub(super) fn update(&mut self, sync: &mut Sync, update: impl FnOnce(&mut Sync, &mut EntrySlots<'_>)) {
+        let mut slots =
+            EntrySlots { items: &self.items, is_blocked: self.unsent_restored.is_some(), last: None };
+        update(sync, &mut slots);
         let restored = sync.take_restored();
         if restored.as_ref().is_some_and(|(_, kept)| !kept.is_empty()) {
-            // What was complete went back, too.
-            self.unsent = None;
+            // `have` went back, too.
+            self.unsent_have = None;
         }
-        self.unsent = sync.settle().or(self.unsent);
-        places.end(|| if self.unsent_baseline.is_empty() { self.unsent.take() } else { None });
-        self.restored(restored);
-        self.baseline(sync.take_baseline());
-        // Not before the positions that it is true with.
+        self.unsent_have = sync.advance().or(self.unsent_have);
+        slots.finish(|| if self.unsent_baseline.is_empty() { self.unsent_have.take() } else { None });
+        self.send_restored(restored);
+        self.send_baseline(sync.take_baseline());
+        // `have` is true only together with these positions, so it follows them.
         if self.unsent_restored.is_none()
             && self.unsent_baseline.is_empty()
-            && self.unsent.is_some()
-            && let Ok(place) = self.items.try_reserve()
-            && let Some(have) = self.unsent.take()
+            && self.unsent_have.is_some()
+            && let Ok(slot) = self.items.try_reserve()
+            && let Some(have) = self.unsent_have.take()
         {
-            place.send(Item::Have(have));
+            slot.send(Item::Have(have));
         }
     }
 
-    /// Tells that the server's data are of another generation.
-    fn restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
-        // A later one replaces none that was not taken: positions of both went back.
+    /// Sends a change of the generation.
+    fn send_restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
+        // If an earlier change is still unsent, merge them: the positions of both went back.
         if let Some((generation, mut kept)) = restored {
             if let Some((_, earlier)) = self.unsent_restored.take() {
                 for (conversation, number) in earlier {
@@ -166,74 +168,74 @@ impl EventSender {
             self.unsent_restored = Some((generation, kept));
         }
         if self.unsent_restored.is_some()
-            && let Ok(place) = self.items.try_reserve()
+            && let Ok(slot) = self.items.try_reserve()
             && let Some((generation, kept)) = self.unsent_restored.take()
         {
-            place.send(Item::Restored(generation, kept));
+            slot.send(Item::Restored(generation, kept));
         }
     }
 
-    /// Tells of positions that were set without entries.
-    fn baseline(&mut self, positions: BTreeMap<String, u64>) {
+    /// Sends positions that were set without entries.
+    fn send_baseline(&mut self, positions: BTreeMap<String, u64>) {
         self.unsent_baseline.extend(positions);
         if !self.unsent_baseline.is_empty()
-            && let Ok(place) = self.items.try_reserve()
+            && let Ok(slot) = self.items.try_reserve()
         {
-            place.send(Item::Baseline(std::mem::take(&mut self.unsent_baseline)));
+            slot.send(Item::Baseline(std::mem::take(&mut self.unsent_baseline)));
         }
     }
 
-    /// Tells what somebody has read, where that takes no place of an entry on its way.
+    /// Sends a receipt, unless the slot is needed for an entry of a page in flight.
     pub(super) fn receipt(&self, receipt: ReadReceipt, sync: &Sync) {
-        if self.room() > sync.promised_places() {
+        if self.capacity() > sync.reserved() {
             self.event(Event::Receipt(receipt));
         }
     }
 
-    /// Tells of something else. An application that takes nothing out misses it.
+    /// Sends another event. It is dropped while the channel is full.
     pub(super) fn event(&self, event: Event) {
         let _ = self.items.try_send(Item::Event(event));
     }
 
-    /// Tells the end, which is not missed.
+    /// Sends the end; waits until it fits.
     pub(super) async fn ended(&self, error: Error) {
         let _ = self.items.send(Item::Event(Event::Ended(error))).await;
     }
 }
 
-/// Places in the channel, each held before the entry for it is taken.
+/// Slots of the channel, each reserved before its entry is accepted.
 #[derive(Debug)]
-pub(super) struct Places<'a> {
+pub(super) struct EntrySlots<'a> {
     items: &'a mpsc::Sender<Item>,
-    /// Something has to be told before any entry.
-    is_barred: bool,
-    /// The last entry waits for what is complete with it.
+    /// Another item has to be sent before any entry.
+    is_blocked: bool,
+    /// The last entry, held back to carry the `have` that it completes.
     last: Option<(mpsc::Permit<'a, Item>, Box<Entry>)>,
 }
 
-impl Places<'_> {
-    /// Hands over the last entry, with what is complete after it.
-    fn end(self, have: impl FnOnce() -> Option<Have>) {
-        if let Some((place, entry)) = self.last {
-            place.send(Item::Entry(entry, have()));
+impl EntrySlots<'_> {
+    /// Sends the last entry together with `have`.
+    fn finish(self, have: impl FnOnce() -> Option<Have>) {
+        if let Some((slot, entry)) = self.last {
+            slot.send(Item::Entry(entry, have()));
         }
     }
 }
 
-impl sync::Taker for Places<'_> {
-    fn take(&mut self, entry: Entry) -> Option<Entry> {
-        if self.is_barred {
+impl sync::EntrySink for EntrySlots<'_> {
+    fn offer(&mut self, entry: Entry) -> Option<Entry> {
+        if self.is_blocked {
             return Some(entry);
         }
         match self.items.try_reserve() {
-            Ok(place) => {
-                if let Some((place, entry)) = self.last.replace((place, Box::new(entry))) {
-                    place.send(Item::Entry(entry, None));
+            Ok(slot) => {
+                if let Some((slot, entry)) = self.last.replace((slot, Box::new(entry))) {
+                    slot.send(Item::Entry(entry, None));
                 }
                 None
             }
             Err(TrySendError::Full(())) => Some(entry),
-            // Nobody listens.
+            // The application has dropped its half: the entry is discarded.
             Err(TrySendError::Closed(())) => None,
         }
     }

@@ -1,7 +1,7 @@
-//! What is sent and not yet acknowledged, and what may go out next.
+//! Unacknowledged messages, and which of them to send next.
 //!
-//! It knows no socket and no clock. Within a conversation the order of [`Outbox::push`] is the order on the wire: a
-//! message that was refused for a while goes before everything of its conversation that comes after it.
+//! The outbox uses neither a socket nor a clock. Messages of one conversation go out in the order of [`Outbox::push`]:
+//! a message that was refused temporarily is sent again before the later messages of its conversation.
 
 use abi::v1::Send;
 use std::{
@@ -9,39 +9,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A message on its way. Keys grow in the order of `push`.
+/// An unacknowledged message. Keys grow in the order of `push`.
 #[derive(Debug)]
 pub(crate) struct Item<R> {
     pub(crate) send: Send,
     pub(crate) reply: R,
-    /// Refusals so far.
+    /// Number of temporary refusals.
     pub(crate) attempts: u32,
-    on_wire: bool,
+    in_flight: bool,
 }
 
 /// The messages of one conversation.
 #[derive(Debug, Default)]
-struct Lane {
+struct ConversationQueue {
     keys: VecDeque<u64>,
-    on_wire: usize,
-    /// Its message among the ready ones.
+    in_flight: usize,
+    /// Its message in [`Outbox::ready`].
     ready: Option<u64>,
-    /// After a refusal nothing goes out before this,
-    held_until: Option<Instant>,
-    /// nor before all that is on the wire was answered: it may be refused as well.
-    drains: bool,
+    /// After a refusal, no message goes out before this time.
+    paused_until: Option<Instant>,
+    /// After a refusal, no message goes out before all messages in flight are answered: they may be refused as well.
+    is_draining: bool,
 }
 
 /// All unacknowledged messages.
 #[derive(Debug)]
 pub(crate) struct Outbox<R> {
     items: BTreeMap<u64, Item<R>>,
-    lanes: HashMap<String, Lane>,
-    /// For every conversation that may send, its next message.
+    queues: HashMap<String, ConversationQueue>,
+    /// The next message of every conversation that may send.
     ready: BTreeSet<u64>,
-    held: BTreeMap<Instant, Vec<String>>,
+    /// Conversations by the end of their pause.
+    pauses: BTreeMap<Instant, Vec<String>>,
     next_key: u64,
-    on_wire: usize,
+    in_flight: usize,
     per_conversation: usize,
 }
 
@@ -49,11 +50,11 @@ impl<R> Outbox<R> {
     pub(crate) fn new(per_conversation: usize) -> Self {
         Self {
             items: BTreeMap::new(),
-            lanes: HashMap::new(),
+            queues: HashMap::new(),
             ready: BTreeSet::new(),
-            held: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             next_key: 0,
-            on_wire: 0,
+            in_flight: 0,
             per_conversation: per_conversation.max(1),
         }
     }
@@ -66,35 +67,35 @@ impl<R> Outbox<R> {
         let key = self.next_key;
         self.next_key += 1;
         let conversation = send.conversation.clone();
-        self.lanes.entry(conversation.clone()).or_default().keys.push_back(key);
-        self.items.insert(key, Item { send, reply, attempts: 0, on_wire: false });
+        self.queues.entry(conversation.clone()).or_default().keys.push_back(key);
+        self.items.insert(key, Item { send, reply, attempts: 0, in_flight: false });
         self.update(&conversation);
     }
 
-    /// The next message to write, while fewer than `max` are on the wire.
+    /// The next message to write, if fewer than `max` are in flight.
     pub(crate) fn next(&mut self, max: usize) -> Option<(u64, &Send)> {
-        if self.on_wire >= max.max(1) {
+        if self.in_flight >= max.max(1) {
             return None;
         }
         let key = self.ready.pop_first()?;
-        let item = self.items.get_mut(&key).expect("a ready key has its message");
-        item.on_wire = true;
-        self.on_wire += 1;
+        let item = self.items.get_mut(&key).expect("a ready key has a message");
+        item.in_flight = true;
+        self.in_flight += 1;
         let conversation = item.send.conversation.clone();
-        self.lanes.get_mut(&conversation).expect("a message has its lane").on_wire += 1;
+        self.queues.get_mut(&conversation).expect("a message has a queue").in_flight += 1;
         self.update(&conversation);
         self.items.get(&key).map(|item| (key, &item.send))
     }
 
-    /// A message was answered for good.
+    /// A message was acknowledged or refused permanently.
     pub(crate) fn finish(&mut self, key: u64) -> Option<Item<R>> {
         let item = self.items.remove(&key)?;
         let conversation = item.send.conversation.as_str();
-        if let Some(lane) = self.lanes.get_mut(conversation) {
-            lane.keys.retain(|other| *other != key);
-            if item.on_wire {
-                lane.on_wire -= 1;
-                self.on_wire -= 1;
+        if let Some(queue) = self.queues.get_mut(conversation) {
+            queue.keys.retain(|other| *other != key);
+            if item.in_flight {
+                queue.in_flight -= 1;
+                self.in_flight -= 1;
             }
         }
         self.ready.remove(&key);
@@ -102,94 +103,94 @@ impl<R> Outbox<R> {
         Some(item)
     }
 
-    /// How often a message was refused.
+    /// How often a message was refused temporarily.
     pub(crate) fn attempts(&self, key: u64) -> u32 {
         self.items.get(&key).map_or(0, |item| item.attempts)
     }
 
-    /// A message was refused for now: it and all after it in its conversation wait for `pause`.
+    /// A message was refused temporarily. It and all later messages of its conversation wait for `pause`.
     pub(crate) fn retry(&mut self, key: u64, now: Instant, pause: Duration) {
-        let Some(item) = self.items.get_mut(&key).filter(|item| item.on_wire) else { return };
-        item.on_wire = false;
+        let Some(item) = self.items.get_mut(&key).filter(|item| item.in_flight) else { return };
+        item.in_flight = false;
         item.attempts += 1;
-        self.on_wire -= 1;
+        self.in_flight -= 1;
         let conversation = item.send.conversation.clone();
-        let lane = self.lanes.get_mut(&conversation).expect("a message has its lane");
-        lane.on_wire -= 1;
-        lane.drains = true;
-        let until = lane.held_until.map_or(now + pause, |until| until.max(now + pause));
-        lane.held_until = Some(until);
-        self.held.entry(until).or_default().push(conversation.clone());
+        let queue = self.queues.get_mut(&conversation).expect("a message has a queue");
+        queue.in_flight -= 1;
+        queue.is_draining = true;
+        let until = queue.paused_until.map_or(now + pause, |until| until.max(now + pause));
+        queue.paused_until = Some(until);
+        self.pauses.entry(until).or_default().push(conversation.clone());
         self.update(&conversation);
     }
 
-    /// When a pause ends.
-    pub(crate) fn wakes_at(&self) -> Option<Instant> {
-        self.held.first_key_value().map(|(at, _)| *at)
+    /// When the next pause ends.
+    pub(crate) fn next_resume(&self) -> Option<Instant> {
+        self.pauses.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Ends the pauses that are over.
-    pub(crate) fn wake(&mut self, now: Instant) {
-        while let Some(first) = self.held.first_entry().filter(|first| *first.key() <= now) {
+    /// Resumes the conversations whose pause is over.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        while let Some(first) = self.pauses.first_entry().filter(|first| *first.key() <= now) {
             let (at, conversations) = first.remove_entry();
             for conversation in conversations {
-                if let Some(lane) = self.lanes.get_mut(&conversation)
-                    && lane.held_until == Some(at)
+                if let Some(queue) = self.queues.get_mut(&conversation)
+                    && queue.paused_until == Some(at)
                 {
-                    lane.held_until = None;
+                    queue.paused_until = None;
                 }
                 self.update(&conversation);
             }
         }
     }
 
-    /// The connection is gone: everything is to be sent again, in the order of `push`.
+    /// The connection was lost: all messages are sent again, in the order of `push`.
     pub(crate) fn reset(&mut self) {
         for item in self.items.values_mut() {
-            item.on_wire = false;
+            item.in_flight = false;
         }
-        self.on_wire = 0;
-        self.held.clear();
-        let conversations: Vec<String> = self.lanes.keys().cloned().collect();
+        self.in_flight = 0;
+        self.pauses.clear();
+        let conversations: Vec<String> = self.queues.keys().cloned().collect();
         for conversation in conversations {
-            if let Some(lane) = self.lanes.get_mut(&conversation) {
-                lane.on_wire = 0;
-                lane.held_until = None;
-                lane.drains = false;
+            if let Some(queue) = self.queues.get_mut(&conversation) {
+                queue.in_flight = 0;
+                queue.paused_until = None;
+                queue.is_draining = false;
             }
             self.update(&conversation);
         }
     }
 
-    /// Takes everything out, in order.
+    /// Removes all messages, in order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Item<R>> {
-        self.lanes.clear();
+        self.queues.clear();
         self.ready.clear();
-        self.held.clear();
-        self.on_wire = 0;
+        self.pauses.clear();
+        self.in_flight = 0;
         std::mem::take(&mut self.items).into_values()
     }
 
-    /// Puts a conversation's next message among the ready ones, or takes it out, as its lane is now.
+    /// Updates the conversation's message in `ready` after a change of its queue.
     fn update(&mut self, conversation: &str) {
-        let Some(lane) = self.lanes.get_mut(conversation) else { return };
-        debug_assert!(lane.on_wire <= lane.keys.len(), "what is on the wire is not answered");
-        if lane.keys.is_empty() {
-            if lane.held_until.is_none() {
-                self.lanes.remove(conversation);
+        let Some(queue) = self.queues.get_mut(conversation) else { return };
+        debug_assert!(queue.in_flight <= queue.keys.len(), "messages in flight are in the queue");
+        if queue.keys.is_empty() {
+            if queue.paused_until.is_none() {
+                self.queues.remove(conversation);
             }
             return;
         }
-        if lane.on_wire == 0 {
-            lane.drains = false;
+        if queue.in_flight == 0 {
+            queue.is_draining = false;
         }
-        if let Some(key) = lane.ready.take() {
+        if let Some(key) = queue.ready.take() {
             self.ready.remove(&key);
         }
-        if lane.held_until.is_none() && !lane.drains && lane.on_wire < self.per_conversation {
-            // A refused message is found here before those that came after it.
-            lane.ready = lane.keys.iter().find(|key| !self.items[key].on_wire).copied();
-            self.ready.extend(lane.ready);
+        if queue.paused_until.is_none() && !queue.is_draining && queue.in_flight < self.per_conversation {
+            // The search starts at the oldest message, so a refused one goes before later ones.
+            queue.ready = queue.keys.iter().find(|key| !self.items[key].in_flight).copied();
+            self.ready.extend(queue.ready);
         }
     }
 }
@@ -219,14 +220,14 @@ mod tests {
         assert_eq!(id(outbox.next(64)).unwrap(), "9", "another conversation does not wait");
         outbox.retry(key, now, Duration::from_secs(1));
         assert_eq!(id(outbox.next(64)), None);
-        outbox.wake(now + Duration::from_secs(1));
+        outbox.resume(now + Duration::from_secs(1));
         assert_eq!(id(outbox.next(64)).unwrap(), "0");
         outbox.finish(key);
         assert_eq!(id(outbox.next(64)).unwrap(), "1");
     }
 
     #[test]
-    fn p3_after_a_lost_connection_all_go_again_in_their_order() {
+    fn p3_after_a_lost_connection_all_messages_are_sent_again_in_order() {
         let mut outbox = Outbox::new(64);
         for number in 0..6 {
             outbox.push(send(["a", "b"][number % 2], number), ());
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_on_the_wire_than_the_server_takes() {
+    fn no_more_messages_are_in_flight_than_the_server_accepts() {
         let mut outbox = Outbox::new(64);
         for number in 0..9 {
             outbox.push(send("a", number), ());
@@ -250,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p3_whatever_is_refused_each_conversation_is_accepted_in_order(
+        fn p3_despite_refusals_each_conversation_is_accepted_in_order(
             events in proptest::collection::vec((0..4usize, 0..3usize), 0..200),
         ) {
             let names = ["a", "b", "c"];
@@ -267,13 +268,13 @@ mod tests {
                     _ => { wire.clear(); outbox.reset(); }
                 }
                 now += Duration::from_millis(3);
-                outbox.wake(now);
+                outbox.resume(now);
                 while let Some((key, send)) = outbox.next(2) { wire.push_back((key, send.clone())); }
                 prop_assert!(wire.len() <= 2);
             }
             for _ in 0..=pushed {
                 now += Duration::from_secs(1);
-                outbox.wake(now);
+                outbox.resume(now);
                 while let Some((key, send)) = outbox.next(2) { wire.push_back((key, send.clone())); }
                 while let Some((key, send)) = wire.pop_front() { outbox.finish(key); accepted.push(send); }
             }

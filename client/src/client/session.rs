@@ -1,4 +1,4 @@
-//! One connection's life: requests out, answers in, until it ends.
+//! One session over a connection: sends requests and handles answers until the connection ends.
 
 use super::{Query, events::Event, worker::Worker};
 use crate::{
@@ -20,20 +20,20 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-/// Queries that may be unanswered at a time.
+/// Queries in flight at a time.
 const MAX_QUERIES: usize = 16;
-/// Every server takes frames of this size and four thirds of its largest body.
-const MAX_AROUND_BODY: usize = 4 * 1024;
-/// Frames that are handled before the loop looks at anything else.
+/// Every server accepts frames of 4/3 of its largest body plus this size.
+const FRAME_OVERHEAD: usize = 4 * 1024;
+/// Frames handled per turn of the loop, so that a fast server does not starve the other events.
 const MAX_FRAMES: usize = 256;
-/// Refusals of the kind "fault of the server" before a message is given up.
-const MAX_FAULTS: u32 = 5;
-/// How long a device waits with catching up after the server could not help.
+/// After this many internal errors of the server a message fails permanently.
+const MAX_SERVER_ERRORS: u32 = 5;
+/// Pause before catching up again after the server refused a request without naming a pause.
 const SYNC_PAUSE: Duration = Duration::from_secs(2);
-/// How often a session looks after itself.
+/// Longest interval between checks of heartbeat and deadlines.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// Who waits for an answer.
+/// The origin of a request in flight.
 enum Pending {
     Send(u64),
     Query(Query),
@@ -48,14 +48,14 @@ struct Session<'a> {
     queries: usize,
     next_id: u32,
     heartbeat: Duration,
-    heard: Instant,
-    pinged: Instant,
-    /// Catching up waits until then.
+    last_received: Instant,
+    last_ping: Instant,
+    /// No request for catching up is sent before this.
     sync_paused: Option<Instant>,
     caught_up: bool,
 }
 
-/// Lives through a connection; gives what ended it.
+/// Runs a session; returns the error that ended it.
 pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
     let welcome = connection.welcome.clone();
     worker.sync.on_generation(welcome.generation, welcome.generation_before);
@@ -70,12 +70,12 @@ pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
         queries: 0,
         next_id: HELLO_ID,
         heartbeat,
-        heard: Instant::now(),
-        pinged: Instant::now(),
+        last_received: Instant::now(),
+        last_ping: Instant::now(),
         sync_paused: None,
         caught_up: false,
     };
-    let error = match session.live().await {
+    let error = match session.serve().await {
         Ok(()) => Error::Stopped,
         Err(error) => error,
     };
@@ -84,17 +84,18 @@ pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
 }
 
 impl Session<'_> {
-    async fn live(&mut self) -> Result<(), Error> {
+    async fn serve(&mut self) -> Result<(), Error> {
         let stop = self.worker.stop.clone();
         let mut check = interval(self.heartbeat.min(CHECK));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.look();
-            self.ask().await?;
-            let wakes = [self.worker.outbox.wakes_at(), self.sync_paused].into_iter().flatten().min();
+            self.report_progress();
+            self.write_requests().await?;
+            let wakes = [self.worker.outbox.next_resume(), self.sync_paused].into_iter().flatten().min();
             let worker = &mut *self.worker;
-            // With room it waits for something else, and would find the room again and again.
-            let waits_for_room = worker.sync.waits_for_room() && worker.events.room() < sync::PAGE;
+            // With enough capacity the sync waits for another event; this branch would then spin.
+            let waits_for_capacity =
+                worker.sync.waits_for_capacity() && worker.events.capacity() < sync::PAGE;
             tokio::select! {
                 turn = self.connection.turn() => {
                     if let Some(bytes) = turn? {
@@ -109,13 +110,13 @@ impl Session<'_> {
                         worker.outbox.push(send, reply);
                     }
                 }
-                Some(query) = worker.queries.recv(), if worker.waiting.is_empty() && self.queries < MAX_QUERIES => {
-                    worker.waiting.push_back(query);
+                Some(query) = worker.queries.recv(), if worker.unsent_queries.is_empty() && self.queries < MAX_QUERIES => {
+                    worker.unsent_queries.push_back(query);
                 }
-                () = worker.events.wait_for_room(), if waits_for_room => {}
+                () = worker.events.wait_for_capacity(), if waits_for_capacity => {}
                 () = sleep_until(wakes.unwrap_or_else(Instant::now).into()), if wakes.is_some() => {
                     let now = Instant::now();
-                    worker.outbox.wake(now);
+                    worker.outbox.resume(now);
                     self.sync_paused = self.sync_paused.filter(|until| *until > now);
                 }
                 _ = check.tick() => self.check().await?,
@@ -124,19 +125,19 @@ impl Session<'_> {
         }
     }
 
-    /// Tells the application what has changed in what it has.
-    fn look(&mut self) {
+    /// Reports progress in catching up to the application.
+    fn report_progress(&mut self) {
         let worker = &mut *self.worker;
-        worker.events.follow(&mut worker.sync, |_, _| {});
+        worker.events.update(&mut worker.sync, |_, _| {});
         if !self.caught_up && worker.sync.is_idle() {
             self.caught_up = true;
             worker.events.event(Event::CaughtUp);
         }
     }
 
-    /// Writes everything that may go out now, in one go. What the server does not take now goes with a later turn: it is not
-    /// waited for, as the server may be waiting for what it wrote to be read.
-    async fn ask(&mut self) -> Result<(), Error> {
+    /// Writes all requests that may go out now, together. If the socket accepts no more bytes, the rest follows in a later
+    /// turn. Waiting here could deadlock: the server may not read until its own writes are read.
+    async fn write_requests(&mut self) -> Result<(), Error> {
         let mut fed = false;
         let max_in_flight = self.connection.welcome.max_in_flight as usize;
         while self.connection.is_ready()?
@@ -148,7 +149,7 @@ impl Session<'_> {
         }
         while self.sync_paused.is_none()
             && self.connection.is_ready()?
-            && let Some(request) = self.worker.sync.next_request(self.worker.events.room())
+            && let Some(request) = self.worker.sync.next_request(self.worker.events.capacity())
         {
             let frame = match &request {
                 Request::Heads { after } => {
@@ -166,7 +167,7 @@ impl Session<'_> {
         }
         while self.queries < MAX_QUERIES
             && self.connection.is_ready()?
-            && let Some(query) = self.worker.waiting.pop_front()
+            && let Some(query) = self.worker.unsent_queries.pop_front()
         {
             let frame = match &query {
                 Query::Heads(request, _) => Ask::Heads(request.clone()),
@@ -183,17 +184,17 @@ impl Session<'_> {
     async fn feed(&mut self, frame: Ask, pending: Pending) -> Result<(), Error> {
         self.next_id = self.next_id.checked_add(1).unwrap_or(HELLO_ID + 1);
         let id = self.next_id;
-        // First noted, then written: what fails to be written is asked again on the next connection.
+        // Register the request before writing it: if the write fails, it is sent again on the next connection.
         self.pending.insert(id, (Instant::now(), pending));
         let (bytes, max_body) = (codec::encode(id, frame), self.connection.welcome.max_body_bytes as usize);
-        if bytes.len() > max_body / 3 * 4 + MAX_AROUND_BODY {
-            // Over a frame that is too large the server closes the connection, and with it everything else would end.
+        if bytes.len() > max_body / 3 * 4 + FRAME_OVERHEAD {
+            // The server would close the connection, and all other requests would fail with it.
             let size = bytes.len();
-            let sentence =
-                format!("the request has {size} bytes; the server takes bodies of up to {max_body}");
-            self.frame(ServerFrame {
+            let message =
+                format!("the request has {size} bytes; the server accepts bodies of up to {max_body} bytes");
+            self.on_frame(ServerFrame {
                 id,
-                frame: Some(Frame::Error(ApiError::new(ErrorCode::TooLarge, sentence).into())),
+                frame: Some(Frame::Error(ApiError::new(ErrorCode::TooLarge, message).into())),
             });
             return Ok(());
         }
@@ -202,37 +203,37 @@ impl Session<'_> {
 
     async fn check(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        if now.duration_since(self.heard) > self.heartbeat.mul_f64(2.5) {
+        if now.duration_since(self.last_received) > self.heartbeat.mul_f64(2.5) {
             return Err(Error::Timeout { what: "the heartbeat" });
         }
         let oldest = self.pending.values().map(|(at, _)| *at).min();
         if oldest.is_some_and(|at| now.duration_since(at) > self.worker.options.answer_timeout) {
             return Err(Error::Timeout { what: "a request" });
         }
-        if now.duration_since(self.pinged) + CHECK.min(self.heartbeat) / 2 >= self.heartbeat
+        if now.duration_since(self.last_ping) + CHECK.min(self.heartbeat) / 2 >= self.heartbeat
             && self.connection.is_ready()?
         {
-            self.pinged = now;
+            self.last_ping = now;
             self.feed(Ask::Ping(Ping {}), Pending::Ping).await?;
             self.connection.begin_flush()?;
         }
         Ok(())
     }
 
-    /// Handles a frame and those that are there with it.
+    /// Handles a frame and those that have arrived with it.
     fn receive(&mut self, bytes: Bytes) -> Result<(), Error> {
-        self.heard = Instant::now();
-        self.frame(codec::decode(bytes)?);
+        self.last_received = Instant::now();
+        self.on_frame(codec::decode(bytes)?);
         for _ in 0..MAX_FRAMES {
             match self.connection.try_next_bytes() {
-                Some(bytes) => self.frame(codec::decode(bytes?)?),
+                Some(bytes) => self.on_frame(codec::decode(bytes?)?),
                 None => break,
             }
         }
         Ok(())
     }
 
-    fn frame(&mut self, frame: ServerFrame) {
+    fn on_frame(&mut self, frame: ServerFrame) {
         let pending = self.pending.remove(&frame.id).map(|(_, pending)| pending);
         if matches!(pending, Some(Pending::Query(_))) {
             self.queries -= 1;
@@ -245,16 +246,16 @@ impl Session<'_> {
                 }
             }
             (Some(Frame::Deliver(deliver)), _) => {
-                let room = events.room();
-                events.follow(sync, |sync, places| sync.on_deliver(deliver, room, places));
+                let capacity = events.capacity();
+                events.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
             (Some(Frame::Pong(pong)), _) => sync.on_seq(pong.receiver_seq),
             (Some(Frame::Receipt(receipt)), _) => events.receipt(receipt, sync),
             (Some(Frame::Heads(page)), Some(Pending::Sync(_))) => {
-                events.follow(sync, |sync, _| sync.on_heads(page));
+                events.update(sync, |sync, _| sync.on_heads(page));
             }
             (Some(Frame::History(page)), Some(Pending::Sync(Request::History { conversation, .. }))) => {
-                events.follow(sync, |sync, places| sync.on_history(&conversation, page, places));
+                events.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
             }
             (Some(Frame::Heads(page)), Some(Pending::Query(Query::Heads(_, reply)))) => {
                 let _ = reply.send(Ok(page));
@@ -265,48 +266,50 @@ impl Session<'_> {
             (Some(Frame::Read(read)), Some(Pending::Query(Query::MarkRead(_, reply)))) => {
                 let _ = reply.send(Ok(read.read_seq));
             }
-            (Some(Frame::Error(error)), Some(pending)) => self.refused(pending, error.into()),
+            (Some(Frame::Error(error)), Some(pending)) => self.on_error(pending, error.into()),
             (Some(Frame::Error(error)), None) => {
-                tracing::debug!(error = error.message, "the server complains")
+                tracing::debug!(error = error.message, "error of the server without a request")
             }
-            (_, Some(pending)) => self.refused(pending, ApiError::invalid("an answer of another kind")),
-            (_, None) => tracing::debug!(id = frame.id, "an answer that nobody waits for"),
+            (_, Some(pending)) => {
+                self.on_error(pending, ApiError::invalid("the answer does not fit the request"))
+            }
+            (_, None) => tracing::debug!(id = frame.id, "answer without a request"),
         }
     }
 
-    /// A request failed: again later, or for good.
-    fn refused(&mut self, pending: Pending, fault: ApiError) {
+    /// A request failed: retry it later, or fail it permanently.
+    fn on_error(&mut self, pending: Pending, error: ApiError) {
         let worker = &mut *self.worker;
         let now = Instant::now();
         match pending {
             Pending::Send(key) => {
                 let attempts = worker.outbox.attempts(key);
-                let passes = matches!(
-                    fault.code,
+                let is_temporary = matches!(
+                    error.code,
                     ErrorCode::Unavailable | ErrorCode::RateLimited | ErrorCode::GoingAway
                 );
-                if passes || (fault.code.is_retryable() && attempts < MAX_FAULTS) {
-                    worker.outbox.retry(key, now, retry_pause(attempts, fault.retry_after));
+                if is_temporary || (error.code.is_retryable() && attempts < MAX_SERVER_ERRORS) {
+                    worker.outbox.retry(key, now, retry_pause(attempts, error.retry_after));
                 } else if let Some(item) = worker.outbox.finish(key) {
-                    let _ = item.reply.send(Err(fault.into()));
+                    let _ = item.reply.send(Err(error.into()));
                 }
             }
-            Pending::Query(query) => query.fail(fault.into()),
+            Pending::Query(query) => query.fail(error.into()),
             Pending::Sync(request) => {
-                worker.sync.on_failed(&request, &fault);
-                if fault.code.is_retryable() || matches!(request, Request::Heads { .. }) {
-                    self.sync_paused = Some(now + retry_pause(0, fault.retry_after.or(Some(SYNC_PAUSE))));
+                worker.sync.on_failed(&request, &error);
+                if error.code.is_retryable() || matches!(request, Request::Heads { .. }) {
+                    self.sync_paused = Some(now + retry_pause(0, error.retry_after.or(Some(SYNC_PAUSE))));
                 }
             }
             Pending::Ping => {}
         }
     }
 
-    /// Leaves what was not answered for the next connection. Messages are in the outbox; reading again does no harm.
+    /// Leaves unanswered queries to the next connection. Messages are still in the outbox; `Sync` repeats its requests.
     async fn end(self) {
         for (_, (_, pending)) in self.pending {
             if let Pending::Query(query) = pending {
-                self.worker.waiting.push_back(query);
+                self.worker.unsent_queries.push_back(query);
             }
         }
         if self.worker.stop.is_cancelled() {

@@ -1,4 +1,4 @@
-//! The one task of a client: connects, lives through a session, and connects again.
+//! The task of a client: connects, runs a session, and reconnects.
 
 use super::{
     Options, Outgoing, Query,
@@ -18,12 +18,12 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that held for so long was a good one: the next pause is short again.
-const GOOD: Duration = Duration::from_secs(5);
-/// A server that did not answer a hello, because it was paused or the network kept it, may still find it for so long.
-const LATE: Duration = Duration::from_secs(120);
+/// After a connection that lasted this long, the backoff is reset.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// A hello without an answer may reach a paused server, or cross a stalled network, this much later.
+const LATE_HELLO: Duration = Duration::from_secs(120);
 
-/// What outlives a connection.
+/// The parts of a client that outlive a connection.
 pub(super) struct Worker {
     pub(super) server: Server,
     tokens: Box<dyn TokenSource>,
@@ -32,20 +32,21 @@ pub(super) struct Worker {
     pub(super) outbox: Outbox<oneshot::Sender<Result<Ack, Error>>>,
     pub(super) sends: mpsc::Receiver<Outgoing>,
     pub(super) queries: mpsc::Receiver<Query>,
-    /// Queries that are to be asked, again or for the first time.
-    pub(super) waiting: VecDeque<Query>,
+    /// Queries to send, again or for the first time.
+    pub(super) unsent_queries: VecDeque<Query>,
     pub(super) events: EventSender,
     pub(super) stop: CancellationToken,
     ended: Arc<OnceLock<Error>>,
-    /// The token that was used last, and whether the server called it expired.
+    /// The last token.
     token: Option<String>,
+    /// The server called the last token expired.
     expired: bool,
-    /// When an attempt was given up last that the server may yet take for this device's newest connection.
-    given_up: Option<Instant>,
+    /// When the last hello timed out. The server may still take it for this device's newest connection.
+    abandoned_hello: Option<Instant>,
 }
 
 impl Worker {
-    #[expect(clippy::too_many_arguments, reason = "called once, with everything that the two halves share")]
+    #[expect(clippy::too_many_arguments, reason = "called once, with all parts that the two halves share")]
     pub(super) fn new(
         server: Server,
         tokens: Box<dyn TokenSource>,
@@ -64,22 +65,22 @@ impl Worker {
             options,
             sends,
             queries,
-            waiting: VecDeque::new(),
+            unsent_queries: VecDeque::new(),
             events,
             stop,
             ended: Arc::default(),
             token: None,
             expired: false,
-            given_up: None,
+            abandoned_hello: None,
         }
     }
 
-    /// Where the error will be that ended the client.
+    /// The error that has ended the client, once it is set.
     pub(super) fn ended(&self) -> Arc<OnceLock<Error>> {
         self.ended.clone()
     }
 
-    /// One attempt to connect.
+    /// Makes one connection attempt.
     pub(super) async fn open(&mut self) -> Result<Connection, Error> {
         let rejected = self.token.as_deref().filter(|_| self.expired);
         let token = match self.tokens.token(rejected).await {
@@ -93,20 +94,20 @@ impl Worker {
         self.token = Some(token);
         match &opened {
             Ok(_) => self.expired = false,
-            Err(Error::Timeout { .. } | Error::Lost(_)) => self.given_up = Some(Instant::now()),
+            Err(Error::Timeout { .. } | Error::Lost(_)) => self.abandoned_hello = Some(Instant::now()),
             Err(_) => {}
         }
         opened
     }
 
-    /// How long to wait after an error; `None`: it is the end.
+    /// The pause before the next attempt after an error; `None` ends the client.
     pub(super) fn pause_after(&mut self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         match error.recovery() {
-            // Perhaps by an attempt of its own. If it was another program with this device's name, that one comes back too,
-            // and then there is nothing to give up.
+            // The client's own abandoned hello may have replaced it, so it reconnects once. If another program uses this
+            // device, that program reconnects too, and the client then ends without an abandoned hello to blame.
             Recovery::Stop if error.code() == Some(ErrorCode::Replaced) => {
-                let given_up = self.given_up.take().filter(|at| at.elapsed() < LATE);
-                given_up.map(|_| backoff.pause(None))
+                let abandoned = self.abandoned_hello.take().filter(|at| at.elapsed() < LATE_HELLO);
+                abandoned.map(|_| backoff.pause(None))
             }
             Recovery::Stop => None,
             Recovery::Refresh if !self.expired => {
@@ -118,10 +119,10 @@ impl Worker {
         }
     }
 
-    /// Runs until stopped or until an error that no further attempt can help.
+    /// Runs until it is stopped or until an error that a retry cannot fix.
     pub(super) async fn run(mut self, connection: Option<Connection>) {
-        let error = self.live(connection).await;
-        tracing::debug!(%error, "client ends");
+        let error = self.run_sessions(connection).await;
+        tracing::debug!(%error, "client ended");
         let _ = self.ended.set(error.clone());
         self.sends.close();
         self.queries.close();
@@ -132,9 +133,9 @@ impl Worker {
             let _ = reply.send(Err(error.clone()));
         }
         while let Some(query) = self.queries.recv().await {
-            self.waiting.push_back(query);
+            self.unsent_queries.push_back(query);
         }
-        for query in self.waiting.drain(..) {
+        for query in self.unsent_queries.drain(..) {
             query.fail(error.clone());
         }
         if !self.stop.is_cancelled() {
@@ -146,7 +147,7 @@ impl Worker {
         }
     }
 
-    async fn live(&mut self, mut connection: Option<Connection>) -> Error {
+    async fn run_sessions(&mut self, mut connection: Option<Connection>) -> Error {
         let mut backoff = Backoff::new(self.options.max_pause);
         let stop = self.stop.clone();
         loop {
@@ -161,7 +162,7 @@ impl Worker {
                 Ok(connection) => {
                     let began = Instant::now();
                     let error = session::run(self, connection).await;
-                    if began.elapsed() >= GOOD {
+                    if began.elapsed() >= STABLE_AFTER {
                         backoff.reset();
                     }
                     error
@@ -183,7 +184,7 @@ impl Worker {
 }
 
 impl Query {
-    /// Tells who asked that there is no answer.
+    /// Answers the query with an error.
     pub(super) fn fail(self, error: Error) {
         match self {
             Self::Heads(_, reply) => drop(reply.send(Err(error))),

@@ -7,20 +7,20 @@ use std::collections::VecDeque;
 
 const NAMES: [&str; 2] = ["a", "b"];
 
-/// What happens between a server, a device, and an application that takes its time.
+/// A step of a random history of a server, a device and a slow application.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Entries are stored; they are pushed, or only the last of them is.
+    /// Entries are stored and pushed; with `gap`, only the last one is pushed.
     Post { conversation: usize, entries: u64, gap: bool },
-    /// Others have read something.
+    /// Receipts of other users.
     Receipts(usize),
     /// The server answers a request.
     Answer,
     /// The device reads frames.
     Read(usize),
-    /// The application takes things out of its events.
+    /// The application takes events.
     Take(usize),
-    /// The program ends, and begins again with the state that it kept.
+    /// The program restarts with its saved state.
     Restart,
 }
 
@@ -49,13 +49,13 @@ impl Device {
         let Self { sync, sender, .. } = self;
         match frame {
             Frame::Deliver(deliver) => {
-                let room = sender.room();
-                sender.follow(sync, |sync, places| sync.on_deliver(deliver, room, places));
+                let capacity = sender.capacity();
+                sender.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
             Frame::Receipt => sender.receipt(ReadReceipt::default(), sync),
-            Frame::Heads(page) => sender.follow(sync, |sync, _| sync.on_heads(page)),
+            Frame::Heads(page) => sender.update(sync, |sync, _| sync.on_heads(page)),
             Frame::History(conversation, page) => {
-                sender.follow(sync, |sync, places| sync.on_history(&conversation, page, places));
+                sender.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
             }
         }
     }
@@ -66,7 +66,7 @@ struct World {
     heads: [u64; 2],
     now: ReceiverSeq,
     wire: VecDeque<Frame>,
-    asked: VecDeque<Request>,
+    requests: VecDeque<Request>,
     seen: [Vec<u64>; 2],
 }
 
@@ -78,7 +78,7 @@ impl World {
             heads: [0; 2],
             now,
             wire: VecDeque::new(),
-            asked: VecDeque::new(),
+            requests: VecDeque::new(),
             seen: Default::default(),
         }
     }
@@ -90,16 +90,16 @@ impl World {
                 self.heads[conversation] += entries;
                 self.now.seq += entries;
                 let last = self.heads[conversation];
-                let numbers = if gap { last..=last } else { first..=last };
+                let seqs = if gap { last..=last } else { first..=last };
                 self.wire.push_back(Frame::Deliver(Deliver {
                     receiver_seq: Some(self.now),
                     raised: entries as u32,
-                    entries: numbers.map(|number| entry(conversation, number)).collect(),
+                    entries: seqs.map(|seq| entry(conversation, seq)).collect(),
                 }));
             }
             Step::Receipts(count) => self.wire.extend((0..count).map(|_| Frame::Receipt)),
             Step::Answer => {
-                let answer = self.asked.pop_front().map(|request| self.answer(request));
+                let answer = self.requests.pop_front().map(|request| self.answer(request));
                 self.wire.extend(answer);
             }
             Step::Read(count) => {
@@ -109,26 +109,26 @@ impl World {
             }
             Step::Take(count) => self.take(count),
             Step::Restart => {
-                (self.wire, self.asked) = Default::default();
-                self.device = Device::new(self.kept(), self.now);
+                (self.wire, self.requests) = Default::default();
+                self.device = Device::new(self.saved(), self.now);
             }
         }
         let Device { sync, sender, .. } = &mut self.device;
-        sender.follow(sync, |_, _| {});
-        self.asked.extend(std::iter::from_fn(|| sync.next_request(sender.room())));
+        sender.update(sync, |_, _| {});
+        self.requests.extend(std::iter::from_fn(|| sync.next_request(sender.capacity())));
     }
 
-    /// What the application keeps.
-    fn kept(&self) -> State {
+    /// The state that the application has saved.
+    fn saved(&self) -> State {
         self.device.events.state.lock().unwrap().clone()
     }
 
     fn answer(&self, request: Request) -> Frame {
         match request {
             Request::Heads { .. } => {
-                let head = |(name, number): (&&str, &u64)| Head {
+                let head = |(name, seq): (&&str, &u64)| Head {
                     conversation: (*name).into(),
-                    conversation_seq: *number,
+                    conversation_seq: *seq,
                     visible_from: 1,
                     ..Head::default()
                 };
@@ -140,7 +140,7 @@ impl World {
             Request::History { conversation, after } => {
                 let index = NAMES.iter().position(|name| *name == conversation).unwrap();
                 let last = self.heads[index].min(after + sync::PAGE as u64);
-                let entries = (after + 1..=last).map(|number| entry(index, number)).collect();
+                let entries = (after + 1..=last).map(|seq| entry(index, seq)).collect();
                 let more = last < self.heads[index];
                 Frame::History(conversation, HistoryPage { entries, more })
             }
@@ -158,8 +158,8 @@ impl World {
     }
 }
 
-fn entry(conversation: usize, number: u64) -> Entry {
-    Entry { conversation: NAMES[conversation].into(), conversation_seq: number, ..Entry::default() }
+fn entry(conversation: usize, seq: u64) -> Entry {
+    Entry { conversation: NAMES[conversation].into(), conversation_seq: seq, ..Entry::default() }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -183,18 +183,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn p1_p5_a_slow_application_sees_each_entry_once_and_in_order_also_over_restarts(steps in steps()) {
+    fn p1_p5_a_slow_application_sees_each_entry_once_and_in_order_across_restarts(steps in steps()) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
         }
         let mut rounds = 0;
-        while world.kept().have != Some(world.now.into()) || !world.wire.is_empty() {
+        while world.saved().have != Some(world.now.into()) || !world.wire.is_empty() {
             world.step(&Step::Answer);
             world.step(&Step::Read(1));
             world.step(&Step::Take(usize::MAX));
             rounds += 1;
-            prop_assert!(rounds < 20_000, "it never has everything");
+            prop_assert!(rounds < 20_000, "it never catches up");
         }
         for (seen, head) in world.seen.iter().zip(world.heads) {
             prop_assert_eq!(seen, &(1..=head).collect::<Vec<_>>());
@@ -203,26 +203,26 @@ proptest! {
 }
 
 #[test]
-fn an_entry_without_a_place_moves_nothing() {
+fn an_entry_without_a_slot_moves_no_position() {
     let mut device = Device::new(State::default(), ReceiverSeq { epoch: 1, seq: 0 });
     let deliver = Deliver {
         receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 9 }),
         raised: 9,
-        entries: (2..=9).map(|number| entry(0, number)).collect(),
+        entries: (2..=9).map(|seq| entry(0, seq)).collect(),
     };
     device.read(Frame::Deliver(deliver));
-    let asked = std::iter::from_fn(|| device.sync.next_request(device.sender.room())).last();
-    assert_eq!(asked, Some(Request::History { conversation: "a".into(), after: 0 }));
+    let request = std::iter::from_fn(|| device.sync.next_request(device.sender.capacity())).last();
+    assert_eq!(request, Some(Request::History { conversation: "a".into(), after: 0 }));
     while device.sender.items.capacity() > 3 {
         device.sender.event(Event::CaughtUp);
     }
-    let entries = (1..=9).map(|number| entry(0, number)).collect();
+    let entries = (1..=9).map(|seq| entry(0, seq)).collect();
     device.read(Frame::History("a".into(), HistoryPage { entries, more: false }));
     assert_eq!(device.sync.position("a"), Some(3));
 }
 
 #[test]
-fn p1_p5_a_restart_on_the_way_into_another_generation_misses_nothing() {
+fn p1_p5_a_restart_during_a_generation_change_misses_no_entry() {
     for kept_seq in [3, 0] {
         let now = ReceiverSeq { epoch: 1, seq: 10 };
         let state = State {
@@ -245,27 +245,27 @@ fn p1_p5_a_restart_on_the_way_into_another_generation_misses_nothing() {
         device.read(Frame::Heads(heads.clone()));
         assert!(matches!(device.events.next().now_or_never(), Some(Some(Event::Restored { .. }))));
         assert!(device.events.next().now_or_never().is_none());
-        let kept = device.events.state.lock().unwrap().clone();
+        let saved = device.events.state.lock().unwrap().clone();
 
-        // The receiver's seq stands where it stood, and entries after the kept ones are not here yet.
-        let mut sync = Sync::new(kept, Start::Now);
+        // The receiver seq is unchanged, but the entries after the kept ones are still missing.
+        let mut sync = Sync::new(saved, Start::Now);
         sync.on_generation(7, 0);
         sync.on_welcome(Some(now));
         assert!(
             matches!(sync.next_request(1_000), Some(Request::Heads { .. })),
-            "it takes itself for complete"
+            "it does not notice that entries are missing"
         );
         sync.on_heads(heads);
         assert_eq!(
             sync.next_request(1_000),
             Some(Request::History { conversation: "a".into(), after: kept_seq })
         );
-        let entries = (kept_seq + 1..=6).map(|number| entry(0, number)).collect();
+        let entries = (kept_seq + 1..=6).map(|seq| entry(0, seq)).collect();
         let page = HistoryPage { entries, more: false };
         sync.on_history("a", page.clone(), &mut Vec::new());
-        assert_eq!(sync.settle(), Some(now.into()));
+        assert_eq!(sync.advance(), Some(now.into()));
 
-        // The first device goes on, and is complete as well when it has them.
+        // The first device continues and becomes complete, too.
         assert!(matches!(device.sync.next_request(1_000), Some(Request::History { .. })));
         device.read(Frame::History("a".into(), page));
         while device.events.next().now_or_never().is_some() {}

@@ -1,15 +1,22 @@
-//! What the application sees, and what is asked for it.
+//! Catching up: the entries that the application sees, and the requests for them.
 
-use super::*;
+use super::fake_server::{TIMEOUT, at, connect, entries, entry, has};
+use crate::{sync, text};
+use abi::{
+    ApiError,
+    v1::{Deliver, GetHistory, Head, HeadsPage, HistoryPage, ReadReceipt, client_frame, server_frame::Frame},
+};
+use std::time::Duration;
+use tokio::time::timeout;
 
 fn head(number: u64) -> Head {
     Head { conversation: "c".into(), conversation_seq: number, visible_from: 1, ..Head::default() }
 }
 
-/// What a server with so many entries answers.
-fn page(request: &GetHistory, many: u64) -> HistoryPage {
-    let last = many.min(request.after + request.limit as u64);
-    HistoryPage { entries: (request.after + 1..=last).map(entry).collect(), more: last < many }
+/// The answer of a server with entries up to `head`.
+fn page(request: &GetHistory, head: u64) -> HistoryPage {
+    let last = head.min(request.after + request.limit as u64);
+    HistoryPage { entries: (request.after + 1..=last).map(entry).collect(), more: last < head }
 }
 
 #[tokio::test]
@@ -19,7 +26,7 @@ async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application()
     let deliver = Deliver { receiver_seq: at(8), raised: 1, entries: vec![entry(5)] };
     peer.send(0, Frame::Deliver(deliver)).await;
     for _ in 0..2 {
-        match peer.ask(8).await {
+        match peer.request(8).await {
             (id, client_frame::Frame::Heads(_)) => {
                 peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(5)], more: false })).await;
             }
@@ -27,15 +34,15 @@ async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application()
                 let entries = (3..=5).map(entry).collect();
                 peer.send(id, Frame::History(HistoryPage { entries, more: false })).await;
             }
-            other => panic!("not what is missing: {other:?}"),
+            other => panic!("unexpected request: {other:?}"),
         }
     }
     assert_eq!(entries(&mut events, 1).await, [3]);
     assert_eq!(client.state(), has(5, &[("c", 3)]), "the application has taken one");
     assert_eq!(entries(&mut events, 2).await, [4, 5]);
-    // The last of the answers may still be on its way.
+    // The last answer may still be in flight.
     while client.state() != has(8, &[("c", 5)]) {
-        timeout(LONG, async {
+        timeout(TIMEOUT, async {
             tokio::select! {
                 _ = events.next() => {}
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
@@ -49,37 +56,37 @@ async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application()
 }
 
 #[tokio::test]
-async fn p5_a_heartbeat_that_shows_another_seq_makes_the_device_catch_up() {
+async fn p5_a_heartbeat_with_another_seq_makes_the_device_catch_up() {
     let (_fake, mut peer, _client, mut events) = connect(has(0, &[])).await;
-    let (id, frame) = peer.ask(1).await;
+    let (id, frame) = peer.request(1).await;
     assert!(matches!(frame, client_frame::Frame::Heads(_)), "{frame:?}");
     peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(1)], more: false })).await;
-    let (id, frame) = peer.ask(1).await;
+    let (id, frame) = peer.request(1).await;
     assert!(matches!(frame, client_frame::Frame::History(_)), "{frame:?}");
     peer.send(id, Frame::History(HistoryPage { entries: vec![entry(1)], more: false })).await;
     assert_eq!(entries(&mut events, 1).await, [1]);
 }
 
 #[tokio::test]
-async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
+async fn p7_while_the_application_reads_no_events_entries_stay_at_the_server() {
     let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
     let many = 500;
     for number in 1..=many {
         let deliver = Deliver { receiver_seq: at(number), raised: 1, entries: vec![entry(number)] };
         peer.send(0, Frame::Deliver(deliver)).await;
     }
-    // It still answers: a queue that is full stops nothing but entries.
+    // Sending still works: a full queue stops only entries.
     let sending = client.enqueue("c", text("still here"), None).await.unwrap();
-    let (id, send) = match peer.ask(many).await {
+    let (id, send) = match peer.request(many).await {
         (id, client_frame::Frame::Send(send)) => (id, send),
-        other => panic!("asked for more than there is room for: {other:?}"),
+        other => panic!("requested more entries than fit: {other:?}"),
     };
     peer.ack(id, &send).await;
     sending.await.unwrap();
-    let mut seen = entries(&mut events, crate::sync::PAGE).await;
+    let mut seen = entries(&mut events, sync::PAGE).await;
     let serve = async {
         loop {
-            match peer.ask(many).await {
+            match peer.request(many).await {
                 (id, client_frame::Frame::History(request)) => {
                     peer.send(id, Frame::History(page(&request, many))).await;
                 }
@@ -96,9 +103,9 @@ async fn p7_an_application_that_takes_nothing_leaves_entries_at_the_server() {
 }
 
 #[tokio::test]
-async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
+async fn p1_p7_receipts_do_not_take_the_slots_of_a_page_in_flight() {
     let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
-    // With the two events of the beginning, this leaves room for exactly one page.
+    // Together with the first two events, this leaves slots for exactly one page.
     let (taken, many) = (98, 250);
     let deliver =
         Deliver { receiver_seq: at(taken), raised: taken as u32, entries: (1..=taken).map(entry).collect() };
@@ -109,15 +116,15 @@ async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
         entries: (taken + 2..=many).map(entry).collect(),
     };
     peer.send(0, Frame::Deliver(deliver)).await;
-    let (mut receipts, mut asked) = (20, Vec::new());
+    let (mut receipts, mut requested) = (20, Vec::new());
     let serve = async {
         loop {
-            match peer.ask(many).await {
+            match peer.request(many).await {
                 (id, client_frame::Frame::Heads(_)) => {
                     peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(many)], more: false })).await;
                 }
                 (id, client_frame::Frame::History(request)) => {
-                    asked.push(request.after);
+                    requested.push(request.after);
                     for _ in 0..std::mem::take(&mut receipts) {
                         peer.send(0, Frame::Receipt(ReadReceipt::default())).await;
                     }
@@ -128,27 +135,27 @@ async fn p1_p7_receipts_do_not_take_the_places_of_a_page_that_is_on_its_way() {
         }
     };
     let slow = async {
-        // The page comes while nothing is taken.
+        // The page arrives while the application takes no events.
         tokio::time::sleep(Duration::from_millis(300)).await;
         entries(&mut events, many as usize).await
     };
     let seen = tokio::select! {
         seen = slow => seen,
-        () = serve => unreachable!("it serves for ever"),
+        () = serve => unreachable!("the server never stops"),
     };
     assert_eq!(seen, (1..=many).collect::<Vec<_>>());
-    assert_eq!(asked, [98, 198], "a page found no room for all of it");
+    assert_eq!(requested, [98, 198], "a page did not fit completely");
     assert_eq!(client.state().positions["c"], many);
 }
 
 #[tokio::test]
-async fn p6_a_page_that_is_to_be_asked_for_later_costs_nothing_meanwhile() {
+async fn p6_waiting_to_retry_a_page_uses_no_cpu() {
     let (_fake, mut peer, _client, mut events) = connect(has(0, &[("c", 0)])).await;
     let deliver = Deliver { receiver_seq: at(2), raised: 2, entries: vec![entry(2)] };
     peer.send(0, Frame::Deliver(deliver)).await;
     let mut is_refused = false;
     while !is_refused {
-        match peer.ask(2).await {
+        match peer.request(2).await {
             (id, client_frame::Frame::Heads(_)) => {
                 peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(2)], more: false })).await;
             }
@@ -162,7 +169,7 @@ async fn p6_a_page_that_is_to_be_asked_for_later_costs_nothing_meanwhile() {
     }
     let metrics = tokio::runtime::Handle::current().metrics();
     let (began, busy) = (std::time::Instant::now(), metrics.worker_total_busy_duration(0));
-    match peer.ask(2).await {
+    match peer.request(2).await {
         (id, client_frame::Frame::History(request)) => {
             peer.send(id, Frame::History(page(&request, 2))).await;
         }

@@ -1,8 +1,8 @@
-//! The server's data were restored from a backup.
+//! Restores of the server from a backup.
 
 use super::*;
 
-/// The device of `device()`, welcomed in generation 7 that began from `before`. Its receiver's seq did not move.
+/// The device of `device()`, welcomed in generation 7 that began from `before`. Its receiver seq is unchanged.
 fn restored(before: u32) -> Sync {
     let mut sync = device();
     sync.on_generation(7, before);
@@ -16,27 +16,31 @@ fn kept(conversation: &str, conversation_seq: u64, kept_seq: u64) -> Head {
 
 fn heads(sync: &mut Sync, heads: Vec<Head>) {
     assert_eq!(sync.next_request(1_000), Some(Request::Heads { after: String::new() }));
-    assert_eq!(sync.next_request(1_000), None, "where to begin is not known yet");
+    assert_eq!(sync.next_request(1_000), None, "the positions are not known yet");
     sync.on_heads(HeadsPage { heads, more: false });
 }
 
 #[test]
-fn p1_numbers_that_were_given_again_are_not_passed_over() {
+fn p1_entries_with_reassigned_numbers_are_fetched() {
     let mut sync = restored(0);
-    // Of 5 entries 3 were kept; 4 to 6 are new.
-    assert_eq!(give(&mut sync, deliver(11, 1, &[("a", 6)])), [0; 0], "it may not be what follows 5");
-    assert_eq!(sync.settle(), None);
+    // 3 of 5 entries were kept; entries 4 to 6 are new.
+    assert_eq!(
+        give(&mut sync, deliver(11, 1, &[("a", 6)])),
+        [0; 0],
+        "it may not follow the device's entry 5"
+    );
+    assert_eq!(sync.advance(), None);
     heads(&mut sync, vec![kept("a", 6, 3)]);
     assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 3)].into())));
     assert_eq!(sync.next_request(1_000), Some(history(3)));
     assert_eq!(page(&mut sync, 4..=6, false), [4, 5, 6]);
     sync.on_seq(seq(1, 11));
     heads(&mut sync, vec![kept("a", 6, 3)]);
-    assert_eq!(sync.settle(), Some(Have { epoch: 1, seq: 11 }));
+    assert_eq!(sync.advance(), Some(Have { epoch: 1, seq: 11 }));
 }
 
 #[test]
-fn p5_what_was_kept_is_not_fetched_again() {
+fn p5_kept_entries_are_not_fetched_again() {
     let mut sync = restored(0);
     heads(&mut sync, vec![kept("a", 9, 8)]);
     assert_eq!(sync.take_restored(), Some((7, BTreeMap::new())));
@@ -44,7 +48,7 @@ fn p5_what_was_kept_is_not_fetched_again() {
 }
 
 #[test]
-fn p1_after_a_generation_that_is_not_known_everything_is_fetched() {
+fn p1_after_an_unknown_generation_all_entries_are_fetched() {
     let mut sync = restored(3);
     heads(&mut sync, vec![kept("a", 9, 8)]);
     assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 0)].into())));
@@ -52,7 +56,7 @@ fn p1_after_a_generation_that_is_not_known_everything_is_fetched() {
 }
 
 #[test]
-fn p1_a_conversation_that_was_not_kept_begins_anew() {
+fn p1_a_conversation_that_was_not_kept_starts_over() {
     let mut sync = restored(0);
     heads(&mut sync, Vec::new());
     assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 0)].into())));
@@ -60,24 +64,24 @@ fn p1_a_conversation_that_was_not_kept_begins_anew() {
 }
 
 #[test]
-fn p1_a_connection_that_is_lost_on_the_way_changes_nothing() {
+fn p1_a_connection_lost_during_the_rewind_changes_no_position() {
     let mut sync = restored(0);
     sync.next_request(1_000);
     sync.on_heads(HeadsPage { heads: vec![kept("a", 9, 3)], more: true });
     assert_eq!(sync.take_restored(), None);
     sync.on_generation(7, 0);
     sync.on_welcome(seq(1, 10));
-    assert_eq!(sync.position("a"), None, "it is being read again");
+    assert_eq!(sync.position("a"), None, "it is read again");
     heads(&mut sync, vec![kept("a", 9, 4)]);
     assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 4)].into())));
-    // The next connection finds the same generation.
+    // The next connection has the same generation.
     sync.on_generation(7, 0);
     sync.on_welcome(seq(1, 10));
     assert_eq!(sync.position("a"), Some(4));
 }
 
 #[test]
-fn a_device_without_anything_takes_the_generation_as_it_is() {
+fn a_new_device_adopts_the_generation() {
     let mut sync = Sync::new(State::default(), Start::Beginning);
     sync.on_generation(7, 0);
     sync.on_welcome(seq(1, 10));

@@ -1,0 +1,90 @@
+//! Conversations with missing entries, and the pages of history requested for them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Pages of history in flight at a time.
+const MAX_IN_FLIGHT: usize = 4;
+
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    gaps: BTreeMap<String, Gap>,
+    /// Conversations in `gaps` without a request in flight.
+    queue: VecDeque<String>,
+    in_flight: usize,
+}
+
+#[derive(Debug)]
+struct Gap {
+    /// The highest conversation_seq known to exist.
+    up_to: u64,
+    /// `up_to` at the time of the request in flight.
+    requested: Option<u64>,
+}
+
+impl Gaps {
+    pub(super) fn is_empty(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The conversation has entries up to `up_to` that are not handed over yet.
+    pub(super) fn add(&mut self, conversation: String, up_to: u64) {
+        if let Some(gap) = self.gaps.get_mut(&conversation) {
+            gap.up_to = gap.up_to.max(up_to);
+        } else {
+            self.queue.push_back(conversation.clone());
+            self.gaps.insert(conversation, Gap { up_to, requested: None });
+        }
+    }
+
+    /// The conversation to request a page of, unless [`MAX_IN_FLIGHT`] pages are in flight.
+    pub(super) fn request_next(&mut self) -> Option<String> {
+        if self.in_flight >= MAX_IN_FLIGHT {
+            return None;
+        }
+        let conversation = self.queue.pop_front()?;
+        let gap = self.gaps.get_mut(&conversation).expect("a queued conversation has a gap");
+        gap.requested = Some(gap.up_to);
+        self.in_flight += 1;
+        Some(conversation)
+    }
+
+    /// The request for a conversation was answered. Returns the conversation_seq known when it was made; `None` if no
+    /// request was in flight.
+    pub(super) fn answered(&mut self, conversation: &str) -> Option<u64> {
+        let requested = self.gaps.get_mut(conversation)?.requested.take()?;
+        self.in_flight -= 1;
+        Some(requested)
+    }
+
+    /// After a page: closes the gap, or queues its next page.
+    pub(super) fn close_or_requeue(&mut self, conversation: &str, position: u64, requested: u64, more: bool) {
+        // A page requested before an entry was known may lack that entry.
+        let is_open = |gap: &Gap| position < gap.up_to && (more || requested < gap.up_to);
+        if self.gaps.get(conversation).is_some_and(is_open) {
+            self.queue.push_back(conversation.to_owned());
+        } else {
+            self.gaps.remove(conversation);
+        }
+    }
+
+    /// The request for a conversation failed.
+    pub(super) fn failed(&mut self, conversation: &str, is_retryable: bool) {
+        if self.answered(conversation).is_none() {
+            return;
+        }
+        if is_retryable {
+            self.queue.push_back(conversation.to_owned());
+        } else {
+            // The user can no longer read the conversation: no entry is left to fetch.
+            self.gaps.remove(conversation);
+        }
+    }
+}
