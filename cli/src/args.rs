@@ -1,14 +1,22 @@
 //! The command line.
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+mod dead_letters;
+mod group;
+mod load;
+
+pub use dead_letters::{DeadLettersCommand, LetterFilter, OperatorArgs};
+pub use group::GroupCommand;
+pub use load::{LoadCommand, LoadOptions};
+
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Talk to a Godwit server from the terminal.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "godwit-cli", version, propagate_version = true)]
 pub struct Args {
-    /// Address of the server. `load` takes several, repeated or with commas between them: its connections are spread over them, and a
-    /// reconnect goes to the next.
+    /// Address of the server. `load` accepts several, repeated or separated by commas. It spreads its connections over them;
+    /// a reconnect goes to the next one.
     #[arg(
         long,
         global = true,
@@ -17,29 +25,29 @@ pub struct Args {
         default_value = "http://127.0.0.1:7450"
     )]
     pub url: Vec<String>,
-    /// File of the authorities (PEM) that the certificate of an https:// server is checked against, in place of the system's.
+    /// PEM file of the certificate authorities to trust for https:// servers. Default: the authorities of the system.
     #[arg(long, global = true, env = "GODWIT_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Write one JSON object per line.
+    /// Print one JSON object per line.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Which of the users who are logged in here; otherwise the last one who logged in.
+    /// The user to act as. Default: the last user who logged in here.
     #[arg(long, short, global = true, visible_alias = "profile", env = "GODWIT_USER", value_name = "USER")]
     pub user: Option<String>,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Make an account, and log in.
+    /// Create an account and log in.
     Register {
         /// User id: letters, digits, '.', '_', '-'.
         #[arg(value_name = "USER")]
         user: String,
-        /// Password; asked for if left out.
+        /// Password. Default: ask for it.
         #[arg(long, env = "GODWIT_PASSWORD", hide_env_values = true)]
         password: Option<String>,
     },
@@ -48,17 +56,17 @@ pub enum Command {
         /// User id.
         #[arg(value_name = "USER")]
         user: String,
-        /// Password; asked for if left out.
+        /// Password. Default: ask for it.
         #[arg(long, env = "GODWIT_PASSWORD", hide_env_values = true)]
         password: Option<String>,
     },
-    /// Log out, and forget the user here.
+    /// Log out and remove the saved credentials.
     Logout,
-    /// Talk with somebody. Reads lines from the terminal, or from a pipe until its end.
+    /// Chat in a conversation. Reads lines from the terminal, or from a pipe until its end.
     Chat {
         /// User id, or conversation id (`g:...`, `d:...`).
         with: String,
-        /// How many messages of the past to show first.
+        /// Number of past messages to show first.
         #[arg(long, default_value_t = 20, value_name = "N")]
         history: u32,
     },
@@ -66,17 +74,17 @@ pub enum Command {
     Send {
         /// User id, or conversation id (`g:...`, `d:...`).
         with: String,
-        /// The text; `-` reads it from stdin.
+        /// The text, or `-` to read it from stdin.
         text: String,
     },
     /// Print messages as they arrive.
     Listen {
-        /// Only this conversation.
+        /// Print only this conversation.
         with: Option<String>,
-        /// End after so many.
+        /// Exit after this many messages.
         #[arg(long, value_name = "N")]
         count: Option<u64>,
-        /// Go on where the last `listen --resume` ended, with what came in between.
+        /// Continue where the last `listen --resume` ended, including messages that arrived in between.
         #[arg(long)]
         resume: bool,
     },
@@ -84,219 +92,40 @@ pub enum Command {
     History {
         /// User id, or conversation id (`g:...`, `d:...`).
         with: String,
-        /// How many, counted from the end.
+        /// Number of messages, counted from the end.
         #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
         limit: u32,
     },
-    /// List conversations, with how many messages are unread.
+    /// List conversations and their numbers of unread messages.
     Conversations,
-    /// Make and change groups.
+    /// Create and change groups.
     Group {
-        /// What to do with a group.
+        /// The action.
         #[command(subcommand)]
         command: GroupCommand,
     },
-    /// Dead letters, for operators: messages that were acknowledged and could not be stored, and what is no message at all.
+    /// Manage dead letters (for operators): acknowledged messages that could not be stored, and invalid records.
     ///
-    /// The program that handles messages answers, on its admin port: `consumer`, or `godwit`.
+    /// The command calls the admin port of the program that processes messages: `consumer` or `godwit`.
     DeadLetters {
-        /// Where to ask, and with which right.
+        /// The admin server and its credentials.
         #[command(flatten)]
         operator: OperatorArgs,
-        /// What to do with dead letters.
+        /// The action.
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Put load on a server, and check that nothing is lost, doubled or reordered.
+    /// Put load on a server, and check that no message is lost, duplicated or reordered.
     ///
-    /// A send that is refused with "try again", or whose connection ends, is tried again until it is acknowledged. The report says
-    /// how many failed all the same, the longest pause that any sender saw (the longest time without an
-    /// acknowledgement while sends were due), and, as `max` of "send to ack", the longest that one message took from when it was
-    /// due. The exit code is 1 when something was lost, doubled or reordered.
+    /// A send is retried after a retryable error or a lost connection until it is acknowledged. The report shows how many sends
+    /// were never acknowledged, and the longest pause: the longest time that any sender had sends due without receiving an
+    /// acknowledgement. `max` of "send to ack" is the longest time from the moment a message was due to its acknowledgement.
+    /// The exit code is 1 if a message was lost, duplicated or reordered.
     Load {
-        /// Which load.
+        /// The kind of load.
         #[command(subcommand)]
         command: LoadCommand,
     },
-}
-
-/// Where an operator asks, and with which right.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct OperatorArgs {
-    /// Admin address of a `consumer` (7469 by default), or of `godwit`.
-    #[arg(
-        long,
-        global = true,
-        env = "GODWIT_ADMIN_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7459"
-    )]
-    pub admin: String,
-    /// The operator's token, or `file:PATH`; otherwise that of the folder of data.
-    #[arg(long, global = true, env = "GODWIT_OPERATOR_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// Folder of data of `godwit`, which keeps its token there.
-    #[arg(long, global = true, value_name = "FOLDER", default_value = "godwit-data")]
-    pub data: PathBuf,
-}
-
-/// What to do with dead letters.
-#[derive(Clone, Debug, Subcommand)]
-pub enum DeadLettersCommand {
-    /// List them, oldest first, without what people wrote.
-    List {
-        /// At most so many.
-        #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-        limit: u32,
-        /// Only those behind this one.
-        #[arg(long, value_name = "ID")]
-        after: Option<String>,
-        /// Which ones.
-        #[command(flatten)]
-        which: Which,
-    },
-    /// Show all that is known of one.
-    Show {
-        /// Its id, such as 0-17.
-        id: String,
-        /// Also what it says.
-        #[arg(long)]
-        body: bool,
-    },
-    /// Hand them to the handler again, behind what came after them; those that fail again are new dead letters.
-    Replay {
-        /// Their ids.
-        #[arg(required_unless_present_any = ["all", "reason", "conversation"], conflicts_with_all = ["all", "reason", "conversation"])]
-        ids: Vec<String>,
-        /// All of them.
-        #[arg(long, conflicts_with_all = ["reason", "conversation"])]
-        all: bool,
-        /// Which ones.
-        #[command(flatten)]
-        which: Which,
-    },
-    /// Drop them for good.
-    Drop {
-        /// Their ids.
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, Default, ClapArgs)]
-pub struct Which {
-    /// Those whose reason contains this text.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Those of this conversation, `g:...` or `d:...`.
-    #[arg(long, value_name = "ID")]
-    pub conversation: Option<String>,
-}
-
-/// What to do with a group.
-#[derive(Clone, Debug, Subcommand)]
-pub enum GroupCommand {
-    /// Make a group; you own it.
-    Create {
-        /// Its name.
-        name: String,
-        /// Members beside you.
-        members: Vec<String>,
-        /// Later members see everything, not only what comes after they joined.
-        #[arg(long)]
-        open_history: bool,
-    },
-    /// Add members.
-    Add {
-        /// The group, `g:...`.
-        group: String,
-        /// User ids.
-        #[arg(required = true)]
-        users: Vec<String>,
-    },
-    /// Remove members.
-    Remove {
-        /// The group, `g:...`.
-        group: String,
-        /// User ids.
-        #[arg(required = true)]
-        users: Vec<String>,
-    },
-    /// Leave a group.
-    Leave {
-        /// The group, `g:...`.
-        group: String,
-    },
-    /// List your groups, or the members of one.
-    List {
-        /// The group, `g:...`.
-        group: Option<String>,
-    },
-}
-
-/// Which load.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LoadCommand {
-    /// Pairs of users; messages are sent at fixed times, however slow the server is.
-    Pair {
-        /// Pairs.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-        pairs: u32,
-        /// Messages per second over all pairs.
-        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-        rate: u32,
-        /// What all loads have.
-        #[command(flatten)]
-        options: LoadOptions,
-    },
-    /// As many messages as the server takes: half of the connections send, the other half receives.
-    Flood {
-        /// Connections.
-        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
-        connections: u32,
-        /// Messages that each sender keeps unacknowledged.
-        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
-        in_flight: u32,
-        /// What all loads have.
-        #[command(flatten)]
-        options: LoadOptions,
-    },
-    /// Connections that do nothing: how fast they open and what they cost.
-    Idle {
-        /// Connections.
-        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-        connections: u32,
-        /// What all loads have.
-        #[command(flatten)]
-        options: LoadOptions,
-    },
-    /// One group, one sender, and everybody else receives.
-    Fanout {
-        /// Members of the group, with the sender.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..))]
-        members: u32,
-        /// Messages per second.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-        rate: u32,
-        /// What all loads have.
-        #[command(flatten)]
-        options: LoadOptions,
-    },
-}
-
-/// What all loads have.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct LoadOptions {
-    /// How long to send, in seconds.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub seconds: u32,
-    /// Size of a body in bytes.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(32..=1_048_576))]
-    pub body: u32,
-    /// Processes of the server, with their children: their CPU time and memory are measured. May be repeated.
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Vec<u32>,
 }
 
 #[cfg(test)]
@@ -309,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_line_definition_is_valid() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn global_flags_may_stand_anywhere() {
+    fn global_flags_are_accepted_anywhere() {
         let args = parse("--user alice chat bob --json --url http://host:1").unwrap();
         assert_eq!(
             (args.user.as_deref(), args.json, args.url.as_slice()),
@@ -326,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_ends_with_code_2() {
+    fn wrong_usage_exits_with_code_2() {
         for line in [
             "",
             "chat",
@@ -345,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_takes_several_servers_and_processes() {
+    fn load_accepts_several_servers_and_processes() {
         let args = parse(
             "load pair --pairs 2 --rate 10 --seconds 1 --server-pid 7 --server-pid 8 --url a:1 --url b:1,c:1",
         );

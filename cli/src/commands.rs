@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::History { with, limit } => messages::history(&context, &with, limit).await?,
         Command::Conversations => messages::conversations(&context).await?,
         Command::Group { command } => group::run(&context, command).await?,
-        // Done above: it is about no user.
+        // Handled above, because it needs no user.
         Command::DeadLetters { .. } => {}
         Command::Load { command } => return load::run(context.servers, context.out, command).await,
     }

@@ -1,4 +1,4 @@
-//! What every command needs: the server, who one is, and how to get connected.
+//! The context of a command: the server, the user, and connections.
 
 use crate::{
     args::{Args, Command},
@@ -13,16 +13,17 @@ use std::fs::File;
 
 pub(crate) struct Context {
     pub(crate) server: Server,
-    /// All that were named; the first is `server`.
+    /// All servers on the command line; the first one is `server`.
     pub(crate) servers: Vec<Server>,
     pub(crate) api: Api,
     pub(crate) out: Output,
     pub(crate) store: Store,
-    named: Option<String>,
+    /// The user on the command line.
+    user_option: Option<String>,
 }
 
-/// A connection that does one thing. While it is there, other processes of the user wait.
-pub(crate) struct Once {
+/// A connection for one request. Other processes of the same user wait until it is dropped.
+pub(crate) struct OneShot {
     pub(crate) user: String,
     pub(crate) client: Client,
     _lock: File,
@@ -37,26 +38,26 @@ impl Context {
             Ok::<_, Usage>(trust.iter().fold(server, Server::trusting))
         };
         let servers = args.url.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let several = servers.len() > 1 && !matches!(args.command, Command::Load { .. });
+        let is_surplus = servers.len() > 1 && !matches!(args.command, Command::Load { .. });
         let [server, ..] = servers.as_slice() else {
-            return Err(Usage("--url names no server".into()).into());
+            return Err(Usage("--url is empty".into()).into());
         };
-        if several {
-            return Err(Usage("only `load` takes more than one --url".into()).into());
+        if is_surplus {
+            return Err(Usage("only `load` accepts more than one --url".into()).into());
         }
         let server = server.clone();
         Ok(Self {
             api: Api::new(server.clone()),
             store: Store::open(server.url())?,
             out: Output::new(args.json),
-            named: args.user.clone(),
+            user_option: args.user.clone(),
             server,
             servers,
         })
     }
 
     pub(crate) fn user(&self) -> Result<String> {
-        self.store.user(self.named.as_deref())
+        self.store.user(self.user_option.as_deref())
     }
 
     pub(crate) fn tokens(&self, user: &str, role: Role) -> StoredTokens {
@@ -70,32 +71,32 @@ impl Context {
         Ok((user, token))
     }
 
-    /// A connection that stays.
+    /// Connects and stays connected.
     pub(crate) async fn live(&self, user: &str, start: Start, state: State) -> Result<(Client, Events)> {
         let options = Options { start, ..Options::default() };
         Ok(Client::connect(self.server.clone(), self.tokens(user, Role::Live), options, state).await?)
     }
 
-    /// A connection that does one thing.
-    pub(crate) async fn once(&self) -> Result<Once> {
+    /// Connects for one request.
+    pub(crate) async fn once(&self) -> Result<OneShot> {
         let user = self.user()?;
-        // First whether there is such a user at all: that makes the better sentence.
+        // Check first that the user is logged in, for a better error.
         self.store.load(&user)?;
         let lock = self.store.lock(&user, "once").await?;
         let options = Options { start: Start::Now, ..Options::default() };
         let tokens = self.tokens(&user, Role::Once);
         let (client, _) = Client::connect(self.server.clone(), tokens, options, State::default()).await?;
-        Ok(Once { user, client, _lock: lock })
+        Ok(OneShot { user, client, _lock: lock })
     }
 }
 
-/// The conversation that somebody means by a user id or a conversation id.
+/// The conversation for a user id or a conversation id.
 pub(crate) fn conversation(with: &str, me: &str) -> Result<String> {
     if !with.contains(':') {
-        ids::check_id("a user id", with).map_err(|fault| Usage(fault.message))?;
+        ids::check_id("a user id", with).map_err(|error| Usage(error.message))?;
         return Ok(ids::direct(me, with));
     }
-    let parsed = Conversation::parse(with).map_err(|fault| Usage(fault.message))?;
+    let parsed = Conversation::parse(with).map_err(|error| Usage(error.message))?;
     if parsed.has_direct_member(me) == Some(false) {
         return Err(Usage(format!("{with} is not a conversation of {me}")).into());
     }
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conversation_is_named_by_a_user_or_by_its_id() {
+    fn a_conversation_is_given_by_a_user_or_by_its_id() {
         assert_eq!(conversation("bob", "carol").unwrap(), "d:bob:carol");
         assert_eq!(conversation("d:carol:bob", "carol").unwrap(), "d:bob:carol");
         assert_eq!(conversation("g:team", "carol").unwrap(), "g:team");

@@ -19,7 +19,7 @@ mod store;
 mod terminal;
 
 pub use args::{
-    Args, Command, DeadLettersCommand, GroupCommand, LoadCommand, LoadOptions, OperatorArgs, Which,
+    Args, Command, DeadLettersCommand, GroupCommand, LetterFilter, LoadCommand, LoadOptions, OperatorArgs,
 };
 
 use std::process::ExitCode;

@@ -1,14 +1,17 @@
-//! The load generator: puts load on a server, measures, and checks the promise while it does.
+//! The load generator: puts load on a server, measures it, and checks its guarantees.
 //!
-//! It is made to be cheap, as it often shares a machine with the server it measures: one thread, its own loops over the
-//! frame codec instead of the SDK's queues, all that is due in one write. Receivers are the SDK's [`Sync`],
-//! so whatever is lost, doubled or late on the wire, what is counted is what an application would see.
+//! It uses little CPU, because it often shares a machine with the server: one thread, its own loops over the frame codec
+//! in place of the SDK's queues, and one write for all due frames. Receivers use the SDK's `Sync`, so the report counts
+//! the messages that an application would see, despite loss, duplicates and delays on the network.
 //!
-//! - `exchange`: one run of senders and receivers: open, send, wait for the rest, read back, compare.
-//! - `sender`, `receiver`: one connection each, through reconnects.
-//! - `ledger`: which messages were sent, acknowledged, received and stored.
+//! - `exchange`: a run of senders and receivers: connect, send, wait, read back, compare.
+//! - `sender`, `receiver`: one connection each, with reconnects.
+//! - `run`: the shared clock and counters.
+//! - `ledger`: the sets of sent, acknowledged, received and stored messages.
 //! - `pacer`: wakes senders at fixed times.
-//! - `servers`: whose turn it is. `reconnects`: how many in the worst second. `users`: accounts for the run. `idle`: connections that do nothing. `process`: CPU and memory of processes.
+//! - `idle`: idle connections.
+//! - `servers`: round robin over the servers. `users`: accounts for the run.
+//! - `reconnects`: reconnects and the worst second. `process`: CPU and memory of processes. `report`: the result.
 
 mod exchange;
 mod idle;
@@ -38,15 +41,15 @@ use std::process::ExitCode;
 use tokio::task::LocalSet;
 use users::Users;
 
-/// Runs a load and reports; the exit code is 1 when the promise was broken.
+/// Runs a load and prints the report. The exit code is 1 if a guarantee was violated.
 pub(crate) async fn run(servers: Vec<Server>, out: Output, command: LoadCommand) -> Result<ExitCode> {
     let report = LocalSet::new().run_until(dispatch(Servers::new(servers), command)).await?;
     for line in report.table() {
         out.text(&line)?;
     }
     out.object(&report.object())?;
-    if let Some(fault) = report.fault() {
-        remark(&format!("godwit-cli: {fault}"));
+    if let Some(violation) = report.violation() {
+        remark(&format!("godwit-cli: {violation}"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -56,7 +59,7 @@ async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
     let users = Users::new(servers);
     match command {
         LoadCommand::Pair { pairs, rate, options } => {
-            let conversations = pairs_of(&users, pairs as usize).await?;
+            let conversations = create_pairs(&users, pairs as usize).await?;
             exchange::run(
                 users.servers(),
                 Load { name: "pair", conversations, pace: Pace::Rate(rate), options },
@@ -64,12 +67,12 @@ async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
             .await
         }
         LoadCommand::Flood { connections, in_flight, options } => {
-            let conversations = pairs_of(&users, connections as usize / 2).await?;
+            let conversations = create_pairs(&users, connections as usize / 2).await?;
             let pace = Pace::Window(in_flight as usize);
             exchange::run(users.servers(), Load { name: "flood", conversations, pace, options }).await
         }
         LoadCommand::Fanout { members, rate, options } => {
-            let conversations = vec![group_of(&users, members as usize).await?];
+            let conversations = vec![create_group_of(&users, members as usize).await?];
             exchange::run(
                 users.servers(),
                 Load { name: "fanout", conversations, pace: Pace::Rate(rate), options },
@@ -80,7 +83,7 @@ async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
     }
 }
 
-async fn pairs_of(users: &Users, pairs: usize) -> Result<Vec<Conversation>> {
+async fn create_pairs(users: &Users, pairs: usize) -> Result<Vec<Conversation>> {
     let mut users = users.register(pairs * 2).await?.into_iter();
     let mut conversations = Vec::with_capacity(pairs);
     while let (Some(sender), Some(receiver)) = (users.next(), users.next()) {
@@ -90,7 +93,7 @@ async fn pairs_of(users: &Users, pairs: usize) -> Result<Vec<Conversation>> {
     Ok(conversations)
 }
 
-async fn group_of(users: &Users, members: usize) -> Result<Conversation> {
+async fn create_group_of(users: &Users, members: usize) -> Result<Conversation> {
     let mut members = users.register(members).await?;
     let sender = members.remove(0);
     let names: Vec<String> = members.iter().map(|user| user.name.clone()).collect();
@@ -100,6 +103,6 @@ async fn group_of(users: &Users, members: usize) -> Result<Conversation> {
         .api()
         .create_group(&token, "load", &names, HistoryVisibility::All, &request)
         .await
-        .context("cannot make the group")?;
+        .context("cannot create the group")?;
     Ok(Conversation { id: group.conversation, sender, receivers: members })
 }

@@ -1,4 +1,4 @@
-//! What people and programs read.
+//! Output for people and programs.
 
 use abi::{
     ids::Conversation,
@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Writes results to stdout, or above the line that is being edited.
+/// Writes results to stdout, or above the line in the editor.
 pub(crate) struct Output {
     /// One JSON object per line instead of text.
     pub(crate) json: bool,
@@ -24,27 +24,27 @@ impl Output {
         Self { json, printer: Mutex::new(None) }
     }
 
-    /// From now on lines go above the line that is being edited.
+    /// Prints further lines with `printer`, above the line in the editor; `None` prints to stdout.
     pub(crate) fn print_with(&self, printer: Option<Box<dyn ExternalPrinter + Send>>) {
         *self.printer.lock().unwrap_or_else(PoisonError::into_inner) = printer;
     }
 
-    /// A line of text; only without `--json`.
+    /// Prints a line of text, without `--json`.
     pub(crate) fn text(&self, line: &str) -> io::Result<()> {
         if self.json { Ok(()) } else { self.write(line) }
     }
 
-    /// A JSON object; only with `--json`.
+    /// Prints a JSON object, with `--json`.
     pub(crate) fn object(&self, object: &Value) -> io::Result<()> {
         if self.json { self.write(&object.to_string()) } else { Ok(()) }
     }
 
-    /// An entry as `me` sees it; `with_where`: also say in which conversation.
-    pub(crate) fn entry(&self, entry: &Entry, me: &str, with_where: bool) -> io::Result<()> {
+    /// Prints an entry as `me` sees it; `with_place` includes the conversation.
+    pub(crate) fn entry(&self, entry: &Entry, me: &str, with_place: bool) -> io::Result<()> {
         if self.json {
             self.object(&entry_object(entry))
         } else {
-            self.write(&entry_line(entry, me, with_where))
+            self.write(&entry_line(entry, me, with_place))
         }
     }
 
@@ -58,12 +58,12 @@ impl Output {
     }
 }
 
-/// A line on stderr, whatever becomes of it.
+/// Prints a line to stderr. Errors are ignored.
 pub(crate) fn remark(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A remark that only a person at a terminal wants.
+/// Prints a remark to stderr if it is a terminal.
 pub(crate) fn hint(line: &str) {
     if io::stderr().is_terminal() {
         remark(line);
@@ -78,11 +78,11 @@ pub(crate) fn label(conversation: &str, me: &str) -> String {
     }
 }
 
-fn entry_line(entry: &Entry, me: &str, with_where: bool) -> String {
+fn entry_line(entry: &Entry, me: &str, with_place: bool) -> String {
     let own = entry.sender == me;
     let who = if own { "you" } else { entry.sender.as_str() };
     let place = match Conversation::parse(&entry.conversation) {
-        _ if !with_where => String::new(),
+        _ if !with_place => String::new(),
         Ok(Conversation::Direct(..)) if !own => String::new(),
         Ok(Conversation::Direct(..)) => format!(" to {}", label(&entry.conversation, me)),
         _ => format!(" in {}", entry.conversation),
@@ -104,11 +104,13 @@ fn entry_line(entry: &Entry, me: &str, with_where: bool) -> String {
 }
 
 fn change(content: Option<&Content>) -> String {
-    let Some(Content::GroupChange(change)) = content else { return "said something unknown".to_owned() };
+    let Some(Content::GroupChange(change)) = content else {
+        return "sent an entry of an unknown kind".to_owned();
+    };
     match &change.change {
         Some(Change::Created(created)) => {
             let with = if created.members.is_empty() { String::new() } else { " with ".to_owned() };
-            format!("made the group \"{}\"{with}{}", printable(&created.name), created.members.join(", "))
+            format!("created the group \"{}\"{with}{}", printable(&created.name), created.members.join(", "))
         }
         Some(Change::Added(added)) => format!("added {}", added.users.join(", ")),
         Some(Change::Removed(removed)) => format!("removed {}", removed.users.join(", ")),
@@ -143,13 +145,13 @@ pub(crate) fn entry_object(entry: &Entry) -> Value {
     object
 }
 
-/// Text that can't steer the terminal: what others write may hold control characters.
+/// Text that is safe for the terminal: control characters from other users are replaced.
 pub(crate) fn printable(text: &str) -> String {
     let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
     text.chars().map(safe).collect::<String>().replace('\n', "\n    ")
 }
 
-/// Time of day in UTC; with the date in front when it was another day.
+/// Time of day in UTC, with the date if it is not today.
 pub(crate) fn clock(at_ms: i64) -> String {
     let today = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -165,7 +167,7 @@ fn clock_on(at_ms: i64, today: i64) -> String {
     if day == today {
         return time;
     }
-    // Days to a date in the proleptic Gregorian calendar, with years that begin in March.
+    // Days to a date in the proleptic Gregorian calendar, with years that start in March.
     let shifted = day + 719_468;
     let era = shifted.div_euclid(146_097);
     let of_era = shifted.rem_euclid(146_097);
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_who_and_where() {
+    fn a_line_names_the_sender_and_the_conversation() {
         assert!(entry_line(&entry("d:alice:bob", "bob", "hi"), "alice", true).ends_with("Z bob: hi"));
         assert!(
             entry_line(&entry("d:alice:bob", "alice", "hi"), "alice", true).ends_with("Z you to bob: hi")

@@ -1,4 +1,4 @@
-//! Who is logged in on this machine: one file per server and user, readable by its owner alone.
+//! The saved credentials: one file per server and user, readable only by its owner.
 
 use crate::error::Usage;
 use anyhow::{Context as _, Result, anyhow};
@@ -18,19 +18,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A user is logged in with two devices, as a device has one connection: a `send` beside a `chat` must not end it.
+/// A user logs in with two devices. A device has one connection, and a `send` must not end a running `chat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Stays connected: `chat`, `listen`.
+    /// For commands that stay connected: `chat`, `listen`.
     Live,
-    /// Does one thing: everything else.
+    /// For all other commands.
     Once,
 }
 
-/// Tokens, and until when the access token is good in seconds since 1970.
+/// Tokens with the expiry of the access token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedTokens {
     pub(crate) tokens: Tokens,
+    /// Unix time in seconds.
     good_until: u64,
 }
 
@@ -40,14 +41,14 @@ impl SavedTokens {
     }
 }
 
-/// A user who is logged in.
+/// The saved credentials of a user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Login {
     pub(crate) live: SavedTokens,
     pub(crate) once: SavedTokens,
 }
 
-/// The folder of one server.
+/// The folder with the credentials for one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     folder: PathBuf,
@@ -56,10 +57,9 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn open(url: &str) -> Result<Self> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let config =
-            set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).ok_or_else(
-                || anyhow!("neither XDG_CONFIG_HOME nor HOME is set: there is no place for credentials"),
-            )?;
+        let config = set("XDG_CONFIG_HOME")
+            .or_else(|| set("HOME").map(|home| home.join(".config")))
+            .ok_or_else(|| anyhow!("cannot save credentials: neither XDG_CONFIG_HOME nor HOME is set"))?;
         Ok(Self::at(&config.join("godwit"), url))
     }
 
@@ -69,14 +69,14 @@ impl Store {
         Self { folder: folder.join(plain.chars().map(safe).collect::<String>()) }
     }
 
-    /// The user to act as: the named one, or who logged in last.
+    /// The user to act as: the named user, or the last one who logged in.
     pub(crate) fn user(&self, named: Option<&str>) -> Result<String> {
         if let Some(user) = named {
             return Ok(user.to_owned());
         }
         match fs::read_to_string(self.folder.join("default")) {
             Ok(user) => Ok(user.trim().to_owned()),
-            Err(_) => Err(anyhow!("nobody is logged in; begin with `godwit-cli register USER`")),
+            Err(_) => Err(anyhow!("no user is logged in; start with `godwit-cli register USER`")),
         }
     }
 
@@ -100,8 +100,8 @@ impl Store {
         self.write(&self.folder.join("default"), user.as_bytes())
     }
 
-    /// Forgets a user. Another one who is logged in, if any, becomes the default.
-    pub(crate) fn forget(&self, user: &str) -> Result<()> {
+    /// Removes the credentials of a user. Another logged-in user, if any, becomes the default.
+    pub(crate) fn remove(&self, user: &str) -> Result<()> {
         for kind in ["json", "listen"] {
             let _ = fs::remove_file(self.path(user, kind)?);
         }
@@ -119,7 +119,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where `listen --resume` goes on.
+    /// The state from which `listen --resume` continues.
     pub(crate) fn load_state(&self, user: &str) -> Result<State> {
         let path = self.path(user, "listen")?;
         match fs::read(&path) {
@@ -134,9 +134,9 @@ impl Store {
         self.write(&self.path(user, "listen")?, &serde_json::to_vec(state)?)
     }
 
-    /// Waits for a lock between processes; it ends with the file.
+    /// Waits for a lock between processes. Dropping the file releases it.
     pub(crate) async fn lock(&self, user: &str, kind: &'static str) -> Result<File> {
-        self.make_folder()?;
+        self.create_folder()?;
         let path = self.path(user, kind)?;
         let locking = tokio::task::spawn_blocking(move || {
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -147,25 +147,25 @@ impl Store {
     }
 
     fn path(&self, user: &str, kind: &str) -> Result<PathBuf> {
-        abi::ids::check_id("USER", user).map_err(|fault| Usage(fault.message))?;
+        abi::ids::check_id("USER", user).map_err(|error| Usage(error.message))?;
         Ok(self.folder.join(format!("{user}.{kind}")))
     }
 
-    fn make_folder(&self) -> Result<()> {
+    fn create_folder(&self) -> Result<()> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.folder)
-            .with_context(|| format!("cannot make {}", self.folder.display()))
+            .with_context(|| format!("cannot create {}", self.folder.display()))
     }
 
-    /// Whole or not at all, and nobody else may read it, not even for a moment.
+    /// Replaces a file atomically. Only its owner can read it at any time.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        self.make_folder()?;
+        self.create_folder()?;
         let draft = path.with_extension(format!("draft-{}", std::process::id()));
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(bytes)?;
-        // Some file systems put the new name on the disk before what is in the file.
+        // Some file systems persist the rename before the content.
         file.sync_all()?;
         fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
     }
@@ -175,7 +175,7 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// Tokens that live in the store, which other processes of the same user refresh as well.
+/// The tokens in the store. Other processes of the same user may refresh them.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredTokens {
     pub(crate) api: Api,
@@ -187,29 +187,29 @@ pub(crate) struct StoredTokens {
 impl StoredTokens {
     pub(crate) async fn access(&self, rejected: Option<&str>) -> Result<String, Error> {
         let failed = |error: anyhow::Error| Error::Store(format!("{error:#}"));
-        // A refresh token works once: only one process may use it, and the others then find the new one.
+        // A refresh token works once: only one process may use it; the others then read the new one.
         let _lock = self.store.lock(&self.user, "lock").await.map_err(failed)?;
         let mut login = self.store.load(&self.user).map_err(failed)?;
-        let kept = match self.role {
+        let saved = match self.role {
             Role::Live => &mut login.live,
             Role::Once => &mut login.once,
         };
-        if kept.good_until < unix_now() + 10 || rejected == Some(kept.tokens.access_token.as_str()) {
-            match self.api.refresh(&kept.tokens.refresh_token).await {
-                Ok(tokens) => *kept = SavedTokens::new(tokens),
-                Err(Error::Server(fault)) if Error::Server(fault.clone()).recovery() == Recovery::Stop => {
+        if saved.good_until < unix_now() + 10 || rejected == Some(saved.tokens.access_token.as_str()) {
+            match self.api.refresh(&saved.tokens.refresh_token).await {
+                Ok(tokens) => *saved = SavedTokens::new(tokens),
+                Err(Error::Server(error)) if Error::Server(error.clone()).recovery() == Recovery::Stop => {
                     return Err(Error::Store(format!(
-                        "the session of {0} has ended ({fault}); use `godwit-cli login {0}`",
+                        "the session of {0} has ended ({error}); use `godwit-cli login {0}`",
                         self.user
                     )));
                 }
                 Err(error) => return Err(error),
             }
-            let token = kept.tokens.access_token.clone();
+            let token = saved.tokens.access_token.clone();
             self.store.save(&self.user, &login).map_err(failed)?;
             return Ok(token);
         }
-        Ok(kept.tokens.access_token.clone())
+        Ok(saved.tokens.access_token.clone())
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_nobody_else_can_read_credentials() {
+    fn p8_only_the_owner_can_read_credentials() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path(), "http://127.0.0.1:7450");
         store.save("alice", &login("alice")).unwrap();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_who_logged_in_is_the_default() {
+    fn the_last_logged_in_user_is_the_default() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path(), "http://127.0.0.1:7450");
         assert!(store.user(None).unwrap_err().to_string().contains("register"));
@@ -259,14 +259,14 @@ mod tests {
         }
         assert_eq!(store.user(None).unwrap(), "bob");
         assert_eq!(store.user(Some("alice")).unwrap(), "alice");
-        store.forget("bob").unwrap();
+        store.remove("bob").unwrap();
         assert_eq!(store.user(None).unwrap(), "alice");
-        store.forget("alice").unwrap();
+        store.remove("alice").unwrap();
         assert!(store.user(None).is_err());
     }
 
     #[test]
-    fn p1_where_to_go_on_is_not_forgotten_because_it_cannot_be_read() {
+    fn p1_an_unreadable_listen_state_is_an_error_and_not_an_empty_state() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path(), "http://127.0.0.1:7450");
         assert_eq!(store.load_state("alice").unwrap(), State::default());
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_do_not_share_users_and_ids_cannot_leave_the_folder() {
+    fn servers_do_not_share_users_and_ids_cannot_escape_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path(), "http://127.0.0.1:7450");
         store.save("alice", &login("alice")).unwrap();

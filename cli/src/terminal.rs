@@ -1,4 +1,4 @@
-//! Lines from a person, or from a pipe. Reading blocks, so it has a thread of its own.
+//! Input lines from a terminal or a pipe. Reading blocks, so it runs on a thread of its own.
 
 use anyhow::{Result, bail};
 use rustyline::{
@@ -16,17 +16,17 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Lines that wait to be sent.
+/// Lines queued between the reading thread and the command.
 const QUEUE: usize = 64;
 
 /// Lines until the end of input.
 pub(crate) struct Lines {
     pub(crate) lines: mpsc::Receiver<io::Result<String>>,
-    /// How to write above the line that is being edited, on a terminal.
+    /// On a terminal, prints above the line in the editor.
     pub(crate) printer: Option<Box<dyn ExternalPrinter + Send>>,
 }
 
-/// Begins to read lines: with editing on a terminal, plain from a pipe.
+/// Starts to read lines, with a line editor on a terminal.
 pub(crate) fn lines(prompt: String) -> Result<Lines> {
     let (sender, lines) = mpsc::channel(QUEUE);
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
@@ -43,7 +43,7 @@ pub(crate) fn lines(prompt: String) -> Result<Lines> {
     let mut editor = DefaultEditor::new()?;
     let printer = editor.create_external_printer()?;
     thread::Builder::new().name("terminal".into()).spawn(move || {
-        // Ctrl-C and Ctrl-D are the end of input, as is a terminal that went away.
+        // Ctrl-C, Ctrl-D and a closed terminal end the input.
         while let Ok(line) = editor.readline(&prompt) {
             let _ = editor.add_history_entry(&line);
             if sender.blocking_send(Ok(line)).is_err() {
@@ -54,18 +54,18 @@ pub(crate) fn lines(prompt: String) -> Result<Lines> {
     Ok(Lines { lines, printer: Some(Box::new(printer)) })
 }
 
-/// Shows nothing of what is typed.
-struct Hidden;
+/// Shows asterisks in place of the typed text.
+struct Masked;
 
-impl Helper for Hidden {}
-impl Completer for Hidden {
+impl Helper for Masked {}
+impl Completer for Masked {
     type Candidate = String;
 }
-impl Hinter for Hidden {
+impl Hinter for Masked {
     type Hint = String;
 }
-impl Validator for Hidden {}
-impl Highlighter for Hidden {
+impl Validator for Masked {}
+impl Highlighter for Masked {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
         Cow::Owned("*".repeat(line.chars().count()))
     }
@@ -75,7 +75,7 @@ impl Highlighter for Hidden {
     }
 }
 
-/// The password that was given, or asks for one; `new`: twice.
+/// Returns the given password, or asks for one; for a `new` password, twice.
 pub(crate) async fn password(given: Option<String>, new: bool) -> Result<String> {
     if let Some(password) = given {
         return Ok(password);
@@ -91,11 +91,11 @@ pub(crate) async fn password(given: Option<String>, new: bool) -> Result<String>
             return Ok(password);
         }
         let config = Config::builder().color_mode(ColorMode::Forced).auto_add_history(false).build();
-        let mut editor: Editor<Hidden, DefaultHistory> = Editor::with_config(config)?;
-        editor.set_helper(Some(Hidden));
+        let mut editor: Editor<Masked, DefaultHistory> = Editor::with_config(config)?;
+        editor.set_helper(Some(Masked));
         let password = editor.readline("password: ")?;
         if new && editor.readline("once more: ")? != password {
-            bail!("the two are not the same");
+            bail!("the two passwords differ");
         }
         Ok(password)
     })

@@ -11,28 +11,28 @@ use client::http::Tokens;
 use serde_json::json;
 
 pub(super) async fn register(context: &Context, user: &str, password: Option<String>) -> Result<()> {
-    abi::ids::check_id("USER", user).map_err(|fault| Usage(fault.message))?;
+    abi::ids::check_id("USER", user).map_err(|error| Usage(error.message))?;
     let password = terminal::password(password, true).await?;
     let device = device();
-    let live = context.api.register(user, &password, &device).await?;
-    keep(context, live, &password, "registered and logged in as").await
+    let tokens = context.api.register(user, &password, &device).await?;
+    save(context, tokens, &password, "registered and logged in as").await
 }
 
 pub(super) async fn login(context: &Context, user: &str, password: Option<String>) -> Result<()> {
-    abi::ids::check_id("USER", user).map_err(|fault| Usage(fault.message))?;
+    abi::ids::check_id("USER", user).map_err(|error| Usage(error.message))?;
     let password = terminal::password(password, false).await?;
-    let live = context.api.login(user, &password, &device()).await?;
-    keep(context, live, &password, "logged in as").await
+    let tokens = context.api.login(user, &password, &device()).await?;
+    save(context, tokens, &password, "logged in as").await
 }
 
-/// Another device of the user for one-shot commands, and both into the store.
-async fn keep(context: &Context, live: Tokens, password: &str, done: &str) -> Result<()> {
+/// Logs in a second device for one-shot commands, and saves both.
+async fn save(context: &Context, live: Tokens, password: &str, outcome: &str) -> Result<()> {
     let (user, device) = (live.user.clone(), format!("{}-once", live.device));
     let once = context.api.login(&user, password, &device).await?;
     let object = json!({ "user": user, "device": live.device, "session": live.session, "app": live.app });
     context.store.save(&user, &Login { live: SavedTokens::new(live), once: SavedTokens::new(once) })?;
     context.store.save_default(&user)?;
-    context.out.text(&format!("{done} {user}"))?;
+    context.out.text(&format!("{outcome} {user}"))?;
     context.out.object(&object)?;
     Ok(())
 }
@@ -48,11 +48,12 @@ pub(super) async fn logout(context: &Context) -> Result<()> {
         };
         result = result.and(ended.await);
     }
-    // A session that is over already is what was wanted.
-    context.store.forget(&user)?;
+    // Other errors mean that the session has already ended.
+    context.store.remove(&user)?;
     match result {
         Err(error @ (client::Error::Connect { .. } | client::Error::Timeout { .. })) => {
-            return Err(error).context("forgotten here, but the session could not be ended at the server");
+            return Err(error)
+                .context("the saved credentials are removed, but the server could not end the session");
         }
         _ => context.out.text(&format!("logged out {user}"))?,
     }

@@ -1,4 +1,4 @@
-//! `chat`: a conversation in the terminal, or fed from a pipe.
+//! `chat`: a conversation in the terminal, or with input from a pipe.
 
 use super::messages;
 use crate::{
@@ -18,7 +18,7 @@ use serde_json::json;
 use std::{collections::HashMap, io};
 use tokio::sync::mpsc;
 
-/// Lines that may wait for their acknowledgement before more input is read.
+/// Unacknowledged lines; at this number the command stops reading input.
 const MAX_UNACKED: usize = 256;
 
 struct Chat {
@@ -27,16 +27,16 @@ struct Chat {
     user: String,
     device: String,
     conversation: String,
-    /// A person sees the own lines already.
-    terminal: bool,
-    /// Entries up to this one are on the screen,
+    /// Input is typed at a terminal, which already shows the user's own lines.
+    is_terminal: bool,
+    /// The last conversation_seq on the screen.
     shown: u64,
-    /// and up to this one the server was told so, or is being told.
+    /// The last conversation_seq marked as read at the server, or being marked.
     marked: u64,
     marking: Option<BoxFuture<'static, Result<u64, client::Error>>>,
-    /// The last entry that this user sent,
-    own: u64,
-    /// and for each of the others, the last of them that was shown as read.
+    /// The conversation_seq of the last entry that this user sent.
+    last_own: u64,
+    /// Per other user, the last of this user's entries that was shown as read.
     read_by: HashMap<String, u64>,
     unacked: FuturesOrdered<Sending>,
     input_ended: bool,
@@ -53,11 +53,11 @@ pub(super) async fn chat(context: Context, with: &str, history: u32) -> Result<(
         user,
         device,
         conversation,
-        terminal: false,
+        is_terminal: false,
         shown: 0,
         marked: 0,
         marking: None,
-        own: 0,
+        last_own: 0,
         read_by: HashMap::new(),
         unacked: FuturesOrdered::new(),
         input_ended: false,
@@ -80,19 +80,19 @@ impl Chat {
             label(&self.conversation, &self.user)
         ));
         let mut input = terminal::lines(format!("{}> ", self.user))?;
-        self.terminal = input.printer.is_some();
+        self.is_terminal = input.printer.is_some();
         self.context.out.print_with(input.printer.take());
-        let result = self.talk(&mut events, &mut input.lines).await;
-        if result.is_err() && self.terminal && !self.input_ended {
-            // The line that is being edited has the terminal in its own mode, and gives it back when it ends.
-            self.context.out.text("  press Enter to leave")?;
+        let result = self.run_loop(&mut events, &mut input.lines).await;
+        if result.is_err() && self.is_terminal && !self.input_ended {
+            // The line editor restores the terminal mode only when its line ends.
+            self.context.out.text("  press Enter to exit")?;
             input.lines.close();
             while input.lines.recv().await.is_some() {}
         }
         result
     }
 
-    async fn talk(
+    async fn run_loop(
         &mut self,
         events: &mut Events,
         lines: &mut mpsc::Receiver<io::Result<String>>,
@@ -127,14 +127,14 @@ impl Chat {
     fn acked(&self, ack: Result<Ack, client::Error>) -> Result<()> {
         let ack = match ack {
             Ok(ack) => ack,
-            // A person goes on after one message that was refused; a script has to know.
-            Err(client::Error::Server(fault)) if self.terminal => {
-                self.context.out.text(&format!("  ✗ not sent: {fault}"))?;
+            // A person can continue after a refused message; a script must fail.
+            Err(client::Error::Server(error)) if self.is_terminal => {
+                self.context.out.text(&format!("  ✗ not sent: {error}"))?;
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        if self.terminal {
+        if self.is_terminal {
             self.context.out.text(&format!("  ✓ delivered {}", clock(ack.sent_at_ms)))?;
         }
         self.context.out.object(&json!({
@@ -148,7 +148,7 @@ impl Chat {
             Some(Event::Entry(entry)) if entry.conversation == self.conversation => {
                 self.show_missed(entry.conversation_seq).await?;
                 if entry.sender == self.user {
-                    self.own = entry.conversation_seq;
+                    self.last_own = entry.conversation_seq;
                 }
                 let typed_here = entry.sender == self.user && entry.sender_device == self.device;
                 if typed_here {
@@ -161,7 +161,7 @@ impl Chat {
             Some(Event::Receipt(receipt))
                 if receipt.conversation == self.conversation && receipt.user != self.user =>
             {
-                if self.terminal && self.is_news(&receipt.user, receipt.conversation_seq) {
+                if self.is_terminal && self.is_new_receipt(&receipt.user, receipt.conversation_seq) {
                     self.context.out.text(&format!("  ✓✓ read by {}", receipt.user))?;
                 }
                 let object = json!({ "read_by": receipt.user, "conversation_seq": receipt.conversation_seq });
@@ -181,26 +181,27 @@ impl Chat {
         Ok(())
     }
 
-    /// The numbers above are given again, and stand for other entries.
+    /// After a restore the server assigns the numbers above `kept` again, to other entries.
     fn go_back(&mut self, kept: u64) {
-        for number in
-            [&mut self.shown, &mut self.marked, &mut self.own].into_iter().chain(self.read_by.values_mut())
+        for seq in [&mut self.shown, &mut self.marked, &mut self.last_own]
+            .into_iter()
+            .chain(self.read_by.values_mut())
         {
-            *number = kept.min(*number);
+            *seq = kept.min(*seq);
         }
     }
 
-    /// Whether somebody who has read up to an entry has read something of this user's that was not shown as read by them.
-    fn is_news(&mut self, reader: &str, read_seq: u64) -> bool {
+    /// Whether a receipt covers an entry of this user that was not shown as read by the reader yet.
+    fn is_new_receipt(&mut self, reader: &str, read_seq: u64) -> bool {
         let shown = self.read_by.entry(reader.to_owned()).or_default();
-        let news = read_seq >= self.own && self.own > *shown;
-        if news {
-            *shown = self.own;
+        let is_new = read_seq >= self.last_own && self.last_own > *shown;
+        if is_new {
+            *shown = self.last_own;
         }
-        news
+        is_new
     }
 
-    /// What was sent between the history that was shown and the first live entry.
+    /// Shows entries between the initial history and the first live entry.
     async fn show_missed(&mut self, next: u64) -> Result<()> {
         let mut more = self.shown > 0;
         while more && next > self.shown + 1 {
@@ -228,7 +229,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Whatever is on the screen was read. One request at a time, and nothing waits for it: it may fail, the next does it.
+    /// Marks all shown entries as read. One request at a time; if it fails, the next one covers it.
     fn mark_read(&mut self) {
         if self.marking.is_none() && self.shown > self.marked {
             self.marked = self.shown;
@@ -246,7 +247,7 @@ mod tests {
     use client::{Options, Server, tokens::FixedToken};
 
     #[tokio::test]
-    async fn what_comes_with_a_number_that_was_given_again_is_shown() {
+    async fn an_entry_with_a_reassigned_number_is_shown() {
         let args = Args::parse_from(["godwit-cli", "--url", "http://127.0.0.1:1", "chat", "bob"]);
         let server = Server::parse("http://127.0.0.1:1").unwrap();
         let token = FixedToken("token".into());
@@ -257,11 +258,11 @@ mod tests {
             user: "alice".into(),
             device: "cli".into(),
             conversation: "d:alice:bob".into(),
-            terminal: false,
+            is_terminal: false,
             shown: 9,
             marked: 9,
             marking: None,
-            own: 8,
+            last_own: 8,
             read_by: HashMap::from([("bob".to_owned(), 8)]),
             unacked: FuturesOrdered::new(),
             input_ended: false,
@@ -276,6 +277,6 @@ mod tests {
         };
         chat.event(Some(Event::Entry(entry.into()))).await.unwrap();
         assert_eq!((chat.shown, chat.marked), (6, 6));
-        assert!(chat.is_news("bob", 6), "it is another entry that bob has read now");
+        assert!(chat.is_new_receipt("bob", 6), "bob has read a different entry");
     }
 }

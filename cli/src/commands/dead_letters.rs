@@ -1,7 +1,7 @@
-//! `dead-letters`: what could not be handled, for operators.
+//! `dead-letters`: list, show, replay and drop dead letters.
 
 use crate::{
-    args::{DeadLettersCommand, OperatorArgs, Which},
+    args::{DeadLettersCommand, LetterFilter, OperatorArgs},
     error::Usage,
     output::{Output, clock, printable, remark},
 };
@@ -12,31 +12,33 @@ use http::Method;
 use serde_json::{Value, json};
 use std::fs;
 
-/// Letters that are asked for at once.
+/// Dead letters per request.
 const PAGE: u32 = 100;
-/// The file of the token in the folder of data.
-const TOKEN: &str = "operator-token";
+/// The token file in the data folder of `godwit`.
+const TOKEN_FILE: &str = "operator-token";
 
-/// The program that is asked.
-struct Desk<'a> {
+/// The dead-letter API of a program.
+struct DeadLetters<'a> {
     api: Api,
     token: String,
     admin: &'a str,
     out: &'a Output,
 }
 
-/// Does what an operator wants done.
+/// Runs a `dead-letters` command.
 pub(super) async fn run(operator: &OperatorArgs, out: &Output, command: &DeadLettersCommand) -> Result<()> {
     let server = Server::parse(&operator.admin).map_err(|error| Usage(format!("--admin: {error}")))?;
-    let desk = Desk { api: Api::new(server), token: token(operator)?, admin: &operator.admin, out };
+    let letters = DeadLetters { api: Api::new(server), token: token(operator)?, admin: &operator.admin, out };
     match command {
-        DeadLettersCommand::List { limit, after, which } => desk.list(*limit, after.as_deref(), which).await,
-        DeadLettersCommand::Show { id, body } => desk.show(id, *body).await,
-        DeadLettersCommand::Replay { ids, all, which } if ids.is_empty() => {
-            desk.replay_all(*all, which).await
+        DeadLettersCommand::List { limit, after, filter } => {
+            letters.list(*limit, after.as_deref(), filter).await
         }
-        DeadLettersCommand::Replay { ids, .. } => desk.replay(ids).await,
-        DeadLettersCommand::Drop { ids } => desk.discard(ids).await,
+        DeadLettersCommand::Show { id, body } => letters.show(id, *body).await,
+        DeadLettersCommand::Replay { ids, all, filter } if ids.is_empty() => {
+            letters.replay_all(*all, filter).await
+        }
+        DeadLettersCommand::Replay { ids, .. } => letters.replay(ids).await,
+        DeadLettersCommand::Drop { ids } => letters.discard(ids).await,
     }
 }
 
@@ -46,26 +48,27 @@ fn token(operator: &OperatorArgs) -> Result<String> {
             Some(path) => path.into(),
             None => return Ok(token.clone()),
         },
-        None => operator.data.join(TOKEN),
+        None => operator.data.join(TOKEN_FILE),
     };
     let read = fs::read_to_string(&path).with_context(|| {
         format!(
-            "no operator's token in {}: name the folder of data of godwit with --data, or give the token with --token",
+            "cannot read the operator token in {}: pass the data folder of godwit with --data, or the token with --token",
             path.display()
         )
     });
     Ok(read?.trim().to_owned())
 }
 
-impl Desk<'_> {
-    async fn list(&self, limit: u32, after: Option<&str>, which: &Which) -> Result<()> {
+impl DeadLetters<'_> {
+    async fn list(&self, limit: u32, after: Option<&str>, filter: &LetterFilter) -> Result<()> {
         let (mut after, mut left) = (after.map(str::to_owned), limit);
         loop {
             let mut query = vec![format!("limit={}", left.min(PAGE))];
-            let parts = [("after", &after), ("reason", &which.reason), ("conversation", &which.conversation)];
-            let given = parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-            query.extend(given.map(|(name, value)| format!("{name}={}", escaped(value))));
-            let page = self.ask(Method::GET, &format!("/dead-letters?{}", query.join("&")), None).await?;
+            let parts =
+                [("after", &after), ("reason", &filter.reason), ("conversation", &filter.conversation)];
+            let set = parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+            query.extend(set.map(|(name, value)| format!("{name}={}", escaped(value))));
+            let page = self.request(Method::GET, &format!("/dead-letters?{}", query.join("&")), None).await?;
             let letters = page["letters"].as_array().map(Vec::as_slice).unwrap_or_default();
             for letter in letters {
                 self.out.text(&line(letter))?;
@@ -76,7 +79,7 @@ impl Desk<'_> {
             match &after {
                 Some(_) if left > 0 => {}
                 Some(after) => {
-                    remark(&format!("there may be more: go on with --after {after}"));
+                    remark(&format!("there may be more; continue with --after {after}"));
                     return Ok(());
                 }
                 None => {
@@ -89,7 +92,7 @@ impl Desk<'_> {
 
     async fn show(&self, id: &str, body: bool) -> Result<()> {
         let path = format!("/dead-letters/{}?body={body}", escaped(id));
-        let letter = self.ask(Method::GET, &path, None).await?;
+        let letter = self.request(Method::GET, &path, None).await?;
         self.out.object(&letter)?;
         lines("", &letter).iter().try_for_each(|line| self.out.text(line))?;
         Ok(())
@@ -98,27 +101,28 @@ impl Desk<'_> {
     async fn replay(&self, ids: &[String]) -> Result<()> {
         for id in ids {
             let path = format!("/dead-letters/{}/replay", escaped(id));
-            let replayed = self.ask(Method::POST, &path, None).await?;
+            let replayed = self.request(Method::POST, &path, None).await?;
             self.out.text(&format!("{id} replayed"))?;
             self.out.object(&replayed)?;
         }
         Ok(())
     }
 
-    async fn replay_all(&self, all: bool, which: &Which) -> Result<()> {
+    async fn replay_all(&self, all: bool, filter: &LetterFilter) -> Result<()> {
         let mut body = json!({});
         if all {
             body["all"] = json!(true);
         }
-        for (name, value) in [("reason", &which.reason), ("conversation", &which.conversation)] {
+        for (name, value) in [("reason", &filter.reason), ("conversation", &filter.conversation)] {
             if let Some(value) = value {
                 body[name] = json!(value);
             }
         }
         let (mut replayed, mut skipped) = (0, 0);
         loop {
-            let done = self.ask(Method::POST, "/dead-letters/replay", Some(body.clone())).await;
-            let done = done.with_context(|| format!("{replayed} were replayed; the rest stays"))?;
+            let done = self.request(Method::POST, "/dead-letters/replay", Some(body.clone())).await;
+            let done =
+                done.with_context(|| format!("{replayed} dead letters were replayed; the others remain"))?;
             for id in done["replayed"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 replayed += 1;
                 self.out.text(&format!("{id} replayed"))?;
@@ -127,7 +131,7 @@ impl Desk<'_> {
             for letter in done["skipped"].as_array().into_iter().flatten() {
                 skipped += 1;
                 let (id, why) = (text(&letter["id"]), text(&letter["why"]));
-                remark(&format!("{id} can't be replayed: {why}"));
+                remark(&format!("cannot replay {id}: {why}"));
             }
             if done["next"].is_null() {
                 break;
@@ -137,7 +141,9 @@ impl Desk<'_> {
         }
         self.out.text(&format!("{replayed} replayed"))?;
         if skipped > 0 {
-            bail!("{skipped} can't be replayed: look at them with `show`, and `drop` what is of no use");
+            bail!(
+                "{skipped} dead letters cannot be replayed: inspect them with `show`, and `drop` those without use"
+            );
         }
         Ok(())
     }
@@ -152,20 +158,20 @@ impl Desk<'_> {
         Ok(())
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
         let answer = self.send(method, path, body).await?;
-        serde_json::from_slice(&answer).with_context(|| format!("{} gave no JSON", self.admin))
+        serde_json::from_slice(&answer).with_context(|| format!("the answer of {} is not JSON", self.admin))
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<bytes::Bytes> {
         match self.api.send(method, path, Some(&self.token), body).await {
             Ok(answer) => Ok(answer),
-            // A program with letters answers with a sentence of its own.
-            Err(Error::Server(fault))
-                if fault.code == ErrorCode::NotFound && fault.message.starts_with("the server answered") =>
+            // The message of `client` for a response without a problem document: the path does not exist.
+            Err(Error::Server(error))
+                if error.code == ErrorCode::NotFound && error.message.starts_with("the server answered") =>
             {
                 bail!(
-                    "there are no dead letters at {}: name the admin address of a consumer, or of godwit, with --admin",
+                    "no dead letters are served at {}: pass the admin address of a consumer or of godwit with --admin",
                     self.admin
                 )
             }
@@ -174,7 +180,7 @@ impl Desk<'_> {
     }
 }
 
-/// As part of a path or a query.
+/// Percent-encodes a part of a path or a query.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -211,7 +217,7 @@ fn line(letter: &Value) -> String {
     )
 }
 
-/// `name: value`, with the names of what is inside behind a dot.
+/// Lines of `name: value`; nested names are joined with dots.
 fn lines(prefix: &str, object: &Value) -> Vec<String> {
     let members = object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     members
@@ -227,13 +233,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_plain_is_escaped() {
+    fn reserved_characters_are_escaped() {
         assert_eq!(escaped("0-17"), "0-17");
         assert_eq!(escaped("no group?\u{e9}&"), "no%20group%3F%C3%A9%26");
     }
 
     #[test]
-    fn p8_a_letter_cannot_steer_the_terminal() {
+    fn p8_a_dead_letter_cannot_inject_terminal_control_characters() {
         let letter = json!({
             "id": "0-3", "at_ms": 0, "conversation": "d:a:b", "bytes": 5, "attempts": 2,
             "reason": "bad \u{1b}[2J", "replayed_from": "0-1", "headers": { "x\u{1b}": "y\u{1b}" },
@@ -246,16 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_text_or_in_a_file() {
+    fn the_token_is_text_or_in_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let operator = |token: Option<String>| OperatorArgs {
             admin: String::new(),
             token,
             data: folder.path().to_owned(),
         };
-        let fault = token(&operator(None)).unwrap_err().to_string();
-        assert!(fault.contains("--data") && fault.contains("--token"), "{fault}");
-        let path = folder.path().join(TOKEN);
+        let error = token(&operator(None)).unwrap_err().to_string();
+        assert!(error.contains("--data") && error.contains("--token"), "{error}");
+        let path = folder.path().join(TOKEN_FILE);
         fs::write(&path, "secret\n").unwrap();
         assert_eq!(token(&operator(None)).unwrap(), "secret");
         assert_eq!(token(&operator(Some("other".into()))).unwrap(), "other");

@@ -23,7 +23,7 @@ pub(super) async fn send(context: &Context, with: &str, body: &str) -> Result<()
         body.to_owned()
     };
     if body.is_empty() {
-        return Err(Usage("there is nothing to send".into()).into());
+        return Err(Usage("the message is empty".into()).into());
     }
     let once = context.once().await?;
     let ack = once.client.send(&conversation, text(body)).await?;
@@ -81,16 +81,16 @@ pub(super) async fn listen(
     Ok(())
 }
 
-/// Says that the server has lost what was shown before.
+/// Warns that the server may have lost messages that were shown.
 pub(super) fn restored<'a>(conversations: impl Iterator<Item = &'a String>) {
     for conversation in conversations {
         output::remark(&format!(
-            "the server was restored from a backup: it may have lost what it showed last of {conversation}"
+            "the server was restored from a backup: it may have lost the last messages of {conversation}"
         ));
     }
 }
 
-/// Says that the connection is tried again.
+/// Reports a lost connection and the pause before the next attempt.
 pub(super) fn reconnecting(error: &client::Error, retry_in: Duration) {
     output::remark(&format!("{error}; trying again in {:.1} s", retry_in.as_secs_f64()));
 }
@@ -138,7 +138,7 @@ pub(super) async fn conversations(context: &Context) -> Result<()> {
     let mut heads = all_heads(&once.client).await?;
     heads.sort_by_key(|head| std::cmp::Reverse(head.last_sent_at_ms));
     if heads.is_empty() {
-        output::hint("no conversations yet; begin one with `godwit-cli chat USER`");
+        output::hint("no conversations yet; start one with `godwit-cli chat USER`");
     }
     for head in heads {
         let unread = unread(&head);

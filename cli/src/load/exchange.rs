@@ -1,4 +1,4 @@
-//! One run of senders and receivers: open, send, wait for the rest, read back, compare.
+//! A run of senders and receivers: connect, send, wait for the rest, read back, compare.
 
 use super::{
     ledger::{Counters, Seen},
@@ -24,10 +24,9 @@ use std::{
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long the rest may take: from the end of sending to the last acknowledgement, and without any progress to the last
-/// message.
+/// Longest wait after the end of sending for the last acknowledgement, and then without progress for the last message.
 const GRACE: Duration = Duration::from_secs(30);
-/// Conversations that are read back at a time.
+/// Conversations read back at a time.
 const READERS: usize = 8;
 
 /// A conversation with one sender.
@@ -37,7 +36,7 @@ pub(super) struct Conversation {
     pub(super) receivers: Vec<LoadUser>,
 }
 
-/// What to do.
+/// The parameters of a run.
 pub(super) struct Load {
     pub(super) name: &'static str,
     pub(super) conversations: Vec<Conversation>,
@@ -45,8 +44,8 @@ pub(super) struct Load {
     pub(super) options: LoadOptions,
 }
 
-/// What is known of a conversation.
-struct Account {
+/// The messages of a conversation.
+struct Tally {
     acked: Rc<RefCell<Counters>>,
     seen: Vec<Rc<RefCell<Seen>>>,
 }
@@ -65,10 +64,10 @@ pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
     let run = Rc::new(Run::new(servers, &options));
     let stop = CancellationToken::new();
     let mut receivers = JoinSet::new();
-    let accounts = receive(&run, &conversations, receiving, &stop, &mut receivers);
+    let tallies = receive(&run, &conversations, receiving, &stop, &mut receivers);
     let before = (processes.cpu_seconds(), process::own_cpu_seconds());
     let mut senders = JoinSet::new();
-    let _pacer = send(&run, &conversations, &accounts, pace, &options, sending, &mut senders)?;
+    let _pacer = send(&run, &conversations, &tallies, pace, &options, sending, &mut senders)?;
 
     let acked_in_time = progress(&run, options.seconds, &mut senders).await?;
     finish(&mut senders).await?;
@@ -77,11 +76,11 @@ pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
     let after = (processes.cpu_seconds(), process::own_cpu_seconds());
     stop.cancel();
     while let Some(ended) = receivers.join_next().await {
-        ended.context("a receiver died")?.context("a receiver was turned away")?;
+        ended.context("a receiver panicked")?.context("a receiver failed")?;
     }
 
     let stored = read_back(&run, &conversations).await?;
-    let mut totals = compare(&accounts, &stored);
+    let mut totals = compare(&tallies, &stored);
     totals.sent = run.sent.get();
     let due = match pace {
         Pace::Window(_) => totals.sent,
@@ -116,35 +115,35 @@ fn receive(
     connections: Vec<Connection>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Error>>,
-) -> Vec<Account> {
+) -> Vec<Tally> {
     let mut connections = connections.into_iter();
-    let mut accounts = Vec::with_capacity(conversations.len());
+    let mut tallies = Vec::with_capacity(conversations.len());
     for conversation in conversations {
-        let mut account = Account { acked: Rc::default(), seen: Vec::new() };
+        let mut tally = Tally { acked: Rc::default(), seen: Vec::new() };
         for (user, connection) in conversation.receivers.iter().zip(connections.by_ref()) {
             let seen = Rc::<RefCell<Seen>>::default();
             let receiver =
                 Receiver::new(run.clone(), user.clone(), conversation.id.clone(), seen.clone(), stop.clone());
             tasks.spawn_local(receiver.run(connection));
-            account.seen.push(seen);
+            tally.seen.push(seen);
         }
-        accounts.push(account);
+        tallies.push(tally);
     }
-    accounts
+    tallies
 }
 
 fn send(
     run: &Rc<Run>,
     conversations: &[Conversation],
-    accounts: &[Account],
+    tallies: &[Tally],
     pace: Pace,
     options: &LoadOptions,
     connections: Vec<Connection>,
     tasks: &mut JoinSet<Result<(), Error>>,
 ) -> Result<Option<Pacer>> {
     let mut notifies = Vec::new();
-    for (index, ((conversation, account), connection)) in
-        conversations.iter().zip(accounts).zip(connections).enumerate()
+    for (index, ((conversation, tally), connection)) in
+        conversations.iter().zip(tallies).zip(connections).enumerate()
     {
         let drive = match pace {
             Pace::Window(window) => Drive::Window(window),
@@ -155,7 +154,7 @@ fn send(
             }
         };
         let (user, id) = (conversation.sender.clone(), conversation.id.clone());
-        let sender = Sender::new(run.clone(), index, user, id, drive, account.acked.clone());
+        let sender = Sender::new(run.clone(), index, user, id, drive, tally.acked.clone());
         tasks.spawn_local(sender.run(connection));
     }
     match pace {
@@ -167,7 +166,7 @@ fn send(
     }
 }
 
-/// Waits for the end of sending; gives how many were acknowledged by then.
+/// Waits for the end of sending; returns the number of acknowledgements until then.
 async fn progress(run: &Run, seconds: u32, senders: &mut JoinSet<Result<(), Error>>) -> Result<u64> {
     let bar = users::bar("seconds", seconds.into());
     let mut tick = tokio::time::interval(Duration::from_millis(500));
@@ -177,18 +176,18 @@ async fn progress(run: &Run, seconds: u32, senders: &mut JoinSet<Result<(), Erro
         tokio::select! {
             () = &mut end => break,
             _ = tick.tick() => bar.set_position(run.now() / 1_000_000_000),
-            Some(ended) = senders.join_next() => ended.context("a sender died")?.context("a sender was turned away")?,
+            Some(ended) = senders.join_next() => ended.context("a sender panicked")?.context("a sender failed")?,
         }
     }
     bar.finish_and_clear();
     Ok(run.acks.borrow().count())
 }
 
-/// Waits for the acknowledgements that are on their way; what stays without one was never promised.
+/// Waits for outstanding acknowledgements. The server has guaranteed nothing about messages that stay without one.
 async fn finish(senders: &mut JoinSet<Result<(), Error>>) -> Result<()> {
     let all = async {
         while let Some(ended) = senders.join_next().await {
-            ended.context("a sender died")?.context("a sender was turned away")?;
+            ended.context("a sender panicked")?.context("a sender failed")?;
         }
         Ok(())
     };
@@ -201,7 +200,7 @@ async fn finish(senders: &mut JoinSet<Result<(), Error>>) -> Result<()> {
     }
 }
 
-/// Waits until all that was acknowledged is received, or nothing comes any more.
+/// Waits until all acknowledged messages are received, or until no more arrive.
 async fn wait_for_rest(run: &Run, receivers: u64, tasks: &mut JoinSet<Result<(), Error>>) -> Result<()> {
     let mut last = (0, Instant::now());
     loop {
@@ -216,7 +215,7 @@ async fn wait_for_rest(run: &Run, receivers: u64, tasks: &mut JoinSet<Result<(),
             return Ok(());
         }
         if let Some(ended) = tasks.try_join_next() {
-            ended.context("a receiver died")?.context("a receiver was turned away")?;
+            ended.context("a receiver panicked")?.context("a receiver failed")?;
             bail!("a receiver ended early");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -234,20 +233,20 @@ async fn read_back(run: &Run, conversations: &[Conversation]) -> Result<Vec<Seen
         .inspect(|_| bar.inc(1))
         .try_collect()
         .await
-        .context("cannot read back what was stored");
+        .context("cannot read back the stored messages");
     bar.finish_and_clear();
     stored
 }
 
-fn compare(accounts: &[Account], stored: &[Seen]) -> Totals {
+fn compare(tallies: &[Tally], stored: &[Seen]) -> Totals {
     let mut totals = Totals::default();
-    for (account, stored) in accounts.iter().zip(stored) {
-        let acked = account.acked.borrow();
+    for (tally, stored) in tallies.iter().zip(stored) {
+        let acked = tally.acked.borrow();
         totals.acked += acked.len();
         totals.stored += stored.counters.len();
         totals.duplicated += stored.duplicated;
         totals.out_of_order += stored.out_of_order;
-        for seen in &account.seen {
+        for seen in &tally.seen {
             let seen = seen.borrow();
             totals.received += seen.counters.len();
             totals.duplicated += seen.duplicated;

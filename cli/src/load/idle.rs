@@ -1,4 +1,4 @@
-//! Connections that do nothing: how fast they open, and what they cost.
+//! Idle connections: how fast they open, and how much memory and CPU they use.
 
 use super::{
     process::{self, Processes},
@@ -22,48 +22,29 @@ use std::{
 use tokio::{task::JoinSet, time::interval_at};
 use tokio_util::sync::CancellationToken;
 
-/// Files that a process has open besides its connections.
+/// Open files of this process besides its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Registers, opens, holds and measures.
+/// Registers users, opens their connections, holds them, and measures.
 pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions) -> Result<Outcome> {
-    if let Some(most) = process::max_open_files()
-        && (connections as u64) + OTHER_FILES > most
-    {
-        bail!("{connections} connections need as many open files, and {most} are allowed: use `ulimit -n`");
-    }
+    check_open_files(connections as u64)?;
     let processes = Processes::new(&options.server_pid)?;
     let began = Instant::now();
-    let users_here = users.register(connections).await?;
+    let accounts = users.register(connections).await?;
     let logins_per_second = connections as f64 / began.elapsed().as_secs_f64();
 
-    // One connection first: what the server makes once is not the price of a connection.
-    let first = users_here[0].connect(users.servers(), None).await?;
-    let before = processes.resident_bytes();
+    // Open one connection before measuring: one-time allocations of the server are not part of the cost of a connection.
+    let first = accounts[0].connect(users.servers(), None).await?;
+    let bytes_before = processes.resident_bytes();
     let began = Instant::now();
-    let rest = users::connect_all(users.servers(), users_here[1..].iter()).await?;
+    let rest = users::connect_all(users.servers(), accounts[1..].iter()).await?;
     let connects_per_second = rest.len() as f64 / began.elapsed().as_secs_f64();
 
-    let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    let counts = Rc::<Counts>::default();
-    for (user, connection) in users_here.iter().zip([first].into_iter().chain(rest)) {
-        let device = Device { user: user.clone(), servers: users.servers().clone(), counts: counts.clone() };
-        tasks.spawn_local(device.run(connection, stop.clone()));
-    }
     let cpu_before = processes.cpu_seconds();
-    let bar = users::bar("seconds", options.seconds.into());
-    for _ in 0..options.seconds {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let (cpu_after, after) = (processes.cpu_seconds(), processes.resident_bytes());
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended.context("a device died")?.context("a device was turned away")?;
-    }
     let seconds = f64::from(options.seconds);
+    let connected = accounts.iter().cloned().zip([first].into_iter().chain(rest));
+    let held = hold_all(users.servers(), connected, options.seconds, &processes).await?;
+    let reconnects = held.counts.reconnects.borrow();
     Ok(Outcome {
         load: "idle",
         connections: connections as u64,
@@ -77,29 +58,75 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
         client_cpu_seconds_per_million: None,
         totals: None,
         idle: Some(Idle {
-            dropped: counts.dropped.get(),
-            reconnects: counts.reconnects.borrow().total(),
-            most_reconnects_in_a_second: counts.reconnects.borrow().most_in_a_second(),
+            dropped: held.counts.dropped.get(),
+            reconnects: reconnects.total(),
+            most_reconnects_in_a_second: reconnects.most_in_a_second(),
             logins_per_second,
             connects_per_second,
-            server_bytes_per_connection: before
-                .zip(after)
+            server_bytes_per_connection: bytes_before
+                .zip(held.bytes)
                 .map(|(before, after)| after.saturating_sub(before) / (connections as u64 - 1).max(1)),
             server_cpu_percent: cpu_before
-                .zip(cpu_after)
+                .zip(held.cpu_seconds)
                 .map(|(before, after)| (after - before).max(0.0) / seconds * 100.0),
         }),
     })
 }
 
-/// What happened to all devices of a run.
+fn check_open_files(connections: u64) -> Result<()> {
+    if let Some(limit) = process::max_open_files()
+        && connections + OTHER_FILES > limit
+    {
+        bail!(
+            "{connections} connections need as many open files, but the limit is {limit}; raise it with `ulimit -n`"
+        );
+    }
+    Ok(())
+}
+
+/// The state after the connections were held.
+struct Held {
+    counts: Rc<Counts>,
+    cpu_seconds: Option<f64>,
+    bytes: Option<u64>,
+}
+
+/// Holds all connections for some seconds.
+async fn hold_all(
+    servers: &Servers,
+    connected: impl Iterator<Item = (LoadUser, Connection)>,
+    seconds: u32,
+    processes: &Processes,
+) -> Result<Held> {
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let counts = Rc::<Counts>::default();
+    for (user, connection) in connected {
+        let device = Device { user, servers: servers.clone(), counts: counts.clone() };
+        tasks.spawn_local(device.run(connection, stop.clone()));
+    }
+    let bar = users::bar("seconds", seconds.into());
+    for _ in 0..seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (cpu_seconds, bytes) = (processes.cpu_seconds(), processes.resident_bytes());
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a device panicked")?.context("a device failed")?;
+    }
+    Ok(Held { counts, cpu_seconds, bytes })
+}
+
+/// Counters of all devices of a run.
 #[derive(Default)]
 struct Counts {
     dropped: Cell<u64>,
     reconnects: RefCell<Reconnects>,
 }
 
-/// A device that has nothing to say.
+/// A device that sends only heartbeats.
 struct Device {
     user: LoadUser,
     servers: Servers,
@@ -107,10 +134,10 @@ struct Device {
 }
 
 impl Device {
-    /// Keeps a connection, and connects again when it ends.
+    /// Keeps a connection open, and reconnects when it ends.
     ///
     /// # Errors
-    /// A server that stays away, or does not let the user in.
+    /// The server is unreachable for too long, or refuses the user.
     async fn run(self, mut connection: Connection, stop: CancellationToken) -> Result<(), Error> {
         while let Err(error) = hold(&mut connection, &stop).await {
             if error.code() != Some(ErrorCode::GoingAway) {
@@ -127,7 +154,7 @@ impl Device {
     }
 }
 
-/// Keeps a connection until `stop`, or until it ends.
+/// Sends heartbeats until `stop`, or until the connection ends.
 async fn hold(connection: &mut Connection, stop: &CancellationToken) -> Result<(), Error> {
     let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
     let first = heartbeat.mul_f64(rand::random_range(0.1..1.0));

@@ -1,4 +1,4 @@
-//! Which messages were acknowledged, received and stored. A message is a sender and a counter; both are in its body.
+//! The sets of acknowledged, received and stored messages. The body of a message holds its sender and its counter.
 
 use abi::v1::{Entry, entry::Content, message::Body};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Adds a counter; `false` if it was there.
+    /// Adds a counter; `false` if the set already has it.
     pub(super) fn insert(&mut self, counter: u64) -> bool {
         let (word, bit) = ((counter / 64) as usize, 1 << (counter % 64));
         if word >= self.words.len() {
@@ -27,7 +27,7 @@ impl Counters {
         self.len
     }
 
-    /// How many of these are not in both others.
+    /// The number of counters that are missing in at least one of the other sets.
     pub(super) fn missing(&self, a: &Self, b: &Self) -> u64 {
         let word = |set: &Self, index: usize| set.words.get(index).copied().unwrap_or(0);
         let missing =
@@ -36,7 +36,7 @@ impl Counters {
     }
 }
 
-/// What a reader of a conversation has seen.
+/// The messages that a reader of a conversation has seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) counters: Counters,
@@ -46,8 +46,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Takes note of a message. Order is promised of what was told to try again, too: the server refuses what comes behind it.
-    pub(super) fn take(&mut self, counter: u64) {
+    /// Records a message. Order must also hold for retried messages: the server refuses the messages after a refused one.
+    pub(super) fn record(&mut self, counter: u64) {
         if !self.counters.insert(counter) {
             self.duplicated += 1;
         } else if self.highest.is_some_and(|highest| counter < highest) {
@@ -57,28 +57,28 @@ impl Seen {
     }
 }
 
-/// What stands at the beginning of a body.
+/// The beginning of a message body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) sender: u32,
     pub(super) counter: u64,
-    /// When it was to be sent, in nanoseconds of the run.
-    pub(super) intended: u64,
+    /// When the message was due, in nanoseconds since the start of the run.
+    pub(super) due: u64,
 }
 
-/// Length of a stamp; shorter bodies are not possible.
+/// Length of a stamp, and the minimum length of a body.
 const STAMP: usize = 6 + 10 + 16;
 
 impl Stamp {
     /// Writes a body of `size` bytes into a buffer.
     pub(super) fn write(self, size: usize, body: &mut String) {
         body.clear();
-        write!(body, "{:06x}{:010x}{:016x}", self.sender, self.counter, self.intended)
+        write!(body, "{:06x}{:010x}{:016x}", self.sender, self.counter, self.due)
             .expect("writing to a String never fails");
         body.extend(std::iter::repeat_n('x', size.saturating_sub(STAMP)));
     }
 
-    /// The stamp of an entry; `None` for what is no message of a run.
+    /// The stamp of an entry; `None` if it is not a message of a run.
     pub(super) fn read(entry: &Entry) -> Option<Self> {
         let Some(Content::Message(message)) = &entry.content else { return None };
         let Some(Body::Text(text)) = &message.body else { return None };
@@ -86,7 +86,7 @@ impl Stamp {
         Some(Self {
             sender: u32::try_from(number(0, 6)?).ok()?,
             counter: number(6, 16)?,
-            intended: number(16, STAMP)?,
+            due: number(16, STAMP)?,
         })
     }
 }
@@ -97,8 +97,8 @@ mod tests {
     use abi::v1::Message;
 
     #[test]
-    fn a_stamp_survives_its_body() {
-        let stamp = Stamp { sender: 77, counter: 123_456, intended: 9_876_543_210 };
+    fn a_stamp_is_read_back_from_its_body() {
+        let stamp = Stamp { sender: 77, counter: 123_456, due: 9_876_543_210 };
         for size in [0, 32, 64, 1_000] {
             let mut body = "old".to_owned();
             stamp.write(size, &mut body);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_what_was_acknowledged_and_is_not_everywhere_is_missing() {
+    fn p1_an_acknowledged_message_must_be_in_both_other_sets() {
         let set = |counters: &[u64]| {
             let mut set = Counters::default();
             counters.iter().for_each(|counter| assert!(set.insert(*counter)));
@@ -124,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn p2_p3_twice_and_backwards_are_seen() {
+    fn p2_p3_duplicates_and_reordering_are_counted() {
         let mut seen = Seen::default();
         for counter in [0, 1, 3, 2, 5, 4, 4] {
-            seen.take(counter);
+            seen.record(counter);
         }
         assert_eq!((seen.duplicated, seen.out_of_order), (1, 2));
     }

@@ -1,6 +1,7 @@
 //! Wakes senders at fixed times.
 //!
-//! A thread of its own, as the runtime's timer has a resolution of a millisecond, which is more than a message takes.
+//! It runs on a thread of its own, because the runtime's timer has a resolution of 1 ms, which is longer than a message
+//! takes.
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// When messages are due: message `k` of sender `p` of `senders` is the `k * senders + p`th of all.
+/// When messages are due. Message `k` of sender `p` is number `k * senders + p` of the run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     pub(super) rate: u32,
@@ -27,19 +28,19 @@ impl Schedule {
         Self { rate, senders, total: u64::from(rate) * u64::from(seconds) }
     }
 
-    /// Nanoseconds from the start.
+    /// Nanoseconds since the start.
     fn due(&self, message: u64) -> u64 {
         u64::try_from(u128::from(message) * 1_000_000_000 / u128::from(self.rate)).unwrap_or(u64::MAX)
     }
 
-    /// When a sender's message is due, if there is such a message.
+    /// When a message of a sender is due; `None` after the end of the schedule.
     pub(super) fn due_of(&self, sender: usize, counter: u64) -> Option<u64> {
         let message = counter * u64::from(self.senders) + sender as u64;
         (message < self.total).then(|| self.due(message))
     }
 }
 
-/// The thread; it ends with the schedule, or when dropped.
+/// The thread. It ends with the schedule, or when this handle is dropped.
 #[derive(Debug)]
 pub(super) struct Pacer {
     stop: Arc<AtomicBool>,
@@ -47,7 +48,7 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts to wake `senders` by `schedule`, beginning at `start`.
+    /// Starts the thread that wakes `senders` by `schedule`, counted from `start`.
     pub(super) fn start(schedule: Schedule, start: Instant, senders: Vec<Arc<Notify>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn senders_take_turns_and_all_messages_have_a_time() {
+    fn senders_alternate_and_every_message_has_a_due_time() {
         let schedule = Schedule::new(1_000, 3, 2);
         let mut times: Vec<u64> = (0..3)
             .flat_map(|sender| (0..).map_while(move |counter| schedule.due_of(sender, counter)))

@@ -6,10 +6,10 @@ use std::{
     fs,
 };
 
-/// Clock ticks per second; the same on every Linux that has not been told otherwise.
+/// Clock ticks per second (`USER_HZ`), 100 on all common Linux architectures.
 const TICKS: f64 = 100.0;
 
-/// Processes with all that descend from them.
+/// Processes and their descendants.
 #[derive(Debug)]
 pub(super) struct Processes {
     roots: Vec<u32>,
@@ -17,12 +17,12 @@ pub(super) struct Processes {
 
 struct Stat {
     parent: u32,
-    /// Own time and that of children that have ended.
+    /// CPU time, including children that have ended.
     ticks: u64,
 }
 
 impl Processes {
-    /// Checks that they are there.
+    /// Fails if a process does not exist.
     pub(super) fn new(roots: &[u32]) -> Result<Self> {
         for pid in roots {
             stat(*pid).with_context(|| format!("there is no process {pid}"))?;
@@ -30,7 +30,7 @@ impl Processes {
         Ok(Self { roots: roots.to_vec() })
     }
 
-    /// CPU seconds so far; `None` without processes.
+    /// CPU seconds since their start; `None` without processes.
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
         let tree = self.tree()?;
         Some(tree.values().map(|stat| stat.ticks).sum::<u64>() as f64 / TICKS)
@@ -73,7 +73,7 @@ pub(super) fn own_cpu_seconds() -> f64 {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The process name, in parentheses, may contain any character.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
@@ -89,7 +89,7 @@ fn resident(pid: u32) -> Option<u64> {
     Some(kib * 1_024)
 }
 
-/// Files that this process may have open.
+/// Limit of open files of this process.
 pub(super) fn max_open_files() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/limits").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_time_and_memory_and_counts_its_children() {
+    fn cpu_time_and_memory_include_child_processes() {
         let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
         let own = Processes::new(&[std::process::id()]).unwrap();
         let tree = own.tree().unwrap();

@@ -1,4 +1,4 @@
-//! One connection that receives: the SDK's synchronisation without its queues.
+//! A connection that receives: the SDK's synchronisation without its queues.
 
 use super::{
     ledger::{Seen, Stamp},
@@ -21,9 +21,9 @@ use std::{
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-/// There is always room: what is received is counted and forgotten.
-const ROOM: usize = 1 << 20;
-/// Pause before catching up is tried again after an error.
+/// The capacity is never exhausted: received messages are counted and discarded.
+const CAPACITY: usize = 1 << 20;
+/// Pause before catching up again after an error.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Receiver {
@@ -33,10 +33,10 @@ pub(super) struct Receiver {
     pub(super) seen: Rc<RefCell<Seen>>,
     pub(super) stop: CancellationToken,
     sync: Sync,
-    asked: HashMap<u32, Request>,
+    requests: HashMap<u32, Request>,
     next_id: u32,
     entries: Vec<Entry>,
-    /// Nothing is asked before this.
+    /// No request is sent before this.
     paused: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ impl Receiver {
             seen,
             stop,
             sync: Sync::new(State::default(), Start::Beginning),
-            asked: HashMap::new(),
+            requests: HashMap::new(),
             next_id: HELLO_ID,
             entries: Vec::new(),
             paused: None,
@@ -65,7 +65,7 @@ impl Receiver {
     /// Receives until stopped.
     ///
     /// # Errors
-    /// A server that stays away, or does not let the user in.
+    /// The server is unreachable for too long, or refuses the user.
     pub(super) async fn run(mut self, connection: Connection) -> Result<(), Error> {
         let mut connection = Some(connection);
         let stop = self.stop.clone();
@@ -81,34 +81,34 @@ impl Receiver {
                     () = stop.cancelled() => return Ok(()),
                 },
             };
-            if self.live(&mut open).await.is_ok() {
+            if self.serve(&mut open).await.is_ok() {
                 open.close().await;
                 return Ok(());
             }
         }
     }
 
-    async fn live(&mut self, connection: &mut Connection) -> Result<(), Error> {
+    async fn serve(&mut self, connection: &mut Connection) -> Result<(), Error> {
         self.sync.on_welcome(connection.welcome.receiver_seq);
-        self.asked.clear();
+        self.requests.clear();
         self.paused = None;
         let stop = self.stop.clone();
         let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
-        // More often than a device: what was missed is to be found before the run gives it up as lost.
+        // More often than a device, to find missed messages before the run counts them as lost.
         let mut beat = interval(heartbeat.min(Duration::from_secs(5)));
-        let mut heard = Instant::now();
+        let mut last_received = Instant::now();
         loop {
-            self.ask(connection).await?;
+            self.send_requests(connection).await?;
             tokio::select! {
                 bytes = connection.next_bytes() => {
                     self.receive(bytes?)?;
                     while let Some(bytes) = connection.try_next_bytes() {
                         self.receive(bytes?)?;
                     }
-                    heard = Instant::now();
+                    last_received = Instant::now();
                 }
                 _ = beat.tick() => {
-                    if heard.elapsed() > heartbeat.mul_f64(2.5) {
+                    if last_received.elapsed() > heartbeat.mul_f64(2.5) {
                         return Err(Error::Timeout { what: "the heartbeat" });
                     }
                     self.next_id += 1;
@@ -120,13 +120,13 @@ impl Receiver {
         }
     }
 
-    async fn ask(&mut self, connection: &mut Connection) -> Result<(), Error> {
+    async fn send_requests(&mut self, connection: &mut Connection) -> Result<(), Error> {
         if self.paused.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
         self.paused = None;
         let mut fed = false;
-        while let Some(request) = self.sync.next_request(ROOM) {
+        while let Some(request) = self.sync.next_request(CAPACITY) {
             let frame = match &request {
                 Request::Heads { after } => {
                     Ask::Heads(GetHeads { after: after.clone(), limit: sync::HEADS_PAGE })
@@ -139,7 +139,7 @@ impl Receiver {
                 }),
             };
             self.next_id += 1;
-            self.asked.insert(self.next_id, request);
+            self.requests.insert(self.next_id, request);
             connection.feed(codec::encode(self.next_id, frame)).await?;
             fed = true;
         }
@@ -149,19 +149,19 @@ impl Receiver {
 
     fn receive(&mut self, bytes: Bytes) -> Result<(), Error> {
         let frame = codec::decode(bytes)?;
-        let request = if frame.id == 0 { None } else { self.asked.remove(&frame.id) };
+        let request = if frame.id == 0 { None } else { self.requests.remove(&frame.id) };
         let mut entries = std::mem::take(&mut self.entries);
         match (frame.frame, request) {
-            (Some(Frame::Deliver(deliver)), _) => self.sync.on_deliver(deliver, ROOM, &mut entries),
+            (Some(Frame::Deliver(deliver)), _) => self.sync.on_deliver(deliver, CAPACITY, &mut entries),
             (Some(Frame::Pong(pong)), _) => self.sync.on_seq(pong.receiver_seq),
             (Some(Frame::Heads(page)), Some(_)) => self.sync.on_heads(page),
             (Some(Frame::History(page)), Some(Request::History { conversation, .. })) => {
                 self.sync.on_history(&conversation, page, &mut entries);
             }
             (Some(Frame::Error(error)), Some(request)) => {
-                let fault = abi::ApiError::from(error);
-                self.sync.on_failed(&request, &fault);
-                self.paused = Some(Instant::now() + fault.retry_after.unwrap_or(PAUSE));
+                let error = abi::ApiError::from(error);
+                self.sync.on_failed(&request, &error);
+                self.paused = Some(Instant::now() + error.retry_after.unwrap_or(PAUSE));
             }
             _ => {}
         }
@@ -169,8 +169,8 @@ impl Receiver {
             let mut seen = self.seen.borrow_mut();
             for entry in entries.drain(..).filter(|entry| entry.conversation == self.conversation) {
                 if let Some(stamp) = Stamp::read(&entry) {
-                    seen.take(stamp.counter);
-                    self.run.received(stamp.intended);
+                    seen.record(stamp.counter);
+                    self.run.received(stamp.due);
                 }
             }
         }
@@ -179,10 +179,10 @@ impl Receiver {
     }
 }
 
-/// Reads a whole conversation back: what is stored, and in which order.
+/// Reads a whole conversation back, and checks its order.
 ///
 /// # Errors
-/// A server that stays away, or does not let the user in.
+/// The server is unreachable for too long, or refuses the user.
 pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) -> Result<Seen, Error> {
     let mut seen = Seen::default();
     let mut after = 0;
@@ -196,9 +196,9 @@ pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) ->
             Ok(page) => {
                 for entry in &page.entries {
                     if let Some(stamp) = Stamp::read(entry) {
-                        seen.take(stamp.counter);
+                        seen.record(stamp.counter);
                     }
-                    // A number that is left out or comes again is as wrong as a message in another place.
+                    // A missing or repeated conversation_seq counts as reordering, too.
                     if entry.conversation_seq != after + 1 {
                         seen.out_of_order += 1;
                     }
@@ -210,11 +210,11 @@ pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) ->
                 }
                 connection = Some(open);
             }
-            Err(Error::Server(fault)) if fault.code.is_retryable() => {
-                tokio::time::sleep(fault.retry_after.unwrap_or(PAUSE)).await;
+            Err(Error::Server(error)) if error.code.is_retryable() => {
+                tokio::time::sleep(error.retry_after.unwrap_or(PAUSE)).await;
                 connection = Some(open);
             }
-            Err(Error::Server(fault)) => return Err(fault.into()),
+            Err(Error::Server(error)) => return Err(error.into()),
             Err(_) => {}
         }
     }

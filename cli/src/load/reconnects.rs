@@ -1,5 +1,4 @@
-//! How often connections were opened again, and how many of those in the worst second: what a server that goes away does to the
-//! others.
+//! The number of reconnects, in total and in the worst second: the load that a stopping server puts on the others.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +10,14 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Counts reconnects.
 #[derive(Debug, Default)]
 pub(super) struct Reconnects {
-    /// Those of the last second.
+    /// Reconnects of the last second.
     recent: VecDeque<Instant>,
     total: u64,
     most: u64,
 }
 
 impl Reconnects {
-    /// A connection is open again.
+    /// Counts a reconnect.
     pub(super) fn count(&mut self, now: Instant) {
         while self.recent.front().is_some_and(|first| now.duration_since(*first) >= SECOND) {
             self.recent.pop_front();
@@ -28,12 +27,12 @@ impl Reconnects {
         self.most = self.most.max(self.recent.len() as u64);
     }
 
-    /// All of them.
+    /// Reconnects in total.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Most within one second, wherever that begins.
+    /// The most reconnects within any period of 1 s.
     pub(super) fn most_in_a_second(&self) -> u64 {
         self.most
     }
@@ -44,12 +43,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_second_is_found_wherever_it_begins() {
-        let begun = Instant::now();
+    fn the_worst_second_may_start_at_any_time() {
+        let start = Instant::now();
         let mut reconnects = Reconnects::default();
         assert_eq!(reconnects.most_in_a_second(), 0);
         for millis in [0, 900, 1_000, 1_800, 1_950, 5_000, 5_999] {
-            reconnects.count(begun + Duration::from_millis(millis));
+            reconnects.count(start + Duration::from_millis(millis));
         }
         assert_eq!((reconnects.total(), reconnects.most_in_a_second()), (7, 3));
     }

@@ -1,10 +1,10 @@
-//! What a run says at its end.
+//! The result of a run.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Longest latency that is told apart from longer ones.
+/// Latencies above this are recorded as this.
 const MAX_MICROS: u64 = 600_000_000;
 
 /// Latencies, with three significant digits.
@@ -54,30 +54,30 @@ impl Latency {
     }
 }
 
-/// How many messages did what.
+/// Counters of messages.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) sent: u64,
     pub(super) acked: u64,
-    /// By all receivers together.
+    /// Sum over all receivers.
     pub(super) received: u64,
     pub(super) stored: u64,
-    /// Acknowledged, and not stored or not received; once per receiver.
+    /// Acknowledged, but not stored or not received; counted per receiver.
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) out_of_order: u64,
-    /// Due and never acknowledged, however often they were tried.
+    /// Due, but never acknowledged despite retries.
     pub(super) failed: u64,
-    /// Answers "try again".
+    /// Retryable errors.
     pub(super) refused: u64,
     pub(super) reconnects: u64,
     pub(super) most_reconnects_in_a_second: u64,
 }
 
-/// What connections cost that do nothing.
+/// Figures of idle connections.
 #[derive(Debug)]
 pub(super) struct Idle {
-    /// Ended, and not because the server went away and said so.
+    /// Connections that ended without a `GOING_AWAY` of the server.
     pub(super) dropped: u64,
     pub(super) reconnects: u64,
     pub(super) most_reconnects_in_a_second: u64,
@@ -97,32 +97,32 @@ pub(super) struct Outcome {
     pub(super) deliveries_per_second: f64,
     pub(super) ack: Latency,
     pub(super) receive: Latency,
-    /// The longest time that any sender was without an acknowledgement while sends were due.
+    /// The longest time that any sender with due messages received no acknowledgement.
     pub(super) longest_pause: Duration,
     pub(super) server_cpu_seconds_per_million: Option<f64>,
     pub(super) client_cpu_seconds_per_million: Option<f64>,
-    /// Of runs that send.
+    /// Set for runs that send.
     pub(super) totals: Option<Totals>,
-    /// Of runs that don't.
+    /// Set for runs of idle connections.
     pub(super) idle: Option<Idle>,
 }
 
 impl Outcome {
-    /// What was promised and not kept, as a sentence.
-    pub(super) fn fault(&self) -> Option<String> {
+    /// The violated guarantee, as a sentence.
+    pub(super) fn violation(&self) -> Option<String> {
         if let Some(idle) = self.idle.as_ref().filter(|idle| idle.dropped > 0) {
             return Some(format!("{} of {} connections were dropped", idle.dropped, self.connections));
         }
         let totals = self.totals.as_ref()?;
         let Totals { acked, lost, duplicated, out_of_order, .. } = totals;
         if *acked == 0 {
-            return Some("not one message was acknowledged".to_owned());
+            return Some("no message was acknowledged".to_owned());
         }
         (lost + duplicated + out_of_order > 0)
             .then(|| format!("{lost} lost, {duplicated} duplicated, {out_of_order} out of order"))
     }
 
-    /// For people.
+    /// The report as text.
     pub(super) fn table(&self) -> Vec<String> {
         let mut lines =
             vec![format!("{} for {} s, {} connections", self.load, self.seconds, self.connections)];
@@ -130,16 +130,16 @@ impl Outcome {
         if let Some(totals) = &self.totals {
             for (what, value) in [
                 ("sent", totals.sent),
-                ("acked", totals.acked),
+                ("acknowledged", totals.acked),
                 ("received", totals.received),
                 ("stored", totals.stored),
                 ("lost", totals.lost),
                 ("duplicated", totals.duplicated),
                 ("out of order", totals.out_of_order),
                 ("failed", totals.failed),
-                ("told to try again", totals.refused),
+                ("retryable errors", totals.refused),
                 ("reconnects", totals.reconnects),
-                ("most in a second", totals.most_reconnects_in_a_second),
+                ("most reconnects in 1 s", totals.most_reconnects_in_a_second),
             ] {
                 row(what, value.to_string());
             }
@@ -150,7 +150,7 @@ impl Outcome {
         if let Some(idle) = &self.idle {
             row("dropped", idle.dropped.to_string());
             row("reconnects", idle.reconnects.to_string());
-            row("most in a second", idle.most_reconnects_in_a_second.to_string());
+            row("most reconnects in 1 s", idle.most_reconnects_in_a_second.to_string());
             row("log-ins per second", format!("{:.0}", idle.logins_per_second));
             row("connects per second", format!("{:.0}", idle.connects_per_second));
             if let Some(bytes) = idle.server_bytes_per_connection {
@@ -175,7 +175,7 @@ impl Outcome {
         lines
     }
 
-    /// For programs.
+    /// The report as JSON.
     pub(super) fn object(&self) -> Value {
         let mut object = json!({
             "load": self.load,
@@ -249,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_promise_is_a_fault() {
-        let kept = || Totals { acked: 10, ..Totals::default() };
-        assert_eq!(outcome(kept()).fault(), None);
+    fn lost_duplicated_and_reordered_messages_are_violations() {
+        let intact = || Totals { acked: 10, ..Totals::default() };
+        assert_eq!(outcome(intact()).violation(), None);
         for broken in [
-            Totals { lost: 1, ..kept() },
-            Totals { duplicated: 1, ..kept() },
-            Totals { out_of_order: 1, ..kept() },
+            Totals { lost: 1, ..intact() },
+            Totals { duplicated: 1, ..intact() },
+            Totals { out_of_order: 1, ..intact() },
             Totals::default(),
         ] {
-            assert!(outcome(broken).fault().is_some());
+            assert!(outcome(broken).violation().is_some());
         }
     }
 
     #[test]
-    fn programs_get_every_figure() {
+    fn the_json_report_has_every_figure() {
         let object = outcome(Totals { acked: 10, ..Totals::default() }).object();
         for name in [
             "sent",

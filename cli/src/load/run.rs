@@ -7,12 +7,12 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// What all connections of a run share. One thread runs them all.
+/// The shared state of a run. All connections run on one thread.
 pub(super) struct Run {
     pub(super) servers: Servers,
     /// Size of a body.
     pub(super) body: usize,
-    /// When sending ends, in nanoseconds of the run.
+    /// End of sending, in nanoseconds since the start.
     pub(super) until: u64,
     pub(super) start: Instant,
     start_unix_ms: u64,
@@ -20,7 +20,7 @@ pub(super) struct Run {
     pub(super) sent: Cell<u64>,
     pub(super) refused: Cell<u64>,
     pub(super) reconnects: RefCell<Reconnects>,
-    /// The longest time that a sender was without an acknowledgement while it had something to send, in nanoseconds.
+    /// The longest time in nanoseconds that a sender with due messages received no acknowledgement.
     pub(super) longest_pause: Cell<u64>,
     pub(super) acks: RefCell<Latency>,
     pub(super) receives: RefCell<Latency>,
@@ -52,27 +52,26 @@ impl Run {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The id of a message: a UUIDv7 with the time at which it was to be sent, the same in every attempt.
-    pub(super) fn message_uuid(&self, sender: usize, counter: u64, intended: u64) -> uuid::Uuid {
+    /// The id of a message, the same in every attempt: a UUIDv7 with the time at which the message was due.
+    pub(super) fn message_uuid(&self, sender: usize, counter: u64, due: u64) -> uuid::Uuid {
         let mut bytes = [0; 10];
         bytes[..4].copy_from_slice(&self.random);
         bytes[4..6].copy_from_slice(&(sender as u16).to_be_bytes());
         bytes[6..].copy_from_slice(&(counter as u32).to_be_bytes());
-        uuid::Builder::from_unix_timestamp_millis(self.start_unix_ms + intended / 1_000_000, &bytes)
-            .into_uuid()
+        uuid::Builder::from_unix_timestamp_millis(self.start_unix_ms + due / 1_000_000, &bytes).into_uuid()
     }
 
-    /// Counts an acknowledgement; gives the time.
-    pub(super) fn acked(&self, intended: u64) -> u64 {
+    /// Counts an acknowledgement; returns the current time.
+    pub(super) fn acked(&self, due: u64) -> u64 {
         let now = self.now();
-        self.acks.borrow_mut().record(now.saturating_sub(intended));
+        self.acks.borrow_mut().record(now.saturating_sub(due));
         now
     }
 
-    pub(super) fn received(&self, intended: u64) {
+    pub(super) fn received(&self, due: u64) {
         let now = self.now();
         self.last_received.set(now);
-        self.receives.borrow_mut().record(now.saturating_sub(intended));
+        self.receives.borrow_mut().record(now.saturating_sub(due));
     }
 
     pub(super) fn paused(&self, nanos: u64) {

@@ -1,4 +1,4 @@
-//! One connection that sends, through reconnects, refusals and restarts of the server.
+//! A connection that sends, with retries and reconnects.
 
 use super::{
     ledger::{Counters, Stamp},
@@ -18,24 +18,24 @@ use std::{
 };
 use tokio::{sync::Notify, time::interval};
 
-/// Frame ids of messages begin here; below are hello and pings.
+/// The first frame id of a message. Lower ids are `hello` and pings.
 const FIRST_ID: u32 = HELLO_ID + 2;
 const PING_ID: u32 = HELLO_ID + 1;
-/// With messages on their way, a server that says nothing for so long is gone.
+/// With messages in flight, a connection without frames for this long is dead.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Shortest pause after "try again".
-const MIN_HOLD: Duration = Duration::from_millis(20);
+/// Shortest pause after a retryable error.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// When messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
-    /// So many are kept unacknowledged by each sender.
+    /// Each sender keeps this many messages unacknowledged.
     Window(usize),
-    /// So many per second over all senders.
+    /// Messages per second of all senders together.
     Rate(u32),
 }
 
-/// How one sender goes.
+/// The pace of one sender.
 pub(super) enum Drive {
     Window(usize),
     Schedule(Schedule, Arc<Notify>),
@@ -44,13 +44,13 @@ pub(super) enum Drive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     ToSend,
-    OnWire,
+    InFlight,
     Done,
 }
 
 struct Slot {
-    /// Nanoseconds of the run.
-    intended: u64,
+    /// When the message was due, in nanoseconds since the start of the run.
+    due: u64,
     state: State,
 }
 
@@ -60,18 +60,18 @@ pub(super) struct Sender {
     pub(super) user: LoadUser,
     pub(super) conversation: String,
     pub(super) drive: Drive,
-    /// The server has them durably.
+    /// The counters of acknowledged messages.
     pub(super) acked: Rc<RefCell<Counters>>,
-    /// Messages from the oldest unacknowledged one on; the first has the counter `base`.
+    /// Messages from the oldest unacknowledged one on. The first has the counter `base`.
     slots: VecDeque<Slot>,
     base: u64,
-    /// Slots before this one need no look for something to send.
+    /// No slot before this index has to be sent.
     scan: usize,
-    on_wire: usize,
-    /// When the last acknowledgement came, in nanoseconds of the run.
+    in_flight: usize,
+    /// Time of the last acknowledgement, in nanoseconds since the start of the run.
     last_ack: u64,
-    /// After "try again" nothing goes out before this, nor before all on the wire was answered.
-    hold: Option<Instant>,
+    /// After a retryable error, no message goes out before this time, nor before all messages in flight are answered.
+    paused_until: Option<Instant>,
     body: String,
     buffer: BytesMut,
 }
@@ -95,18 +95,18 @@ impl Sender {
             slots: VecDeque::new(),
             base: 0,
             scan: 0,
-            on_wire: 0,
+            in_flight: 0,
             last_ack: 0,
-            hold: None,
+            paused_until: None,
             body: String::new(),
             buffer: BytesMut::with_capacity(16 * 1024),
         }
     }
 
-    /// Sends until its time is over and all is acknowledged.
+    /// Sends until the end of the run, and until all messages are acknowledged.
     ///
     /// # Errors
-    /// What the server refuses for good, or a server that stays away.
+    /// The server refuses a message permanently, or is unreachable for too long.
     pub(super) async fn run(mut self, connection: Connection) -> Result<(), Error> {
         let mut connection = Some(connection);
         loop {
@@ -118,54 +118,54 @@ impl Sender {
                     open
                 }
             };
-            match self.live(&mut open).await {
+            match self.serve(&mut open).await {
                 Ok(()) => {
                     open.close().await;
                     return Ok(());
                 }
-                Err(Error::Server(fault)) => return Err(fault.into()),
+                Err(Error::Server(error)) => return Err(error.into()),
                 Err(_) => {}
             }
         }
     }
 
-    async fn live(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        self.on_wire = 0;
+    async fn serve(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        self.in_flight = 0;
         self.scan = 0;
-        self.hold = None;
-        for slot in self.slots.iter_mut().filter(|slot| slot.state == State::OnWire) {
+        self.paused_until = None;
+        for slot in self.slots.iter_mut().filter(|slot| slot.state == State::InFlight) {
             slot.state = State::ToSend;
         }
         let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
         let mut beat = interval(heartbeat.min(Duration::from_secs(5)));
-        let (mut heard, mut pinged) = (Instant::now(), Instant::now());
+        let (mut last_received, mut last_ping) = (Instant::now(), Instant::now());
         let notify = match &self.drive {
             Drive::Schedule(_, notify) => notify.clone(),
             Drive::Window(_) => Arc::default(),
         };
         loop {
-            self.fill(connection).await?;
+            self.write_messages(connection).await?;
             if self.is_finished() {
                 return Ok(());
             }
-            let hold = self.hold.filter(|_| self.on_wire == 0);
+            let resume_at = self.paused_until.filter(|_| self.in_flight == 0);
             tokio::select! {
                 bytes = connection.next_bytes() => {
                     self.receive(&bytes?)?;
                     while let Some(bytes) = connection.try_next_bytes() {
                         self.receive(&bytes?)?;
                     }
-                    heard = Instant::now();
+                    last_received = Instant::now();
                 }
                 () = notify.notified() => {}
-                () = tokio::time::sleep_until(hold.unwrap_or(heard).into()), if hold.is_some() => {}
+                () = tokio::time::sleep_until(resume_at.unwrap_or(last_received).into()), if resume_at.is_some() => {}
                 _ = beat.tick() => {
-                    let silent = heard.elapsed();
-                    if silent > heartbeat.mul_f64(2.5) || (self.on_wire > 0 && silent > ANSWER_TIMEOUT) {
+                    let silent = last_received.elapsed();
+                    if silent > heartbeat.mul_f64(2.5) || (self.in_flight > 0 && silent > ANSWER_TIMEOUT) {
                         return Err(Error::Timeout { what: "a message" });
                     }
-                    if pinged.elapsed() + Duration::from_secs(1) >= heartbeat {
-                        pinged = Instant::now();
+                    if last_ping.elapsed() + Duration::from_secs(1) >= heartbeat {
+                        last_ping = Instant::now();
                         connection.feed(codec::encode(PING_ID, client_frame::Frame::Ping(Ping {}))).await?;
                         connection.flush().await?;
                     }
@@ -185,13 +185,13 @@ impl Sender {
         over && self.slots.is_empty()
     }
 
-    /// Writes all that may go out now: first what is to be sent again, then what is new.
-    async fn fill(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        if let Some(until) = self.hold {
-            if self.on_wire > 0 || Instant::now() < until {
+    /// Writes all messages that may go out now: first retries, then new ones.
+    async fn write_messages(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        if let Some(until) = self.paused_until {
+            if self.in_flight > 0 || Instant::now() < until {
                 return Ok(());
             }
-            self.hold = None;
+            self.paused_until = None;
             self.scan = 0;
         }
         let most = connection.welcome.max_in_flight.max(1) as usize;
@@ -199,70 +199,71 @@ impl Sender {
             Drive::Window(window) => most.min(window),
             Drive::Schedule(..) => most,
         };
-        if self.on_wire >= most {
+        if self.in_flight >= most {
             return Ok(());
         }
         let now = self.run.now();
         let mut fed = false;
-        while self.on_wire < most {
+        while self.in_flight < most {
             while self.slots.get(self.scan).is_some_and(|slot| slot.state != State::ToSend) {
                 self.scan += 1;
             }
             if self.scan == self.slots.len() {
                 let counter = self.base + self.slots.len() as u64;
-                let intended = match &self.drive {
+                let due = match &self.drive {
                     Drive::Window(_) => Some(now).filter(|now| *now < self.run.until),
                     Drive::Schedule(schedule, _) => {
                         schedule.due_of(self.index, counter).filter(|due| *due <= now)
                     }
                 };
-                let Some(intended) = intended else { break };
-                self.slots.push_back(Slot { intended, state: State::ToSend });
+                let Some(due) = due else { break };
+                self.slots.push_back(Slot { due, state: State::ToSend });
                 self.run.sent.set(self.run.sent.get() + 1);
             }
             let slot = &mut self.slots[self.scan];
-            slot.state = State::OnWire;
-            let (counter, intended) = (self.base + self.scan as u64, slot.intended);
+            slot.state = State::InFlight;
+            let (counter, due) = (self.base + self.scan as u64, slot.due);
             self.scan += 1;
-            self.on_wire += 1;
-            self.encode(counter, intended);
+            self.in_flight += 1;
+            self.encode(counter, due);
             connection.feed(self.buffer.split().freeze()).await?;
             fed = true;
         }
         if fed { connection.flush().await } else { Ok(()) }
     }
 
-    fn encode(&mut self, counter: u64, intended: u64) {
-        let stamp = Stamp { sender: self.index as u32, counter, intended };
+    fn encode(&mut self, counter: u64, due: u64) {
+        let stamp = Stamp { sender: self.index as u32, counter, due };
         stamp.write(self.run.body, &mut self.body);
         let mut id = uuid::Uuid::encode_buffer();
-        let id = self.run.message_uuid(self.index, counter, intended).hyphenated().encode_lower(&mut id);
+        let id = self.run.message_uuid(self.index, counter, due).hyphenated().encode_lower(&mut id);
         codec::encode_text(&mut self.buffer, frame_id(counter), &self.conversation, id, &self.body);
     }
 
     fn receive(&mut self, bytes: &bytes::Bytes) -> Result<(), Error> {
-        // The sending device gets its own messages as well; the receivers check them.
+        // The server delivers messages to the sending device, too; the receivers check them.
         if codec::is_deliver(bytes) {
             return Ok(());
         }
         let ServerFrame { id, frame } = codec::decode(bytes.clone())?;
-        // Counters are unique among the unacknowledged; the id is the low part of one.
+        // The id is the low part of a counter, which is unique among unacknowledged messages.
         let offset = id.wrapping_sub(frame_id(self.base)) as usize;
         match frame {
             Some(Frame::Ack(_)) if id >= FIRST_ID => self.acknowledge(offset),
             Some(Frame::Error(error)) if id >= FIRST_ID => {
-                let fault = abi::ApiError::from(error);
-                if !fault.code.is_retryable() {
-                    return Err(fault.into());
+                let error = abi::ApiError::from(error);
+                if !error.code.is_retryable() {
+                    return Err(error.into());
                 }
-                let Some(slot) = self.slots.get_mut(offset).filter(|slot| slot.state == State::OnWire) else {
+                let Some(slot) = self.slots.get_mut(offset).filter(|slot| slot.state == State::InFlight)
+                else {
                     return Ok(());
                 };
                 slot.state = State::ToSend;
-                self.on_wire -= 1;
+                self.in_flight -= 1;
                 self.run.refused.set(self.run.refused.get() + 1);
-                let until = Instant::now() + fault.retry_after.unwrap_or_default().max(MIN_HOLD);
-                self.hold = self.hold.max(Some(until));
+                let until = Instant::now() + error.retry_after.unwrap_or_default().max(MIN_PAUSE);
+                self.paused_until = self.paused_until.max(Some(until));
             }
             _ => {}
         }
@@ -271,9 +272,9 @@ impl Sender {
 
     fn acknowledge(&mut self, offset: usize) {
         let Some(slot) = self.slots.get_mut(offset).filter(|slot| slot.state != State::Done) else { return };
-        self.on_wire -= usize::from(slot.state == State::OnWire);
+        self.in_flight -= usize::from(slot.state == State::InFlight);
         slot.state = State::Done;
-        let now = self.run.acked(slot.intended);
+        let now = self.run.acked(slot.due);
         self.end_pause(now);
         self.acked.borrow_mut().insert(self.base + offset as u64);
         while self.slots.front().is_some_and(|slot| slot.state == State::Done) {
@@ -283,14 +284,14 @@ impl Sender {
         }
     }
 
-    /// A pause lasts from the last acknowledgement, or from when the oldest unacknowledged message was due if that is later,
-    /// until now.
+    /// Ends a pause. It began with the last acknowledgement, or when the oldest unacknowledged message was due if that was
+    /// later.
     fn end_pause(&mut self, now: u64) {
         let unsent = || match &self.drive {
             Drive::Window(_) => None,
             Drive::Schedule(schedule, _) => schedule.due_of(self.index, self.base),
         };
-        if let Some(due) = self.slots.front().map(|slot| slot.intended).or_else(unsent) {
+        if let Some(due) = self.slots.front().map(|slot| slot.due).or_else(unsent) {
             self.run.paused(now.saturating_sub(self.last_ack.max(due)));
         }
         self.last_ack = now;
@@ -298,13 +299,13 @@ impl Sender {
 }
 
 impl Drop for Sender {
-    /// What is still unacknowledged when the run is given up was waited for until then.
+    /// Messages that are still unacknowledged at the end of the run count as a pause until then.
     fn drop(&mut self) {
         self.end_pause(self.run.now());
     }
 }
 
-/// The frame id of a message: above [`FIRST_ID`], and never 0 again in four thousand million messages of one sender.
+/// The frame id of a message. It starts at [`FIRST_ID`] and wraps around after 2^32 messages of a sender.
 fn frame_id(counter: u64) -> u32 {
     FIRST_ID.wrapping_add(counter as u32)
 }

@@ -1,9 +1,9 @@
-//! The servers of a run, one after the other.
+//! Round robin over the servers of a run.
 
 use client::{Server, http::Api};
 use std::{cell::Cell, rc::Rc};
 
-/// Gives each connection, and each attempt at one, the next server. Clones share the turn.
+/// Assigns the next server to each connection attempt. Clones share the turn.
 #[derive(Clone, Debug)]
 pub(super) struct Servers {
     list: Rc<[(Server, Api)]>,
@@ -11,18 +11,18 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// At least one server.
+    /// `servers` must not be empty.
     pub(super) fn new(servers: Vec<Server>) -> Self {
         let list = servers.into_iter().map(|server| (server.clone(), Api::new(server))).collect();
         Self { list, turn: Rc::default() }
     }
 
-    /// The one whose turn it is.
+    /// The next server.
     pub(super) fn next(&self) -> &Server {
         &self.take_turn().0
     }
 
-    /// The HTTP API of the one whose turn it is.
+    /// The HTTP API of the next server.
     pub(super) fn next_api(&self) -> Api {
         self.take_turn().1.clone()
     }

@@ -1,4 +1,4 @@
-//! Accounts for a run, with names that no other run has.
+//! Accounts for a run, with names that are unique to it.
 
 use super::servers::Servers;
 use abi::{error::ErrorCode, v1::ReceiverSeq};
@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Requests that are made at a time.
+/// Requests at a time.
 const PARALLEL: usize = 16;
-/// How long the server may be away before a run is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Of the accounts of a run; they are of no use to anybody afterwards.
+/// How long requests are retried before the run fails.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Length of the random password of all accounts of a run. It is not saved.
 const PASSWORD_BYTES: usize = 24;
 
 /// A user of a run.
@@ -30,7 +30,7 @@ pub(super) struct LoadUser {
     pub(super) tokens: Rc<SessionTokens>,
 }
 
-/// Makes accounts.
+/// Creates accounts.
 pub(super) struct Users {
     servers: Servers,
     run: String,
@@ -48,22 +48,22 @@ impl Users {
         &self.servers
     }
 
-    /// The API of the server whose turn it is.
+    /// The API of the next server.
     pub(super) fn api(&self) -> Api {
         self.servers.next_api()
     }
 
-    /// Registers so many users, several at a time, as fast as the server lets it.
+    /// Registers users, [`PARALLEL`] at a time.
     pub(super) async fn register(&self, count: usize) -> Result<Vec<LoadUser>> {
         let bar = bar("accounts", count as u64);
         let users = stream::iter(0..count)
             .map(|index| async move {
                 let name = format!("load-{}-{index}", self.run);
-                let (api, tokens) = patiently(|| async {
+                let (api, tokens) = with_retries(|| async {
                     let api = self.api();
                     let tokens = match api.register(&name, &self.password, "load").await {
-                        // An earlier attempt got through, only its answer did not.
-                        Err(Error::Server(fault)) if fault.code == ErrorCode::AlreadyExists => {
+                        // An earlier attempt has created the account, but its answer was lost.
+                        Err(Error::Server(error)) if error.code == ErrorCode::AlreadyExists => {
                             api.login(&name, &self.password, "load").await
                         }
                         result => result,
@@ -83,12 +83,12 @@ impl Users {
     }
 }
 
-/// Repeats what fails for a while.
-pub(super) async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+/// Retries an operation for up to [`RETRY_TIMEOUT`].
+pub(super) async fn with_retries<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RETRY_TIMEOUT;
     let mut backoff = Backoff::new(Duration::from_secs(1));
     loop {
         let error = match attempt().await {
@@ -96,8 +96,8 @@ where
             Err(error) => error,
         };
         match error.recovery() {
-            Recovery::Retry(told) if Instant::now() < give_up => {
-                tokio::time::sleep(backoff.pause(told)).await
+            Recovery::Retry(requested) if Instant::now() < deadline => {
+                tokio::time::sleep(backoff.pause(requested)).await
             }
             _ => return Err(error),
         }
@@ -105,13 +105,13 @@ where
 }
 
 impl LoadUser {
-    /// Connects to the server whose turn it is; while servers are away, to the next and the next.
+    /// Connects to the next server; each retry uses the one after it.
     pub(super) async fn connect(
         &self,
         servers: &Servers,
         have: Option<ReceiverSeq>,
     ) -> Result<Connection, Error> {
-        patiently(|| async {
+        with_retries(|| async {
             let token = self.tokens.token(None).await?;
             Connection::open(servers.next(), &token, have).await
         })
@@ -119,7 +119,7 @@ impl LoadUser {
     }
 }
 
-/// Opens a connection for each user, several at a time.
+/// Opens a connection for each user, [`PARALLEL`] at a time.
 pub(super) async fn connect_all(
     servers: &Servers,
     users: impl Iterator<Item = &LoadUser>,
@@ -137,7 +137,7 @@ pub(super) async fn connect_all(
     connections
 }
 
-/// Progress on a terminal, and nothing elsewhere.
+/// A progress bar on a terminal; no output elsewhere.
 pub(super) fn bar(what: &'static str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:12} {bar:30} {pos}/{len} {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
