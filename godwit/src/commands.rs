@@ -1,4 +1,4 @@
-//! The commands of the program `godwit` beside its service.
+//! Commands of `godwit` besides the service.
 
 use abi::config::Config;
 use clap::{Args, Subcommand};
@@ -9,54 +9,54 @@ use std::{
 };
 use utils::cli::Options;
 
-/// What to do instead of serving.
+/// A command to run instead of the service.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Write all data to a file; of a folder only while no godwit is running on it
+    /// Export all data to a file. A data folder must not be in use by a running godwit
     Export {
-        /// A file that does not exist, or - for standard output
+        /// The new file, or - for standard output; an existing file is not overwritten
         file: PathBuf,
-        /// Leave behind what is in Kafka and not stored yet
+        /// Export even if records in Kafka are not stored yet; they are missing in the file
         #[arg(long, requires = "distributed")]
         despite_lag: bool,
         #[command(flatten)]
-        at: At,
+        location: Location,
     },
-    /// Take over all data of a file, where there are none
+    /// Import all data from a file into an empty data folder or database
     Import {
-        /// What export wrote, or - for standard input
+        /// A file written by export, or - for standard input
         file: PathBuf,
         #[command(flatten)]
-        at: At,
+        location: Location,
     },
-    /// Print a checksum of every conversation, and of all data, to compare two places
+    /// Print a checksum per conversation and of all data, to compare two copies
     Checksum {
-        /// What export wrote; without it the stored data, which may be in use
+        /// A file written by export. Default: the stored data, which may be in use
         file: Option<PathBuf>,
         #[command(flatten)]
-        at: At,
+        location: Location,
     },
-    /// Copy the data of a godwit, which may be running, into a folder to start from
+    /// Copy the data folder, also of a running godwit, to a new folder that godwit can start from
     Backup {
-        /// A folder that does not exist
+        /// The new folder; an existing folder is not overwritten
         folder: PathBuf,
         #[command(flatten)]
-        at: At,
+        location: Location,
     },
-    /// Tell the data in PostgreSQL that they were restored by other means than import, such as pg_restore
+    /// Mark the data in PostgreSQL as restored, after pg_restore or a snapshot; import does this by itself
     Restored {
         #[command(flatten)]
-        at: At,
+        location: Location,
     },
 }
 
-/// Which data.
+/// The location of the data.
 #[derive(Args)]
-pub(crate) struct At {
-    /// The data in PostgreSQL (db.postgres, db.schema) instead of those in a folder
+pub(crate) struct Location {
+    /// Use the data in PostgreSQL (db.postgres, db.schema) instead of a data folder
     #[arg(long, conflicts_with = "data")]
     distributed: bool,
-    /// Folder of all data; the same as --set embedded.data=FOLDER [default: godwit-data]
+    /// Data folder; same as --set embedded.data=FOLDER [default: godwit-data]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data: Option<String>,
     #[command(flatten)]
@@ -64,50 +64,53 @@ pub(crate) struct At {
 }
 
 impl Command {
-    /// Where its data and its configuration are.
-    pub(crate) fn at(&mut self) -> &mut At {
+    /// The location of the data, and the configuration options.
+    pub(crate) fn location(&mut self) -> &mut Location {
         match self {
-            Self::Export { at, .. }
-            | Self::Import { at, .. }
-            | Self::Checksum { at, .. }
-            | Self::Backup { at, .. }
-            | Self::Restored { at } => at,
+            Self::Export { location, .. }
+            | Self::Import { location, .. }
+            | Self::Checksum { location, .. }
+            | Self::Backup { location, .. }
+            | Self::Restored { location } => location,
         }
     }
 
-    /// Does it, and says on standard error what was done.
+    /// Runs the command, and prints its outcome to standard error.
     pub(crate) async fn run(self, config: &Config) -> anyhow::Result<()> {
-        let mode = |at: &At| if at.distributed { Mode::Distributed } else { Mode::Embedded };
-        let (what, summary) = match self {
-            Self::Export { file, despite_lag, at } => {
-                ("exported", transfer::export(config, mode(&at), &file, despite_lag).await?)
+        let mode =
+            |location: &Location| if location.distributed { Mode::Distributed } else { Mode::Embedded };
+        let (outcome, summary) = match self {
+            Self::Export { file, despite_lag, location } => {
+                ("exported", transfer::export(config, mode(&location), &file, despite_lag).await?)
             }
-            Self::Import { file, at } => ("imported", transfer::import(config, mode(&at), &file).await?),
-            Self::Checksum { file, at } => {
-                ("summed up", transfer::checksums(config, mode(&at), file.as_deref()).await?)
+            Self::Import { file, location } => {
+                ("imported", transfer::import(config, mode(&location), &file).await?)
             }
-            Self::Backup { folder, at } => {
+            Self::Checksum { file, location } => {
+                ("computed checksums", transfer::checksums(config, mode(&location), file.as_deref()).await?)
+            }
+            Self::Backup { folder, location } => {
                 anyhow::ensure!(
-                    !at.distributed,
-                    "a backup of PostgreSQL is made with export --distributed, or pg_dump"
+                    !location.distributed,
+                    "backup copies only a data folder; for PostgreSQL use export --distributed or pg_dump"
                 );
                 transfer::back_up(Path::new(&config.embedded.data), &folder)?;
                 writeln!(io::stderr(), "copied to {}", folder.display())?;
                 return Ok(());
             }
-            Self::Restored { at } => {
+            Self::Restored { location } => {
                 anyhow::ensure!(
-                    at.distributed,
-                    "say --distributed; a copy that backup made needs no telling"
+                    location.distributed,
+                    "restored needs --distributed; godwit recognises a data folder copied by backup by itself"
                 );
                 transfer::restored(config).await?;
-                writeln!(io::stderr(), "a new generation of the data begins")?;
+                writeln!(io::stderr(), "the data in PostgreSQL have a new generation")?;
                 return Ok(());
             }
         };
         writeln!(
             io::stderr(),
-            "{what}: {} accounts, {} sessions, {} conversations, {} members, {} entries",
+            "{outcome}: {} accounts, {} sessions, {} conversations, {} members, {} entries",
             summary.users,
             summary.sessions,
             summary.conversations,

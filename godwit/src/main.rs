@@ -1,4 +1,4 @@
-//! `godwit`: all of Godwit in one process.
+//! The binary `godwit`: all services in one process, and commands for its data.
 
 mod commands;
 
@@ -14,14 +14,14 @@ use std::{
 };
 use utils::cli::{EXIT_FAILED, Options, Program, Threads, run_main};
 
-/// An instant-messaging backend in one process: nothing else to install.
+/// An instant-messaging backend in one process, without further dependencies.
 #[derive(Parser)]
 #[command(name = "godwit", version, args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Where to listen for HTTP and WebSocket; the same as --set gateway.listen=ADDRESS [default: 127.0.0.1:7450]
+    /// Address for HTTP and WebSocket; same as --set gateway.listen=ADDRESS [default: 127.0.0.1:7450]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Folder of all data; the same as --set embedded.data=FOLDER [default: godwit-data]
+    /// Folder for all data; same as --set embedded.data=FOLDER [default: godwit-data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<String>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ const PROGRAM: Program = Program {
 fn main() -> ExitCode {
     let Args { listen, data, mut options, command } = Args::parse();
     if let Some(command) = command {
-        return run(command);
+        return run_command(command);
     }
     options.set.extend(listen.map(|address| format!("gateway.listen={address}")));
     options.set.extend(data.map(|folder| format!("embedded.data={folder}")));
@@ -65,21 +65,21 @@ fn main() -> ExitCode {
     })
 }
 
-/// Does one thing and ends.
-fn run(mut command: Command) -> ExitCode {
-    let at = command.at();
-    let mut options = at.options.clone();
-    options.set.extend(at.data.take().map(|folder| format!("embedded.data={folder}")));
-    let asks_only = options.check_config || options.health;
-    let done = Arc::new(AtomicBool::new(asks_only));
-    let doing = Arc::clone(&done);
+/// Runs a command instead of the service.
+fn run_command(mut command: Command) -> ExitCode {
+    let location = command.location();
+    let mut options = location.options.clone();
+    options.set.extend(location.data.take().map(|folder| format!("embedded.data={folder}")));
+    let is_check = options.check_config || options.health;
+    let done = Arc::new(AtomicBool::new(is_check));
+    let set_done = Arc::clone(&done);
     let code = run_main(PROGRAM, &options, |config, shutdown| async move {
         command.run(&config).await?;
-        doing.store(true, Ordering::Relaxed);
+        set_done.store(true, Ordering::Relaxed);
         shutdown.drain().begin("done");
         Ok(())
     });
-    // A signal ends it without an error, and without what it was asked for.
+    // A signal ends the program without an error, but the command is not complete.
     if code == ExitCode::SUCCESS && !done.load(Ordering::Relaxed) {
         ExitCode::from(EXIT_FAILED)
     } else {

@@ -1,7 +1,8 @@
-//! Data as a whole, by the operator's hand: export, import, checksums, backup. See `docs/backup.md`.
+//! Export, import, checksums and backup of all data. See `docs/backup.md`.
 //!
-//! What is acknowledged and not stored yet is in the log, so the log is asked first: that of a folder is stored to its end, that
-//! in Kafka has to be, and a backup copies it before the store.
+//! Acknowledged messages that are not stored yet are in the log, so the log comes first. An export of a data folder stores
+//! all records of the embedded log. An export of PostgreSQL requires that the consumers have stored all records in Kafka.
+//! A backup copies the log before the store.
 
 use crate::{CALL_DEADLINE, GROUP, consume, open_log};
 use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
@@ -22,37 +23,38 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use utils::grpc;
 
-/// The store has so long to take in what the log holds: at most `embedded.max_backlog` records and what is on its way.
-const CATCH_UP: Duration = Duration::from_secs(120);
-/// It is looked at this often.
-const LOOK: Duration = Duration::from_millis(50);
-/// The store's folder among the data, and the log's.
+/// Deadline for storing the records of the log: at most `embedded.max_backlog`, and those in flight.
+const STORE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Interval between checks whether all records are stored.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Folder of the store within the data folder.
 pub(crate) const STORE: &str = "store";
+/// Folder of the log within the data folder.
 pub(crate) const LOG: &str = "log";
 
-/// Which data a command is about.
+/// The data that a command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `embedded.data`.
+    /// The data folder, `embedded.data`.
     Embedded,
     /// PostgreSQL, `db.postgres` and `db.schema`.
     Distributed,
 }
 
-/// Writes all data to a file, which must not exist, or to standard output if it is `-`. With `despite_lag` what the log in
-/// Kafka has and PostgreSQL has not yet is left behind.
+/// Exports all data to a new file, or to standard output if `file` is `-`. With `despite_lag`, records in Kafka that are
+/// not stored in PostgreSQL yet are missing in the export.
 ///
 /// # Errors
-/// A sentence: the data are in use, the consumers are behind, something can't be read or written.
+/// The data are in use, the consumers lag behind, or the data or the file cannot be read or written.
 pub async fn export(config: &Config, mode: Mode, file: &Path, despite_lag: bool) -> anyhow::Result<Summary> {
     let draft = file.with_added_extension("part");
     let is_file = file != Path::new("-");
-    ensure!(!is_file || !file.exists(), "{} exists; it is not written over", file.display());
+    ensure!(!is_file || !file.exists(), "{} exists; choose another file", file.display());
     let target: Box<dyn Write + Send> = if is_file {
-        // It holds keys and hashes of passwords: its owner's alone.
+        // The file holds keys and password hashes: only its owner may read it.
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
-        Box::new(options.open(&draft).with_context(|| format!("{} can't be made", draft.display()))?)
+        Box::new(options.open(&draft).with_context(|| format!("cannot create {}", draft.display()))?)
     } else {
         Box::new(io::stdout())
     };
@@ -61,13 +63,13 @@ pub async fn export(config: &Config, mode: Mode, file: &Path, despite_lag: bool)
         Mode::Distributed => export_postgres(config, target, despite_lag).await,
     };
     if is_file {
-        let kept = match &copied {
+        let finished = match &copied {
             Ok(_) => {
                 File::open(&draft).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&draft, file))
             }
             Err(_) => fs::remove_file(&draft),
         };
-        kept.with_context(|| format!("{} can't be written", file.display()))?;
+        finished.with_context(|| format!("cannot write {}", file.display()))?;
     }
     copied
 }
@@ -75,19 +77,20 @@ pub async fn export(config: &Config, mode: Mode, file: &Path, despite_lag: bool)
 async fn export_folder(config: &Config, target: Box<dyn Write + Send>) -> anyhow::Result<Summary> {
     let data = Path::new(&config.embedded.data);
     has_data(data)?;
-    // Held to the end: nobody else opens these data.
+    // The open log locks the data folder until the end.
     let log = open_log(data, config)?;
     store_all(&log, data, config).await?;
     let summary = copy(Source::Place(Place::Folder(data.join(STORE))), Target::File(target)).await?;
     let topic = dead_letter_topic(MESSAGES_TOPIC);
-    let letters: i64 = log.archive(&topic)?.bounds().await?.iter().map(|held| held.end - held.start).sum();
+    let letters: i64 =
+        log.archive(&topic)?.bounds().await?.iter().map(|offsets| offsets.end - offsets.start).sum();
     if letters > 0 {
-        tracing::warn!(data = %data.display(), "dead letters are not exported; godwit-cli dead-letters lists them");
+        tracing::warn!(data = %data.display(), "the export does not contain dead letters; `godwit-cli dead-letters list` shows them");
     }
     Ok(summary)
 }
 
-/// Has the store take in what the log holds for it.
+/// Stores all records of the log.
 async fn store_all(log: &Log, data: &Path, config: &Config) -> anyhow::Result<()> {
     if is_stored(log).await? {
         return Ok(());
@@ -95,25 +98,25 @@ async fn store_all(log: &Log, data: &Path, config: &Config) -> anyhow::Result<()
     let store = db_service::embedded(&data.join(STORE), config)?;
     let db = grpc::local(Routes::new(store), CALL_DEADLINE);
     let cache = Arc::new(MemoryCache::default());
-    // Nobody is connected, so no gateway is ever called.
-    let nobody = grpc::local(Routes::default(), CALL_DEADLINE);
-    let push = pusher::server(cache.clone(), Arc::new(move |_: &str| nobody.clone()), CALL_DEADLINE);
+    // No device is connected, so the pusher never calls a gateway.
+    let no_gateway = grpc::local(Routes::default(), CALL_DEADLINE);
+    let push = pusher::server(cache.clone(), Arc::new(move |_: &str| no_gateway.clone()), CALL_DEADLINE);
     let push = grpc::local(Routes::new(push), CALL_DEADLINE);
     let stop = CancellationToken::new();
     let running = consume(log, db, push, cache, config)?.run(stop.clone());
     let stored = async {
         while !is_stored(log).await? {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         anyhow::Ok(())
     };
     let stored = async {
-        let stored = tokio::time::timeout(CATCH_UP, stored).await;
+        let stored = tokio::time::timeout(STORE_TIMEOUT, stored).await;
         stop.cancel();
         stored.with_context(|| {
             format!(
-                "the store did not take in what the log holds within {} s; see the lines above",
-                CATCH_UP.as_secs()
+                "the records of the log were not stored within {} s; see the errors above",
+                STORE_TIMEOUT.as_secs()
             )
         })?
     };
@@ -122,11 +125,11 @@ async fn store_all(log: &Log, data: &Path, config: &Config) -> anyhow::Result<()
     Ok(ended?)
 }
 
-/// Whether the store has everything that the log holds.
+/// Whether all records of the log are stored.
 async fn is_stored(log: &Log) -> anyhow::Result<bool> {
-    let held = log.archive(MESSAGES_TOPIC)?.bounds().await?;
-    for (partition, held) in (0..).zip(held) {
-        if log.committed(GROUP, MESSAGES_TOPIC, partition)?.unwrap_or(held.start) < held.end {
+    let bounds = log.archive(MESSAGES_TOPIC)?.bounds().await?;
+    for (partition, offsets) in (0..).zip(bounds) {
+        if log.committed(GROUP, MESSAGES_TOPIC, partition)?.unwrap_or(offsets.start) < offsets.end {
             return Ok(false);
         }
     }
@@ -141,67 +144,69 @@ async fn export_postgres(
     let kafka =
         KafkaConfig::with_options(config.kafka.brokers.clone(), "godwit-export", &config.kafka.options())?;
     let topic = KafkaArchive::new(kafka, config.kafka.topic.as_str());
-    let unreachable = "Kafka can't be asked whether everything is stored";
-    let held = topic.bounds().await.context(unreachable)?;
+    let unreachable = "cannot check in Kafka whether all records are stored";
+    let bounds = topic.bounds().await.context(unreachable)?;
     let committed = topic.committed(&config.kafka.group).await.context(unreachable)?;
-    // A name that is spelled wrong has no lag.
+    // A misspelled topic would have no lag.
     let name = &config.kafka.topic;
     ensure!(
-        despite_lag || !held.is_empty(),
-        "Kafka has no topic {name}: kafka.topic must be that of the gateways"
+        despite_lag || !bounds.is_empty(),
+        "Kafka has no topic {name}; kafka.topic must be the same as for the gateways"
     );
-    let lag = lag(&held, &committed);
+    let lag = lag(&bounds, &committed);
     if lag > 0 && despite_lag {
-        tracing::warn!(lag, "records that are in Kafka and not stored yet are left behind");
+        tracing::warn!(lag, "the export does not contain records in Kafka that are not stored yet");
     } else if lag > 0 {
         bail!(
-            "{lag} records of {name} are acknowledged and not stored yet: stop the gateways, leave the consumers running, and \
-             export again in some seconds; or leave these records behind with --despite-lag"
+            "{lag} records of {name} are acknowledged but not stored yet: stop the gateways, keep the consumers running, and \
+             export again after some seconds; or export without these records with --despite-lag"
         );
     }
     let db = Box::new(config.db.clone());
     let summary = copy(Source::Place(Place::Postgres(db)), Target::File(target)).await?;
     let now = topic.bounds().await.context(unreachable)?;
-    if now.iter().map(|held| held.end).ne(held.iter().map(|held| held.end)) {
+    if now.iter().map(|offsets| offsets.end).ne(bounds.iter().map(|offsets| offsets.end)) {
         tracing::warn!(
-            "messages came in meanwhile, which may be missing: this is a backup, and no move; stop the gateways for that"
+            "messages arrived during the export and may be missing in it; to move the data, stop the gateways and export again"
         );
     }
     Ok(summary)
 }
 
-/// Records that a group has not done.
-fn lag(held: &[Range<i64>], committed: &[Option<i64>]) -> i64 {
-    let of =
-        |(held, committed): (&Range<i64>, &Option<i64>)| held.end - committed.unwrap_or(0).max(held.start);
-    held.iter().zip(committed).map(of).map(|lag| lag.max(0)).sum()
+/// Records that a group has not committed.
+fn lag(bounds: &[Range<i64>], committed: &[Option<i64>]) -> i64 {
+    let of_partition = |(offsets, committed): (&Range<i64>, &Option<i64>)| {
+        offsets.end - committed.unwrap_or(0).max(offsets.start)
+    };
+    bounds.iter().zip(committed).map(of_partition).map(|lag| lag.max(0)).sum()
 }
 
-/// Takes over all data of a file, or of standard input if it is `-`, where there are none.
+/// Imports all data from a file, or from standard input if it is `-`, into an empty data folder or database.
 ///
 /// # Errors
-/// A sentence: the file is not whole, there are data already, something can't be written.
+/// The file is incomplete, the target is not empty, or the data cannot be written.
 pub async fn import(config: &Config, mode: Mode, file: &Path) -> anyhow::Result<Summary> {
     let source = Source::File(open(file)?);
     if mode == Mode::Distributed {
         return Ok(copy(source, Target::Empty(Place::Postgres(Box::new(config.db.clone())))).await?);
     }
     let data = Path::new(&config.embedded.data);
-    // Held to the end: nobody else opens these data.
+    // The open log locks the data folder until the end.
     let log = open_log(data, config)?;
-    let held = log.archive(MESSAGES_TOPIC)?.bounds().await?;
+    let bounds = log.archive(MESSAGES_TOPIC)?.bounds().await?;
     ensure!(
-        held.iter().all(|held| held.end == 0),
-        "{} is not empty: its log holds messages; data are only put where there are none",
+        bounds.iter().all(|offsets| offsets.end == 0),
+        "{} is not empty: its log holds messages; import into an empty folder",
         data.display()
     );
     Ok(copy(source, Target::Empty(Place::Folder(data.join(STORE)))).await?)
 }
 
-/// Prints the checksums of a file, or of what is stored. Data that are in use may change meanwhile; what is printed is one state.
+/// Prints the checksums of a file or of the stored data. The checksums are those of one consistent snapshot, even if the
+/// data are in use.
 ///
 /// # Errors
-/// A sentence: there are no data, or they can't be read.
+/// There are no data, or they cannot be read.
 pub async fn checksums(config: &Config, mode: Mode, file: Option<&Path>) -> anyhow::Result<Summary> {
     let source = match (file, mode) {
         (Some(file), _) => Source::File(open(file)?),
@@ -219,48 +224,48 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
     Ok(if file == Path::new("-") {
         Box::new(io::stdin())
     } else {
-        Box::new(File::open(file).with_context(|| format!("{} can't be read", file.display()))?)
+        Box::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?)
     })
 }
 
 fn has_data(data: &Path) -> anyhow::Result<()> {
     ensure!(
         data.join(STORE).is_dir(),
-        "there are no data of godwit in {}; name their folder with --data",
+        "{} is not a data folder of godwit; select it with --data",
         data.display()
     );
     Ok(())
 }
 
-/// Copies the data of the one-process program, which may be running, into a folder that must not exist. Whoever starts on the
-/// copy goes on from there. Blocks for as long as the disk needs.
+/// Copies the data folder, also of a running `godwit`, to a new folder that `godwit` can start from. Blocking.
 ///
-/// The log comes first: what it gives up while the store is copied is in the store by then, and what both have is stored once.
+/// The log is copied first. Records that the log discards during the copy of the store are in the store by then; records
+/// in both are stored once.
 ///
 /// # Errors
-/// A sentence: there are no data, or a folder can't be used.
+/// There are no data, or a folder cannot be read or written.
 pub fn back_up(data: &Path, copy: &Path) -> anyhow::Result<()> {
     has_data(data)?;
-    ensure!(!copy.exists(), "{} exists; it is not written over", copy.display());
+    ensure!(!copy.exists(), "{} exists; choose another folder", copy.display());
     let draft = PathBuf::from(copy).with_added_extension("part");
-    let unusable = || format!("{} can't be written", draft.display());
+    let unwritable = || format!("cannot write {}", draft.display());
     if draft.exists() {
-        // One that was interrupted.
-        fs::remove_dir_all(&draft).with_context(unusable)?;
+        // Left over from an interrupted backup.
+        fs::remove_dir_all(&draft).with_context(unwritable)?;
     }
-    DirBuilder::new().mode(0o700).recursive(true).create(&draft).with_context(unusable)?;
+    DirBuilder::new().mode(0o700).recursive(true).create(&draft).with_context(unwritable)?;
     kafka_runtime::log::back_up(&data.join(LOG), &draft.join(LOG))?;
     db_service::transfer::back_up(&data.join(STORE), &draft.join(STORE))?;
-    crate::operator::copy(data, &draft).with_context(unusable)?;
-    fs::rename(&draft, copy).with_context(unusable)?;
+    crate::operator::copy(data, &draft).with_context(unwritable)?;
+    fs::rename(&draft, copy).with_context(unwritable)?;
     let parent = copy.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|folder| folder.sync_all()).with_context(unusable)
+    File::open(parent).and_then(|folder| folder.sync_all()).with_context(unwritable)
 }
 
-/// Tells the data in PostgreSQL that they were restored, by `pg_restore` or from a snapshot.
+/// Starts a new generation of the data in PostgreSQL after a restore by `pg_restore` or from a snapshot.
 ///
 /// # Errors
-/// PostgreSQL can't be reached or has no data.
+/// PostgreSQL is unreachable or has no data.
 pub async fn restored(config: &Config) -> anyhow::Result<()> {
     Ok(db_service::transfer::restored(&config.db).await?)
 }
