@@ -1,4 +1,4 @@
-//! A topic as a whole, for tools: read from any place without a group, and cut off at its beginning.
+//! Access to all records of a topic without a consumer group, for tools: read from any offset, remove from the beginning.
 
 use crate::error::Error;
 use crate::record::Record;
@@ -6,20 +6,20 @@ use async_trait::async_trait;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// One call of [`Archive::read`] gives no more once its records have so many bytes.
+/// Bytes after which one call of [`Archive::read`] returns no further record.
 pub(crate) const READ_BYTES: usize = 4 << 20;
 
-/// All that a topic holds.
+/// All records of a topic.
 #[async_trait]
 pub trait Archive: Send + Sync + 'static {
     /// The topic.
     fn topic(&self) -> &Arc<str>;
 
-    /// What each partition holds, by its number: from the first offset that is kept to the next one to be written.
+    /// The offsets of each partition, by its number: from the first one that the log still has to the next one to be written.
     async fn bounds(&self) -> Result<Vec<Range<i64>>, Error>;
 
-    /// Up to `limit` records of a partition from an offset on, and none after those that make 4 MiB together. Nothing means that
-    /// the end was reached; what was removed is passed over.
+    /// Up to `limit` records or about 4 MiB of a partition, starting at an offset. Removed records are skipped. An empty result
+    /// means that the end was reached.
     async fn read(&self, partition: i32, from: i64, limit: usize) -> Result<Vec<Record>, Error>;
 
     /// Removes the records of a partition before an offset. The log may keep some of them longer.

@@ -1,18 +1,18 @@
-//! Reads a [`Source`] and hands batches or single records to a tower service: one worker per partition, failures tried again,
-//! rejected records to the dead-letter topic, offsets committed in order and only when done.
+//! Reads a [`Source`] and hands batches or single records to a tower service. One worker per partition retries failures,
+//! writes rejected records to the dead-letter topic, and reports its progress. Offsets are committed in order.
 //!
 //! ```text
-//! Source ── assigned ──▶ one task per partition: batch ▶ handler ▶ (retry) ▶ dead letters ▶ done
-//!        ◀── commit ──── about every second, on revoke, on drain: before_commit, then the offsets
+//! Source ── assigned ──▶ one worker per partition: batch ▶ handler ▶ (retry) ▶ (dead letter) ▶ done
+//!        ◀── commit ──── about every second, on revoke and on shutdown: before_commit, then the offsets
 //! ```
 
 mod attempt;
 mod batches;
 mod commits;
 mod config;
+mod context;
 mod handler;
 mod keys;
-mod lane;
 mod records;
 mod run;
 mod transform;
@@ -23,7 +23,7 @@ pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, 
 
 use crate::dead_letters::DeadLetters;
 use crate::error::Error;
-use crate::observer::{Guarded, Observer};
+use crate::observer::{Observer, PanicSafe};
 use crate::source::Source;
 use commits::BeforeCommit;
 use std::sync::{Arc, Weak};
@@ -39,8 +39,8 @@ pub struct Consumer {
     dead_letters: Option<DeadLetters>,
     before_commit: Option<BeforeCommit>,
     observer: Arc<dyn Observer>,
-    /// Whether the loop commits what is done. Otherwise the workers do.
-    commits: bool,
+    /// Whether the run loop commits offsets. If not, the workers do.
+    commits_offsets: bool,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -54,30 +54,30 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// A consumer whose handler takes batches: what has queued up in a partition while the last batch was in flight. The
-    /// handler is cloned for each partition.
+    /// A consumer whose handler takes batches. A batch contains the records that were queued in a partition while the previous
+    /// batch was in flight. The handler is cloned for each partition.
     pub fn batches(source: Arc<dyn Source>, handler: impl BatchHandler) -> Self {
-        Self::new(source, Arc::new(move |lane| Box::pin(batches::work(lane, handler.clone()))))
+        Self::new(source, Arc::new(move |context| Box::pin(batches::work(context, handler.clone()))))
     }
 
     /// A consumer whose handler takes one record at a time. The handler is cloned for each partition.
     pub fn records(source: Arc<dyn Source>, handler: impl RecordHandler) -> Self {
-        Self::new(source, Arc::new(move |lane| Box::pin(records::work(lane, handler.clone()))))
+        Self::new(source, Arc::new(move |context| Box::pin(records::work(context, handler.clone()))))
     }
 
-    /// A consumer whose handler makes records out of each batch. They are written to the log that is read, together with the
-    /// batch's offset, both or neither ([`Source::transact`]): whatever crashes in between, a reader of the outputs that sees
-    /// committed records only (the default) finds those of each record exactly once.
+    /// A consumer whose handler turns each batch into output records. The outputs are written to the log that is read, in one
+    /// transaction with the batch's offset ([`Source::transact`]). Whatever crashes, a reader of the outputs that sees only
+    /// committed records (the default) finds the outputs of each record exactly once.
     ///
-    /// A record that is rejected goes to the dead letters before its offset is written: after a crash just between the two, it
-    /// is there twice. What the log does not take uses up no attempt of the [`RetryPolicy`], unless it says that it will never take
-    /// it. [`before_commit`](Self::before_commit) is not called, and neither an [`Observer`] nor the metrics of commits hear of offsets:
-    /// those of a transformation are batches that were handled.
+    /// - A rejected record is dead-lettered before its offset is written. After a crash in between, it is dead-lettered twice.
+    /// - A failed write does not count as an attempt of the [`RetryPolicy`], unless the log will never accept an output.
+    /// - [`before_commit`](Self::before_commit) is not called. Each batch counts as one commit for the [`Observer`] and the
+    ///   metrics.
     pub fn transform(source: Arc<dyn Source>, handler: impl TransformHandler) -> Self {
-        let reads = Arc::downgrade(&source);
+        let weak = Arc::downgrade(&source);
         let work: Work =
-            Arc::new(move |lane| Box::pin(transform::work(lane, Weak::clone(&reads), handler.clone())));
-        Self { commits: false, ..Self::new(source, work) }
+            Arc::new(move |context| Box::pin(transform::work(context, Weak::clone(&weak), handler.clone())));
+        Self { commits_offsets: false, ..Self::new(source, work) }
     }
 
     fn new(source: Arc<dyn Source>, work: Work) -> Self {
@@ -90,33 +90,34 @@ impl Consumer {
             dead_letters: None,
             before_commit: None,
             observer: Arc::new(()),
-            commits: true,
+            commits_offsets: true,
         }
     }
 
-    /// Names it in logs, spans and metrics. `consumer` by default.
+    /// Sets the name in logs, spans and metrics. `consumer` by default.
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets limits, times and policies.
+    /// Sets limits, timeouts and policies.
     #[must_use]
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Sets where rejected records go. Without it none is ever given up: its partition waits, with an error in the log.
+    /// Sets the writer of dead letters. Without it a rejected record is retried forever: its partition is stuck, with an error in
+    /// the log.
     #[must_use]
     pub fn dead_letters(mut self, dead_letters: DeadLetters) -> Self {
         self.dead_letters = Some(dead_letters);
         self
     }
 
-    /// Sets what runs before offsets are committed, for example to make durable what the handler has done. If it fails,
-    /// nothing is committed, and both are tried again later.
+    /// Sets a hook that runs before offsets are committed, for example to sync the handler's writes to disk. If it fails, nothing
+    /// is committed, and both are retried later.
     #[must_use]
     pub fn before_commit<F, Fut, E>(mut self, hook: F) -> Self
     where
@@ -131,18 +132,18 @@ impl Consumer {
         self
     }
 
-    /// Sets who hears of partitions and commits.
+    /// Sets the observer of partitions and commits.
     #[must_use]
     pub fn observe(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Arc::new(Guarded(observer));
+        self.observer = Arc::new(PanicSafe(observer));
         self
     }
 
-    /// Consumes until `shutdown` is cancelled; then finishes what is in flight, commits and leaves the group.
+    /// Consumes until `shutdown` is cancelled. Then it finishes the records in flight, commits and leaves the group. Dropping the
+    /// future abandons everything at once, and leaves the group if it holds the last reference to the source.
     ///
     /// # Errors
-    /// The source is finished; what was not committed will be delivered again. Dropping the future abandons everything at
-    /// once, and leaves the group unless somebody else still holds the source.
+    /// The source has ended, or a worker panicked. Uncommitted records will be delivered again.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         run::Run::new(self).run(shutdown).await
     }

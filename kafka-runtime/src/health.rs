@@ -1,18 +1,18 @@
-//! Whether what lies behind answers, for readiness.
+//! The health of a log, for readiness checks.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether brokers (or the disk) answer.
+/// Whether the brokers or the disk respond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing is known yet.
+    /// There has been no response yet.
     Starting,
-    /// They answered last time.
+    /// The last request succeeded.
     Ready,
-    /// They did not.
+    /// The last request failed.
     Failing {
-        /// Why, in words for an operator; holds no secrets.
+        /// The cause, worded for an operator; holds no secrets.
         reason: String,
     },
 }
@@ -31,7 +31,7 @@ impl Health {
     }
 }
 
-/// The current [`Health`], written by whoever sees evidence. Saying "ready" again costs one load.
+/// The current [`Health`], shared by the tasks that observe it. Setting "ready" again costs one atomic load.
 #[derive(Debug)]
 pub(crate) struct HealthCell {
     ready: AtomicBool,
@@ -65,7 +65,7 @@ impl HealthCell {
         self.ready.store(false, Ordering::Relaxed);
     }
 
-    /// Like [`failing`](Self::failing), but a reason that is already there is kept: it says more.
+    /// Like [`failing`](Self::failing), but keeps an existing reason, which is more specific.
     #[cfg(feature = "kafka")]
     pub(crate) fn failing_unless_known(&self, reason: &str) {
         if !matches!(*self.lock(), Health::Failing { .. }) {

@@ -1,4 +1,4 @@
-//! Layers for handlers, written once for both kinds: they are generic over what is [`Delivered`](crate::Delivered).
+//! Tower layers for handlers of single records and of batches: they are generic over [`Delivered`](crate::Delivered).
 //!
 //! ```
 //! use kafka_runtime::layers::{CatchPanicLayer, ConcurrencyLayer, DeadlineLayer, MetricsLayer, RetryLayer, TraceLayer};
@@ -11,10 +11,10 @@
 //!     let quickly = Backoff { first: Duration::from_millis(5), max: Duration::from_millis(20), jitter: 0.5 };
 //!     ServiceBuilder::new()
 //!         .layer(TraceLayer)
-//!         // Outside of the retries: what is measured is what the partition waits for.
+//!         // Outside of the retries: this measures the whole time that the partition waits.
 //!         .layer(MetricsLayer::new("mail"))
 //!         .layer(RetryLayer::new(RetryPolicy { attempts: NonZeroU32::new(3), backoff: quickly }))
-//!         // Inside of the retries: a place is free while one waits for its next attempt, and each has a deadline of its own.
+//!         // Inside of the retries: a waiting call holds no permit, and each attempt has its own deadline.
 //!         .layer(ConcurrencyLayer::new(8))
 //!         .layer(DeadlineLayer::new(Duration::from_secs(2)))
 //!         .layer(CatchPanicLayer)
@@ -38,7 +38,7 @@ pub use metrics::{Metrics, MetricsLayer};
 pub use retry::{Retry, RetryLayer};
 pub use trace::{Trace, TraceLayer};
 
-/// At most so many calls at the same time over all partitions of the consumer: all clones of a service share the bound.
+/// Limits concurrent calls over all partitions of the consumer: all clones of a service share the limit.
 pub use tower::limit::ConcurrencyLimitLayer as ConcurrencyLayer;
 
 #[cfg(test)]

@@ -1,30 +1,35 @@
-//! Services that read and write a durable log: records go in through a [`Producer`], and come out through a [`Consumer`]
-//! that hands single records or batches to a tower service. It knows nothing of what the records say.
+//! A runtime for services on a durable log: a [`Producer`] writes records, and a [`Consumer`] hands single records or batches
+//! to a tower service. The crate does not interpret the content of records.
 //!
-//! Behind two seams, [`Producer`] and [`Source`], lie Apache Kafka ([`kafka`]) and an embedded log in one SQLite file
-//! ([`log`]). One suite of tests (`tests/`) holds both to the same promises:
+//! Two traits, [`Producer`] and [`Source`], have two implementations: Apache Kafka (`kafka`) and an embedded log in one SQLite
+//! file (`log`). One test suite (`tests/`) checks both for the same guarantees:
 //!
-//! - What was acknowledged is durable, and is handled at least once, whatever crashes in between.
-//! - Records of one key are handled in the order in which they were enqueued, also when some fail. What is worth it is tried
-//!   again, with backoff and for ever unless configured otherwise; a panic is a failure like others. Nothing after it in its
-//!   partition (or of its key, see [`Ordering`]) is handled before; other partitions go on.
-//! - An offset is committed only when it and all before it are done: handled, or confirmed in the dead-letter topic.
-//! - A partition is given away after what is in flight is finished and committed; of a lost one nothing is committed.
+//! - An acknowledged record is durable, and is handled at least once despite crashes.
+//! - Records of one key are handled in the order in which they were enqueued, also if some fail. Retryable failures, panics
+//!   included, are retried with backoff, without limit unless configured otherwise. Later records of the partition (or of the
+//!   key, see [`Ordering`]) wait; other partitions continue.
+//! - An offset is committed only when its record and all earlier ones are done: handled, or confirmed in the dead-letter topic.
+//! - A revoked partition is released after its records in flight are finished and committed. Nothing of a lost partition is
+//!   committed.
 //! - Every delivery callback is called exactly once.
-//! - What a [transformation](Consumer::transform) makes of a record is there exactly once.
+//! - The outputs of a [transformation](Consumer::transform) are written exactly once.
 //! - Every queue is bounded.
 //!
 //! The README of the crate is its guide: a quick start, handlers, layers, order, failures, rebalances, addresses.
 //!
+//! # Features
+//! `kafka` and `embedded`, both on by default, select the implementations; at least one is needed. `ssl` adds TLS and SCRAM for
+//! Kafka.
+//!
 //! # Modules
-//! - [`address`]: where records are read and written, and how, in one line or one section
+//! - [`address`]: where records are read and written, and how, in one line or one section of a configuration file
 //! - [`runtime`]: several consumers and producers in one process, checked, started and stopped together
-//! - [`producer`]: the seam for writing, its errors and callbacks
-//! - [`source`]: the seam for reading: partitions come and go, each with its bounded queue
-//! - [`consumer`]: workers, retries, dead letters, commits; [`layers`]: what handlers have in common; [`observer`]: who hears of it
-//! - [`codec`]: what records say, as types
-//! - [`dead_letters`]: listing, replaying and dropping what could not be handled; [`archive`]: reading a topic as a whole
-//! - [`log`]: the embedded log; [`kafka`]: Apache Kafka; [`topics`]: making and checking Kafka's topics
+//! - [`producer`]: the interface for writing, its errors and callbacks
+//! - [`source`]: the interface for reading: assigned partitions, each with a bounded queue
+//! - [`consumer`]: workers, retries, commits; [`layers`]: tower layers for handlers; [`observer`]: callbacks
+//! - [`codec`]: typed records
+//! - [`dead_letters`]: writing, listing, replaying and dropping dead letters; [`archive`]: all records of a topic
+//! - `log`: the embedded log; `kafka`: Apache Kafka; `topics`: creating and checking Kafka's topics
 
 #[cfg(not(any(feature = "embedded", feature = "kafka")))]
 compile_error!("enable the feature `embedded`, `kafka` or both");
@@ -57,7 +62,7 @@ mod metrics;
 mod panic;
 mod record;
 
-/// Whether this build can do TLS and SCRAM to Kafka's brokers: the cargo feature `ssl`.
+/// Whether this build supports TLS and SCRAM to Kafka's brokers: the cargo feature `ssl`.
 pub const TLS: bool = cfg!(feature = "ssl");
 
 pub use address::Address;
@@ -85,5 +90,5 @@ pub use record::{
 pub use runtime::Runtime;
 pub use source::{Event, InitialOffset, QueueLimits, Source};
 
-/// Any error, as a cause.
+/// Any error, as the cause of another one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,57 +1,54 @@
-//! What this crate counts, and what it means.
+//! The metrics of this crate.
 
 use crate::producer::ProduceError;
 use crate::record::Position;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use std::sync::Arc;
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Describes the metrics of this crate to the metrics recorder of the process. Call it at startup, before anything is counted.
 ///
-/// Labels are `topic`, `consumer` (its name) and `group` where there is a choice of them, and `outcome`: of producing `ok` or the name of
-/// a [`ProduceError`], of handling (by [`MetricsLayer`](crate::layers::MetricsLayer)) `ok`, `retry` or `reject`.
+/// Labels are `topic`, `consumer` (its name) and `group` where several are possible, and `outcome`. The outcome of producing is
+/// `ok` or the name of a [`ProduceError`], that of handling (by [`MetricsLayer`](crate::layers::MetricsLayer)) is `ok`, `retry`
+/// or `reject`.
 pub fn describe_metrics() {
     let counters = [
-        ("godwit_kafka_runtime_produced_total", "Records that were to be written to the log, by outcome."),
-        ("godwit_kafka_runtime_records_total", "Records that were handled."),
-        ("godwit_kafka_runtime_batches_total", "Batches that were handled."),
-        ("godwit_kafka_runtime_pauses_total", "Waits of a partition after a failure."),
-        ("godwit_kafka_runtime_retries_total", "Attempts after such a wait."),
-        (
-            "godwit_kafka_runtime_dead_letters_total",
-            "Records that can't be handled and went to the dead letters.",
-        ),
-        ("godwit_kafka_runtime_dead_letters_ended_total", "Dead letters that people replayed or dropped."),
-        ("godwit_kafka_runtime_commits_total", "Commits of offsets."),
-        ("godwit_kafka_runtime_commit_failures_total", "Commits of offsets that failed and are tried again."),
-        ("godwit_kafka_runtime_rebalances_total", "Changes of the partitions of a consumer, by kind."),
+        ("godwit_kafka_runtime_produced_total", "Records handed to a producer, by outcome."),
+        ("godwit_kafka_runtime_records_total", "Records handled."),
+        ("godwit_kafka_runtime_batches_total", "Batches handled."),
+        ("godwit_kafka_runtime_pauses_total", "Backoff waits of a partition after a failure."),
+        ("godwit_kafka_runtime_retries_total", "Retries after a backoff wait."),
+        ("godwit_kafka_runtime_dead_letters_total", "Records rejected and written to the dead-letter topic."),
+        ("godwit_kafka_runtime_dead_letters_ended_total", "Dead letters that operators replayed or dropped."),
+        ("godwit_kafka_runtime_commits_total", "Offset commits."),
+        ("godwit_kafka_runtime_commit_failures_total", "Failed offset commits; each is retried."),
+        ("godwit_kafka_runtime_rebalances_total", "Changes of a consumer's partitions, by kind."),
         (
             "godwit_kafka_runtime_offset_resets_total",
-            "Times that Kafka no longer had what a partition was to go on with: records were skipped, or come again.",
+            "Times that Kafka no longer had the next offset of a partition: records were skipped or are delivered again.",
         ),
-        ("godwit_kafka_runtime_handled_total", "Calls of a handler, by outcome."),
+        ("godwit_kafka_runtime_handled_total", "Handler calls, by outcome."),
         ("godwit_kafka_runtime_log_writes_total", "Writes of the embedded log, each with one fsync."),
-        ("godwit_kafka_runtime_log_write_failures_total", "Writes of the embedded log that failed."),
+        ("godwit_kafka_runtime_log_write_failures_total", "Failed writes of the embedded log."),
     ];
     for (name, meaning) in counters {
         describe_counter!(name, meaning);
     }
-    describe_histogram!("godwit_kafka_runtime_handler_seconds", "How long calls of a handler took.");
+    describe_histogram!("godwit_kafka_runtime_handler_seconds", "Duration of handler calls.");
     describe_gauge!(
         "godwit_kafka_runtime_lag_records",
-        "Records of a Kafka partition that the group has not committed as done."
+        "Records of a Kafka partition after the committed offset of the group."
     );
     describe_gauge!(
         "godwit_kafka_runtime_log_backlog_records",
-        "Records of the embedded log that its consumer has not done."
+        "Records of the embedded log that its consumer has not handled."
     );
     describe_gauge!(
         "godwit_kafka_runtime_log_held_records",
-        "Records that wait for the embedded log to take them, because its consumer is behind."
+        "Records that the embedded log does not accept yet, because its consumer is behind."
     );
 }
 
-/// Outcomes of producing.
+/// Counters of a producer.
 #[derive(Debug)]
 pub(crate) struct Produced {
     ok: Counter,
@@ -89,7 +86,7 @@ impl Produced {
     }
 }
 
-/// What the worker of a partition does.
+/// Counters of the worker of a partition.
 pub(crate) struct Consumed {
     pub(crate) records: Counter,
     pub(crate) batches: Counter,
@@ -111,7 +108,7 @@ impl Consumed {
     }
 }
 
-/// Commits, and partitions that come and go.
+/// Counters of commits and rebalances.
 pub(crate) struct Group {
     pub(crate) commits: Counter,
     pub(crate) commit_failures: Counter,
@@ -135,7 +132,7 @@ impl Group {
 }
 
 #[cfg(feature = "embedded")]
-/// The embedded log's writes.
+/// Counters of the embedded log's writes.
 pub(crate) struct Writes {
     pub(crate) writes: Counter,
     pub(crate) failures: Counter,
@@ -152,7 +149,7 @@ impl Writes {
 }
 
 #[cfg(feature = "embedded")]
-/// Records of a topic of the embedded log that its consumer has not done, and records that wait for it.
+/// Gauges of one topic of the embedded log.
 pub(crate) struct Backlog {
     pub(crate) records: Gauge,
     pub(crate) held: Gauge,
@@ -169,20 +166,18 @@ impl Backlog {
     }
 }
 
-/// So many dead letters were replayed or dropped; with 0 the counting begins.
+/// Counts ended dead letters. A count of 0 makes the counter appear.
 pub(crate) fn letters_ended(topic: &str, ending: &'static str, count: u64) {
     let name = "godwit_kafka_runtime_dead_letters_ended_total";
     counter!(name, "topic" => topic.to_owned(), "ending" => ending).increment(count);
 }
 
 #[cfg(feature = "kafka")]
-/// Times that Kafka no longer had what a partition was to go on with.
 pub(crate) fn offset_resets(group: &str) -> Counter {
     counter!("godwit_kafka_runtime_offset_resets_total", "group" => group.to_owned())
 }
 
 #[cfg(feature = "kafka")]
-/// Records of a Kafka partition that the group has not committed as done.
 pub(crate) fn lag(group: &str, topic: &str, partition: i32) -> Gauge {
     let labels =
         [("group", group.to_owned()), ("topic", topic.to_owned()), ("partition", partition.to_string())];

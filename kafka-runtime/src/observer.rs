@@ -1,8 +1,8 @@
-//! Told of what happens, for those who want to know.
+//! Observers: callbacks for rebalances, commits and deliveries.
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::panic::words;
+use crate::panic::message;
 use crate::producer::{OnDelivery, ProduceError, Producer};
 use crate::record::{Position, ProducerRecord, TopicPartition};
 use async_trait::async_trait;
@@ -10,40 +10,40 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Hears what becomes of partitions, offsets and records. Methods that are not implemented do nothing. They must be quick and
-/// must not block: partitions and other records wait for them. Their panics are caught and go to the log.
+/// Callbacks for rebalances, commits and deliveries. The default methods do nothing. Implementations must be quick and must not
+/// block, because partitions and other records wait for them. Their panics are caught and logged.
 pub trait Observer: Send + Sync + 'static {
-    /// These partitions are handled by `consumer` from now on.
+    /// `consumer` now handles these partitions.
     fn assigned(&self, consumer: &str, partitions: &[TopicPartition]) {
         let _ = (consumer, partitions);
     }
 
-    /// These go to somebody else in a moment, or the consumer ends: what was in flight is finished, and what is done was committed, if that could
-    /// be in time.
+    /// These partitions are about to go to another member, or the consumer is shutting down. Its records in flight are finished
+    /// and committed, unless that exceeded the time limits.
     fn revoked(&self, consumer: &str, partitions: &[TopicPartition]) {
         let _ = (consumer, partitions);
     }
 
-    /// These belong to somebody else already; nothing of them is handled or committed any more.
+    /// These partitions already belong to another member. Their records are no longer handled or committed here.
     fn lost(&self, consumer: &str, partitions: &[TopicPartition]) {
         let _ = (consumer, partitions);
     }
 
-    /// A commit has ended. Each offset is the next one to be read of its partition. What failed is tried again later.
+    /// A commit has ended. Each offset is the next one to be read of its partition. A failed commit is retried.
     fn committed(&self, consumer: &str, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
         let _ = (consumer, offsets, result);
     }
 
-    /// A record that an [`observed`] producer took was written, or was not.
+    /// The delivery result of a record that an [`observed`] producer accepted.
     fn delivered(&self, topic: &str, key: &[u8], result: &Result<Position, ProduceError>) {
         let _ = (topic, key, result);
     }
 }
 
-/// Observes nothing.
+/// Does nothing.
 impl Observer for () {}
 
-/// Writes all that it hears to the log: what went well at level info, the rest as warnings. No keys: they may be secrets.
+/// Logs every callback: successes at level info, losses and failures as warnings. Keys are left out, because they may be secrets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogObserver;
 
@@ -78,48 +78,48 @@ impl Observer for LogObserver {
     }
 }
 
-/// An observer whose panics are caught: it is somebody else's code, and nothing may depend on it.
-pub(crate) struct Guarded(pub(crate) Arc<dyn Observer>);
+/// Catches the panics of an observer, so that foreign code can't end a consumer or producer.
+pub(crate) struct PanicSafeObserver(pub(crate) Arc<dyn Observer>);
 
-impl Guarded {
-    fn tell(&self, what: impl FnOnce(&dyn Observer)) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&*self.0))) {
-            tracing::error!(panic = words(&*panic), "an observer panicked");
+impl PanicSafeObserver {
+    fn notify(&self, callback: impl FnOnce(&dyn Observer)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(&*self.0))) {
+            tracing::error!(panic = message(&*panic), "an observer panicked");
         }
     }
 }
 
-impl Observer for Guarded {
+impl Observer for PanicSafeObserver {
     fn assigned(&self, consumer: &str, partitions: &[TopicPartition]) {
-        self.tell(|observer| observer.assigned(consumer, partitions));
+        self.notify(|observer| observer.assigned(consumer, partitions));
     }
 
     fn revoked(&self, consumer: &str, partitions: &[TopicPartition]) {
-        self.tell(|observer| observer.revoked(consumer, partitions));
+        self.notify(|observer| observer.revoked(consumer, partitions));
     }
 
     fn lost(&self, consumer: &str, partitions: &[TopicPartition]) {
-        self.tell(|observer| observer.lost(consumer, partitions));
+        self.notify(|observer| observer.lost(consumer, partitions));
     }
 
     fn committed(&self, consumer: &str, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
-        self.tell(|observer| observer.committed(consumer, offsets, result));
+        self.notify(|observer| observer.committed(consumer, offsets, result));
     }
 
     fn delivered(&self, topic: &str, key: &[u8], result: &Result<Position, ProduceError>) {
-        self.tell(|observer| observer.delivered(topic, key, result));
+        self.notify(|observer| observer.delivered(topic, key, result));
     }
 }
 
-/// The producer, whose delivery reports `observer` hears before the callback of each record does. A record that the producer
-/// refuses to take has no report.
+/// Wraps a producer so that `observer` gets each delivery result before the callback of the record. A record that the producer
+/// does not accept has no delivery result.
 pub fn observed(producer: Arc<dyn Producer>, observer: Arc<dyn Observer>) -> Arc<dyn Producer> {
-    Arc::new(Observed { producer, observer: Arc::new(Guarded(observer)) })
+    Arc::new(Observed { producer, observer: Arc::new(PanicSafeObserver(observer)) })
 }
 
 struct Observed {
     producer: Arc<dyn Producer>,
-    observer: Arc<Guarded>,
+    observer: Arc<PanicSafeObserver>,
 }
 
 #[async_trait]

@@ -1,9 +1,9 @@
-//! What a panic said.
+//! The text of a caught panic.
 
 use std::any::Any;
 
-/// The words of a caught panic.
-pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
+/// The message of a caught panic.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it left no words")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

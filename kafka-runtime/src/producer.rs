@@ -1,4 +1,4 @@
-//! The seam for writing: records go in without waiting, the answer comes by callback.
+//! The interface for writing: records are enqueued without waiting, and a callback gets the result.
 
 mod delivery;
 mod in_flight;
@@ -12,37 +12,37 @@ use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Called exactly once with the outcome of a record that was enqueued, on the thread that learns it: it must be quick and
-/// must not block. It is called as well when the producer goes away.
+/// Called exactly once with the result of an enqueued record, also if the producer is dropped. It runs on an internal thread, so
+/// it must be quick and must not block.
 pub type OnDelivery = Box<dyn FnOnce(Result<Position, ProduceError>) + Send>;
 
-/// After a record was given up nothing is taken for so long, so that whoever sent it hears of that before something newer is
-/// written: longer than a thread waits for its turn.
-pub(crate) const NOTICE: Duration = Duration::from_millis(100);
+/// Pause after a failed record before newer ones are accepted. Its sender learns of the failure first, and can keep the order of
+/// its records. The pause is longer than a thread usually waits for the scheduler.
+pub(crate) const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a record was not confirmed. After [`TimedOut`](Self::TimedOut), [`Unavailable`](Self::Unavailable) and
-/// [`Closed`](Self::Closed) it may be in the log all the same when the log is Kafka.
+/// Why a record was not confirmed. With Kafka, the record may still be in the log after [`TimedOut`](Self::TimedOut),
+/// [`Unavailable`](Self::Unavailable) and [`Closed`](Self::Closed).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProduceError {
-    /// As many records are waiting as may.
+    /// The queue has reached its limit of records or bytes.
     #[error("the queue to the log is full")]
     QueueFull,
-    /// The log did not take it in time, or one that was to be written before it.
-    #[error("the log did not take the record in time")]
+    /// The log did not confirm the record, or an earlier one in the same queue, in time.
+    #[error("the log did not confirm the record in time")]
     TimedOut,
-    /// It is larger than a record may be.
+    /// The record exceeds the size limit.
     #[error("the record is too large")]
     TooLarge,
-    /// The log cannot take records now: brokers are away, the disk is full.
+    /// The log can't accept records now: brokers are unavailable, or the disk is full.
     #[error("the log is unavailable: {reason}")]
     Unavailable {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The log will never take this record: no such topic, not allowed.
+    /// The log will never accept this record: the topic does not exist, or the client is not authorized.
     #[error("the log refused the record: {reason}")]
     Refused {
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// The producer was closed before the record was confirmed.
@@ -51,7 +51,7 @@ pub enum ProduceError {
 }
 
 impl ProduceError {
-    /// Whether trying again, later or elsewhere, can help.
+    /// Whether a retry, later or elsewhere, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::QueueFull | Self::TimedOut | Self::Unavailable { .. } | Self::Closed => true,
@@ -75,14 +75,14 @@ impl ProduceError {
 /// Writes records to a log.
 #[async_trait]
 pub trait Producer: Send + Sync + 'static {
-    /// Takes a record without waiting. When this returns `Ok`, `on_delivery` is called exactly once, `Ok` there meaning
-    /// that the log has the record durably; when it returns an error, `on_delivery` is dropped uncalled.
+    /// Enqueues a record without waiting. If this returns `Ok`, `on_delivery` is called exactly once; `Ok` there means that the
+    /// record is durable. If this returns an error, `on_delivery` is dropped without a call.
     ///
-    /// Records of one key are written in the order of the calls. When one is given up that was taken, so is all that is taken
-    /// behind it until its callback was called: a sender that hears of it and sends both again keeps the order.
+    /// Records of one key are written in the order of the calls. If an enqueued record fails, all records that are enqueued after
+    /// it and before its callback fail too. A sender that retries all of them in order keeps the order.
     fn enqueue(&self, record: ProducerRecord, on_delivery: OnDelivery) -> Result<(), ProduceError>;
 
-    /// Waits until nothing is in flight, or fails with [`ProduceError::TimedOut`] after `deadline`.
+    /// Waits until no record is in flight, or fails with [`ProduceError::TimedOut`] after `deadline`.
     async fn flush(&self, deadline: Duration) -> Result<(), ProduceError>;
 
     /// Whether the log answers.
@@ -93,11 +93,11 @@ pub trait Producer: Send + Sync + 'static {
         self.health() == Health::Ready
     }
 
-    /// Enqueues a record and waits for its outcome.
+    /// Enqueues a record and waits for its result.
     async fn send(&self, record: ProducerRecord) -> Result<Position, ProduceError> {
-        let (outcome, delivered) = oneshot::channel();
-        // The receiver may have stopped waiting; the record is in flight all the same.
-        self.enqueue(record, Box::new(move |result| drop(outcome.send(result))))?;
+        let (sender, delivered) = oneshot::channel();
+        // Sending fails if the caller no longer waits. The record is still in flight then.
+        self.enqueue(record, Box::new(move |result| drop(sender.send(result))))?;
         delivered.await.unwrap_or(Err(ProduceError::Closed))
     }
 }

@@ -1,4 +1,4 @@
-//! Records: what goes in, what comes out, and where it lies.
+//! Records as they are produced, stored and consumed, and their positions.
 
 mod records;
 
@@ -8,30 +8,30 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
-/// Names and values that travel beside a payload.
+/// Names and values of the headers of a record.
 pub type Headers = Vec<(String, Bytes)>;
 
-/// A record as the log holds it.
+/// A record in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The topic that it lies in.
+    /// The topic.
     pub topic: Arc<str>,
     /// The partition of the topic, from 0.
     pub partition: i32,
-    /// Its place in the partition, from 0. Grows; a gap means that records were removed.
+    /// The position in the partition, from 0. Offsets are monotonic; a gap means that records were removed.
     pub offset: i64,
-    /// Records of one key lie in one partition, in the order in which they were enqueued.
+    /// The key. Records with the same key are in one partition, in the order in which they were enqueued.
     pub key: Bytes,
-    /// What the record says.
+    /// The content.
     pub payload: Bytes,
-    /// Names and values beside the payload.
+    /// The headers.
     pub headers: Headers,
-    /// When the log took it (Kafka: when the producer did), in milliseconds since 1970.
+    /// When the log accepted the record (Kafka: when the producer did), in milliseconds since 1970.
     pub timestamp_ms: i64,
 }
 
 impl Record {
-    /// Where it lies in its topic.
+    /// Its partition and offset.
     pub fn position(&self) -> Position {
         Position { partition: self.partition, offset: self.offset }
     }
@@ -42,16 +42,16 @@ impl Record {
     }
 }
 
-/// A record on its way to the log.
+/// A record to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerRecord {
     /// The topic to write to.
     pub topic: Arc<str>,
-    /// What decides the partition, and so what is kept in order.
+    /// The key, which determines the partition. Records with the same key are kept in order.
     pub key: Bytes,
-    /// What the record says.
+    /// The content.
     pub payload: Bytes,
-    /// Names and values beside the payload.
+    /// The headers.
     pub headers: Headers,
 }
 
@@ -72,12 +72,12 @@ fn size(key: &Bytes, payload: &Bytes, headers: &Headers) -> usize {
     key.len() + payload.len() + headers
 }
 
-/// Where a record was written.
+/// The partition and offset of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The partition of the topic.
     pub partition: i32,
-    /// The place in the partition.
+    /// The offset in the partition.
     pub offset: i64,
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// Records of one partition, in order: what had queued up while the last batch was in flight.
+/// Records of one partition, in order. They were queued while the previous batch was in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The topic of all the records.
@@ -105,32 +105,32 @@ pub struct Batch {
     pub partition: i32,
     /// At least one record, by ascending offset.
     pub records: Records,
-    /// 1 at first, one more each time that the same records are handed over after a failure.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
 }
 
-/// One record as it is handed to a handler.
+/// One record, as a handler gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The record, with where it lies, its key, headers and time.
+    /// The record.
     pub record: Record,
-    /// 1 at first, one more each time that the record is handed over after a failure.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
 }
 
-/// What is handed to a handler, be it a [`Message`] or a [`Batch`]: layers are written against this, once.
+/// A [`Message`] or a [`Batch`], so that layers work for both.
 pub trait Delivered {
-    /// The topic that it was read from.
+    /// The topic.
     fn topic(&self) -> &str;
-    /// The partition that it was read from.
+    /// The partition.
     fn partition(&self) -> i32;
-    /// The offset of its first record.
+    /// The offset of the first record.
     fn first_offset(&self) -> i64;
-    /// How many records it has.
+    /// The number of records.
     fn count(&self) -> usize;
-    /// How often it has been handed over, counted from 1.
+    /// The number of this attempt, from 1.
     fn attempt(&self) -> u32;
-    /// The headers of its first record.
+    /// The headers of the first record.
     fn headers(&self) -> &[(String, Bytes)];
 }
 

@@ -1,10 +1,10 @@
-//! Kafka's topics: making them, and refusing those that can't keep the promise.
+//! Kafka's topics: creating missing ones, and refusing existing ones that do not meet their specification.
 
 mod check;
 
 use crate::error::Error;
 use crate::kafka::{KafkaConfig, QuietContext, reach};
-use check::{Found, Verdict, check};
+use check::{TopicState, Verdict, check};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -16,31 +16,31 @@ use tokio::time::Instant;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_millis(300);
 
-/// A topic as it should be.
+/// The specification of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// Partitions when it is made; `None`: it must be there. An existing topic keeps its own number: more would move keys to
-    /// other partitions.
+    /// Number of partitions for a new topic; `None` if the topic must exist. An existing topic keeps its number, because a change
+    /// would move keys to other partitions.
     pub partitions: Option<u32>,
-    /// Replicas when it is made, and at least so many when it is there. With three or more, two of them must be in sync for a
-    /// record to be acknowledged. `None`: what the brokers choose.
+    /// Number of replicas for a new topic, and the minimum for an existing one. From three on, two must be in sync to acknowledge
+    /// a record. `None` lets the brokers choose.
     pub replication: Option<u32>,
-    /// Fewer replicas, or a lower `min.insync.replicas`, than asked for are a loud warning instead of an error. Fewer that are in
-    /// sync than `min.insync.replicas` are never: nothing could be acknowledged.
+    /// Makes fewer replicas or a lower `min.insync.replicas` than required a warning instead of an error. Fewer replicas in sync
+    /// than `min.insync.replicas` are always an error, because no record can be acknowledged.
     pub allow_fewer_replicas: bool,
-    /// More settings when it is made, for example `retention.ms`. A topic that is there and has others is warned of.
+    /// Further settings for a new topic, for example `retention.ms`. A different value in an existing topic is logged as a warning.
     pub settings: Vec<(String, String)>,
 }
 
 impl TopicSpec {
-    /// A topic that is made if it is missing, without further settings.
+    /// A topic that is created if it is missing, without further settings.
     pub fn new(name: &str, partitions: u32, replication: u32) -> Self {
         Self { partitions: Some(partitions), replication: Some(replication), ..Self::existing(name) }
     }
 
-    /// A topic that must be there.
+    /// A topic that must exist.
     pub fn existing(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -51,8 +51,8 @@ impl TopicSpec {
         }
     }
 
-    /// Asks for what another specification of the topic asks for as well. Of two numbers of partitions it is the smaller one, as
-    /// dead letters need, of replicas the larger one.
+    /// Merges another specification of the same topic: the smaller number of partitions (a dead-letter topic needs one), and the
+    /// larger number of replicas.
     pub(crate) fn merge(&mut self, other: Self) {
         self.partitions = [self.partitions, other.partitions].into_iter().flatten().min();
         match other.replication.cmp(&self.replication) {
@@ -67,20 +67,21 @@ impl TopicSpec {
         self.settings.dedup();
     }
 
-    /// How many replicas must have a record before it is acknowledged: with three, one may be away and another lost.
+    /// Required in-sync replicas. With two of three, one replica may be down and another one lost.
     fn min_in_sync(&self) -> usize {
         if self.replication >= Some(3) { 2 } else { 1 }
     }
 }
 
-/// Makes the topics that are missing and checks all of them. Waits until the brokers answer and enough replicas are in sync, at
-/// most until `deadline`.
+/// Creates missing topics and checks all of them. Waits up to `deadline` until the brokers respond and enough replicas are in
+/// sync.
 ///
 /// # Errors
 /// - [`Error::Refused`], at once: the credentials or a certificate are wrong.
-/// - [`Error::Topic`]: a topic is missing and says no partitions, or has fewer replicas or a weaker `min.insync.replicas` than was
-///   asked for.
-/// - [`Error::Unreachable`], [`Error::Kafka`], [`Error::NotReady`]: the brokers did not answer in time, or too few replicas came back.
+/// - [`Error::Topic`]: a topic is missing and its specification has no number of partitions, or it has fewer replicas or a lower
+///   `min.insync.replicas` than required.
+/// - [`Error::Unreachable`], [`Error::Kafka`], [`Error::NotReady`]: the brokers did not respond in time, or too few replicas are in
+///   sync.
 pub async fn ensure(kafka: &KafkaConfig, specs: &[TopicSpec], deadline: Duration) -> Result<(), Error> {
     let until = Instant::now() + deadline;
     reach(kafka, until).await?;
@@ -94,7 +95,7 @@ pub async fn ensure(kafka: &KafkaConfig, specs: &[TopicSpec], deadline: Duration
             break;
         }
     }
-    // The client waits for its threads as it is dropped.
+    // Dropping the client blocks until its threads have ended.
     tokio::task::spawn_blocking(move || drop(admin)).await.map_err(|_| Error::Closed)?;
     result
 }
@@ -104,11 +105,11 @@ type Admin = Arc<AdminClient<QuietContext>>;
 async fn ensure_one(admin: &Admin, spec: &TopicSpec, until: Instant) -> Result<(), Error> {
     loop {
         let attempt = async {
-            // Looked at first: a client may be allowed to use a topic and not to make one.
-            let mut found = look(admin, spec).await?;
+            // Look first: a client may be authorized to use a topic, but not to create one.
+            let mut found = describe(admin, spec).await?;
             if let (None, Some(partitions)) = (&found, spec.partitions) {
                 create(admin, spec, partitions).await?;
-                found = look(admin, spec).await?;
+                found = describe(admin, spec).await?;
             }
             Ok(check(spec, found.as_ref()))
         };
@@ -122,7 +123,7 @@ async fn ensure_one(admin: &Admin, spec: &TopicSpec, until: Instant) -> Result<(
         if Instant::now() + RETRY_EVERY >= until {
             return Err(later);
         }
-        tracing::info!(error = &later as &dyn std::error::Error, "a topic is not ready, looking again");
+        tracing::info!(error = &later as &dyn std::error::Error, "a topic is not ready, checking again");
         tokio::time::sleep(RETRY_EVERY).await;
     }
 }
@@ -137,7 +138,7 @@ fn options() -> AdminOptions {
 
 async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), Error> {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    // -1 is how the protocol says that the brokers choose.
+    // In the protocol, -1 lets the brokers choose.
     let replication = TopicReplication::Fixed(spec.replication.map_or(-1, number));
     let min_in_sync = spec.min_in_sync().to_string();
     let mut topic = NewTopic::new(&spec.name, number(partitions), replication);
@@ -150,7 +151,7 @@ async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), 
     let results = admin.create_topics([&topic], &options()).await.map_err(failed("create a topic"))?;
     match results.into_iter().next() {
         None | Some(Ok(_)) => {
-            tracing::info!(topic = spec.name, partitions, replication = spec.replication, "topic made");
+            tracing::info!(topic = spec.name, partitions, replication = spec.replication, "topic created");
             Ok(())
         }
         Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
@@ -162,20 +163,20 @@ async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), 
             | Code::InvalidConfig
             | Code::PolicyViolation
             | Code::TopicAuthorizationFailed),
-        ))) => Err(Error::Topic { topic: spec.name.clone(), reason: format!("cannot be made: {code}") }),
+        ))) => Err(Error::Topic { topic: spec.name.clone(), reason: format!("can't be created: {code}") }),
         Some(Err((_, code))) => Err(failed("create a topic")(KafkaError::AdminOp(code))),
     }
 }
 
-/// What the topic is like; `None` if it is not there.
-async fn look(admin: &Admin, spec: &TopicSpec) -> Result<Option<Found>, Error> {
+/// The state of the topic; `None` if it does not exist.
+async fn describe(admin: &Admin, spec: &TopicSpec) -> Result<Option<TopicState>, Error> {
     let (client, topic) = (Arc::clone(admin), spec.name.clone());
     let found = tokio::task::spawn_blocking(move || replicas(&client, &topic));
     let Some(mut found) = found.await.map_err(|_| Error::Closed)?? else { return Ok(None) };
     let resource = [ResourceSpecifier::Topic(&spec.name)];
     let configs = admin.describe_configs(&resource, &options()).await;
-    let configs = configs.map_err(failed("look at a topic's settings"))?;
-    // Whoever may write to a topic need not be allowed to see its settings.
+    let configs = configs.map_err(failed("read the settings of a topic"))?;
+    // A client that may write to a topic is not always authorized to read its settings.
     let settings = configs.into_iter().next().and_then(Result::ok);
     let min_in_sync = settings.as_ref().and_then(|resource| resource.get("min.insync.replicas"));
     found.min_in_sync = min_in_sync.and_then(|entry| entry.value.as_ref()?.parse().ok());
@@ -187,25 +188,24 @@ async fn look(admin: &Admin, spec: &TopicSpec) -> Result<Option<Found>, Error> {
                 name,
                 value,
                 wanted,
-                "the topic keeps a setting that should be another"
+                "the topic has a different value of a setting, which is kept"
             );
         }
     }
     Ok(Some(found))
 }
 
-/// The partitions of a topic and their replicas; `None` if it is not there. Blocks.
-fn replicas(admin: &Admin, topic: &str) -> Result<Option<Found>, Error> {
-    // Of all topics: asking for one that is not there would make it where brokers allow that.
-    let metadata =
-        admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed("look at the topics"))?;
+/// The partitions and replicas of a topic; `None` if it does not exist. Blocks.
+fn replicas(admin: &Admin, topic: &str) -> Result<Option<TopicState>, Error> {
+    // List all topics: a request for one missing topic creates it if the brokers allow that.
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed("list the topics"))?;
     let Some(topic) = metadata.topics().iter().find(|known| known.name() == topic) else { return Ok(None) };
     let partitions = topic.partitions();
     if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
-        // Made a moment ago and not known everywhere, or its brokers are away.
-        return Err(failed("look at a topic")(KafkaError::MetadataFetch(Code::LeaderNotAvailable)));
+        // The topic is new and not known to all brokers, or its brokers are down.
+        return Err(failed("read a topic")(KafkaError::MetadataFetch(Code::LeaderNotAvailable)));
     }
-    Ok(Some(Found {
+    Ok(Some(TopicState {
         partitions: partitions.len(),
         replication: partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
         in_sync: partitions.iter().map(|partition| partition.isr().len()).min().unwrap_or(0),
@@ -218,17 +218,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_is_asked_for_in_the_same_way_whichever_specification_comes_first() {
+    fn merging_specifications_does_not_depend_on_their_order() {
         let weak = TopicSpec { allow_fewer_replicas: true, ..TopicSpec::existing("t") };
         let made = TopicSpec::new("t", 4, 3);
         let kept = vec![("retention.ms".to_owned(), "-1".to_owned())];
         let letters = TopicSpec { partitions: Some(1), settings: kept.clone(), ..TopicSpec::existing("t") };
-        let wanted = TopicSpec { settings: kept, ..TopicSpec::new("t", 1, 3) };
+        let expected = TopicSpec { settings: kept, ..TopicSpec::new("t", 1, 3) };
         let specs = [weak, made, letters];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             let mut all = TopicSpec::existing("t");
             order.into_iter().for_each(|index: usize| all.merge(specs[index].clone()));
-            assert_eq!(all, wanted, "{order:?}");
+            assert_eq!(all, expected, "{order:?}");
         }
     }
 }

@@ -7,18 +7,18 @@ use std::panic::AssertUnwindSafe;
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-/// A handler that outlives its panics.
-pub(super) struct Handling<S> {
-    fresh: S,
+/// A handler whose panics become errors.
+pub(super) struct PanicSafeHandler<S> {
+    pristine: S,
     current: S,
 }
 
-impl<S: Clone> Handling<S> {
+impl<S: Clone> PanicSafeHandler<S> {
     pub(super) fn new(handler: S) -> Self {
-        Self { fresh: handler.clone(), current: handler }
+        Self { pristine: handler.clone(), current: handler }
     }
 
-    /// Hands `request` over when the handler is ready for it. A panic is a failure that is worth another attempt.
+    /// Calls the handler once it is ready. A panic is a retryable error.
     pub(super) async fn call<R>(&mut self, request: R) -> Result<S::Response, HandlerError>
     where
         R: Delivered,
@@ -35,8 +35,8 @@ impl<S: Clone> Handling<S> {
         match AssertUnwindSafe(call).catch_unwind().instrument(span).await {
             Ok(result) => result,
             Err(panic) => {
-                // It may have left itself in any state.
-                self.current = self.fresh.clone();
+                // The panic may have left the handler in an invalid state.
+                self.current = self.pristine.clone();
                 Err(HandlerError::panicked(&*panic))
             }
         }

@@ -1,105 +1,116 @@
-//! Batches, one after the other, each until it is done.
+//! The worker for handlers of batches: one batch after the other.
 
-use super::attempt::Handling;
+use super::attempt::PanicSafeHandler;
+use super::context::{NextStep, WorkerContext};
 use super::handler::{BatchHandler, HandlerError, Outcome, Rejected};
-use super::lane::{Lane, Next};
 use crate::record::{Batch, Record, Records};
 use std::slice;
 
-pub(super) async fn work<H: BatchHandler>(lane: Lane, handler: H) {
-    let mut handling = Handling::new(handler);
-    while let Some(records) = lane.next_full_batch().await {
+pub(super) async fn work<H: BatchHandler>(context: WorkerContext, handler: H) {
+    let mut handler = PanicSafeHandler::new(handler);
+    while let Some(records) = context.next_full_batch().await {
         let Some(last) = records.last() else { continue };
         let next = last.offset + 1;
-        match settle(&lane, &mut handling, batch(&lane, records, 1)).await {
-            Settled::Done(count) => {
-                lane.metrics.batches.increment(1);
-                lane.metrics.records.increment(count as u64);
-                lane.done(next);
+        match process(&context, &mut handler, batch(&context, records, 1)).await {
+            Processed::Done(count) => {
+                context.metrics.batches.increment(1);
+                context.metrics.records.increment(count as u64);
+                context.mark_done(next);
             }
-            Settled::Split(Batch { records, attempt, .. }) => {
-                if !one_by_one(&lane, &mut handling, records, attempt + 1).await {
+            Processed::Split(Batch { records, attempt, .. }) => {
+                if !one_by_one(&context, &mut handler, records, attempt + 1).await {
                     return;
                 }
             }
-            Settled::Abandoned => return,
+            Processed::Abandoned => return,
         }
     }
 }
 
-/// Hands each record over alone, beginning with the given attempt; `false` if the worker is to end.
+/// Processes each record as a batch of its own, starting at the given attempt; `false` if the worker has to finish.
 async fn one_by_one<H: BatchHandler>(
-    lane: &Lane,
-    handling: &mut Handling<H>,
+    context: &WorkerContext,
+    handler: &mut PanicSafeHandler<H>,
     records: Records,
     attempt: u32,
 ) -> bool {
     for record in records {
         let next = record.offset + 1;
-        match settle(lane, handling, batch(lane, vec![record], attempt)).await {
-            Settled::Done(_) | Settled::Split(_) => {
-                lane.metrics.batches.increment(1);
-                lane.metrics.records.increment(1);
-                lane.done(next);
+        match process(context, handler, batch(context, vec![record], attempt)).await {
+            Processed::Done(_) | Processed::Split(_) => {
+                context.metrics.batches.increment(1);
+                context.metrics.records.increment(1);
+                context.mark_done(next);
             }
-            Settled::Abandoned => return false,
+            Processed::Abandoned => return false,
         }
     }
     true
 }
 
-pub(super) fn batch(lane: &Lane, records: Vec<Record>, attempt: u32) -> Batch {
+pub(super) fn batch(context: &WorkerContext, records: Vec<Record>, attempt: u32) -> Batch {
     Batch {
-        topic: lane.partition.topic.clone(),
-        partition: lane.partition.partition,
+        topic: context.partition.topic.clone(),
+        partition: context.partition.partition,
         records: records.into(),
         attempt,
     }
 }
 
-enum Settled {
-    /// So many records were handled, or buried.
+enum Processed {
+    /// Number of records that were handled or dead-lettered.
     Done(usize),
-    /// It was given up as a whole, after its attempts.
+    /// All attempts for the whole batch failed: its records are tried one by one.
     Split(Batch),
+    /// The worker has to finish.
     Abandoned,
 }
 
-/// Tries until the batch is done. A batch of one record is never split.
-async fn settle<H: BatchHandler>(lane: &Lane, handling: &mut Handling<H>, mut batch: Batch) -> Settled {
+/// Retries until the batch is done. A batch of one record is never split.
+async fn process<H: BatchHandler>(
+    context: &WorkerContext,
+    handler: &mut PanicSafeHandler<H>,
+    mut batch: Batch,
+) -> Processed {
     loop {
-        let result = handling.call(batch.clone()).await;
-        let error = match result.and_then(|outcome| valid(lane, &batch, outcome)) {
+        let result = handler.call(batch.clone()).await;
+        let error = match result.and_then(|outcome| check_outcome(context, &batch, outcome)) {
             Ok(rejected) => {
                 if !rejected.is_empty() {
-                    lane.bury(&batch.records, &rejected, batch.attempt).await;
+                    context.dead_letter(&batch.records, &rejected, batch.attempt).await;
                 }
-                return Settled::Done(batch.records.len());
+                return Processed::Done(batch.records.len());
             }
             Err(error) => error,
         };
-        match lane.after_failure(&batch, &error).await {
-            Next::Again => batch.attempt = batch.attempt.saturating_add(1),
-            Next::Abandon => return Settled::Abandoned,
-            Next::GiveUp if batch.records.len() > 1 => return Settled::Split(batch),
-            Next::GiveUp => {
+        match context.after_failure(&batch, &error).await {
+            NextStep::Retry => batch.attempt = batch.attempt.saturating_add(1),
+            NextStep::Abandon => return Processed::Abandoned,
+            NextStep::GiveUp if batch.records.len() > 1 => return Processed::Split(batch),
+            NextStep::GiveUp => {
                 let rejected = Rejected { index: 0, reason: error.reason() };
-                lane.bury(&batch.records, slice::from_ref(&rejected), batch.attempt).await;
-                return Settled::Done(1);
+                context.dead_letter(&batch.records, slice::from_ref(&rejected), batch.attempt).await;
+                return Processed::Done(1);
             }
         }
     }
 }
 
-/// The rejected records of an outcome, if they can be buried.
-fn valid(lane: &Lane, batch: &Batch, outcome: Outcome) -> Result<Vec<Rejected>, HandlerError> {
+/// The rejected records of an outcome, if they can be dead-lettered.
+fn check_outcome(
+    context: &WorkerContext,
+    batch: &Batch,
+    outcome: Outcome,
+) -> Result<Vec<Rejected>, HandlerError> {
     let Outcome { rejected } = outcome;
     if rejected.iter().any(|rejected| rejected.index >= batch.records.len()) {
-        return Err(HandlerError::retry("rejected a record that is not in the batch"));
+        return Err(HandlerError::retry("the handler rejected a record that is not in the batch"));
     }
     match rejected.first() {
-        // Tried record by record, those before it are done and it alone holds up its partition.
-        Some(first) if lane.shared.dead_letters.is_none() => Err(HandlerError::reject(first.reason.clone())),
+        // Rejecting the batch splits it: the records before this one get done, and only this one blocks the partition.
+        Some(first) if context.shared.dead_letters.is_none() => {
+            Err(HandlerError::reject(first.reason.clone()))
+        }
         _ => Ok(rejected),
     }
 }

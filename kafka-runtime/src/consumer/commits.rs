@@ -1,8 +1,8 @@
-//! One commit at a time: the hook, then the offsets.
+//! Commits, one at a time: first the hook, then the offsets.
 
 use crate::BoxError;
 use crate::error::Error;
-use crate::panic::words;
+use crate::panic::message;
 use crate::source::{Offsets, Source};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Runs before offsets are committed.
+/// The hook that runs before offsets are committed.
 pub(super) type BeforeCommit = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
-/// A commit that has ended.
+/// The result of a commit.
 pub(super) struct Committed {
     pub(super) offsets: Offsets,
     pub(super) result: Result<(), Error>,
 }
 
-pub(super) struct Commits {
+pub(super) struct Committer {
     source: Arc<dyn Source>,
     hook: Option<BeforeCommit>,
     timeout: Duration,
     running: Option<BoxFuture<'static, Committed>>,
 }
 
-impl Commits {
+impl Committer {
     pub(super) fn new(source: Arc<dyn Source>, hook: Option<BeforeCommit>, timeout: Duration) -> Self {
         Self { source, hook, timeout, running: None }
     }
@@ -36,14 +36,14 @@ impl Commits {
         self.running.is_some()
     }
 
-    /// Begins to commit, unless there is nothing to commit. The offsets were read before the hook runs: what is done
-    /// meanwhile is not covered by it and waits for the next commit.
-    pub(super) fn begin(&mut self, offsets: Offsets) {
-        self.begin_until(offsets, Instant::now() + self.timeout);
+    /// Starts a commit if there are offsets. The caller reads the offsets before the hook runs, because the hook covers only
+    /// records that were done by then. Later ones are part of the next commit.
+    pub(super) fn start(&mut self, offsets: Offsets) {
+        self.start_until(offsets, Instant::now() + self.timeout);
     }
 
-    /// The same, with another deadline than its own.
-    pub(super) fn begin_until(&mut self, offsets: Offsets, deadline: Instant) {
+    /// Like [`start`](Self::start), with a deadline instead of the configured timeout.
+    pub(super) fn start_until(&mut self, offsets: Offsets, deadline: Instant) {
         if offsets.is_empty() {
             return;
         }
@@ -58,19 +58,19 @@ impl Commits {
             let result = match tokio::time::timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await
             {
                 Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(Error::Hook(format!("it panicked: {}", words(&*panic)).into())),
+                Ok(Err(panic)) => Err(Error::Hook(format!("it panicked: {}", message(&*panic)).into())),
                 Err(_) => Err(Error::TimedOut("commit")),
             };
             Committed { offsets, result }
         }));
     }
 
-    /// Forgets the commit that is running. It is not sent any more if its hook still runs.
+    /// Drops the running commit. If its hook has not returned, the commit is never sent.
     pub(super) fn abandon(&mut self) {
         self.running = None;
     }
 
-    /// The commit that was running; waits for ever if there is none. May be dropped while waiting.
+    /// Waits for the result of the running commit, forever if there is none. Cancel-safe.
     pub(super) async fn finished(&mut self) -> Committed {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let committed = running.await;

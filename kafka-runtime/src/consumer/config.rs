@@ -1,30 +1,30 @@
-//! Limits, times and policies of a consumer.
+//! Limits, timeouts and policies of a consumer.
 
 use crate::backoff::Backoff;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-/// Limits, times and policies of a [`Consumer`](super::Consumer).
+/// Limits, timeouts and policies of a [`Consumer`](super::Consumer).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConsumerConfig {
-    /// Most records of a batch; with [`Ordering::Key`], most records of a partition that are in flight or wait for an older one
-    /// of their key. 1,000 by default.
+    /// Maximum records of a batch. With [`Ordering::Key`]: maximum records of a partition that are in flight or wait for an older
+    /// record of their key. 1,000 by default.
     pub max_records: usize,
-    /// Most bytes of a batch; one larger record makes a batch of its own. 1 MiB by default.
+    /// Maximum bytes of a batch. A larger record is a batch by itself. 1 MiB by default.
     pub max_bytes: usize,
-    /// How long a batch may wait to become full. 0, the default, takes what has queued up while the last one was in
-    /// flight: no latency is added, and under load batches are large all the same.
+    /// How long to wait for a batch to fill up. With 0, the default, a batch contains the records that were queued while the
+    /// previous one was in flight. That adds no latency, and batches still grow under load.
     pub batch_wait: Duration,
-    /// What happens after a failure.
+    /// The reaction to a failure.
     pub retry: RetryPolicy,
-    /// What is kept in order.
+    /// The scope of the order.
     pub ordering: Ordering,
-    /// Offsets are committed about this often. 1 s by default.
+    /// Interval between offset commits. 1 s by default.
     pub commit_interval: Duration,
-    /// A commit with its hook may take so long. 5 s by default.
+    /// Time limit of a commit and its hook. 5 s by default.
     pub commit_timeout: Duration,
-    /// On revoke and on drain, what is in flight may take so long to finish; then it is abandoned and will be delivered
-    /// again. 5 s by default.
+    /// Time limit for the records in flight on a revocation and on shutdown. Records that exceed it are abandoned and will be
+    /// delivered again. 5 s by default.
     pub finish_timeout: Duration,
 }
 
@@ -43,34 +43,35 @@ impl Default for ConsumerConfig {
     }
 }
 
-/// How often what failed is tried, and how long to wait in between. By default for ever: an outage loses nothing.
+/// The number of attempts, and the backoff between them. By default attempts are unlimited, so an outage loses nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RetryPolicy {
-    /// After so many failed attempts a record goes to the dead letters, with the last error as the reason; `None`: it is tried
-    /// for ever. Of a batch whose attempts are used up each record gets one more attempt alone, so that only the bad ones go.
+    /// Failed attempts after which a record is dead-lettered, with the last error as the reason; `None` for no limit. After
+    /// the last attempt of a batch each of its records gets one more attempt alone, so only the bad ones are dead-lettered.
     pub attempts: Option<NonZeroU32>,
-    /// The waits between attempts.
+    /// The wait between attempts.
     pub backoff: Backoff,
 }
 
 impl RetryPolicy {
-    /// Whether there is no attempt left after the `attempt`-th, counted from 1.
-    pub(crate) fn is_used_up(&self, attempt: u32) -> bool {
-        self.attempts.is_some_and(|most| attempt >= most.get())
+    /// Whether the given attempt, counted from 1, is the last one.
+    pub(crate) fn is_exhausted(&self, attempt: u32) -> bool {
+        self.attempts.is_some_and(|limit| attempt >= limit.get())
     }
 }
 
-/// What is kept in order.
+/// The scope within which records are handled in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ordering {
-    /// All records of a partition, one after the other.
+    /// All records of a partition are handled one after the other.
     #[default]
     Partition,
-    /// The records of each key. Records of different keys run at the same time, also within a partition; one that
-    /// fails holds back its key only. Offsets are committed up to the oldest record that is not done, so more is delivered
-    /// again after a crash. For handlers of [records](super::Consumer::records); batches are always in partition order.
+    /// The records of each key are handled one after the other. Records of different keys run concurrently, also within a
+    /// partition. A failing record blocks only its key. Offsets are committed up to the oldest unfinished record, so a crash
+    /// redelivers more records. Only for handlers of [records](super::Consumer::records); batches are always in partition
+    /// order.
     Key {
-        /// Most records of one partition that are being handled at the same time.
+        /// Maximum records of one partition that are handled concurrently.
         concurrency: NonZeroUsize,
     },
 }

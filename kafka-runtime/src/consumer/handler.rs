@@ -1,30 +1,30 @@
-//! What handles records, and what it may answer.
+//! Handlers of records and their results.
 
 use crate::BoxError;
-use crate::panic::words;
+use crate::panic::message;
 use crate::record::{Batch, Message, ProducerRecord};
 use std::any::Any;
 use std::fmt::Write as _;
 use tower::Service;
 
-/// A record of a batch that can't be handled, however often it is tried.
+/// A record of a batch that can never be handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// Its index in the batch's records.
     pub index: usize,
-    /// Why, for whoever looks at the dead letters. No secrets.
+    /// The reason, for the operator who looks at the dead letters. No secrets.
     pub reason: String,
 }
 
-/// A batch was handled.
+/// The result of a handled batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Records that go to the dead-letter topic. All the others are done.
+    /// Records to write to the dead-letter topic. All others are done.
     pub rejected: Vec<Rejected>,
 }
 
-/// A record or a batch was not handled, or not wholly. Whether that is worth [another attempt](Self::retry) decides what
-/// happens to it.
+/// The error of a handler. A [retryable](Self::retry) one leads to another attempt, a [rejection](Self::reject) to a dead
+/// letter.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct HandlerError(Kind);
@@ -38,50 +38,49 @@ enum Kind {
 }
 
 impl HandlerError {
-    /// Trying again can help: something that the handler needs is away. All of it is handed over again after a wait, as often
-    /// as the [`RetryPolicy`](super::RetryPolicy) says.
+    /// A retryable error: something that the handler needs is unavailable. The record or the whole batch is retried as the
+    /// [`RetryPolicy`](super::RetryPolicy) says.
     pub fn retry(cause: impl Into<BoxError>) -> Self {
         Self(Kind::Retry(cause.into()))
     }
 
-    /// It will never be handled. A record goes to the dead letters with this reason (no secrets). Of a batch each
-    /// record is handed over once more, alone, so that only the bad ones go; to name them, answer
+    /// A permanent error. A record is dead-lettered with this reason (no secrets). Each record of a batch gets one more attempt
+    /// alone, so that only the bad ones are dead-lettered. If the handler knows the bad ones, it should return them as
     /// [`Outcome::rejected`] instead.
     pub fn reject(reason: impl Into<BoxError>) -> Self {
         Self(Kind::Reject(reason.into()))
     }
 
-    /// Of a handler that panicked. It is worth another attempt.
+    /// The retryable error of a handler that panicked.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        Self::retry(format!("the handler panicked: {}", words(panic)))
+        Self::retry(format!("the handler panicked: {}", message(panic)))
     }
 
-    /// Whether it was made by [`retry`](Self::retry).
+    /// Whether another attempt may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0, Kind::Retry(_))
     }
 
-    /// The error and what caused it, in one line.
+    /// The error and its causes in one line.
     pub(super) fn reason(&self) -> String {
         let mut reason = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            // Writing to a string does not fail.
-            let _ = write!(reason, ": {error}");
+            write!(reason, ": {error}").expect("writing to a string never fails");
             cause = error.source();
         }
         reason
     }
 }
 
-/// Worth another attempt, unless it is a [`HandlerError`] that went through a layer which boxes errors.
+/// Retryable, unless it is a rejection that a layer has boxed.
 impl From<BoxError> for HandlerError {
     fn from(cause: BoxError) -> Self {
         cause.downcast::<Self>().map_or_else(Self::retry, |error| *error)
     }
 }
 
-/// A tower service that handles batches. It may see a record more than once.
+/// A tower service that handles batches. It may get a record more than once (at least once).
 pub trait BatchHandler:
     Service<Batch, Response = Outcome, Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -92,7 +91,7 @@ impl<S> BatchHandler for S where
 {
 }
 
-/// A tower service that handles one record at a time; `Ok` acknowledges it. It may see a record more than once.
+/// A tower service that handles one record at a time; `Ok` acknowledges it. It may get a record more than once (at least once).
 pub trait RecordHandler:
     Service<Message, Response = (), Error = HandlerError, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -103,7 +102,8 @@ impl<S> RecordHandler for S where
 {
 }
 
-/// A tower service that makes records out of batches. It may see a record more than once; what it answered is written once.
+/// A tower service that turns batches into output records. It may get a record more than once, but the outputs of only one
+/// attempt are committed.
 pub trait TransformHandler:
     Service<Batch, Response = Vec<ProducerRecord>, Error = HandlerError, Future: Send>
     + Clone
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rejection_stays_one_when_a_layer_boxes_it() {
+    fn a_boxed_rejection_stays_a_rejection() {
         let boxed: BoxError = HandlerError::reject("no such user").into();
         assert!(!HandlerError::from(boxed).is_retryable());
         let other: BoxError = "the store is away".into();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_names_the_cause() {
+    fn the_reason_includes_the_causes() {
         let cause = crate::Error::Hook("the disk is full".into());
         let error = HandlerError::retry(cause);
         assert_eq!(error.reason(), "the hook before the commit failed: the disk is full");

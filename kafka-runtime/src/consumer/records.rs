@@ -1,64 +1,64 @@
-//! Single records, each until it is done.
+//! The worker for handlers of single records.
 
-use super::attempt::Handling;
+use super::attempt::PanicSafeHandler;
 use super::config::Ordering;
+use super::context::{NextStep, WorkerContext};
 use super::handler::{RecordHandler, Rejected};
 use super::keys;
-use super::lane::{Lane, Next};
 use crate::record::{Message, Record};
 use std::slice;
 use tokio::sync::Semaphore;
 
-pub(super) async fn work<H: RecordHandler>(lane: Lane, handler: H) {
-    match lane.shared.config.ordering {
-        Ordering::Partition => in_turn(lane, handler).await,
-        Ordering::Key { concurrency } => keys::work(lane, handler, concurrency).await,
+pub(super) async fn work<H: RecordHandler>(context: WorkerContext, handler: H) {
+    match context.shared.config.ordering {
+        Ordering::Partition => in_partition_order(context, handler).await,
+        Ordering::Key { concurrency } => keys::work(context, handler, concurrency).await,
     }
 }
 
-async fn in_turn<H: RecordHandler>(lane: Lane, handler: H) {
-    let mut handling = Handling::new(handler);
-    let (max_records, max_bytes) = (lane.shared.config.max_records, lane.shared.config.max_bytes);
-    while let Some(records) = lane.next_batch(max_records, max_bytes).await {
+async fn in_partition_order<H: RecordHandler>(context: WorkerContext, handler: H) {
+    let mut handler = PanicSafeHandler::new(handler);
+    let (max_records, max_bytes) = (context.shared.config.max_records, context.shared.config.max_bytes);
+    while let Some(records) = context.next_batch(max_records, max_bytes).await {
         for record in records {
             let next = record.offset + 1;
-            if lane.finish.is_cancelled() || !settle(&lane, &mut handling, record, None).await {
+            if context.finish.is_cancelled() || !process(&context, &mut handler, record, None).await {
                 return;
             }
-            lane.metrics.records.increment(1);
-            lane.done(next);
+            context.metrics.records.increment(1);
+            context.mark_done(next);
         }
     }
 }
 
-/// Tries until the record is done, each attempt in one of `places` if there are any; `false` if it is left to the next
-/// owner.
-pub(super) async fn settle<H: RecordHandler>(
-    lane: &Lane,
-    handling: &mut Handling<H>,
+/// Retries until the record is done; `false` if it is left to the next owner of the partition. If there are `permits`, each
+/// attempt holds one.
+pub(super) async fn process<H: RecordHandler>(
+    context: &WorkerContext,
+    handler: &mut PanicSafeHandler<H>,
     record: Record,
-    places: Option<&Semaphore>,
+    permits: Option<&Semaphore>,
 ) -> bool {
     let mut message = Message { record, attempt: 1 };
     loop {
-        let place = match places {
+        let permit = match permits {
             None => None,
-            Some(places) => tokio::select! {
+            Some(permits) => tokio::select! {
                 biased;
-                () = lane.finish.cancelled() => return false,
-                place = places.acquire() => place.ok(),
+                () = context.finish.cancelled() => return false,
+                permit = permits.acquire() => permit.ok(),
             },
         };
-        let result = handling.call(message.clone()).await;
-        drop(place);
+        let result = handler.call(message.clone()).await;
+        drop(permit);
         let Err(error) = result else { return true };
-        match lane.after_failure(&message, &error).await {
-            Next::Again => message.attempt = message.attempt.saturating_add(1),
-            Next::Abandon => return false,
-            Next::GiveUp => {
+        match context.after_failure(&message, &error).await {
+            NextStep::Retry => message.attempt = message.attempt.saturating_add(1),
+            NextStep::Abandon => return false,
+            NextStep::GiveUp => {
                 let rejected = Rejected { index: 0, reason: error.reason() };
                 let records = slice::from_ref(&message.record);
-                lane.bury(records, slice::from_ref(&rejected), message.attempt).await;
+                context.dead_letter(records, slice::from_ref(&rejected), message.attempt).await;
                 return true;
             }
         }

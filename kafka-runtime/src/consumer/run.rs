@@ -1,8 +1,8 @@
-//! The loop of a consumer: partitions come and go, what is done is committed.
+//! The main loop of a consumer: it starts and ends workers as partitions are assigned and revoked, and commits offsets.
 
 use super::Consumer;
-use super::commits::{Commits, Committed};
-use super::lane::Shared;
+use super::commits::{Committed, Committer};
+use super::context::Shared;
 use super::worker::{Work, Worker};
 use crate::error::Error;
 use crate::metrics::Group;
@@ -16,25 +16,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A commit that failed is tried again so soon when its partitions are about to go.
-const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+/// Interval between attempts of the last commit before partitions are revoked.
+const COMMIT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Run {
     source: Arc<dyn Source>,
     work: Work,
     shared: Arc<Shared>,
-    commits: Commits,
+    committer: Committer,
     workers: HashMap<TopicPartition, Worker>,
-    /// Otherwise the workers commit what they have done themselves.
-    commits_done: bool,
+    /// Whether this loop commits offsets. If not, the workers do.
+    commits_offsets: bool,
 }
 
 impl Run {
     pub(super) fn new(consumer: Consumer) -> Self {
-        let Consumer { source, work, name, config, dead_letters, before_commit, observer, commits } =
+        let Consumer { source, work, name, config, dead_letters, before_commit, observer, commits_offsets } =
             consumer;
         Self {
-            commits: Commits::new(Arc::clone(&source), before_commit, config.commit_timeout),
+            committer: Committer::new(Arc::clone(&source), before_commit, config.commit_timeout),
             shared: Arc::new(Shared {
                 metrics: Group::new(&name),
                 name,
@@ -45,7 +45,7 @@ impl Run {
                 failed: CancellationToken::new(),
             }),
             workers: HashMap::new(),
-            commits_done: commits,
+            commits_offsets,
             source,
             work,
         }
@@ -65,24 +65,24 @@ impl Run {
                     Ok(event) => self.on_event(event).await,
                     Err(error) => break Err(error),
                 },
-                committed = self.commits.finished() => {
+                committed = self.committer.finished() => {
                     self.on_committed(committed);
                     commit_at = self.has_uncommitted().then(|| Instant::now() + interval);
                 }
-                () = shared.progress.notified(), if commit_at.is_none() && !self.commits.is_running() => {
+                () = shared.progress.notified(), if commit_at.is_none() && !self.committer.is_running() => {
                     commit_at = Some(Instant::now() + interval);
                 }
                 () = sleep_until(commit_at) => {
                     commit_at = None;
                     let offsets = self.uncommitted(self.workers.keys());
-                    self.commits.begin(offsets);
+                    self.committer.start(offsets);
                 }
             }
         };
-        tracing::debug!(partitions = self.workers.len(), "finishing what is in flight");
-        self.give_away().await;
-        self.end(&self.partitions()).await;
-        self.give_away().await;
+        tracing::debug!(partitions = self.workers.len(), "finishing records in flight");
+        self.handle_pending_revocations().await;
+        self.end_workers(&self.partitions()).await;
+        self.handle_pending_revocations().await;
         let partitions = self.partitions();
         self.finish(&partitions).await;
         if !partitions.is_empty() {
@@ -96,9 +96,9 @@ impl Run {
         self.workers.keys().cloned().collect()
     }
 
-    /// Takes notice of partitions that have gone, or are to go now, though this consumer stops: what was lost must not be
-    /// finished or committed, and the group waits for what is revoked.
-    async fn give_away(&mut self) {
+    /// Handles revocations and losses that arrive during the shutdown. Lost partitions must not be finished or committed, and
+    /// the group waits for revoked ones.
+    async fn handle_pending_revocations(&mut self) {
         while let Some(Ok(event)) = self.source.next().now_or_never() {
             if !matches!(event, Event::Assigned(_)) {
                 self.on_event(event).await;
@@ -133,8 +133,8 @@ impl Run {
                 partitions.retain(|partition| self.workers.contains_key(partition));
                 self.shared.metrics.lost.increment(1);
                 tracing::warn!(consumer, count = partitions.len(), "partitions lost");
-                // A commit that waits for its hook would cover them; what it covers of others is committed later.
-                self.commits.abandon();
+                // A commit that still waits for its hook may include the lost partitions. Its other offsets are committed later.
+                self.committer.abandon();
                 self.abort(&partitions).await;
                 if !partitions.is_empty() {
                     self.shared.observer.lost(&self.shared.name, &partitions);
@@ -144,73 +144,72 @@ impl Run {
         }
     }
 
-    /// Ends workers after what is in flight, or without it when it takes too long, and commits what they have done.
+    /// Ends workers after their records in flight or after the timeout, and commits their offsets.
     async fn finish(&mut self, partitions: &[TopicPartition]) {
-        self.end(partitions).await;
-        self.commit(partitions).await;
+        self.end_workers(partitions).await;
+        self.commit_last(partitions).await;
         self.abort(partitions).await;
     }
 
-    /// Waits until workers have finished what is in flight, or it has taken too long. Those that had their time before get
-    /// no more.
-    async fn end(&mut self, partitions: &[TopicPartition]) {
+    /// Asks workers to finish and waits for them up to the timeout. Workers that were asked before get no more time.
+    async fn end_workers(&mut self, partitions: &[TopicPartition]) {
         let deadline = Instant::now() + self.shared.config.finish_timeout;
-        let asked = |partition: &&TopicPartition| self.workers.get(partition).is_some_and(Worker::finish);
-        let partitions: Vec<_> = partitions.iter().filter(asked).collect();
+        let ask = |partition: &&TopicPartition| self.workers.get(partition).is_some_and(Worker::finish);
+        let partitions: Vec<_> = partitions.iter().filter(ask).collect();
         for partition in partitions {
             if let Some(worker) = self.workers.get_mut(partition)
                 && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()
             {
-                tracing::warn!(%partition, "abandoned what is in flight: it will be delivered again");
+                tracing::warn!(%partition, "records in flight abandoned after the timeout, they will be delivered again");
             }
         }
     }
 
-    /// Commits what workers have done, again and again for as long as one commit may take: there is no later.
-    async fn commit(&mut self, partitions: &[TopicPartition]) {
+    /// Commits the offsets of workers that end. Retries until the commit timeout, because there is no later commit for them.
+    async fn commit_last(&mut self, partitions: &[TopicPartition]) {
         let deadline = Instant::now() + self.shared.config.commit_timeout;
-        // Whatever the one that runs waits for. This one covers it; what it covers of others is committed later.
-        self.commits.abandon();
+        // The running commit may hang in its hook. The new commit includes these offsets; the others are committed later.
+        self.committer.abandon();
         self.shared.progress.notify_one();
         loop {
             let offsets = self.uncommitted(partitions.iter());
-            self.commits.begin_until(offsets, deadline);
-            if !self.commits.is_running() {
+            self.committer.start_until(offsets, deadline);
+            if !self.committer.is_running() {
                 return;
             }
-            let committed = self.commits.finished().await;
+            let committed = self.committer.finished().await;
             let is_over = committed.result.as_ref().err().is_none_or(Error::is_fenced);
             self.on_committed(committed);
-            if is_over || Instant::now() + COMMIT_AGAIN >= deadline {
+            if is_over || Instant::now() + COMMIT_RETRY_INTERVAL >= deadline {
                 return;
             }
-            tokio::time::sleep(COMMIT_AGAIN).await;
+            tokio::time::sleep(COMMIT_RETRY_INTERVAL).await;
         }
     }
 
-    /// Ends workers at once. None of their offsets is committed after this.
+    /// Aborts workers. Their offsets are not committed after this.
     async fn abort(&mut self, partitions: &[TopicPartition]) {
         let workers = partitions.iter().filter_map(|partition| self.workers.remove(partition));
         join_all(workers.map(Worker::abort)).await;
     }
 
     fn uncommitted<'a>(&'a self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Offsets {
-        let partitions = partitions.filter(|_| self.commits_done);
+        let partitions = partitions.filter(|_| self.commits_offsets);
         let workers = partitions.filter_map(|partition| self.workers.get_key_value(partition));
         workers.filter_map(|(partition, worker)| Some((partition.clone(), worker.uncommitted()?))).collect()
     }
 
     fn has_uncommitted(&self) -> bool {
-        self.commits_done && self.workers.values().any(|worker| worker.uncommitted().is_some())
+        self.commits_offsets && self.workers.values().any(|worker| worker.uncommitted().is_some())
     }
 
     fn on_committed(&mut self, Committed { offsets, result }: Committed) {
-        self.shared.committed(&offsets, result.as_ref().map(drop));
+        self.shared.report_commit(&offsets, result.as_ref().map(drop));
         match result {
             Ok(()) => {
                 for (partition, next) in offsets {
                     if let Some(worker) = self.workers.get_mut(&partition) {
-                        worker.committed(next);
+                        worker.set_committed(next);
                     }
                 }
             }

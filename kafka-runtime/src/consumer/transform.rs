@@ -1,76 +1,77 @@
-//! Batches that become records, written together with the batch's offset.
+//! The worker for transformations: it writes the output records and the batch's offset in one transaction.
 
-use super::attempt::Handling;
+use super::attempt::PanicSafeHandler;
 use super::batches::batch;
+use super::context::{NextStep, WorkerContext};
 use super::handler::{HandlerError, Rejected, TransformHandler};
-use super::lane::{Lane, Next};
 use crate::error::Error;
 use crate::record::{Batch, ProducerRecord};
 use crate::source::{AssignedPartition, Source};
 use std::slice;
 use std::sync::{Arc, Weak};
 
-pub(super) async fn work<H: TransformHandler>(lane: Lane, source: Weak<dyn Source>, handler: H) {
-    let from = AssignedPartition { partition: lane.partition.clone(), queue: Arc::clone(&lane.queue) };
-    let mut transform = Transform { lane, source, from, handling: Handling::new(handler) };
-    while let Some(records) = transform.lane.next_full_batch().await {
-        let all = batch(&transform.lane, records, 1);
-        match transform.settle(all).await {
-            Settled::Done => {}
-            Settled::Split(Batch { records, attempt, .. }) => {
+pub(super) async fn work<H: TransformHandler>(context: WorkerContext, source: Weak<dyn Source>, handler: H) {
+    let from = AssignedPartition { partition: context.partition.clone(), queue: Arc::clone(&context.queue) };
+    let mut transform = Transform { context, source, from, handler: PanicSafeHandler::new(handler) };
+    while let Some(records) = transform.context.next_full_batch().await {
+        let all = batch(&transform.context, records, 1);
+        match transform.process(all).await {
+            Processed::Done => {}
+            Processed::Split(Batch { records, attempt, .. }) => {
                 for record in records {
-                    let alone = batch(&transform.lane, vec![record], attempt.saturating_add(1));
-                    if let Settled::Abandoned = transform.settle(alone).await {
+                    let alone = batch(&transform.context, vec![record], attempt.saturating_add(1));
+                    if let Processed::Abandoned = transform.process(alone).await {
                         return;
                     }
                 }
             }
-            Settled::Abandoned => return,
+            Processed::Abandoned => return,
         }
     }
 }
 
-enum Settled {
-    /// Its outputs were written, or it is among the dead letters.
+enum Processed {
+    /// The outputs were written, or the record was dead-lettered.
     Done,
-    /// It was given up as a whole, after its attempts.
+    /// All attempts for the whole batch failed: its records are tried one by one.
     Split(Batch),
+    /// The worker has to finish.
     Abandoned,
 }
 
 struct Transform<H> {
-    lane: Lane,
-    /// The consumer owns it, and it ends with that.
+    context: WorkerContext,
+    /// Weak, because the consumer owns the source: dropping the source leaves the group.
     source: Weak<dyn Source>,
     from: AssignedPartition,
-    handling: Handling<H>,
+    handler: PanicSafeHandler<H>,
 }
 
 impl<H: TransformHandler> Transform<H> {
-    /// Tries until the batch is done. A batch of one record is never split.
-    async fn settle(&mut self, mut batch: Batch) -> Settled {
-        let Some(next) = batch.records.last().map(|last| last.offset + 1) else { return Settled::Done };
-        let mut unwritten = 0;
+    /// Retries until the batch is done. A batch of one record is never split.
+    async fn process(&mut self, mut batch: Batch) -> Processed {
+        let Some(next) = batch.records.last().map(|last| last.offset + 1) else { return Processed::Done };
+        let mut write_failures = 0;
         loop {
-            let error = match self.handling.call(batch.clone()).await {
+            let error = match self.handler.call(batch.clone()).await {
                 Ok(outputs) => match self.write(next, outputs).await {
-                    Ok(()) => return self.done(&batch, next),
-                    Err(Error::Output(refusal)) if !refusal.is_retryable() => HandlerError::reject(refusal),
+                    Ok(()) => return self.complete(&batch, next),
+                    Err(Error::Output(error)) if !error.is_retryable() => HandlerError::reject(error),
                     Err(error) => {
-                        unwritten += 1;
-                        if self.waits(next, &error, unwritten).await {
+                        write_failures += 1;
+                        if self.back_off(next, &error, write_failures).await {
                             continue;
                         }
-                        return Settled::Abandoned;
+                        return Processed::Abandoned;
                     }
                 },
                 Err(error) => error,
             };
-            match self.lane.after_failure(&batch, &error).await {
-                Next::Again => batch.attempt = batch.attempt.saturating_add(1),
-                Next::Abandon => return Settled::Abandoned,
-                Next::GiveUp if batch.records.len() > 1 => return Settled::Split(batch),
-                Next::GiveUp => return self.bury(&batch, next, &error).await,
+            match self.context.after_failure(&batch, &error).await {
+                NextStep::Retry => batch.attempt = batch.attempt.saturating_add(1),
+                NextStep::Abandon => return Processed::Abandoned,
+                NextStep::GiveUp if batch.records.len() > 1 => return Processed::Split(batch),
+                NextStep::GiveUp => return self.dead_letter(&batch, next, &error).await,
             }
         }
     }
@@ -82,11 +83,11 @@ impl<H: TransformHandler> Transform<H> {
         written.await
     }
 
-    /// Waits before what the log did not take is tried again; `false` if it is left to the next owner. It uses up none of the
-    /// handler's attempts: an outage makes no dead letters.
-    async fn waits(&self, next: i64, error: &Error, failures: u32) -> bool {
-        let Lane { partition, queue, finish, shared, metrics } = &self.lane;
-        shared.committed(&[(partition.clone(), next)], Err(error));
+    /// Waits before a failed write is retried; `false` if the batch is left to the next owner of the partition. A failed write
+    /// does not count as an attempt of the handler, so an outage of the log creates no dead letters.
+    async fn back_off(&self, next: i64, error: &Error, failures: u32) -> bool {
+        let WorkerContext { partition, queue, finish, shared, metrics } = &self.context;
+        shared.report_commit(&[(partition.clone(), next)], Err(error));
         if queue.is_closed() {
             return false;
         }
@@ -107,25 +108,25 @@ impl<H: TransformHandler> Transform<H> {
         }
     }
 
-    /// Only the offset is left to be written when the dead letters have the record.
-    async fn bury(&self, batch: &Batch, next: i64, error: &HandlerError) -> Settled {
+    /// Dead-letters a single record, then writes its offset in a transaction without outputs.
+    async fn dead_letter(&self, batch: &Batch, next: i64, error: &HandlerError) -> Processed {
         let rejected = Rejected { index: 0, reason: error.reason() };
-        self.lane.bury(&batch.records, slice::from_ref(&rejected), batch.attempt).await;
+        self.context.dead_letter(&batch.records, slice::from_ref(&rejected), batch.attempt).await;
         let mut failures = 0;
         while let Err(error) = self.write(next, Vec::new()).await {
             failures += 1;
-            if !self.waits(next, &error, failures).await {
-                return Settled::Abandoned;
+            if !self.back_off(next, &error, failures).await {
+                return Processed::Abandoned;
             }
         }
-        self.done(batch, next)
+        self.complete(batch, next)
     }
 
-    fn done(&self, batch: &Batch, next: i64) -> Settled {
-        self.lane.shared.committed(&[(self.lane.partition.clone(), next)], Ok(()));
-        self.lane.metrics.batches.increment(1);
-        self.lane.metrics.records.increment(batch.records.len() as u64);
-        self.lane.done(next);
-        Settled::Done
+    fn complete(&self, batch: &Batch, next: i64) -> Processed {
+        self.context.shared.report_commit(&[(self.context.partition.clone(), next)], Ok(()));
+        self.context.metrics.batches.increment(1);
+        self.context.metrics.records.increment(batch.records.len() as u64);
+        self.context.mark_done(next);
+        Processed::Done
     }
 }

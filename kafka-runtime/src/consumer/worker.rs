@@ -1,8 +1,8 @@
 //! The task of one partition, as its owner sees it.
 
-use super::lane::{Lane, Shared};
+use super::context::{Shared, WorkerContext};
 use crate::metrics::Consumed;
-use crate::panic::words;
+use crate::panic::message;
 use crate::record::TopicPartition;
 use crate::source::Queue;
 use futures_util::FutureExt;
@@ -16,10 +16,10 @@ use tracing::Instrument;
 
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a worker does with its partition until it is to end: the kind of handler is known only there.
-pub(super) type Work = Arc<dyn Fn(Lane) -> BoxFuture<'static, ()> + Send + Sync>;
+/// The work loop of a partition. It hides the type of the handler.
+pub(super) type Work = Arc<dyn Fn(WorkerContext) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Owns the task of a partition: it ends with this.
+/// Owns the task of a partition. Dropping it aborts the task.
 pub(super) struct Worker {
     queue: Arc<Queue>,
     finish: CancellationToken,
@@ -41,7 +41,7 @@ impl Worker {
             partition = partition.partition,
             consumer = &*shared.name
         );
-        let lane = Lane {
+        let context = WorkerContext {
             metrics: Consumed::new(&shared.name, &partition.topic),
             partition,
             queue: Arc::clone(&queue),
@@ -51,9 +51,9 @@ impl Worker {
         let (work, failed) = (Arc::clone(work), shared.failed.clone());
         let mut task = JoinSet::new();
         let work = async move {
-            let ended = AssertUnwindSafe(async { work(lane).await }).catch_unwind().await;
+            let ended = AssertUnwindSafe(async { work(context).await }).catch_unwind().await;
             if let Err(panic) = ended {
-                tracing::error!(panic = words(&*panic), "the worker of a partition panicked");
+                tracing::error!(panic = message(&*panic), "the worker of a partition panicked");
                 failed.cancel();
             }
         };
@@ -61,32 +61,34 @@ impl Worker {
         Self { committed: queue.done(), queue, finish, task }
     }
 
-    /// Asks it to end after what is in flight; what is waiting to be tried again is abandoned. `false` if it was asked before.
+    /// Asks the worker to end after the records in flight. Records that wait for a retry are abandoned. Returns `false` if the
+    /// worker was asked before.
     pub(super) fn finish(&self) -> bool {
         let is_first = !self.finish.is_cancelled();
         self.finish.cancel();
         is_first
     }
 
-    /// Waits for its end.
+    /// Waits until the worker has ended.
     pub(super) async fn ended(&mut self) {
         while self.task.join_next().await.is_some() {}
     }
 
-    /// Ends it at its next await, and waits until it has, though not for ever: a handler may block its thread.
+    /// Aborts the worker at its next await point and waits for its end. The wait has a limit, because a handler may block its
+    /// thread.
     pub(super) async fn abort(mut self) {
         if tokio::time::timeout(ABORT_TIMEOUT, self.task.shutdown()).await.is_err() {
-            tracing::error!("a handler blocks its thread and can't be stopped");
+            tracing::error!("a handler blocks its thread and can't be aborted");
         }
     }
 
-    /// The offset to commit, if something was done since the last commit.
+    /// The offset to commit, if the worker has made progress since the last commit.
     pub(super) fn uncommitted(&self) -> Option<i64> {
         let done = self.queue.done();
         (done > self.committed).then_some(done)
     }
 
-    pub(super) fn committed(&mut self, next: i64) {
+    pub(super) fn set_committed(&mut self, next: i64) {
         self.committed = self.committed.max(next);
     }
 }

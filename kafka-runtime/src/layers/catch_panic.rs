@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 use tower::{Layer, Service};
 
-/// A panic of what lies inside is a failure that is worth another attempt, so that the layers outside see an error. Without
-/// it the consumer itself catches the panic, beyond all layers.
+/// Turns a panic of the inner service into a retryable error, so that outer layers see it. Without this layer the consumer
+/// catches the panic itself, outside of all layers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CatchPanicLayer;
 

@@ -1,4 +1,4 @@
-//! Calls that may take only so long.
+//! A time limit for calls.
 
 use crate::consumer::HandlerError;
 use futures_util::FutureExt;
@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::{Layer, Service};
 
-/// A call that takes longer is dropped and is a failure that is worth another attempt. What it has begun elsewhere may go on
-/// there, so handlers behind a deadline are better idempotent.
+/// Drops a call that exceeds the deadline and returns a retryable error. Requests that the call has sent to other systems may
+/// still take effect there, so handlers behind a deadline should be idempotent.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     deadline: Duration,
 }
 
 impl DeadlineLayer {
-    /// Each call may take `deadline`.
+    /// Limits each call to `deadline`.
     pub fn new(deadline: Duration) -> Self {
         Self { deadline }
     }

@@ -1,4 +1,4 @@
-//! Counts calls and measures how long they take.
+//! Counts calls and measures their duration.
 
 use crate::consumer::HandlerError;
 use futures_util::FutureExt;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 use tower::{Layer, Service};
 
-/// Counts calls by outcome and measures their time: see the list of metrics in the crate's documentation.
+/// Counts calls by outcome and measures their duration, see [`describe_metrics`](crate::describe_metrics).
 #[derive(Clone)]
 pub struct MetricsLayer {
     meters: Meters,
@@ -23,7 +23,7 @@ struct Meters {
 }
 
 impl MetricsLayer {
-    /// `handler` is the label by which the handler is known in metrics.
+    /// `handler` is the value of the label `handler`.
     pub fn new(handler: &str) -> Self {
         let handled = |outcome: &'static str| counter!("godwit_kafka_runtime_handled_total", "handler" => handler.to_owned(), "outcome" => outcome);
         let (ok, retry, reject) = (handled("ok"), handled("retry"), handled("reject"));

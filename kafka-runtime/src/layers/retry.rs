@@ -1,4 +1,4 @@
-//! A few quick attempts in place.
+//! Quick retries inside of a call.
 
 use crate::consumer::{HandlerError, RetryPolicy};
 use futures_util::FutureExt;
@@ -6,16 +6,16 @@ use futures_util::future::BoxFuture;
 use std::task::{Context, Poll};
 use tower::{Layer, Service, ServiceExt};
 
-/// Tries what is worth it again in place, for failures that last milliseconds. Meanwhile the call counts as in flight:
-/// for longer waits the consumer's own [retries](crate::ConsumerConfig::retry) are better, which let go when the
-/// partition does. The attempt number of the request stays the same.
+/// Retries a call on retryable errors, for failures that last milliseconds. The record stays in flight meanwhile. For longer
+/// waits use the consumer's own [retries](crate::ConsumerConfig::retry), which end when the partition is revoked. The attempt
+/// number of the request does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryLayer {
     policy: RetryPolicy,
 }
 
 impl RetryLayer {
-    /// When the attempts are used up the last error is answered.
+    /// After the last attempt the call returns the last error.
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy }
     }
@@ -45,7 +45,7 @@ where
     type Error = HandlerError;
     type Future = BoxFuture<'static, Result<S::Response, HandlerError>>;
 
-    // Not the inner service's: it is asked before each attempt, so that a place in a bound is not held between them.
+    // The inner service is polled before each attempt instead, so that a concurrency permit is not held between attempts.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HandlerError>> {
         Poll::Ready(Ok(()))
     }
@@ -55,10 +55,10 @@ where
         async move {
             let mut attempt = 1;
             loop {
-                let copy = request.clone();
-                let result = async { inner.ready().await?.call(copy).await }.await;
+                let request = request.clone();
+                let result = async { inner.ready().await?.call(request).await }.await;
                 match result {
-                    Err(error) if error.is_retryable() && !policy.is_used_up(attempt) => {
+                    Err(error) if error.is_retryable() && !policy.is_exhausted(attempt) => {
                         tokio::time::sleep(policy.backoff.delay(attempt)).await;
                         attempt = attempt.saturating_add(1);
                     }

@@ -11,7 +11,7 @@ fn batch() -> Batch {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_past_its_deadline_is_worth_another_attempt() {
+async fn a_call_past_its_deadline_is_retryable() {
     let slow = |_: Batch| async {
         tokio::time::sleep(Duration::from_secs(3)).await;
         Ok::<_, HandlerError>(Outcome::default())
@@ -26,7 +26,7 @@ async fn a_call_past_its_deadline_is_worth_another_attempt() {
 }
 
 #[tokio::test]
-async fn a_panic_becomes_an_error_wherever_it_happens() {
+async fn a_panic_becomes_an_error_in_the_call_and_in_the_future() {
     let in_the_future = |_: Batch| async { panic!("in the future") };
     let in_the_call =
         |_: Batch| -> std::future::Ready<Result<Outcome, HandlerError>> { panic!("in the call") };
@@ -39,8 +39,8 @@ async fn a_panic_becomes_an_error_wherever_it_happens() {
     }
 }
 
-/// Calls until the outcome, with three attempts, of a handler that fails `failures` times with errors of `make`.
-async fn tried(failures: u32, make: fn(&'static str) -> HandlerError) -> (bool, u32) {
+/// Whether a call with three attempts succeeds, and the calls it takes, if the handler fails `failures` times with `make`.
+async fn retried(failures: u32, make: fn(&'static str) -> HandlerError) -> (bool, u32) {
     let policy = RetryPolicy { attempts: NonZeroU32::new(3), backoff: Backoff::default() };
     let calls = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&calls);
@@ -53,14 +53,14 @@ async fn tried(failures: u32, make: fn(&'static str) -> HandlerError) -> (bool, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_worth_it_is_tried_again_in_place_and_not_for_ever() {
-    assert_eq!(tried(2, HandlerError::retry).await, (true, 3));
-    assert_eq!(tried(3, HandlerError::retry).await, (false, 3));
-    assert_eq!(tried(1, HandlerError::reject).await, (false, 1));
+async fn only_retryable_errors_are_retried_up_to_the_limit() {
+    assert_eq!(retried(2, HandlerError::retry).await, (true, 3));
+    assert_eq!(retried(3, HandlerError::retry).await, (false, 3));
+    assert_eq!(retried(1, HandlerError::reject).await, (false, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bound_of_calls_holds_over_all_clones() {
+async fn all_clones_share_the_concurrency_limit() {
     let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let (now, seen) = (Arc::clone(&running), Arc::clone(&most));
     let service = ServiceBuilder::new().layer(ConcurrencyLayer::new(2)).service_fn(move |_: Batch| {

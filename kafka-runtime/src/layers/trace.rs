@@ -7,12 +7,12 @@ use tower::{Layer, Service};
 use tracing::Span;
 use tracing::instrument::{Instrument, Instrumented};
 
-/// Name of the header with the [trace context](https://www.w3.org/TR/trace-context/#traceparent-header) of a record.
+/// The header with the [trace context](https://www.w3.org/TR/trace-context/#traceparent-header) of a record.
 const TRACEPARENT: &str = "traceparent";
 
-/// Puts each call into the span `handle` with topic, partition, offset and attempt; and, if the (first) record has a
-/// `traceparent` header as the W3C defines it, with its `trace_id` and `parent_id`, so that logs can be joined with those
-/// of whoever wrote the record.
+/// Runs each call in the span `handle` with topic, partition, offset and attempt. If the (first) record has a valid
+/// `traceparent` header (W3C), the span also has its `trace_id` and `parent_id`, which joins the logs with those of the
+/// record's producer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TraceLayer;
 
@@ -68,7 +68,7 @@ fn span(request: &impl Delivered) -> Span {
     span
 }
 
-/// Trace and parent of a well-formed `traceparent` header; neither is all zeros.
+/// Trace id and parent id of a valid `traceparent` header.
 fn trace_context(headers: &[(String, Bytes)]) -> Option<(&str, &str)> {
     let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT))?;
     let mut parts = std::str::from_utf8(value).ok()?.split('-');
@@ -78,7 +78,7 @@ fn trace_context(headers: &[(String, Bytes)]) -> Option<(&str, &str)> {
         (part.len() == length && is_hex).then_some(part)
     };
     let (version, trace_id, parent_id, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    // Version 00 ends here; later ones may go on.
+    // Version 00 ends here; later versions may have more fields.
     let is_known = version != "ff" && (version != "00" || parts.next().is_none());
     let is_set = |id: &str| id.bytes().any(|byte| byte != b'0');
     (is_known && is_set(trace_id) && is_set(parent_id)).then_some((trace_id, parent_id))
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_comes_from_the_header() {
+    fn a_traceparent_header_gives_trace_and_parent_id() {
         let expected = ("0af7651916cd43dd8448eb211c80319c".to_owned(), "b7ad6b7169203331".to_owned());
         let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(parse(header), Some(expected.clone()));

@@ -1,12 +1,12 @@
-//! Exactly one call of each callback.
+//! Calls each delivery callback exactly once.
 
 use super::{OnDelivery, ProduceError};
 use crate::record::Position;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-/// A callback that is called once: by [`answer`](Self::answer), or with [`ProduceError::Closed`] when it is dropped
-/// unanswered. The mutex is never contended; it makes the callback `Sync`, which the Kafka client asks for.
+/// A callback that is called once: by [`answer`](Self::answer), or with [`ProduceError::Closed`] on drop. The mutex is never
+/// contended; it makes the callback `Sync`, which the Kafka client requires.
 pub(crate) struct Delivery(Mutex<Option<OnDelivery>>);
 
 impl Delivery {
@@ -18,7 +18,7 @@ impl Delivery {
         self.call(result);
     }
 
-    /// Drops the callback uncalled: the record was never taken.
+    /// Drops the callback without a call, for a record that was not accepted.
     #[cfg(any(test, feature = "embedded"))]
     pub(crate) fn forget(mut self) {
         self.take();
@@ -30,7 +30,7 @@ impl Delivery {
 
     fn call(&mut self, result: Result<Position, ProduceError>) {
         let Some(callback) = self.take() else { return };
-        // It runs on the thread that serves everybody's records: a panic in one callback must not end that.
+        // The callback runs on a thread that serves all records, which must survive a panic.
         if catch_unwind(AssertUnwindSafe(|| callback(result))).is_err() {
             tracing::error!("a delivery callback panicked");
         }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_callback_does_not_take_its_thread_along() {
+    fn a_panicking_callback_does_not_end_its_thread() {
         Delivery::new(Box::new(|_| panic!("in the callback"))).answer(Err(ProduceError::TimedOut));
     }
 }

@@ -1,11 +1,11 @@
-//! How many records wait for their outcome, and waiting until none does.
+//! The number of records in flight, and waiting until there are none.
 
 use super::ProduceError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Counts records that were enqueued and not yet answered.
+/// Counts records that were enqueued and have no result yet.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     count: AtomicUsize,
@@ -13,7 +13,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// How many there are now.
+    /// Adds `count` records and returns the new number.
     pub(crate) fn begin(&self, count: usize) -> usize {
         self.count.fetch_add(count, Ordering::SeqCst) + count
     }
@@ -22,7 +22,7 @@ impl InFlight {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Takes back a [`begin`](Self::begin), or ends `count` records after their callbacks were called.
+    /// Removes `count` records, after their callbacks were called or because they were not accepted.
     pub(crate) fn end(&self, count: usize) {
         if count > 0 && self.count.fetch_sub(count, Ordering::SeqCst) == count {
             self.idle.notify_waiters();
@@ -32,7 +32,7 @@ impl InFlight {
     pub(crate) async fn wait_idle(&self, deadline: Duration) -> Result<(), ProduceError> {
         let idle = async {
             loop {
-                // The future is made before the count is read: an end between the two is not missed.
+                // Create the future before reading the count, so that an `end` in between is not missed.
                 let notified = self.idle.notified();
                 if self.is_idle() {
                     return;

@@ -4,7 +4,7 @@ use super::Record;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Records that cost nothing to clone: whoever may have to hand them over again keeps a clone. A slice in all other respects.
+/// Records that are cheap to clone, so that a batch can be kept for retries. Derefs to a slice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records(Arc<Vec<Record>>);
 
@@ -37,7 +37,7 @@ impl<'a> IntoIterator for &'a Records {
     }
 }
 
-/// Takes the records out, or copies of them if somebody else has a clone.
+/// Moves the records out, or copies them if there is another clone.
 impl IntoIterator for Records {
     type Item = Record;
     type IntoIter = std::vec::IntoIter<Record>;

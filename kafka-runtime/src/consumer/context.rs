@@ -1,4 +1,4 @@
-//! What the task of one partition works with, whatever kind of handler it has.
+//! The state that the worker of a partition works with, whatever kind of handler it has.
 
 use super::config::ConsumerConfig;
 use super::handler::{HandlerError, Rejected};
@@ -13,22 +13,23 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// What all lanes of a consumer share.
+/// State that all workers of a consumer share.
 pub(super) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) config: ConsumerConfig,
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) metrics: Group,
-    /// Told when something is done.
+    /// Notified when a worker has made progress, so that the run loop schedules a commit.
     pub(super) progress: Notify,
-    /// Cancelled when a worker panicked: what it had taken can only be read again from where the group has committed.
+    /// Cancelled when a worker panicked. The consumer must end then: the records that the worker had taken from the queue can
+    /// only be read again from the committed offset.
     pub(super) failed: CancellationToken,
 }
 
 impl Shared {
-    /// Says that a commit has ended.
-    pub(super) fn committed(&self, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
+    /// Reports the result of a commit to the observer and the metrics.
+    pub(super) fn report_commit(&self, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
         self.observer.committed(&self.name, offsets, result);
         match result {
             Ok(()) => self.metrics.commits.increment(1),
@@ -37,29 +38,29 @@ impl Shared {
     }
 }
 
-/// One partition, as long as this member owns it.
-pub(super) struct Lane {
+/// The worker's view of its partition, while this member owns it.
+pub(super) struct WorkerContext {
     pub(super) partition: TopicPartition,
     pub(super) queue: Arc<Queue>,
-    /// Cancelled when nothing new may begin.
+    /// Cancelled when the worker must not start anything new.
     pub(super) finish: CancellationToken,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Consumed,
 }
 
-/// What to do about a failure.
+/// The reaction to a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Its wait is over: hand it over again.
-    Again,
-    /// It will not be tried again.
+pub(super) enum NextStep {
+    /// The backoff is over: try again.
+    Retry,
+    /// Do not try again.
     GiveUp,
-    /// Nothing new may begin: leave it to the next owner.
+    /// The worker has to finish: leave the records to the next owner of the partition.
     Abandon,
 }
 
-impl Lane {
-    /// What to handle next, at most so much; `None` when the task is to end. May be dropped while waiting.
+impl WorkerContext {
+    /// The next records within both limits; `None` if the worker has to finish. Cancel-safe.
     pub(super) async fn next_batch(&self, max_records: usize, max_bytes: usize) -> Option<Vec<Record>> {
         tokio::select! {
             biased;
@@ -68,7 +69,7 @@ impl Lane {
         }
     }
 
-    /// The same, but waits for a full batch for as long as is configured.
+    /// Like [`next_batch`](Self::next_batch), but waits up to the configured `batch_wait` for a full batch.
     pub(super) async fn next_full_batch(&self) -> Option<Vec<Record>> {
         let ConsumerConfig { max_records, max_bytes, batch_wait, .. } = self.shared.config;
         if !batch_wait.is_zero() {
@@ -77,7 +78,7 @@ impl Lane {
                 () = self.finish.cancelled() => return None,
                 () = async {
                     self.queue.filled(1, 1).await;
-                    // Past the wait it is handed over as it is.
+                    // After a timeout the batch is handed over as it is.
                     let _ = tokio::time::timeout(batch_wait, self.queue.filled(max_records, max_bytes)).await;
                 } => {}
             }
@@ -85,41 +86,41 @@ impl Lane {
         self.next_batch(max_records, max_bytes).await
     }
 
-    /// Everything before `next` is done.
-    pub(super) fn done(&self, next: i64) {
+    /// Marks all records before `next` as done.
+    pub(super) fn mark_done(&self, next: i64) {
         self.queue.set_done(next);
         self.shared.progress.notify_one();
     }
 
-    /// Decides what follows a failed attempt, and waits if it is to be tried again. A single record is given up only where
-    /// there are dead letters to take it.
-    pub(super) async fn after_failure(&self, failed: &impl Delivered, error: &HandlerError) -> Next {
+    /// Decides how to react to a failed attempt, and waits for the backoff before a retry. A single record is only given up if
+    /// there is a dead-letter topic.
+    pub(super) async fn after_failure(&self, failed: &impl Delivered, error: &HandlerError) -> NextStep {
         let policy = self.shared.config.retry;
-        let is_hopeless = !error.is_retryable() || policy.is_used_up(failed.attempt());
+        let is_hopeless = !error.is_retryable() || policy.is_exhausted(failed.attempt());
         if is_hopeless && (failed.count() > 1 || self.shared.dead_letters.is_some()) {
-            return Next::GiveUp;
+            return NextStep::GiveUp;
         }
         let delay = policy.backoff.delay(failed.attempt());
-        self.say(failed, error, delay, is_hopeless);
+        self.log_failure(failed, error, delay, is_hopeless);
         self.metrics.pauses.increment(1);
         tokio::select! {
             biased;
-            () = self.finish.cancelled() => Next::Abandon,
+            () = self.finish.cancelled() => NextStep::Abandon,
             () = tokio::time::sleep(delay) => {
                 self.metrics.retries.increment(1);
-                Next::Again
+                NextStep::Retry
             }
         }
     }
 
-    fn say(&self, failed: &impl Delivered, error: &HandlerError, delay: Duration, is_hopeless: bool) {
+    fn log_failure(&self, failed: &impl Delivered, error: &HandlerError, delay: Duration, is_hopeless: bool) {
         let (first_offset, records, attempt) = (failed.first_offset(), failed.count(), failed.attempt());
         let (consumer, partition) = (&*self.shared.name, &self.partition);
         let (delay_ms, error) = (delay.as_millis() as u64, error as &dyn std::error::Error);
         if is_hopeless {
             tracing::error!(
                 consumer, %partition, first_offset, attempt, delay_ms, error,
-                "record rejected, and there are no dead letters to take it: its partition waits"
+                "record rejected but no dead-letter topic configured: the partition is stuck, trying again"
             );
         } else {
             tracing::warn!(
@@ -129,9 +130,9 @@ impl Lane {
         }
     }
 
-    /// Returns when the dead letters have all of `rejected`. Not cut short when the task is to end: whoever waits for that
-    /// has a deadline.
-    pub(super) async fn bury(&self, records: &[Record], rejected: &[Rejected], attempts: u32) {
+    /// Writes rejected records to the dead-letter topic and returns when all are confirmed. It ignores the `finish` token: the
+    /// run loop that waits for this worker has a deadline.
+    pub(super) async fn dead_letter(&self, records: &[Record], rejected: &[Rejected], attempts: u32) {
         let Some(dead_letters) = &self.shared.dead_letters else { return };
         dead_letters.write(records, rejected, attempts, self.shared.config.retry.backoff).await;
         self.metrics.dead_letters.increment(rejected.len() as u64);
