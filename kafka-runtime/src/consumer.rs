@@ -23,7 +23,7 @@ pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, 
 
 use crate::dead_letters::DeadLetters;
 use crate::error::Error;
-use crate::observer::{Observer, PanicSafe};
+use crate::observer::{Observer, PanicSafeObserver};
 use crate::source::Source;
 use commits::BeforeCommit;
 use std::sync::{Arc, Weak};
@@ -66,7 +66,7 @@ impl Consumer {
     }
 
     /// A consumer whose handler turns each batch into output records. The outputs are written to the log that is read, in one
-    /// transaction with the batch's offset ([`Source::transact`]). Whatever crashes, a reader of the outputs that sees only
+    /// transaction with the batch's offset ([`Source::transact`]). Despite crashes, a reader of the outputs that sees only
     /// committed records (the default) finds the outputs of each record exactly once.
     ///
     /// - A rejected record is dead-lettered before its offset is written. After a crash in between, it is dead-lettered twice.
@@ -135,7 +135,7 @@ impl Consumer {
     /// Sets the observer of partitions and commits.
     #[must_use]
     pub fn observe(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Arc::new(PanicSafe(observer));
+        self.observer = Arc::new(PanicSafeObserver(observer));
         self
     }
 

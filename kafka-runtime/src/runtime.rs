@@ -153,7 +153,7 @@ impl Runtime {
     }
 
     /// Checks all topics, then runs all consumers until `shutdown` is cancelled. Then the consumers finish the batches in
-    /// flight, commit and leave their groups. Producers are flushed whatever the outcome. Dropping the future abandons
+    /// flight, commit and leave their groups. Producers are flushed in any case. Dropping the future abandons
     /// everything at once.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The state that the worker of a partition works with, whatever kind of handler it has.
+//! The state of a partition worker, common to all kinds of handlers.
 
 use super::config::ConsumerConfig;
 use super::handler::{HandlerError, Rejected};

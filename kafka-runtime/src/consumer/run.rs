@@ -151,11 +151,11 @@ impl Run {
         self.abort(partitions).await;
     }
 
-    /// Asks workers to finish and waits for them up to the timeout. Workers that were asked before get no more time.
+    /// Tells workers to finish and waits for them up to the timeout. It does not wait again for workers that it told before.
     async fn end_workers(&mut self, partitions: &[TopicPartition]) {
         let deadline = Instant::now() + self.shared.config.finish_timeout;
-        let ask = |partition: &&TopicPartition| self.workers.get(partition).is_some_and(Worker::finish);
-        let partitions: Vec<_> = partitions.iter().filter(ask).collect();
+        let is_new = |partition: &&TopicPartition| self.workers.get(partition).is_some_and(Worker::finish);
+        let partitions: Vec<_> = partitions.iter().filter(is_new).collect();
         for partition in partitions {
             if let Some(worker) = self.workers.get_mut(partition)
                 && tokio::time::timeout_at(deadline, worker.ended()).await.is_err()

@@ -61,8 +61,8 @@ impl Worker {
         Self { committed: queue.done(), queue, finish, task }
     }
 
-    /// Asks the worker to end after the records in flight. Records that wait for a retry are abandoned. Returns `false` if the
-    /// worker was asked before.
+    /// Tells the worker to end after the records in flight. Records that wait for a retry are abandoned. Returns `false` if this
+    /// is not the first call.
     pub(super) fn finish(&self) -> bool {
         let is_first = !self.finish.is_cancelled();
         self.finish.cancel();

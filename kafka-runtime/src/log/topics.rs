@@ -5,7 +5,7 @@ use super::db::Db;
 use super::inbox::Append;
 use crate::error::Error;
 use crate::metrics::Backlog;
-use crate::producer::{NOTICE, ProduceError};
+use crate::producer::{FAILURE_PAUSE, ProduceError};
 use crate::record::{Record, TopicPartition};
 use crate::source::Queue;
 use std::collections::VecDeque;
@@ -152,7 +152,7 @@ impl Topic {
     /// Rejects the records of this topic for a moment, because one of them has failed. Later records must not
     /// overtake it when its sender retries it, so they fail as well until the sender knows.
     pub(super) fn reject(&mut self, reason: ProduceError, now: Instant) {
-        self.rejecting = Some((now + NOTICE, reason));
+        self.rejecting = Some((now + FAILURE_PAUSE, reason));
     }
 
     /// The error with which held records are rejected now.

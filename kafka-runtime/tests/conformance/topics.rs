@@ -40,7 +40,7 @@ async fn too_few_replicas_are_refused_unless_allowed() {
     ensure(&kafka(), &[TopicSpec::new(&name, 1, 1)], DEADLINE).await.expect("created with one replica");
     let mut spec = TopicSpec::new(&name, 1, 3);
     let reason = reason(ensure(&kafka(), std::slice::from_ref(&spec), DEADLINE).await);
-    assert!(reason.contains("it has 1 replicas, and `replication` asks for 3"), "{reason}");
+    assert!(reason.contains("it has 1 replicas, but `replication` requires 3"), "{reason}");
     spec.allow_fewer_replicas = true;
     ensure(&kafka(), &[spec], DEADLINE).await.expect("fewer replicas are allowed");
 }

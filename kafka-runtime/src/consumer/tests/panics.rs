@@ -1,12 +1,12 @@
-//! Panics beside the handler's work.
+//! Panics of observers, hooks and workers.
 
 use super::*;
 use std::sync::atomic::AtomicBool;
 
-/// Panics whenever it is told something.
-struct Clumsy;
+/// Panics in every callback.
+struct PanickingObserver;
 
-impl Observer for Clumsy {
+impl Observer for PanickingObserver {
     fn assigned(&self, _: &str, _: &[TopicPartition]) {
         panic!("assigned");
     }
@@ -24,7 +24,7 @@ impl Observer for Clumsy {
     }
 }
 
-fn telling(done: mpsc::Sender<i64>) -> impl RecordHandler {
+fn reporting_handler(done: mpsc::Sender<i64>) -> impl RecordHandler {
     tower::service_fn(move |message: Message| {
         let done = done.clone();
         async move { done.send(message.record.offset).await.map_err(HandlerError::retry) }
@@ -32,49 +32,53 @@ fn telling(done: mpsc::Sender<i64>) -> impl RecordHandler {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_disturbs_nobody() {
+async fn a_panicking_observer_does_not_affect_the_consumer() {
     let (done, handled) = mpsc::channel(16);
-    let consumer =
-        |source| Consumer::records(source, telling(done)).config(eager()).observe(Arc::new(Clumsy));
-    let mut script = start(handled, consumer).await;
+    let consumer = |source| {
+        Consumer::records(source, reporting_handler(done))
+            .config(eager())
+            .observe(Arc::new(PanickingObserver))
+    };
+    let mut consumer = start(handled, consumer).await;
     for offset in 1..3 {
-        script.feed(offset);
-        assert_eq!(script.handled.recv().await, Some(offset));
+        consumer.feed(offset);
+        assert_eq!(consumer.handled.recv().await, Some(offset));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert_eq!(script.stop().await, [vec![(partition(), 2)], vec![(partition(), 3)]]);
+    assert_eq!(consumer.stop().await, [vec![(partition(), 2)], vec![(partition(), 3)]]);
 }
 
 #[tokio::test]
-async fn a_record_that_was_written_is_answered_so_though_the_observer_panics() {
-    let graveyard = Arc::new(Graveyard::default());
-    graveyard.limit.store(100, SeqCst);
-    let producer = crate::observed(graveyard, Arc::new(Clumsy));
+async fn a_panicking_observer_does_not_affect_delivery_results() {
+    let sink = Arc::new(DeadLetterSink::default());
+    sink.limit.store(100, SeqCst);
+    let producer = crate::observed(sink, Arc::new(PanickingObserver));
     let position = Position { partition: 0, offset: 0 };
     assert_eq!(producer.send(ProducerRecord::new("t".into(), "k", "v")).await, Ok(position));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_panics_is_a_failed_commit() {
+async fn a_panicking_hook_fails_the_commit() {
     let (done, handled) = mpsc::channel(16);
     let panics = Arc::new(AtomicBool::new(true));
     let is_panicking = Arc::clone(&panics);
     let hook = move || {
-        assert!(!is_panicking.load(SeqCst), "the store is away");
+        assert!(!is_panicking.load(SeqCst), "the store is down");
         async { Ok::<_, Error>(()) }
     };
-    let consumer = |source| Consumer::records(source, telling(done)).config(eager()).before_commit(hook);
-    let mut script = start(handled, consumer).await;
-    script.feed(1);
-    assert_eq!(script.handled.recv().await, Some(1));
+    let consumer =
+        |source| Consumer::records(source, reporting_handler(done)).config(eager()).before_commit(hook);
+    let mut consumer = start(handled, consumer).await;
+    consumer.feed(1);
+    assert_eq!(consumer.handled.recv().await, Some(1));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(script.commits.lock().unwrap().is_empty());
+    assert!(consumer.commits.lock().unwrap().is_empty());
     panics.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(script.stop().await, [vec![(partition(), 2)]]);
+    assert_eq!(consumer.stop().await, [vec![(partition(), 2)]]);
 }
 
-/// Succeeds up to offset 1, panics at offset 2, and when it is cloned after that.
+/// Succeeds up to offset 1, panics at offset 2, and panics when it is cloned after that.
 struct Unclonable(Arc<AtomicBool>);
 
 impl Clone for Unclonable {
@@ -101,14 +105,14 @@ impl tower::Service<Message> for Unclonable {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_panics_ends_its_consumer_with_an_error_after_what_is_done_was_committed() {
+async fn a_panicking_worker_ends_its_consumer_after_a_last_commit() {
     let (_, handled) = mpsc::channel(1);
     let handler = Unclonable(Arc::default());
-    let mut script = start(handled, |source| Consumer::records(source, handler).config(config())).await;
-    script.feed(1);
-    script.feed(2);
-    let ended = tokio::time::timeout(Duration::from_secs(60), script.running.join_next()).await;
-    let outcome = ended.expect("it does not go on without the partition").unwrap().unwrap();
+    let mut consumer = start(handled, |source| Consumer::records(source, handler).config(config())).await;
+    consumer.feed(1);
+    consumer.feed(2);
+    let ended = tokio::time::timeout(Duration::from_secs(60), consumer.running.join_next()).await;
+    let outcome = ended.expect("the consumer ends").unwrap().unwrap();
     assert!(matches!(outcome, Err(Error::Panicked)), "{outcome:?}");
-    assert_eq!(*script.commits.lock().unwrap(), [vec![(partition(), 2)]]);
+    assert_eq!(*consumer.commits.lock().unwrap(), [vec![(partition(), 2)]]);
 }

@@ -1,4 +1,4 @@
-//! Spans around the work.
+//! Tracing spans.
 
 use super::*;
 use std::fmt::Debug;
@@ -6,7 +6,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::Attributes;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// Each new span, with its fields and with what it lies in.
+/// Collects each new span with its fields and its parent.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<String>>>);
 
@@ -28,14 +28,14 @@ impl<S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_a_span_around_a_partition_and_in_it_one_around_each_attempt() {
+async fn a_partition_has_a_span_and_each_attempt_a_child_span() {
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
-    let mut script = script(Duration::from_millis(1)).await;
-    script.feed(5);
-    assert_eq!(script.handled.recv().await, Some(5));
-    script.stop().await;
+    let mut consumer = slow_consumer(Duration::from_millis(1)).await;
+    consumer.feed(5);
+    assert_eq!(consumer.handled.recv().await, Some(5));
+    consumer.stop().await;
     let spans = spans.0.lock().unwrap();
     let expected = [
         "/partition topic=\"events\" partition=7 consumer=\"consumer\"",

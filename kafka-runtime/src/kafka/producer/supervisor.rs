@@ -4,7 +4,7 @@ use super::Shared;
 use super::ages::Ages;
 use super::client::{Client, Context};
 use super::queues::PartitionQueues;
-use crate::producer::{NOTICE, ProduceError};
+use crate::producer::{FAILURE_PAUSE, ProduceError};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::KafkaError;
@@ -119,7 +119,7 @@ impl Supervisor {
                 tracing::error!(%error, "the old kafka producer did not release all of its records in time");
             }
             self.shared.fail_queued(queues, &producer.context().reason(&self.shared));
-            thread::sleep(NOTICE);
+            thread::sleep(FAILURE_PAUSE);
         }
         self.shared.replace(new.ok());
         // Closes the old connections, which no caller has to wait for.
