@@ -38,7 +38,7 @@ impl KafkaConfig {
         Self { brokers, client_id: client_id.into(), properties: Vec::new() }
     }
 
-    /// Applies options of an [`Address`](crate::Address), such as `tls.ca` and `sasl.username`. Empty values
+    /// Applies options of an [`Address`], such as `tls.ca` and `sasl.username`. Empty values
     /// are ignored.
     ///
     /// # Errors
