@@ -19,6 +19,7 @@ pub mod reference;
 mod relations;
 mod services;
 mod units;
+mod value;
 
 pub use backends::{Discovery, DiscoveryKind, Kafka, Redis, Tls};
 pub use gateway::{Auth, Gateway, Limits};

@@ -1,8 +1,9 @@
 //! Kafka, Redis, discovery and TLS.
 
 use super::{
-    Secret,
     bounds::{DAY, SECOND, at_most, between, id_or_empty, more_than, not_empty, one_of},
+    units::Secret,
+    value::Value,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub enum DiscoveryKind {
     #[default]
     Fixed,
 }
+
+impl Value for DiscoveryKind {}
 
 section! {
     /// How services find each other.

@@ -1,6 +1,6 @@
 //! Bounds of single values. A bound has a check and a text that follows "must be".
 
-use super::{Secret, section::Value};
+use super::{units::Secret, value::Value};
 use crate::ids;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! The definition of a section: its keys with their documentation, bounds and defaults.
 
-use super::{ByteSize, DiscoveryKind, Network, Secret, bounds::Bound};
-use serde::Serialize;
-use std::time::Duration;
+use super::{bounds::Bound, value::Value};
 
 /// A part of the configuration: keys, or further sections.
 pub trait Section {
@@ -49,41 +47,6 @@ pub(super) fn key<T: Value>(
 /// Joins the lines of a doc comment.
 pub(super) fn join(docs: &[&str]) -> String {
     docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
-}
-
-/// The type of a key.
-pub(super) trait Value: Serialize + 'static {
-    /// The value as TOML.
-    fn to_toml(&self) -> String {
-        // Numbers, flags and texts are written alike in both languages.
-        serde_json::to_string(self).expect("values of keys always have a JSON form")
-    }
-}
-
-impl Value for String {}
-impl Value for bool {}
-impl Value for u32 {}
-impl Value for f64 {}
-impl Value for ByteSize {}
-impl Value for Network {}
-impl Value for DiscoveryKind {}
-
-impl Value for Duration {
-    fn to_toml(&self) -> String {
-        humantime::format_duration(*self).to_string().to_toml()
-    }
-}
-
-impl Value for Secret {
-    fn to_toml(&self) -> String {
-        self.expose().to_owned().to_toml()
-    }
-}
-
-impl<T: Value> Value for Vec<T> {
-    fn to_toml(&self) -> String {
-        format!("[{}]", self.iter().map(T::to_toml).collect::<Vec<_>>().join(", "))
-    }
 }
 
 /// Defines a section. A new key needs no other definition: `deploy/godwit.toml` and `docs/configuration.md` are generated
