@@ -104,7 +104,7 @@ impl App {
         let archive = Arc::new(KafkaArchive::new(brokers.clone(), dead_letter_topic(&kafka.topic)));
         let letters = Letters::new(archive, Arc::clone(&producer));
         let grpc =
-            host.operator_routes(crate::letters::routes(letters, &app, operator)).serve_admin(shutdown);
+            host.operator_routes(crate::dead_letters::routes(letters, &app, operator)).serve_admin(shutdown);
         // The consumer has no gRPC service of its own: this serves health checks only.
         grpc.serve(PROGRAM.name, PROGRAM.version, Routes::default(), &discovery, shutdown)?;
 

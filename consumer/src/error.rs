@@ -1,28 +1,28 @@
-//! Why a batch has to be tried again.
+//! Why a batch must be retried.
 
 use abi::ApiError;
 
-/// What failed. All of it is worth another try: a record that can never be handled is no error but rejected.
+/// A failure that a retry may resolve. A record that can never be handled is not an error: it is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store did not take the entries.
+    /// The store did not save the entries.
     #[error("the store did not save the batch: {0}")]
     Save(#[source] ApiError),
-    /// The store did not say who is in a group.
-    #[error("the store did not give the members of {conversation}: {fault}")]
+    /// The store did not return the members of a group.
+    #[error("the store did not return the members of {conversation}: {error}")]
     Members {
         /// Conversation id.
         conversation: String,
-        /// What it said.
-        fault: ApiError,
+        /// The store's error.
+        error: ApiError,
     },
-    /// The store did not say that all is durable.
+    /// The store did not make the saved entries durable.
     #[error("the store did not sync: {0}")]
     Sync(#[source] ApiError),
-    /// The store's answer does not fit the question.
-    #[error("the store's answer does not fit: {0}")]
-    Answer(&'static str),
-    /// Counters or members can't be had.
+    /// The store's response does not match the request.
+    #[error("the store sent an unexpected response: {0}")]
+    UnexpectedResponse(&'static str),
+    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] cache::Error),
 }

@@ -1,10 +1,10 @@
-//! What is done with a batch: decode, save, recipients, raise, push.
+//! The handler of a batch: decode, save, look up receivers, increment counters, push.
 
 use crate::{
     Error, MAX_MESSAGE,
-    metrics::{self, Entries},
-    segment::{Logged, is_change, segments},
-    shares::{self, Portion, Recipients},
+    fan_out::{self, FanOut, Recipients},
+    metrics::{self, EntryOutcome},
+    segment::{self, LoggedEntry, is_change},
     trace,
 };
 use abi::{
@@ -36,16 +36,16 @@ use utils::{clock::now_ms, trace::Spans};
 #[cfg(feature = "defects")]
 mod defects;
 
-/// A save that takes longer is tried again: it is idempotent.
-const SAVE: Duration = Duration::from_secs(10);
-/// A push that takes longer is given up: devices learn by heartbeat.
-const PUSH: Duration = Duration::from_secs(5);
-/// Less than the time that a commit has.
-const SYNC: Duration = Duration::from_secs(4);
-/// Groups whose members are looked up at the same time.
-const LOOK_UPS: usize = 16;
+/// A call to the store that takes longer fails. The batch is then retried, which is idempotent.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A push that takes longer is cancelled. Devices find out with their next heartbeat.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shorter than the timeout of a commit of offsets.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most concurrent look-ups of members.
+const MAX_LOOK_UPS: usize = 16;
 
-/// The way from the log to the store and the devices. A clone is the same handler.
+/// Stores and pushes the entries of the log. Cheap to clone.
 #[derive(Clone)]
 pub struct MessageHandler {
     db: DbServiceClient<Caller>,
@@ -53,7 +53,7 @@ pub struct MessageHandler {
     cache: Arc<dyn Cache>,
 }
 
-/// The handler over db-service, pusher and cache, wherever they are.
+/// A handler with channels to db-service and pusher, and a cache.
 pub fn handler(db: Channel, push: Channel, cache: Arc<dyn Cache>) -> MessageHandler {
     #[cfg(feature = "defects")]
     defects::warn();
@@ -64,7 +64,7 @@ pub fn handler(db: Channel, push: Channel, cache: Arc<dyn Cache>) -> MessageHand
     }
 }
 
-/// The hook that runs before offsets are committed: all that was saved is made durable.
+/// The hook to run before offsets are committed. It makes all saved entries durable.
 pub fn before_commit(
     db: Channel,
 ) -> impl Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static {
@@ -72,16 +72,16 @@ pub fn before_commit(
     move || {
         let mut db = db.clone();
         async move {
-            let synced = db.sync(within(SyncRequest {}, SYNC)).await;
+            let synced = db.sync(with_timeout(SyncRequest {}, SYNC_TIMEOUT)).await;
             synced.map(drop).map_err(|status| Error::Sync(status.into()))
         }
         .boxed()
     }
 }
 
-fn within<T>(message: T, deadline: Duration) -> Request<T> {
+fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(deadline);
+    request.set_timeout(timeout);
     request
 }
 
@@ -109,22 +109,22 @@ impl MessageHandler {
         let began = Instant::now();
         let records = batch.records.len();
         let (logged, mut rejected) = decode(&batch);
-        metrics::entries(Entries::Unreadable, rejected.len() as u64);
-        // Each segment is saved and delivered before the next one is saved: what fails later finds duplicates.
-        for segment in segments(logged) {
-            self.segment(segment, &batch, &mut rejected).await?;
+        metrics::entries(EntryOutcome::Unreadable, rejected.len() as u64);
+        // Deliver each segment before saving the next one. If a later step fails, the retry delivers this one as duplicates.
+        for segment in segment::split(logged) {
+            self.handle_segment(segment, &batch, &mut rejected).await?;
         }
         metrics::batch(records, began.elapsed());
         Ok(Outcome { rejected })
     }
 
-    async fn segment(
+    async fn handle_segment(
         &self,
-        segment: Vec<Logged>,
+        segment: Vec<LoggedEntry>,
         batch: &Batch,
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), Error> {
-        let spans = trace::follow(&segment, batch);
+        let spans = trace::start_spans(&segment, batch);
         let mut indexes = Vec::with_capacity(segment.len());
         let mut entries = Vec::with_capacity(segment.len());
         for logged in segment {
@@ -137,8 +137,8 @@ impl MessageHandler {
         let mut results = self.save(&entries, &spans).await?;
         let groups = self.groups(&app, &entries, &mut results).await?;
         let oldest = entries.first().map_or(0, |entry| entry.sent_at_ms);
-        let mut portions = Vec::new();
-        let (mut stored, mut duplicates, refused) = (0, 0, rejected.len());
+        let mut batches = Vec::new();
+        let (mut stored, mut duplicates, rejected_before) = (0, 0, rejected.len());
         for ((mut entry, result), index) in entries.into_iter().zip(results).zip(indexes) {
             let is_new = match result.outcome() {
                 SaveOutcome::Stored => true,
@@ -147,7 +147,7 @@ impl MessageHandler {
                     reject(&entry, result, index, rejected);
                     continue;
                 }
-                SaveOutcome::Unspecified => return Err(Error::Answer("an entry without an outcome")),
+                SaveOutcome::Unspecified => return Err(Error::UnexpectedResponse("an entry has no outcome")),
             };
             if is_new {
                 stored += 1
@@ -160,33 +160,33 @@ impl MessageHandler {
                 Some(members) => Recipients::Group(Arc::clone(members)),
                 None => Recipients::Direct,
             };
-            shares::add(&mut portions, entry, is_new, &recipients);
+            fan_out::add(&mut batches, entry, is_new, &recipients);
         }
-        metrics::entries(Entries::Stored, stored);
-        metrics::entries(Entries::Duplicate, duplicates);
-        metrics::entries(Entries::Rejected, (rejected.len() - refused) as u64);
-        for portion in portions {
-            self.deliver(&app, portion, &spans).await?;
+        metrics::entries(EntryOutcome::Stored, stored);
+        metrics::entries(EntryOutcome::Duplicate, duplicates);
+        metrics::entries(EntryOutcome::Rejected, (rejected.len() - rejected_before) as u64);
+        for batch in batches {
+            self.deliver(&app, batch, &spans).await?;
         }
         metrics::delay(now_ms() - oldest);
         spans.finish();
         Ok(())
     }
 
-    /// Saves all entries. Should the store find fault with the request as a whole, each is tried by itself, so that one that
-    /// it will never take does not stop the others.
+    /// Saves all entries in one call. If the store refuses that call as invalid, saves each entry in a call of its own, so that
+    /// only the invalid ones are rejected.
     async fn save(&self, entries: &[Entry], spans: &Spans) -> Result<Vec<SaveResult>, Error> {
-        match self.save_at_once(entries.to_vec(), spans).await {
-            Err(Error::Save(fault)) if is_final(&fault) => {}
+        match self.call_save(entries.to_vec(), spans).await {
+            Err(Error::Save(error)) if is_permanent(&error) => {}
             result => return result,
         }
         let mut results = Vec::with_capacity(entries.len());
         for entry in entries {
-            match self.save_at_once(vec![entry.clone()], spans).await {
+            match self.call_save(vec![entry.clone()], spans).await {
                 Ok(saved) => results.extend(saved),
-                Err(Error::Save(fault)) if is_final(&fault) => results.push(SaveResult {
+                Err(Error::Save(error)) if is_permanent(&error) => results.push(SaveResult {
                     outcome: SaveOutcome::Rejected.into(),
-                    error: Some(fault.into()),
+                    error: Some(error.into()),
                     ..SaveResult::default()
                 }),
                 Err(error) => return Err(error),
@@ -195,22 +195,24 @@ impl MessageHandler {
         Ok(results)
     }
 
-    async fn save_at_once(&self, entries: Vec<Entry>, spans: &Spans) -> Result<Vec<SaveResult>, Error> {
+    async fn call_save(&self, entries: Vec<Entry>, spans: &Spans) -> Result<Vec<SaveResult>, Error> {
         let count = entries.len();
-        let saving = trace::children(spans, "save", &entries);
-        let mut request = within(SaveRequest { entries }, SAVE);
-        saving.inject(&mut request);
+        let call_spans = trace::child_spans(spans, "save", &entries);
+        let mut request = with_timeout(SaveRequest { entries }, STORE_TIMEOUT);
+        call_spans.inject(&mut request);
         let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
-        saving.finish();
+        call_spans.finish();
         let results = saved.into_inner().results;
         if results.len() != count {
-            return Err(Error::Answer("not one result per entry"));
+            return Err(Error::UnexpectedResponse(
+                "the number of results differs from the number of entries",
+            ));
         }
         Ok(results)
     }
 
-    /// The members of every group in a segment that was saved, as they were after that: whoever joined before a message was
-    /// numbered is among them. Members after a change are remembered for everybody.
+    /// Looks up the members of the groups in a segment after it was saved, so that a user who joined before a message was numbered
+    /// is included. Writes the members that a group change returned to the cache.
     async fn groups(
         &self,
         app: &str,
@@ -236,7 +238,7 @@ impl MessageHandler {
         }
         let look_ups = unknown.into_iter().filter(|group| !groups.contains_key(*group)).map(str::to_owned);
         let look_ups: Vec<_> = look_ups.map(|group| self.members(app, group).boxed()).collect();
-        let found: Vec<_> = stream::iter(look_ups).buffer_unordered(LOOK_UPS).try_collect().await?;
+        let found: Vec<_> = stream::iter(look_ups).buffer_unordered(MAX_LOOK_UPS).try_collect().await?;
         groups.extend(found);
         Ok(groups)
     }
@@ -246,80 +248,81 @@ impl MessageHandler {
             return Ok((conversation, members));
         }
         let request = GetMembersRequest { app: app.to_owned(), conversation: conversation.clone() };
-        let members = match self.db.clone().get_members(within(request, SAVE)).await {
+        let members = match self.db.clone().get_members(with_timeout(request, STORE_TIMEOUT)).await {
             Ok(members) => members.into_inner(),
             Err(status) => match ApiError::from(status) {
-                // It was there when the message was saved; nobody is left to tell.
-                fault if fault.code == ErrorCode::NotFound => {
-                    tracing::warn!(app, conversation, "a group is gone; its message reaches nobody");
+                // The group existed when the message was saved. No member is left to push to.
+                error if error.code == ErrorCode::NotFound => {
+                    tracing::warn!(app, conversation, "a group no longer exists; its message is not pushed");
                     return Ok((conversation, Arc::default()));
                 }
-                fault => return Err(Error::Members { conversation, fault }),
+                error => return Err(Error::Members { conversation, error }),
             },
         };
         self.cache.put_members(app, &conversation, &members, MEMBERS_TTL).await?;
         Ok((conversation, Arc::new(members)))
     }
 
-    /// Raises the counters of all receivers, now that what they count can be read, and pushes.
-    async fn deliver(&self, app: &str, portion: Portion, spans: &Spans) -> Result<(), Error> {
-        let raised = portion.finish();
-        let users = raised.users();
-        if users.is_empty() {
+    /// Increments the counters of the receivers, and pushes. The entries must be saved.
+    async fn deliver(&self, app: &str, batch: FanOut, spans: &Spans) -> Result<(), Error> {
+        let batch = batch.finish();
+        let increments = batch.increments();
+        if increments.is_empty() {
             return Ok(());
         }
-        let seqs = self.cache.raise(app, &users).await?;
-        self.push(raised.into_push(app, seqs), spans).await;
+        let seqs = self.cache.raise(app, &increments).await?;
+        self.push(batch.into_push(app, seqs), spans).await;
         Ok(())
     }
 
-    /// A failure is nobody's loss: the counters say that there is something.
+    /// A failure is only logged: the counters tell the devices that they have to sync.
     async fn push(&self, push: PushRequest, spans: &Spans) {
         let receivers = push.receivers.len();
-        let mut pushing = trace::children(spans, "push", &push.entries);
-        pushing.set("godwit.receivers", || trace::count(receivers));
-        let mut request = within(push, PUSH);
-        pushing.inject(&mut request);
+        let mut call_spans = trace::child_spans(spans, "push", &push.entries);
+        call_spans.set("godwit.receivers", || trace::attribute(receivers));
+        let mut request = with_timeout(push, PUSH_TIMEOUT);
+        call_spans.inject(&mut request);
         let result = self.push.clone().push(request).await;
         metrics::push(receivers, result.is_ok());
         match result {
-            Ok(_) => pushing.finish(),
+            Ok(_) => call_spans.finish(),
             Err(status) => {
-                tracing::warn!(receivers, code = ?status.code(), error = status.message(), "push failed")
+                tracing::warn!(receivers, code = ?status.code(), error = status.message(), "a push failed")
             }
         }
     }
 }
 
-/// Entries, and the records that are none.
-fn decode(batch: &Batch) -> (Vec<Logged>, Vec<Rejected>) {
+/// Decodes the records. Rejects those that are not entries.
+fn decode(batch: &Batch) -> (Vec<LoggedEntry>, Vec<Rejected>) {
     let mut logged = Vec::with_capacity(batch.records.len());
     let mut rejected = Vec::new();
     for (index, record) in batch.records.iter().enumerate() {
         match abi::record::decode(&record.payload) {
-            Ok(entry) => logged.push(Logged { index, size: record.payload.len(), entry }),
-            Err(fault) => rejected.push(Rejected { index, reason: fault.message }),
+            Ok(entry) => logged.push(LoggedEntry { index, size: record.payload.len(), entry }),
+            Err(error) => rejected.push(Rejected { index, reason: error.message }),
         }
     }
     (logged, rejected)
 }
 
-/// A change that the rules don't allow is done with: whoever asked for it was told. A message that can't be stored was
-/// acknowledged, so it is kept where people look.
+/// A forbidden group change is dropped: its sender got the error. A message was acknowledged, so it is dead-lettered for the
+/// operators.
 fn reject(entry: &Entry, result: SaveResult, index: usize, rejected: &mut Vec<Rejected>) {
-    let reason = result.error.map_or_else(|| "rejected by the store".to_owned(), |error| error.message);
+    let reason =
+        result.error.map_or_else(|| "the store rejected the entry".to_owned(), |error| error.message);
     if is_change(entry) {
         let Entry { app, conversation, message_id, .. } = entry;
-        tracing::info!(app, conversation, message_id, reason, "a change of a group was rejected");
-        metrics::entries(Entries::Rejected, 1);
+        tracing::info!(app, conversation, message_id, reason, "the store rejected a group change");
+        metrics::entries(EntryOutcome::Rejected, 1);
     } else {
         rejected.push(Rejected { index, reason });
     }
 }
 
-/// Whether the store will never take it, however often it is asked.
-fn is_final(fault: &ApiError) -> bool {
-    matches!(fault.code, ErrorCode::InvalidRequest | ErrorCode::TooLarge)
+/// Whether a retry can't succeed.
+fn is_permanent(error: &ApiError) -> bool {
+    matches!(error.code, ErrorCode::InvalidRequest | ErrorCode::TooLarge)
 }
 
 impl std::fmt::Debug for MessageHandler {

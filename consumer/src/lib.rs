@@ -1,29 +1,30 @@
-//! consumer: the way of a message from the log to the store and to the devices.
+//! consumer: reads entries from the log, has them stored, and pushes them to the devices.
 //!
-//! It takes what has queued up in a partition as one batch and does with it: decode, save, find the recipients, raise their
-//! receiver's `seq`, push. It owns nothing. It promises:
-//! - a batch is done only when all of it is saved and counted; if the store or the cache is away, it is tried
-//!   again, and nothing after it in the partition is handled before (P1, P3, P6);
-//! - a record that is no entry, or a message to a group that does not exist, goes to the dead letters with its reason and
-//!   stops nothing (P6);
-//! - counters are raised only after what they count can be read; a duplicate raises them again and is pushed as a
-//!   nudge, so whatever dies between save and push is repaired by the next delivery (P2, P4);
-//! - an entry goes to those who were members when it was numbered and who can see it (P8);
-//! - a push that fails costs nobody anything: devices learn by heartbeat (P5).
+//! For each batch of a partition it runs these steps: decode, save, look up the receivers, increment their counters, push. It
+//! keeps no state. It promises:
+//! - a batch is complete only when all its entries are saved and counted. While the store or the cache is unavailable, the batch
+//!   is retried and later records of its partition wait (P1, P3, P6);
+//! - a record that is not an entry, or a message to a missing group, is dead-lettered with the reason and does not block the
+//!   partition (P6);
+//! - a counter is incremented only after the entries that it counts can be read. A duplicate increments it again, and the push
+//!   carries no entry; so redelivery repairs a crash between save and push (P2, P4);
+//! - an entry is pushed to the users who were members when it was numbered and who may see it (P8);
+//! - a failed push loses nothing: devices find out with their next heartbeat (P5).
 //!
-//! - [`app`]: the program, bound and run.
-//! - [`handler`](mod@handler): the steps, as a handler for `kafka-runtime`'s consumer; the standalone program uses it too.
-//! - [`letters`]: dead letters over HTTP, for operators.
-//! - `segment`: where a batch is cut so that changes of groups keep their place.
-//! - `shares`: who receives what, in portions of bounded size.
+//! The modules:
+//! - [`app`]: wires the program;
+//! - [`handler`](mod@handler): the steps, as a handler for the consumer of `kafka-runtime`; the one-process program uses it too;
+//! - [`dead_letters`]: dead letters over HTTP, for operators;
+//! - `segment`: splits a batch so that group changes take effect in order;
+//! - `fan_out`: the receivers of each entry, in pushes of bounded size.
 
 pub mod app;
+pub mod dead_letters;
 mod error;
+mod fan_out;
 pub mod handler;
-pub mod letters;
 mod metrics;
 mod segment;
-mod shares;
 mod trace;
 
 pub use app::{App, PROGRAM, build};
@@ -31,5 +32,5 @@ pub use error::Error;
 pub use handler::{MessageHandler, before_commit, handler};
 pub use metrics::describe_metrics;
 
-/// Largest gRPC message that is taken, the same as db-service's: it answers with the members of groups that were changed.
+/// Largest gRPC message, in bytes, the same as db-service's: its responses contain the members of changed groups.
 const MAX_MESSAGE: usize = 128 << 20;

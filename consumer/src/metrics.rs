@@ -3,56 +3,49 @@
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Registers the help texts of this crate's metrics. A program calls it once at start, after installing its recorder.
 pub fn describe_metrics() {
-    describe_counter!(
-        "godwit_consumer_entries_total",
-        "Entries of the log that were handled, by what became of them."
-    );
-    describe_counter!(
-        "godwit_consumer_receivers_total",
-        "Users that something was pushed to, connected or not."
-    );
+    describe_counter!("godwit_consumer_entries_total", "Entries handled, by outcome.");
+    describe_counter!("godwit_consumer_receivers_total", "Receivers of pushes, connected or not.");
     describe_counter!(
         "godwit_consumer_push_failures_total",
-        "Pushes that failed; devices learn by heartbeat."
+        "Failed pushes. Their receivers find out with their next heartbeat."
     );
     describe_histogram!("godwit_consumer_batch_records", "Records per batch.");
-    describe_histogram!("godwit_consumer_batch_seconds", "How long batches took: save, counters, push.");
+    describe_histogram!("godwit_consumer_batch_seconds", "Duration of a batch: save, counters, push.");
     describe_histogram!(
         "godwit_consumer_delay_seconds",
-        "Age of the oldest message of a save when it had been pushed, counted from when a gateway took it."
+        "Age of the oldest message of a save when it has been pushed, since a gateway accepted it."
     );
-    // Begins with 0 here: an alert sees a rise, not a first value.
+    // Export 0 from the start: an alert on an increase would miss the first one otherwise.
     metrics::counter!("godwit_consumer_push_failures_total").increment(0);
 }
 
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Entries {
-    /// Stored now.
+pub(crate) enum EntryOutcome {
+    /// Stored by this save.
     Stored,
-    /// Stored before.
+    /// Stored by an earlier save.
     Duplicate,
-    /// A group change that the rules don't allow, or a message to nowhere.
+    /// A forbidden group change, or a message to a missing group.
     Rejected,
-    /// Not an entry at all.
+    /// The record is not an entry.
     Unreadable,
 }
 
-/// So many entries were handled.
-pub(crate) fn entries(outcome: Entries, count: u64) {
+/// Counts handled entries.
+pub(crate) fn entries(outcome: EntryOutcome, count: u64) {
     let outcome = match outcome {
-        Entries::Stored => "stored",
-        Entries::Duplicate => "duplicate",
-        Entries::Rejected => "rejected",
-        Entries::Unreadable => "unreadable",
+        EntryOutcome::Stored => "stored",
+        EntryOutcome::Duplicate => "duplicate",
+        EntryOutcome::Rejected => "rejected",
+        EntryOutcome::Unreadable => "unreadable",
     };
     metrics::counter!("godwit_consumer_entries_total", "outcome" => outcome).increment(count);
 }
 
-/// A push was made to so many users, or failed.
+/// Counts a push and its receivers.
 pub(crate) fn push(receivers: usize, ok: bool) {
     metrics::counter!("godwit_consumer_receivers_total").increment(receivers as u64);
     if !ok {
@@ -60,13 +53,13 @@ pub(crate) fn push(receivers: usize, ok: bool) {
     }
 }
 
-/// A batch was handled.
+/// Records a handled batch.
 pub(crate) fn batch(records: usize, took: Duration) {
     metrics::histogram!("godwit_consumer_batch_records").record(records as f64);
     metrics::histogram!("godwit_consumer_batch_seconds").record(took.as_secs_f64());
 }
 
-/// The oldest message of a batch was taken by a gateway so long before it was delivered.
+/// Records the age of the oldest message of a segment.
 pub(crate) fn delay(milliseconds: i64) {
     metrics::histogram!("godwit_consumer_delay_seconds").record(milliseconds.max(0) as f64 / 1_000.0);
 }

@@ -90,7 +90,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     let archive = log.archive(&dead_letter_topic(MESSAGES_TOPIC))?;
     let letters = Letters::new(Arc::new(archive), producer.clone());
     let token = operator::token(data, &config.operator.token)?;
-    let operator_routes = consumer::letters::routes(letters, &config.app, token);
+    let operator_routes = consumer::dead_letters::routes(letters, &config.app, token);
     Ok(App { gateway, consumer, producer, admin, operator_routes })
 }
 

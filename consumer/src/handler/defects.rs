@@ -1,14 +1,14 @@
-//! Deliberate defects, to show that the fault suite finds them. Only with the feature `defects`, which no program that is
-//! meant for people has; which one there is says the environment variable `GODWIT_DEFECT`.
+//! Deliberate defects that the fault suite must detect. Compiled only with the feature `defects`, which no release has. The
+//! environment variable `GODWIT_DEFECT` selects the defect:
 //!
-//! - `commit-before-save`: a batch is called done at once and saved two seconds later; a crash in between loses it.
-//! - `push-before-save`: entries are pushed before they are saved, with the numbers that they will probably have, and some
-//!   seconds into its life the process ends between the two.
+//! - `commit-before-save`: the handler reports a batch as complete and saves it 2 s later. A crash in between loses it.
+//! - `push-before-save`: the handler pushes entries with their probable sequence numbers and saves them afterwards. After 3 to
+//!   10 s, the process aborts in between.
 
-use super::{Batch, Error, HandlerError, MessageHandler, Outcome, SAVE, Spans, within};
+use super::{Batch, Error, HandlerError, MessageHandler, Outcome, STORE_TIMEOUT, Spans, with_timeout};
 use crate::{
+    fan_out::{self, Recipients},
     segment::is_change,
-    shares::{self, Recipients},
 };
 use abi::{
     ids::Conversation,
@@ -22,15 +22,15 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// A batch is saved so long after it was called done: longer than the time between two commits.
-const LATE: Duration = Duration::from_secs(2);
-/// Waits between attempts to save what was called done.
-const AGAIN: Duration = Duration::from_millis(500);
-/// Batches that wait to be saved.
-const LATE_BATCHES: usize = 1_024;
-/// The process that pushes before it saves lives so long, and then a part of [`MORE_LIFE`] that is its own.
-const LIFE: Duration = Duration::from_secs(3);
-const MORE_LIFE: Duration = Duration::from_secs(7);
+/// Delay of a save. Longer than the interval between commits of offsets.
+const SAVE_DELAY: Duration = Duration::from_secs(2);
+/// Pause between attempts to save a delayed batch.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Most batches whose save is delayed.
+const MAX_DELAYED: usize = 1_024;
+/// With `push-before-save`, the process aborts after this time and a share of [`ABORT_JITTER`] that depends on the process id.
+const ABORT_AFTER: Duration = Duration::from_secs(3);
+const ABORT_JITTER: Duration = Duration::from_secs(7);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Defect {
@@ -47,7 +47,7 @@ fn defect() -> Option<Defect> {
     })
 }
 
-/// Says what kind of build this is.
+/// Logs that this build has defects.
 pub(super) fn warn() {
     tracing::warn!(
         defect = ?defect(),
@@ -55,28 +55,28 @@ pub(super) fn warn() {
     );
 }
 
-/// Whether the defect is `commit-before-save`.
+/// Whether `commit-before-save` is selected.
 pub(super) fn commits_before_save() -> bool {
     defect() == Some(Defect::CommitBeforeSave)
 }
 
-/// Calls a batch done once it waits to be saved.
+/// Reports a batch as complete once it is queued to be saved.
 pub(super) fn save_later(
     handler: MessageHandler,
     batch: Batch,
 ) -> BoxFuture<'static, Result<Outcome, HandlerError>> {
-    static LATER: OnceLock<mpsc::Sender<(Instant, MessageHandler, Batch)>> = OnceLock::new();
-    let later = LATER.get_or_init(|| {
-        let (later, batches) = mpsc::channel(LATE_BATCHES);
+    static QUEUE: OnceLock<mpsc::Sender<(Instant, MessageHandler, Batch)>> = OnceLock::new();
+    let queue = QUEUE.get_or_init(|| {
+        let (queue, batches) = mpsc::channel(MAX_DELAYED);
         let mut saver = JoinSet::new();
         saver.spawn(save_all(batches));
-        // It ends with the process, whatever still waits.
+        // The task runs until the process ends, which loses the queue.
         saver.detach_all();
-        later
+        queue
     });
     Box::pin(async move {
-        let late = (Instant::now() + LATE, handler, batch);
-        later.send(late).await.map(|()| Outcome::default()).map_err(HandlerError::retry)
+        let delayed = (Instant::now() + SAVE_DELAY, handler, batch);
+        queue.send(delayed).await.map(|()| Outcome::default()).map_err(HandlerError::retry)
     })
 }
 
@@ -84,48 +84,48 @@ async fn save_all(mut batches: mpsc::Receiver<(Instant, MessageHandler, Batch)>)
     while let Some((due, handler, batch)) = batches.recv().await {
         sleep_until(due).await;
         while let Err(error) = handler.handle(batch.clone()).await {
-            tracing::warn!(%error, "a batch that was called done is not saved; trying again");
-            sleep(AGAIN).await;
+            tracing::warn!(%error, "a batch that was reported as complete is not saved; retrying");
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
 
 impl MessageHandler {
-    /// With `push-before-save`: delivers entries that are not saved, and may not return.
+    /// With `push-before-save`, delivers entries that are not saved, and may abort the process.
     pub(super) async fn push_before_save(&self, app: &str, entries: &[Entry]) -> Result<(), Error> {
         if defect() != Some(Defect::PushBeforeSave) || entries.iter().any(is_change) {
             return Ok(());
         }
         let mut last = HashMap::new();
-        let mut portions = Vec::new();
+        let mut batches = Vec::new();
         for entry in entries {
             let conversation = entry.conversation.as_str();
-            let number = match last.get(conversation) {
+            let seq = match last.get(conversation) {
                 Some(last) => last + 1,
-                None => self.last_number(app, entry).await + 1,
+                None => self.last_seq(app, entry).await + 1,
             };
-            last.insert(conversation, number);
+            last.insert(conversation, seq);
             let recipients = match Conversation::parse(conversation) {
                 Ok(Conversation::Group(_)) => {
                     Recipients::Group(self.members(app, conversation.to_owned()).await?.1)
                 }
                 _ => Recipients::Direct,
             };
-            let entry = Entry { conversation_seq: number, countable_seq: number, ..entry.clone() };
-            shares::add(&mut portions, entry, true, &recipients);
+            let entry = Entry { conversation_seq: seq, countable_seq: seq, ..entry.clone() };
+            fan_out::add(&mut batches, entry, true, &recipients);
         }
-        for portion in portions {
-            self.deliver(app, portion, &Spans::default()).await?;
+        for batch in batches {
+            self.deliver(app, batch, &Spans::default()).await?;
         }
-        if is_over() {
-            tracing::warn!("the process ends between push and save");
+        if is_time_to_abort() {
+            tracing::warn!("aborting between push and save");
             std::process::abort();
         }
         Ok(())
     }
 
-    /// The number of the last entry of a conversation that is saved, as far as its sender can see; else 0.
-    async fn last_number(&self, app: &str, entry: &Entry) -> u64 {
+    /// The `conversation_seq` of the last saved entry that the sender sees; 0 if there is none.
+    async fn last_seq(&self, app: &str, entry: &Entry) -> u64 {
         let page = GetHistory {
             conversation: entry.conversation.clone(),
             newest: true,
@@ -133,17 +133,16 @@ impl MessageHandler {
             ..GetHistory::default()
         };
         let request = HistoryRequest { app: app.to_owned(), user: entry.sender.clone(), page: Some(page) };
-        let page = self.db.clone().history(within(request, SAVE)).await;
+        let page = self.db.clone().history(with_timeout(request, STORE_TIMEOUT)).await;
         page.ok()
             .and_then(|page| page.into_inner().entries.first().map(|last| last.conversation_seq))
             .unwrap_or(0)
     }
 }
 
-/// Whether the life of this process is over.
-fn is_over() -> bool {
-    static END: OnceLock<Instant> = OnceLock::new();
-    // The process id is as good as a die here, and needs no dependency.
-    let own = MORE_LIFE * (std::process::id() % 100) / 100;
-    Instant::now() >= *END.get_or_init(|| Instant::now() + LIFE + own)
+fn is_time_to_abort() -> bool {
+    static ABORT_AT: OnceLock<Instant> = OnceLock::new();
+    // The process id is random enough here and needs no dependency.
+    let jitter = ABORT_JITTER * (std::process::id() % 100) / 100;
+    Instant::now() >= *ABORT_AT.get_or_init(|| Instant::now() + ABORT_AFTER + jitter)
 }

@@ -1,4 +1,4 @@
-//! Failures of what a consumer needs.
+//! Failures of the store, the cache and the pusher.
 
 use crate::world::{GROUP, World, created, handle, message};
 use abi::{
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tonic::Code;
 
 #[tokio::test]
-async fn p6_while_the_store_is_away_a_batch_fails_and_nothing_is_counted() {
+async fn p6_while_the_store_is_unavailable_a_batch_fails_and_no_counter_changes() {
     let world = World::new();
     let batch = [message("d:alice:bob", "alice", "one")];
     for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::ResourceExhausted] {
@@ -24,7 +24,7 @@ async fn p6_while_the_store_is_away_a_batch_fails_and_nothing_is_counted() {
 }
 
 #[tokio::test]
-async fn p6_while_members_are_not_to_be_had_a_batch_fails() {
+async fn p6_while_members_are_unavailable_a_batch_fails() {
     let world = World::with_friends().await;
     world.handle(&[created(&["bob"])]).await.unwrap();
     world.pushes();
@@ -34,33 +34,33 @@ async fn p6_while_members_are_not_to_be_had_a_batch_fails() {
     handle(&handler, &batch).await.unwrap_err();
     world.faults.set("GetMembers", None);
     handle(&handler, &batch).await.unwrap();
-    // It was saved by the first attempt, so it is a nudge now; nobody is forgotten.
+    // The first attempt saved it, so it is a duplicate now. Both members are notified.
     assert_eq!(world.pushed(), ["alice 1 +1", "bob 1 +1"]);
 }
 
 #[tokio::test]
-async fn p6_while_the_cache_is_away_a_batch_fails_and_is_repaired_by_the_next_attempt() {
+async fn p6_while_the_cache_is_unavailable_a_batch_fails_and_its_retry_notifies_all_receivers() {
     let world = World::new();
-    let nowhere = Redis { url: Secret::new("redis://127.0.0.1:1"), ..Redis::default() };
-    let without_cache = world.handler_with(Arc::new(RedisCache::new(&nowhere).unwrap()));
+    let unreachable = Redis { url: Secret::new("redis://127.0.0.1:1"), ..Redis::default() };
+    let without_cache = world.handler_with(Arc::new(RedisCache::new(&unreachable).unwrap()));
     let batch = [encode(&message("d:alice:bob", "alice", "one"))];
     handle(&without_cache, &batch).await.unwrap_err();
-    assert!(world.pushes().is_empty(), "pushed without a counter");
+    assert!(world.pushes().is_empty(), "pushed although the counters failed");
     handle(&world.handler, &batch).await.unwrap();
     assert_eq!(world.pushed(), ["alice 1 +1", "bob 1 +1"]);
     assert_eq!(world.history("bob", "d:alice:bob").await.len(), 1);
 }
 
 #[tokio::test]
-async fn p5_a_push_that_fails_does_not_hold_up_the_log() {
+async fn p5_a_failed_push_does_not_fail_the_batch() {
     let world = World::new();
     world.fail_pushes(Some(Code::Unavailable));
     world.handle(&[message("d:alice:bob", "alice", "one")]).await.unwrap();
-    assert_eq!(world.seq("bob").await, 1, "the counter is what tells devices");
+    assert_eq!(world.seq("bob").await, 1, "the counter still tells the devices to sync");
 }
 
 #[tokio::test]
-async fn p1_offsets_are_committed_only_after_the_store_has_synced() {
+async fn p1_the_commit_hook_succeeds_only_after_the_store_has_synced() {
     let world = World::new();
     let hook = consumer::before_commit(world.db.clone());
     hook().await.unwrap();

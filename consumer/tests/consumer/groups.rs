@@ -1,11 +1,11 @@
-//! Messages and changes of groups.
+//! Messages to groups and group changes.
 
 use crate::world::{GROUP, World, added, created, left, lines, message, removed};
 use abi::v1::Members;
 use cache::{Cache as _, MEMBERS_TTL};
 
 #[tokio::test]
-async fn p3_p8_in_one_batch_everybody_gets_what_they_could_see_at_that_time() {
+async fn p3_p8_users_receive_the_entries_visible_to_them_at_that_point_of_the_batch() {
     let world = World::with_friends().await;
     let batch = [
         created(&["bob"]),
@@ -35,11 +35,11 @@ async fn p3_p8_in_one_batch_everybody_gets_what_they_could_see_at_that_time() {
 }
 
 #[tokio::test]
-async fn members_are_asked_of_the_store_once_and_of_the_cache_after_that() {
+async fn members_are_read_from_the_store_once_and_then_from_the_cache() {
     let world = World::with_friends().await;
     world.handle(&[created(&["bob"])]).await.unwrap();
-    assert_eq!(world.faults.calls("GetMembers"), 0, "the answer to a change holds the members");
-    // Another consumer, whose cache knows nothing.
+    assert_eq!(world.faults.calls("GetMembers"), 0, "the result of a change contains the members");
+    // Another consumer, with an empty cache.
     let cache = std::sync::Arc::new(cache::MemoryCache::default());
     let handler = world.handler_with(cache);
     for text in ["one", "two"] {
@@ -50,21 +50,20 @@ async fn members_are_asked_of_the_store_once_and_of_the_cache_after_that() {
 }
 
 #[tokio::test]
-async fn p4_whoever_joined_before_a_message_was_numbered_is_counted() {
+async fn p4_a_user_who_joined_before_a_message_was_numbered_receives_it() {
     let world = World::with_friends().await;
     world.handle(&[created(&["bob"])]).await.unwrap();
-    // A gateway saves the change itself and tells the cache before this consumer reads the record.
+    // A cached version from before the change must not replace the new one.
     let before = world.cache.members("app", GROUP).await.unwrap().unwrap();
     world.handle(&[added(&["carol"])]).await.unwrap();
     world.pushes();
-    // A late writer does not bring the old members back.
     world.cache.put_members("app", GROUP, &before, MEMBERS_TTL).await.unwrap();
     world.handle(&[message(GROUP, "alice", "one")]).await.unwrap();
     assert_eq!(world.pushed(), ["alice 3 +1 one#3", "bob 3 +1 one#3", "carol 2 +1 one#3"]);
 }
 
 #[tokio::test]
-async fn p8_a_member_is_not_told_of_what_came_before_they_could_see() {
+async fn p8_a_redelivered_message_is_not_counted_for_later_members() {
     let world = World::with_friends().await;
     let one = message(GROUP, "alice", "one");
     world.handle(&[created(&["bob"]), one.clone(), added(&["carol"])]).await.unwrap();
@@ -75,7 +74,7 @@ async fn p8_a_member_is_not_told_of_what_came_before_they_could_see() {
 }
 
 #[tokio::test]
-async fn p2_a_change_that_was_saved_before_is_a_nudge_to_all_whom_it_concerns() {
+async fn p2_a_redelivered_change_is_a_notification_to_members_and_removed_users() {
     let world = World::with_friends().await;
     world.handle(&[created(&["bob", "carol"]), removed(&["carol"])]).await.unwrap();
     world.pushes();
@@ -85,7 +84,7 @@ async fn p2_a_change_that_was_saved_before_is_a_nudge_to_all_whom_it_concerns() 
 }
 
 #[tokio::test]
-async fn p8_a_change_that_the_rules_refuse_reaches_nobody_and_is_done() {
+async fn p8_a_forbidden_change_is_dropped_without_a_push() {
     let world = World::with_friends().await;
     world.handle(&[created(&["bob"])]).await.unwrap();
     world.pushes();
@@ -93,8 +92,8 @@ async fn p8_a_change_that_the_rules_refuse_reaches_nobody_and_is_done() {
     by_a_member.sender = "bob".into();
     let outcome = world.handle(&[by_a_member, created(&["mallory"])]).await.unwrap();
     assert!(outcome.rejected.is_empty(), "{outcome:?}");
-    let told: Vec<_> = world.pushes().iter().flat_map(lines).collect();
-    // Only the group's creation, which is known, is told again.
-    assert!(told.iter().all(|line| line.ends_with("+1")), "{told:?}");
+    let pushed: Vec<_> = world.pushes().iter().flat_map(lines).collect();
+    // The creation of the group is a duplicate, so it is pushed without an entry.
+    assert!(pushed.iter().all(|line| line.ends_with("+1")), "{pushed:?}");
     assert_eq!(world.history("alice", GROUP).await.len(), 1);
 }

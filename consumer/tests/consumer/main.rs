@@ -1,4 +1,4 @@
-//! The handler at its wire: a real store, a real cache and a service that stands for the pusher.
+//! Tests of the handler through its public interface, with the embedded store, a real cache and a fake pusher.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -1,4 +1,4 @@
-//! Messages between two users.
+//! Direct messages.
 
 use crate::world::{World, lines, message};
 use abi::record::encode;
@@ -27,19 +27,19 @@ async fn p1_p4_a_batch_is_stored_counted_and_pushed_once() {
 }
 
 #[tokio::test]
-async fn p2_a_record_delivered_again_is_a_nudge_and_no_second_message() {
+async fn p2_a_redelivered_record_is_a_notification_and_not_a_second_message() {
     let world = World::new();
     let first = message("d:alice:bob", "alice", "one");
     world.handle(std::slice::from_ref(&first)).await.unwrap();
     world.pushes();
     world.handle(&[first.clone(), message("d:alice:bob", "alice", "two"), first]).await.unwrap();
-    // Three changes, one of them with an entry: devices see that there is more than they got.
+    // An increment by 3 with one entry: the devices see that they have to sync.
     assert_eq!(world.pushed(), ["alice 4 +3 two#2", "bob 4 +3 two#2"]);
     assert_eq!(world.history("bob", "d:alice:bob").await.len(), 2);
 }
 
 #[tokio::test]
-async fn p2_what_is_twice_in_one_batch_is_one_message() {
+async fn p2_a_message_twice_in_a_batch_is_stored_once() {
     let world = World::new();
     let one = message("d:alice:bob", "alice", "one");
     world.handle(&[one.clone(), one]).await.unwrap();
@@ -48,7 +48,7 @@ async fn p2_what_is_twice_in_one_batch_is_one_message() {
 }
 
 #[tokio::test]
-async fn p6_what_is_no_entry_or_goes_nowhere_is_rejected_with_its_reason_and_stops_nothing() {
+async fn p6_undecodable_and_unstorable_records_are_rejected_with_a_reason_and_do_not_block_others() {
     let world = World::new();
     let payloads = [
         "no entry at all".into(),
@@ -70,7 +70,7 @@ async fn p6_what_is_no_entry_or_goes_nowhere_is_rejected_with_its_reason_and_sto
 }
 
 #[tokio::test]
-async fn p7_a_large_batch_is_pushed_in_parts_whose_counters_follow_each_other() {
+async fn p7_a_large_batch_is_pushed_in_parts_with_consecutive_counters() {
     let world = World::new();
     let text = |number: u32| format!("{number}{}", "x".repeat(16 << 10));
     let batch: Vec<_> = (0..500).map(|number| message("d:alice:bob", "alice", &text(number))).collect();
@@ -90,7 +90,7 @@ async fn p7_a_large_batch_is_pushed_in_parts_whose_counters_follow_each_other() 
 }
 
 #[tokio::test]
-async fn applications_do_not_meet() {
+async fn applications_are_isolated() {
     let world = World::new();
     let one = message("d:alice:bob", "alice", "one");
     let other = abi::v1::Entry { app: "other".into(), ..one.clone() };

@@ -1,4 +1,4 @@
-//! The program, over real Kafka and Redis.
+//! The program, with real Kafka and Redis.
 
 use crate::world::{World, lines, message};
 use abi::{
@@ -22,7 +22,7 @@ fn server(variable: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p1_p6_a_record_in_kafka_is_stored_counted_in_redis_and_pushed_whatever_lies_before_it() {
+async fn p1_p6_a_record_after_a_poison_record_is_stored_counted_and_pushed() {
     let world = World::new();
     let ([db, push], _servers) = world.serve().await;
     let name = format!("test-consumer-{}", uuid::Uuid::new_v4().simple());

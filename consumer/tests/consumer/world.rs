@@ -1,4 +1,4 @@
-//! What a consumer works with.
+//! A handler with its dependencies.
 
 use abi::v1::{
     CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
@@ -25,20 +25,20 @@ use tonic::{Code, Request, Response, Status, service::Routes};
 use tower::{Service as _, ServiceExt as _};
 
 pub(crate) const GROUP: &str = "g:team";
-const LONG: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A consumer with everything around it.
+/// A handler, an embedded store whose calls can fail, a cache, and a fake pusher.
 pub(crate) struct World {
     pub(crate) db: abi::Channel,
     pub(crate) cache: Arc<MemoryCache>,
     pub(crate) handler: MessageHandler,
     pub(crate) faults: Faults,
-    pushes: Recorder,
+    pushes: FakePusher,
     store: db_service::Server,
     _folder: tempfile::TempDir,
 }
 
-/// What the store is asked and how it fails.
+/// Counts the calls of the store and injects failures.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<Mutex<HashMap<String, Method>>>);
 
@@ -49,17 +49,17 @@ struct Method {
 }
 
 impl Faults {
-    /// From now on calls of a method fail, or don't.
+    /// Makes the calls of a method fail with this code, or succeed.
     pub(crate) fn set(&self, method: &str, code: Option<Code>) {
         self.lock().entry(method.to_owned()).or_default().fails = code;
     }
 
-    /// How often a method was called.
+    /// The number of calls of a method.
     pub(crate) fn calls(&self, method: &str) -> u32 {
         self.lock().get(method).map_or(0, |method| method.calls)
     }
 
-    fn called(&self, method: &str) -> Option<Code> {
+    fn count_call(&self, method: &str) -> Option<Code> {
         let mut methods = self.lock();
         let method = methods.entry(method.to_owned()).or_default();
         method.calls += 1;
@@ -70,8 +70,8 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `channel`, but failing as told. A request that says "poison" is always refused as invalid.
-    fn around(&self, channel: abi::Channel) -> abi::Channel {
+    /// Injects the failures into a channel. A request that contains "poison" is always refused as invalid.
+    fn wrap(&self, channel: abi::Channel) -> abi::Channel {
         let faults = self.clone();
         tower::util::BoxCloneSyncService::new(tower::service_fn(
             move |request: http::Request<tonic::body::Body>| {
@@ -80,7 +80,7 @@ impl Faults {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await?.to_bytes();
                     let method = parts.uri.path().rsplit('/').next().unwrap_or_default();
-                    if let Some(code) = faults.called(method) {
+                    if let Some(code) = faults.count_call(method) {
                         return Ok(Status::new(code, "a test").into_http());
                     }
                     if body.windows(6).any(|window| window == b"poison") {
@@ -94,12 +94,12 @@ impl Faults {
     }
 }
 
-/// Stands for the pusher.
+/// A fake pusher that records the pushes.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<(Vec<PushRequest>, Option<Code>)>>);
+struct FakePusher(Arc<Mutex<(Vec<PushRequest>, Option<Code>)>>);
 
 #[tonic::async_trait]
-impl PushService for Recorder {
+impl PushService for FakePusher {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let mut state = self.0.lock().unwrap();
         state.0.push(request.into_inner());
@@ -115,14 +115,14 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
         let faults = Faults::default();
-        let db = faults.around(utils::grpc::local(Routes::new(store.clone()), LONG));
+        let db = faults.wrap(utils::grpc::local(Routes::new(store.clone()), CALL_TIMEOUT));
         let cache = Arc::new(MemoryCache::default());
-        let pushes = Recorder::default();
+        let pushes = FakePusher::default();
         let handler = Self::handler(&db, &pushes, Arc::clone(&cache) as Arc<dyn Cache>);
         Self { db, cache, handler, faults, pushes, store, _folder: folder }
     }
 
-    /// A world in which alice's friends bob and carol have accounts, so that groups take them.
+    /// A world with accounts of bob and carol, so that they can be added to groups.
     pub(crate) async fn with_friends() -> Self {
         let world = Self::new();
         for user in ["bob", "carol"] {
@@ -133,7 +133,7 @@ impl World {
         world
     }
 
-    /// Serves the store and what stands for the pusher on listeners, until the tasks are dropped; gives their addresses.
+    /// Serves the store and the fake pusher on sockets until the tasks are dropped. Returns the addresses.
     pub(crate) async fn serve(&self) -> ([String; 2], JoinSet<()>) {
         let routes =
             [Routes::new(self.store.clone()), Routes::new(PushServiceServer::new(self.pushes.clone()))];
@@ -153,9 +153,9 @@ impl World {
         Self::handler(&self.db, &self.pushes, cache)
     }
 
-    fn handler(db: &abi::Channel, pushes: &Recorder, cache: Arc<dyn Cache>) -> MessageHandler {
+    fn handler(db: &abi::Channel, pushes: &FakePusher, cache: Arc<dyn Cache>) -> MessageHandler {
         let server = PushServiceServer::new(pushes.clone()).max_decoding_message_size(32 << 20);
-        consumer::handler(db.clone(), utils::grpc::local(Routes::new(server), LONG), cache)
+        consumer::handler(db.clone(), utils::grpc::local(Routes::new(server), CALL_TIMEOUT), cache)
     }
 
     pub(crate) fn fail_pushes(&self, code: Option<Code>) {
@@ -178,14 +178,14 @@ impl World {
         std::mem::take(&mut self.pushes.0.lock().unwrap().0)
     }
 
-    /// The one push since the last call, as lines: user, seq, raised, texts of the entries.
+    /// The only push since the last call, in the format of [`lines`].
     pub(crate) fn pushed(&self) -> Vec<String> {
         let pushes = self.pushes();
         assert!(pushes.len() <= 1, "more than one push");
         pushes.iter().flat_map(lines).collect()
     }
 
-    /// What a user reads in a conversation, from the first entry on.
+    /// The entries of a conversation that a user can read, ascending.
     pub(crate) async fn history(&self, user: &str, conversation: &str) -> Vec<Entry> {
         let page = GetHistory { conversation: conversation.into(), limit: 500, ..GetHistory::default() };
         let request = HistoryRequest { app: "app".into(), user: user.into(), page: Some(page) };
@@ -216,7 +216,7 @@ pub(crate) async fn handle(handler: &MessageHandler, payloads: &[Bytes]) -> Resu
     handler.clone().ready().await?.call(batch).await
 }
 
-/// What each user gets, in order of their ids.
+/// One line per receiver, ordered by user id: the user, the counter, its increment, the entries.
 pub(crate) fn lines(push: &PushRequest) -> Vec<String> {
     assert_eq!(push.app, "app");
     let mut lines: Vec<_> = push
@@ -237,7 +237,7 @@ pub(crate) fn lines(push: &PushRequest) -> Vec<String> {
 }
 
 fn text(entry: &Entry) -> String {
-    let what = match &entry.content {
+    let content = match &entry.content {
         Some(Content::Message(Message { body: Some(Body::Text(text)), .. })) => text.as_str(),
         Some(Content::GroupChange(GroupChange { change: Some(change) })) => match change {
             Change::Created(_) => "created",
@@ -247,7 +247,7 @@ fn text(entry: &Entry) -> String {
         },
         _ => "?",
     };
-    format!("{what}#{}", entry.conversation_seq)
+    format!("{content}#{}", entry.conversation_seq)
 }
 
 fn entry(conversation: &str, sender: &str, id: &str, content: Content) -> Entry {
@@ -264,7 +264,7 @@ fn entry(conversation: &str, sender: &str, id: &str, content: Content) -> Entry 
     }
 }
 
-/// A message whose text is its id.
+/// A message whose text is also its id.
 pub(crate) fn message(conversation: &str, sender: &str, text: &str) -> Entry {
     let body = Some(Body::Text(text.into()));
     entry(conversation, sender, text, Content::Message(Message { content_type: String::new(), body }))
@@ -278,7 +278,7 @@ fn owned(users: &[&str]) -> Vec<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
 }
 
-/// The beginning of the group, owned by alice.
+/// The creation of the group by alice.
 pub(crate) fn created(members: &[&str]) -> Entry {
     let created = GroupCreated { name: "Team".into(), members: owned(members), history: 1 };
     change("alice", "create", Change::Created(created))

@@ -1,8 +1,8 @@
-//! Dead letters over HTTP, for operators: `docs/dead-letters.md` is the page about it.
+//! Dead letters over HTTP, for operators. See `docs/dead-letters.md`.
 //!
-//! What the letters say may be people's messages: a body is given only to who asks for it.
+//! A dead letter may be a private message. So responses contain its body only on request.
 
-mod shown;
+mod json;
 
 use abi::{
     ApiError,
@@ -27,35 +27,35 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use utils::problem::{Path, Problem, Query};
 
-/// Letters on a page, unless another number is asked for.
-const PAGE: usize = 50;
+/// Letters on a page by default.
+const DEFAULT_PAGE: usize = 50;
 /// Most letters on a page.
 const MAX_PAGE: usize = 200;
-/// Letters that one request replays.
-const REPLAYS: usize = 20;
+/// Most letters that one request replays.
+const MAX_REPLAYS: usize = 20;
 
-/// The endpoints, behind the operator's token. `app` is the application that is served.
+/// The endpoints. They require the operator's token. `app` is the application of the conversations.
 pub fn routes(letters: Letters, app: &str, token: Secret) -> Router {
-    let desk = Arc::new(Desk { letters, app: app.to_owned() });
+    let state = Arc::new(Endpoints { letters, app: app.to_owned() });
     let routes = Router::new()
         .route("/dead-letters", get(list))
         .route("/dead-letters/replay", post(replay_all))
         .route("/dead-letters/{id}", get(show).delete(discard))
         .route("/dead-letters/{id}/replay", post(replay))
-        .with_state(desk);
+        .with_state(state);
     utils::admin::require_operator(token, routes)
 }
 
-struct Desk {
+struct Endpoints {
     letters: Letters,
     app: String,
 }
 
-type Answer = Result<Json<Value>, Problem>;
+type JsonResult = Result<Json<Value>, Problem>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct ListQuery {
     reason: Option<String>,
     conversation: Option<String>,
     after: Option<String>,
@@ -64,7 +64,7 @@ struct Which {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Replay {
+struct ReplayRequest {
     #[serde(default)]
     all: bool,
     reason: Option<String>,
@@ -75,24 +75,24 @@ struct Replay {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Show {
+struct ShowQuery {
     #[serde(default)]
     body: bool,
 }
 
-impl Desk {
+impl Endpoints {
     fn selection(&self, reason: Option<String>, conversation: Option<String>) -> Result<Selection, ApiError> {
         let key = |id: String| Conversation::parse(&id).map(|id| record::key(&self.app, &id.to_string()));
         Ok(Selection { reason, key: conversation.map(key).transpose()? })
     }
 }
 
-fn id(text: &str) -> Result<LetterId, ApiError> {
+fn parse_id(text: &str) -> Result<LetterId, ApiError> {
     text.parse::<LetterId>()
         .map_err(|error| ApiError::new(ErrorCode::InvalidRequest, excerpt(error.to_string())))
 }
 
-fn fault(error: Error) -> ApiError {
+fn api_error(error: Error) -> ApiError {
     let code = match &error {
         Error::NoLetter { .. } => ErrorCode::NotFound,
         Error::NotReplayable { .. } => ErrorCode::Conflict,
@@ -103,64 +103,67 @@ fn fault(error: Error) -> ApiError {
 }
 
 /// `GET /dead-letters?reason=&conversation=&after=&limit=`
-async fn list(State(desk): State<Arc<Desk>>, Query(which): Query<Which>) -> Answer {
-    let Which { reason, conversation, after, limit } = which;
-    let selection = desk.selection(reason, conversation)?;
-    let after = after.as_deref().map(id).transpose()?;
-    let limit = limit.unwrap_or(PAGE);
+async fn list(State(state): State<Arc<Endpoints>>, Query(query): Query<ListQuery>) -> JsonResult {
+    let ListQuery { reason, conversation, after, limit } = query;
+    let selection = state.selection(reason, conversation)?;
+    let after = after.as_deref().map(parse_id).transpose()?;
+    let limit = limit.unwrap_or(DEFAULT_PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::invalid(format!("limit must be 1 to {MAX_PAGE}")).into());
     }
-    let page = desk.letters.list(&selection, after, limit).await.map_err(fault)?;
-    let letters: Vec<Value> = page.letters.iter().map(shown::line).collect();
+    let page = state.letters.list(&selection, after, limit).await.map_err(api_error)?;
+    let letters: Vec<Value> = page.letters.iter().map(json::summary).collect();
     let next = page.next.map(|id| id.to_string());
     Ok(Json(json!({ "letters": letters, "next": next, "open": page.open })))
 }
 
 /// `GET /dead-letters/{id}?body=`
 async fn show(
-    State(desk): State<Arc<Desk>>,
+    State(state): State<Arc<Endpoints>>,
     Path(letter): Path<String>,
-    Query(Show { body }): Query<Show>,
-) -> Answer {
-    let letter = desk.letters.get(id(&letter)?).await.map_err(fault)?;
-    Ok(Json(shown::whole(&letter, body)))
+    Query(ShowQuery { body }): Query<ShowQuery>,
+) -> JsonResult {
+    let letter = state.letters.get(parse_id(&letter)?).await.map_err(api_error)?;
+    Ok(Json(json::details(&letter, body)))
 }
 
 /// `POST /dead-letters/{id}/replay`
-async fn replay(State(desk): State<Arc<Desk>>, Path(letter): Path<String>) -> Answer {
-    let id = id(&letter)?;
-    let position = desk.letters.replay(id).await.map_err(fault)?;
+async fn replay(State(state): State<Arc<Endpoints>>, Path(letter): Path<String>) -> JsonResult {
+    let id = parse_id(&letter)?;
+    let position = state.letters.replay(id).await.map_err(api_error)?;
     let id = id.to_string();
     Ok(Json(json!({ "id": id, "partition": position.partition, "offset": position.offset })))
 }
 
 /// `POST /dead-letters/replay`
-async fn replay_all(State(desk): State<Arc<Desk>>, body: Bytes) -> Answer {
-    let replay: Replay = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::invalid(format!("the body is not what this path takes: {}", excerpt(error)))
+async fn replay_all(State(state): State<Arc<Endpoints>>, body: Bytes) -> JsonResult {
+    let request: ReplayRequest = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::invalid(format!("the body does not match this endpoint: {}", excerpt(error)))
     })?;
-    let Replay { all, reason, conversation, after, until } = replay;
+    let ReplayRequest { all, reason, conversation, after, until } = request;
     if all == (reason.is_some() || conversation.is_some()) {
         return Err(ApiError::invalid(
-            "say which letters: either \"all\": true, or \"reason\" or \"conversation\" or both",
+            "select the letters: set either \"all\" to true, or \"reason\" or \"conversation\" or both",
         )
         .into());
     }
-    let selection = desk.selection(reason, conversation)?;
-    let after = after.as_deref().map(id).transpose()?;
+    let selection = state.selection(reason, conversation)?;
+    let after = after.as_deref().map(parse_id).transpose()?;
     let until = until.map(|until| until.parse::<Ends>()).transpose();
-    let until = until.map_err(|_| ApiError::invalid("until must be what an earlier answer gave"))?;
-    let done = desk.letters.replay_all(&selection, after, until, REPLAYS).await.map_err(fault)?;
-    let replayed: Vec<String> = done.replayed.iter().map(ToString::to_string).collect();
+    let until = until.map_err(|_| ApiError::invalid("until must be the value from an earlier response"))?;
+    let result = state.letters.replay_all(&selection, after, until, MAX_REPLAYS).await.map_err(api_error)?;
+    let replayed: Vec<String> = result.replayed.iter().map(ToString::to_string).collect();
     let skipped: Vec<Value> =
-        done.skipped.iter().map(|(id, why)| json!({ "id": id.to_string(), "why": why })).collect();
-    let (next, until) = (done.next.map(|id| id.to_string()), done.until.to_string());
+        result.skipped.iter().map(|(id, why)| json!({ "id": id.to_string(), "why": why })).collect();
+    let (next, until) = (result.next.map(|id| id.to_string()), result.until.to_string());
     Ok(Json(json!({ "replayed": replayed, "skipped": skipped, "next": next, "until": until })))
 }
 
 /// `DELETE /dead-letters/{id}`
-async fn discard(State(desk): State<Arc<Desk>>, Path(letter): Path<String>) -> Result<StatusCode, Problem> {
-    desk.letters.discard(id(&letter)?).await.map_err(fault)?;
+async fn discard(
+    State(state): State<Arc<Endpoints>>,
+    Path(letter): Path<String>,
+) -> Result<StatusCode, Problem> {
+    state.letters.discard(parse_id(&letter)?).await.map_err(api_error)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,4 @@
-//! What is shown of a letter.
+//! Dead letters as JSON.
 
 use abi::{
     record,
@@ -8,8 +8,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kafka_runtime::Letter;
 use serde_json::{Map, Value, json};
 
-/// A line of a list: where it comes from and why it is here.
-pub(super) fn line(letter: &Letter) -> Value {
+/// A letter in a list: its origin and the reason.
+pub(super) fn summary(letter: &Letter) -> Value {
     let record = &letter.record;
     let key = String::from_utf8_lossy(&record.key);
     json!({
@@ -28,9 +28,9 @@ pub(super) fn line(letter: &Letter) -> Value {
     })
 }
 
-/// All of a letter; what people wrote only `with_body`.
-pub(super) fn whole(letter: &Letter, with_body: bool) -> Value {
-    let mut shown = line(letter);
+/// All of a letter; the text of a message only `with_body`.
+pub(super) fn details(letter: &Letter, with_body: bool) -> Value {
+    let mut shown = summary(letter);
     let headers: Map<String, Value> = letter
         .record
         .headers
@@ -41,7 +41,7 @@ pub(super) fn whole(letter: &Letter, with_body: bool) -> Value {
     let entry = record::decode(&letter.record.payload);
     match &entry {
         Ok(entry) => shown["entry"] = envelope(entry),
-        Err(fault) => shown["unreadable"] = json!(fault.message),
+        Err(error) => shown["unreadable"] = json!(error.message),
     }
     if with_body {
         shown["payload_base64"] = json!(BASE64_STANDARD.encode(&letter.record.payload));
@@ -54,7 +54,7 @@ pub(super) fn whole(letter: &Letter, with_body: bool) -> Value {
     shown
 }
 
-/// Who sent what kind of entry to whom and when.
+/// The fields of an entry other than its content.
 fn envelope(entry: &Entry) -> Value {
     let (kind, content_type) = match &entry.content {
         Some(Content::Message(message)) => ("message", Some(&message.content_type)),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_what_people_wrote_is_shown_only_on_request() {
+    fn p8_the_text_of_a_message_is_shown_only_on_request() {
         let message =
             Message { content_type: "text/plain".into(), body: Some(Body::Text("our secret".into())) };
         let entry = Entry {
@@ -116,12 +116,12 @@ mod tests {
         };
         let letter = letter(record::encode(&entry));
         let coded = BASE64_STANDARD.encode(&letter.record.payload);
-        for shown in [line(&letter), whole(&letter, false)] {
+        for shown in [summary(&letter), details(&letter, false)] {
             let text = shown.to_string();
             assert!(!text.contains("our secret") && !text.contains(&coded), "{text}");
             assert_eq!(shown["conversation"], "d:alice:bob");
         }
-        let shown = whole(&letter, true);
+        let shown = details(&letter, true);
         assert_eq!((&shown["text"], &shown["payload_base64"]), (&json!("our secret"), &json!(coded)));
         assert_eq!(
             (&shown["entry"]["sender"], &shown["entry"]["kind"]),
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_decoded_says_why() {
-        let shown = whole(&letter("no entry".into()), false);
+    fn an_undecodable_letter_shows_the_reason() {
+        let shown = details(&letter("no entry".into()), false);
         assert!(
             shown["unreadable"].as_str().is_some_and(|why| !why.is_empty()) && shown.get("entry").is_none()
         );

@@ -1,4 +1,5 @@
-//! Who receives what, in portions that one raise and one push can carry.
+//! Fan-out: collects the receivers of each entry into batches of bounded size. Each batch needs one call to the cache and one
+//! push.
 
 use abi::{
     ids::Conversation,
@@ -10,25 +11,26 @@ use abi::{
 use prost::Message as _;
 use std::{collections::HashMap, sync::Arc};
 
-/// About how many bytes a push may have, receivers included.
+/// A batch is full at this size of its push, in bytes, including the receivers.
 const MAX_BYTES: usize = 2 << 20;
-/// Most entries of a push.
+/// Most entries of a batch.
 const MAX_ENTRIES: usize = 1_000;
-/// Bytes of a receiver beside the user's id, and of an index.
+/// Encoded size of a receiver without its user id and its indexes.
 const RECEIVER_BYTES: usize = 24;
+/// Encoded size of the index of an entry.
 const INDEX_BYTES: usize = 3;
 
-/// Who receives an entry.
+/// The receivers of an entry.
 #[derive(Clone, Debug)]
 pub(crate) enum Recipients {
-    /// The users that the conversation's id names.
+    /// The users in the id of a direct conversation.
     Direct,
-    /// The members who can see it.
+    /// The members who may see the entry.
     Group(Arc<Members>),
 }
 
 impl Recipients {
-    /// Calls `each` for every user once. Users whom a change of the group has removed learn of it too.
+    /// Calls `each` once per user. Users whom a group change has removed receive that change too.
     fn for_each(&self, entry: &Entry, mut each: impl FnMut(&str)) {
         match self {
             Self::Direct => {
@@ -43,14 +45,14 @@ impl Recipients {
                     }
                 }
                 let is_member = |user: &str| members.members.iter().any(|member| member.user == user);
-                gone(entry).iter().filter(|user| !is_member(user)).for_each(|user| each(user));
+                removed_users(entry).iter().filter(|user| !is_member(user)).for_each(|user| each(user));
             }
         }
     }
 }
 
-/// The users who are out of the group by an entry.
-fn gone(entry: &Entry) -> &[String] {
+/// The users whom a group change removes.
+fn removed_users(entry: &Entry) -> &[String] {
     let Some(Content::GroupChange(GroupChange { change: Some(change) })) = &entry.content else { return &[] };
     match change {
         Change::Removed(MembersRemoved { users }) => users,
@@ -59,52 +61,54 @@ fn gone(entry: &Entry) -> &[String] {
     }
 }
 
-/// What some users receive.
+/// Entries and their receivers, up to the size limits.
 #[derive(Debug, Default)]
-pub(crate) struct Portion {
+pub(crate) struct FanOut {
     entries: Vec<Entry>,
-    shares: HashMap<String, Share>,
+    receivers: HashMap<String, Delivery>,
+    /// Estimated size of the push.
     bytes: usize,
 }
 
+/// The part of a batch that one user receives.
 #[derive(Debug, Default)]
-struct Share {
-    /// How much there is, duplicates included.
-    raised: u32,
-    /// Indexes of the entries.
+struct Delivery {
+    /// Increment of the user's counter: the number of entries, including duplicates.
+    increment: u32,
+    /// Indexes of the new entries.
     entries: Vec<u32>,
 }
 
-/// Adds an entry to the last portion, or to a new one when that is full.
-pub(crate) fn add(portions: &mut Vec<Portion>, entry: Entry, stored: bool, recipients: &Recipients) {
-    if portions.last().is_none_or(Portion::is_full) {
-        portions.push(Portion::default());
+/// Adds an entry to the last batch, or to a new one if that is full. An entry with `stored` is new and is delivered. A duplicate
+/// only increments the counters of its receivers.
+pub(crate) fn add(batches: &mut Vec<FanOut>, entry: Entry, stored: bool, recipients: &Recipients) {
+    if batches.last().is_none_or(FanOut::is_full) {
+        batches.push(FanOut::default());
     }
-    if let Some(portion) = portions.last_mut() {
-        portion.add(entry, stored, recipients);
+    if let Some(batch) = batches.last_mut() {
+        batch.add(entry, stored, recipients);
     }
 }
 
-impl Portion {
+impl FanOut {
     fn is_full(&self) -> bool {
         self.entries.len() >= MAX_ENTRIES || self.bytes >= MAX_BYTES
     }
 
-    /// `stored`: now, so it is delivered. Otherwise it was before: its receivers are only told that there is something.
     fn add(&mut self, entry: Entry, stored: bool, recipients: &Recipients) {
-        let index = u32::try_from(self.entries.len()).expect("a portion has few entries");
-        let Self { shares, bytes, .. } = self;
+        let index = u32::try_from(self.entries.len()).expect("a batch has few entries");
+        let Self { receivers, bytes, .. } = self;
         recipients.for_each(&entry, |user| {
-            // Not `entry`: an id is copied once per portion, not once per message.
-            if !shares.contains_key(user) {
+            // `HashMap::entry` would copy the user id for every entry instead of once per batch.
+            if !receivers.contains_key(user) {
                 *bytes += user.len() + RECEIVER_BYTES;
-                shares.insert(user.to_owned(), Share::default());
+                receivers.insert(user.to_owned(), Delivery::default());
             }
-            let share = shares.get_mut(user).expect("inserted above when it was missing");
-            share.raised += 1;
+            let delivery = receivers.get_mut(user).expect("inserted above if it was missing");
+            delivery.increment += 1;
             if stored {
                 *bytes += INDEX_BYTES;
-                share.entries.push(index);
+                delivery.entries.push(index);
             }
         });
         if stored {
@@ -113,37 +117,37 @@ impl Portion {
         }
     }
 
-    /// Splits it into what is raised and what is pushed after that.
-    pub(crate) fn finish(self) -> Raised {
-        Raised { entries: self.entries, shares: self.shares.into_iter().collect() }
+    /// Fixes the order of the receivers.
+    pub(crate) fn finish(self) -> FinishedFanOut {
+        FinishedFanOut { entries: self.entries, receivers: self.receivers.into_iter().collect() }
     }
 }
 
-/// A portion whose users have an order.
+/// A batch whose receivers have a fixed order.
 #[derive(Debug)]
-pub(crate) struct Raised {
+pub(crate) struct FinishedFanOut {
     entries: Vec<Entry>,
-    shares: Vec<(String, Share)>,
+    receivers: Vec<(String, Delivery)>,
 }
 
-impl Raised {
-    /// Users and by how much their counters rise.
-    pub(crate) fn users(&self) -> Vec<(&str, u32)> {
-        self.shares.iter().map(|(user, share)| (user.as_str(), share.raised)).collect()
+impl FinishedFanOut {
+    /// The receivers and the increments of their counters.
+    pub(crate) fn increments(&self) -> Vec<(&str, u32)> {
+        self.receivers.iter().map(|(user, delivery)| (user.as_str(), delivery.increment)).collect()
     }
 
-    /// The push, with the counters after the raise in the order of [`Self::users`].
+    /// The push. `seqs` are the counters after the increment, in the order of [`Self::increments`].
     pub(crate) fn into_push(self, app: &str, seqs: Vec<ReceiverSeq>) -> PushRequest {
-        let receiver = |((user, share), seq): ((String, Share), ReceiverSeq)| Receiver {
+        let receiver = |((user, delivery), seq): ((String, Delivery), ReceiverSeq)| Receiver {
             user,
             receiver_seq: Some(seq),
-            raised: share.raised,
-            entries: share.entries,
+            raised: delivery.increment,
+            entries: delivery.entries,
         };
         PushRequest {
             app: app.to_owned(),
             entries: self.entries,
-            receivers: self.shares.into_iter().zip(seqs).map(receiver).collect(),
+            receivers: self.receivers.into_iter().zip(seqs).map(receiver).collect(),
             receipts: Vec::new(),
         }
     }
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_members_get_what_they_can_see_and_removed_ones_their_removal() {
+    fn p8_members_receive_visible_entries_and_removed_users_their_removal() {
         let group = members(&[("alice", 1), ("bob", 5)]);
         assert_eq!(users(&entry("g:1", 4), &group), ["alice"]);
         assert_eq!(users(&entry("g:1", 5), &group), ["alice", "bob"]);
@@ -189,16 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn p4_a_share_counts_duplicates_and_lists_what_is_new_in_order() {
-        let mut portions = Vec::new();
+    fn p4_a_delivery_counts_duplicates_and_lists_new_entries_in_order() {
+        let mut batches = Vec::new();
         for (seq, stored) in [(1, false), (2, true), (3, true)] {
-            add(&mut portions, entry("d:alice:bob", seq), stored, &Recipients::Direct);
+            add(&mut batches, entry("d:alice:bob", seq), stored, &Recipients::Direct);
         }
-        assert_eq!(portions.len(), 1);
-        let raised = portions.remove(0).finish();
-        let seqs: Vec<_> =
-            raised.users().iter().map(|(_, by)| ReceiverSeq { epoch: 1, seq: 10 + u64::from(*by) }).collect();
-        let push = raised.into_push("app", seqs);
+        assert_eq!(batches.len(), 1);
+        let batch = batches.remove(0).finish();
+        let seq = |(_, increment): &(&str, u32)| ReceiverSeq { epoch: 1, seq: 10 + u64::from(*increment) };
+        let seqs: Vec<_> = batch.increments().iter().map(seq).collect();
+        let push = batch.into_push("app", seqs);
         assert_eq!(push.entries.iter().map(|entry| entry.conversation_seq).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(push.receivers.len(), 2);
         for receiver in push.receivers {
@@ -208,28 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn p7_a_portion_is_bounded_by_entries_and_by_bytes() {
-        let mut portions = Vec::new();
+    fn p7_a_batch_is_bounded_by_entries_and_by_bytes() {
+        let mut batches = Vec::new();
         for seq in 0..2_500 {
-            add(&mut portions, entry("d:alice:bob", seq), true, &Recipients::Direct);
+            add(&mut batches, entry("d:alice:bob", seq), true, &Recipients::Direct);
         }
-        assert_eq!(
-            portions.iter().map(|portion| portion.entries.len()).collect::<Vec<_>>(),
-            [1_000, 1_000, 500]
-        );
-        // Nudges have no entries, but their receivers take room too.
+        assert_eq!(batches.iter().map(|batch| batch.entries.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        // Duplicates add no entries, but their receivers add to the size.
         let users: Vec<_> = (0..500).map(|number| format!("{number:064}")).collect();
-        let mut portions = Vec::new();
+        let mut batches = Vec::new();
         for group in 0..1_000 {
             let users: Vec<_> = users.iter().map(|user| format!("{group}-{}", &user[8..])).collect();
             let users: Vec<_> = users.iter().map(|user| (user.as_str(), 1)).collect();
-            add(&mut portions, entry("g:1", 9), false, &members(&users));
+            add(&mut batches, entry("g:1", 9), false, &members(&users));
         }
-        assert!(portions.len() > 10);
-        for portion in portions {
-            let raised = portion.finish();
-            let seqs = vec![ReceiverSeq { epoch: u32::MAX, seq: u64::MAX }; raised.shares.len()];
-            assert!(raised.into_push("app", seqs).encoded_len() < 2 * MAX_BYTES);
+        assert!(batches.len() > 10);
+        for batch in batches {
+            let batch = batch.finish();
+            let seqs = vec![ReceiverSeq { epoch: u32::MAX, seq: u64::MAX }; batch.receivers.len()];
+            assert!(batch.into_push("app", seqs).encoded_len() < 2 * MAX_BYTES);
         }
     }
 }
