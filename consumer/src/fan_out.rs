@@ -1,5 +1,4 @@
-//! Fan-out: collects the receivers of each entry into batches of bounded size. Each batch needs one call to the cache and one
-//! push.
+//! Fan-out: groups entries and their receivers into pushes of bounded size. Each push needs one call to the cache.
 
 use abi::{
     ids::Conversation,
@@ -11,9 +10,9 @@ use abi::{
 use prost::Message as _;
 use std::{collections::HashMap, sync::Arc};
 
-/// A batch is full at this size of its push, in bytes, including the receivers.
+/// A push is full at this size in bytes, including the receivers.
 const MAX_BYTES: usize = 2 << 20;
-/// Most entries of a batch.
+/// Most entries of a push.
 const MAX_ENTRIES: usize = 1_000;
 /// Encoded size of a receiver without its user id and its indexes.
 const RECEIVER_BYTES: usize = 24;
@@ -30,7 +29,7 @@ pub(crate) enum Recipients {
 }
 
 impl Recipients {
-    /// Calls `each` once per user. Users whom a group change has removed receive that change too.
+    /// Calls `each` once per user. A group change is also delivered to the users that it removes.
     fn for_each(&self, entry: &Entry, mut each: impl FnMut(&str)) {
         match self {
             Self::Direct => {
@@ -51,7 +50,7 @@ impl Recipients {
     }
 }
 
-/// The users whom a group change removes.
+/// The users that a group change removes.
 fn removed_users(entry: &Entry) -> &[String] {
     let Some(Content::GroupChange(GroupChange { change: Some(change) })) = &entry.content else { return &[] };
     match change {
@@ -61,7 +60,7 @@ fn removed_users(entry: &Entry) -> &[String] {
     }
 }
 
-/// Entries and their receivers, up to the size limits.
+/// A push that is being built.
 #[derive(Debug, Default)]
 pub(crate) struct FanOut {
     entries: Vec<Entry>,
@@ -70,7 +69,7 @@ pub(crate) struct FanOut {
     bytes: usize,
 }
 
-/// The part of a batch that one user receives.
+/// The part of a push for one user.
 #[derive(Debug, Default)]
 struct Delivery {
     /// Increment of the user's counter: the number of entries, including duplicates.
@@ -79,14 +78,14 @@ struct Delivery {
     entries: Vec<u32>,
 }
 
-/// Adds an entry to the last batch, or to a new one if that is full. An entry with `stored` is new and is delivered. A duplicate
+/// Adds an entry to the last fan-out, or to a new one if that is full. An entry with `stored` is new and is delivered. A duplicate
 /// only increments the counters of its receivers.
-pub(crate) fn add(batches: &mut Vec<FanOut>, entry: Entry, stored: bool, recipients: &Recipients) {
-    if batches.last().is_none_or(FanOut::is_full) {
-        batches.push(FanOut::default());
+pub(crate) fn add(fan_outs: &mut Vec<FanOut>, entry: Entry, stored: bool, recipients: &Recipients) {
+    if fan_outs.last().is_none_or(FanOut::is_full) {
+        fan_outs.push(FanOut::default());
     }
-    if let Some(batch) = batches.last_mut() {
-        batch.add(entry, stored, recipients);
+    if let Some(fan_out) = fan_outs.last_mut() {
+        fan_out.add(entry, stored, recipients);
     }
 }
 
@@ -96,10 +95,10 @@ impl FanOut {
     }
 
     fn add(&mut self, entry: Entry, stored: bool, recipients: &Recipients) {
-        let index = u32::try_from(self.entries.len()).expect("a batch has few entries");
+        let index = u32::try_from(self.entries.len()).expect("a push has few entries");
         let Self { receivers, bytes, .. } = self;
         recipients.for_each(&entry, |user| {
-            // `HashMap::entry` would copy the user id for every entry instead of once per batch.
+            // `HashMap::entry` would copy the user id for every entry instead of once per push.
             if !receivers.contains_key(user) {
                 *bytes += user.len() + RECEIVER_BYTES;
                 receivers.insert(user.to_owned(), Delivery::default());
@@ -123,7 +122,7 @@ impl FanOut {
     }
 }
 
-/// A batch whose receivers have a fixed order.
+/// A fan-out whose receivers have a fixed order.
 #[derive(Debug)]
 pub(crate) struct FinishedFanOut {
     entries: Vec<Entry>,
@@ -194,15 +193,15 @@ mod tests {
 
     #[test]
     fn p4_a_delivery_counts_duplicates_and_lists_new_entries_in_order() {
-        let mut batches = Vec::new();
+        let mut fan_outs = Vec::new();
         for (seq, stored) in [(1, false), (2, true), (3, true)] {
-            add(&mut batches, entry("d:alice:bob", seq), stored, &Recipients::Direct);
+            add(&mut fan_outs, entry("d:alice:bob", seq), stored, &Recipients::Direct);
         }
-        assert_eq!(batches.len(), 1);
-        let batch = batches.remove(0).finish();
+        assert_eq!(fan_outs.len(), 1);
+        let fan_out = fan_outs.remove(0).finish();
         let seq = |(_, increment): &(&str, u32)| ReceiverSeq { epoch: 1, seq: 10 + u64::from(*increment) };
-        let seqs: Vec<_> = batch.increments().iter().map(seq).collect();
-        let push = batch.into_push("app", seqs);
+        let seqs: Vec<_> = fan_out.increments().iter().map(seq).collect();
+        let push = fan_out.into_push("app", seqs);
         assert_eq!(push.entries.iter().map(|entry| entry.conversation_seq).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(push.receivers.len(), 2);
         for receiver in push.receivers {
@@ -212,25 +211,28 @@ mod tests {
     }
 
     #[test]
-    fn p7_a_batch_is_bounded_by_entries_and_by_bytes() {
-        let mut batches = Vec::new();
+    fn p7_a_push_is_bounded_by_entries_and_by_bytes() {
+        let mut fan_outs = Vec::new();
         for seq in 0..2_500 {
-            add(&mut batches, entry("d:alice:bob", seq), true, &Recipients::Direct);
+            add(&mut fan_outs, entry("d:alice:bob", seq), true, &Recipients::Direct);
         }
-        assert_eq!(batches.iter().map(|batch| batch.entries.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        assert_eq!(
+            fan_outs.iter().map(|fan_out| fan_out.entries.len()).collect::<Vec<_>>(),
+            [1_000, 1_000, 500]
+        );
         // Duplicates add no entries, but their receivers add to the size.
         let users: Vec<_> = (0..500).map(|number| format!("{number:064}")).collect();
-        let mut batches = Vec::new();
+        let mut fan_outs = Vec::new();
         for group in 0..1_000 {
             let users: Vec<_> = users.iter().map(|user| format!("{group}-{}", &user[8..])).collect();
             let users: Vec<_> = users.iter().map(|user| (user.as_str(), 1)).collect();
-            add(&mut batches, entry("g:1", 9), false, &members(&users));
+            add(&mut fan_outs, entry("g:1", 9), false, &members(&users));
         }
-        assert!(batches.len() > 10);
-        for batch in batches {
-            let batch = batch.finish();
-            let seqs = vec![ReceiverSeq { epoch: u32::MAX, seq: u64::MAX }; batch.receivers.len()];
-            assert!(batch.into_push("app", seqs).encoded_len() < 2 * MAX_BYTES);
+        assert!(fan_outs.len() > 10);
+        for fan_out in fan_outs {
+            let fan_out = fan_out.finish();
+            let seqs = vec![ReceiverSeq { epoch: u32::MAX, seq: u64::MAX }; fan_out.receivers.len()];
+            assert!(fan_out.into_push("app", seqs).encoded_len() < 2 * MAX_BYTES);
         }
     }
 }

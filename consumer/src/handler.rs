@@ -137,7 +137,7 @@ impl MessageHandler {
         let mut results = self.save(&entries, &spans).await?;
         let groups = self.groups(&app, &entries, &mut results).await?;
         let oldest = entries.first().map_or(0, |entry| entry.sent_at_ms);
-        let mut batches = Vec::new();
+        let mut fan_outs = Vec::new();
         let (mut stored, mut duplicates, rejected_before) = (0, 0, rejected.len());
         for ((mut entry, result), index) in entries.into_iter().zip(results).zip(indexes) {
             let is_new = match result.outcome() {
@@ -160,13 +160,13 @@ impl MessageHandler {
                 Some(members) => Recipients::Group(Arc::clone(members)),
                 None => Recipients::Direct,
             };
-            fan_out::add(&mut batches, entry, is_new, &recipients);
+            fan_out::add(&mut fan_outs, entry, is_new, &recipients);
         }
         metrics::entries(EntryOutcome::Stored, stored);
         metrics::entries(EntryOutcome::Duplicate, duplicates);
         metrics::entries(EntryOutcome::Rejected, (rejected.len() - rejected_before) as u64);
-        for batch in batches {
-            self.deliver(&app, batch, &spans).await?;
+        for fan_out in fan_outs {
+            self.deliver(&app, fan_out, &spans).await?;
         }
         metrics::delay(now_ms() - oldest);
         spans.finish();
@@ -264,14 +264,14 @@ impl MessageHandler {
     }
 
     /// Increments the counters of the receivers, and pushes. The entries must be saved.
-    async fn deliver(&self, app: &str, batch: FanOut, spans: &Spans) -> Result<(), Error> {
-        let batch = batch.finish();
-        let increments = batch.increments();
+    async fn deliver(&self, app: &str, fan_out: FanOut, spans: &Spans) -> Result<(), Error> {
+        let fan_out = fan_out.finish();
+        let increments = fan_out.increments();
         if increments.is_empty() {
             return Ok(());
         }
         let seqs = self.cache.raise(app, &increments).await?;
-        self.push(batch.into_push(app, seqs), spans).await;
+        self.push(fan_out.into_push(app, seqs), spans).await;
         Ok(())
     }
 

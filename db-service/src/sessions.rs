@@ -23,7 +23,7 @@ pub(crate) struct Rotation {
 pub(crate) enum Outcome {
     /// The token is accepted. The session has these hashes now.
     Rotated(Hashes),
-    /// The token is an old one, so somebody has copied it. The copy can't be distinguished from the original: the session must end.
+    /// The token is an old one, so it has leaked. The thief can't be distinguished from the owner: the session must end.
     Ended,
     /// The token was never issued for the session.
     Refused,

@@ -97,7 +97,7 @@ impl MessageHandler {
             return Ok(());
         }
         let mut last = HashMap::new();
-        let mut batches = Vec::new();
+        let mut fan_outs = Vec::new();
         for entry in entries {
             let conversation = entry.conversation.as_str();
             let seq = match last.get(conversation) {
@@ -112,10 +112,10 @@ impl MessageHandler {
                 _ => Recipients::Direct,
             };
             let entry = Entry { conversation_seq: seq, countable_seq: seq, ..entry.clone() };
-            fan_out::add(&mut batches, entry, true, &recipients);
+            fan_out::add(&mut fan_outs, entry, true, &recipients);
         }
-        for batch in batches {
-            self.deliver(app, batch, &Spans::default()).await?;
+        for fan_out in fan_outs {
+            self.deliver(app, fan_out, &Spans::default()).await?;
         }
         if is_time_to_abort() {
             tracing::warn!("aborting between push and save");

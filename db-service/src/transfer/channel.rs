@@ -118,7 +118,7 @@ impl RecordReceiver {
         self.validated(batch)
     }
 
-    /// The records received so far.
+    /// The number of records received.
     pub(crate) fn summary(&self) -> Summary {
         self.validator.summary
     }
@@ -135,7 +135,7 @@ impl RecordReceiver {
 struct Validator {
     summary: Summary,
     records: u64,
-    /// The `conversation_seq` of the current conversation's last entry, and the number of its entries received so far.
+    /// The `conversation_seq` of the current conversation's last entry, and the number of its received entries.
     conversation: Option<(u64, u64)>,
     ended: bool,
 }
