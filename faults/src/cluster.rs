@@ -249,7 +249,7 @@ impl Breakable for Cluster {
         for service in &mut self.services {
             let Some(instance) = &mut service.instance else { continue };
             if let Some(status) = instance.process().try_ended()? {
-                let output = instance.process().said();
+                let output = instance.process().output();
                 let last = output.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>();
                 exits.push(format!(
                     "{} exited by itself with {status}: {}",

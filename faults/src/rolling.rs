@@ -129,11 +129,11 @@ async fn load_report(load: &mut Process) -> Result<Value> {
         ensure!(
             Instant::now() < deadline,
             "the load generator did not exit within {LOAD_END:?}; its output:\n{}",
-            load.said().join("\n")
+            load.output().join("\n")
         );
         sleep(Duration::from_millis(200)).await;
     }
-    let output = load.said();
+    let output = load.output();
     let line = output.iter().rev().find(|line| line.starts_with('{'));
     let line = line
         .with_context(|| format!("no report in the output of the load generator:\n{}", output.join("\n")))?;

@@ -44,7 +44,7 @@ impl Single {
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let data = disk.data();
         let program =
-            Embedded::start_within(disk.command_prefix(), data, &settings, &listen.to_string()).await?;
+            Embedded::start_wrapped(disk.command_prefix(), data, &settings, &listen.to_string()).await?;
         let devices = Proxy::start(proxy, listen).await?;
         let mut single = Self { program, killed: false, devices, disk, folder: folder.to_owned() };
         single.keep_log()?;
@@ -77,7 +77,7 @@ impl Single {
     }
 
     fn keep_log(&mut self) -> Result<()> {
-        self.program.process().keep(&self.folder.join("logs/godwit.log"))
+        self.program.process().log_to(&self.folder.join("logs/godwit.log"))
     }
 
     async fn start_again(&mut self) -> Result<()> {
@@ -151,7 +151,7 @@ impl Breakable for Single {
             return Ok(vec![]);
         }
         let Some(status) = self.program.process().try_ended()? else { return Ok(vec![]) };
-        let output = self.program.process().said();
+        let output = self.program.process().output();
         let last = output.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>().join(" / ");
         self.start_again().await?;
         Ok(vec![format!("godwit exited by itself with {status}: {last}")])

@@ -28,7 +28,7 @@ pub(crate) async fn p9_every_caller_sees_within_a_second_who_comes_and_goes() ->
     };
     let mut came = Vec::new();
     for _ in 0..3 {
-        let another = system.one_more("db-service").await?;
+        let another = system.start_another("db-service").await?;
         let took = known_to_all(&mut system, 3 + came.len()).await?;
         say("an instance is ready", took);
         ensure!(took < Duration::from_secs(1), "seen after {took:?}");
@@ -39,7 +39,7 @@ pub(crate) async fn p9_every_caller_sees_within_a_second_who_comes_and_goes() ->
     let took = known_to_all(&mut system, 4).await?;
     say("SIGTERM", took);
     ensure!(took < Duration::from_secs(1), "seen after {took:?}");
-    ensure!(leaves.process().ended().await?.success(), "{}", leaves.process().said().join("\n"));
+    ensure!(leaves.process().ended().await?.success(), "{}", leaves.process().output().join("\n"));
 
     came[1].kill();
     let took = known_to_all(&mut system, 3).await?;
@@ -157,7 +157,7 @@ pub(crate) async fn p8_a_guarded_consul_takes_who_has_a_token() -> Result<()> {
     };
     let mut stranger = Instance::start("pusher", settings("wrong"), "127.0.0.1:0").await?;
     eventually("it says that it was refused", async || {
-        let said = stranger.process().said().join("\n");
+        let said = stranger.process().output().join("\n");
         ensure!(said.contains("can't register") && said.contains("403"), "{said}");
         Ok(())
     })

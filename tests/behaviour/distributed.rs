@@ -58,7 +58,7 @@ pub(crate) async fn p9_each_service_is_replaced_under_load_unseen() -> Result<()
         let instance = system.instances(program).next().context("there are two of each")?;
         instance.process().signal("TERM")?;
         let status = instance.process().ended().await?;
-        ensure!(status.code() == Some(0), "{program}: {status}: {}", instance.process().said().join("\n"));
+        ensure!(status.code() == Some(0), "{program}: {status}: {}", instance.process().output().join("\n"));
         instance.start_again().await?;
         load.goes_on().await.with_context(|| format!("with another {program}"))?;
     }

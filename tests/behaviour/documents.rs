@@ -217,21 +217,21 @@ pub(crate) async fn the_python_example_talks_and_catches_up(world: World) -> Res
     let bob = format!("bob-{}", unique());
     let mut silent = chat(&bob, &alice)?;
     drop(silent.stdin());
-    ensure!(silent.ended().await?.success(), "{}", silent.said().join("\n"));
+    ensure!(silent.ended().await?.success(), "{}", silent.output().join("\n"));
     let mut alices = chat(&alice, &bob)?;
     alices.stdin().context("no input")?.write_all(b"hello\nare you there?\n")?;
-    ensure!(alices.ended().await?.success(), "{}", alices.said().join("\n"));
+    ensure!(alices.ended().await?.success(), "{}", alices.output().join("\n"));
     let mut bobs = chat(&bob, &alice)?;
     let mut input = bobs.stdin().context("no input")?;
     bobs.line(&format!("{alice}: are you there?")).await?;
     input.write_all(b"yes\n")?;
     bobs.line(&format!("{bob}: yes")).await?;
     assert_eq!(
-        bobs.said(),
+        bobs.output(),
         [format!("{alice}: hello"), format!("{alice}: are you there?"), format!("{bob}: yes")]
     );
     drop(input);
-    ensure!(bobs.ended().await?.success(), "{}", bobs.said().join("\n"));
+    ensure!(bobs.ended().await?.success(), "{}", bobs.output().join("\n"));
     Ok(())
 }
 
@@ -242,7 +242,7 @@ pub(crate) async fn the_python_example_comes_back_after_a_restart() -> Result<()
     for (user, with) in [("alice", "bob"), ("bob", "alice")] {
         let mut registers = chat(&open.gateways()[0], user, with)?;
         drop(registers.stdin());
-        ensure!(registers.ended().await?.success(), "{}", registers.said().join("\n"));
+        ensure!(registers.ended().await?.success(), "{}", registers.output().join("\n"));
     }
     open.kill();
     let closed = ["auth.registration=false", "gateway.drain=200ms"];
@@ -256,8 +256,8 @@ pub(crate) async fn the_python_example_comes_back_after_a_restart() -> Result<()
     system.start_again().await?;
     input.write_all(b"after\n")?;
     alices.line("alice: after").await?;
-    assert_eq!(alices.said(), ["alice: before", "alice: after"]);
+    assert_eq!(alices.output(), ["alice: before", "alice: after"]);
     drop(input);
-    ensure!(alices.ended().await?.success(), "{}", alices.said().join("\n"));
+    ensure!(alices.ended().await?.success(), "{}", alices.output().join("\n"));
     Ok(())
 }

@@ -66,7 +66,7 @@ pub(crate) async fn p9_the_devices_of_a_gateway_leave_without_a_storm_and_nothin
         sleep(Duration::from_millis(20)).await;
     }
     let ended = begun.elapsed();
-    ensure!(gateway.process().ended().await?.success(), "{}", gateway.process().said().join("\n"));
+    ensure!(gateway.process().ended().await?.success(), "{}", gateway.process().output().join("\n"));
 
     let report = report(&mut load, connections).await?;
     for broken in ["lost", "duplicated", "out_of_order", "failed"] {
@@ -98,7 +98,7 @@ async fn connected(system: &mut Distributed, connections: u32, load: &Process) -
         if open.iter().sum::<f64>() >= f64::from(connections) {
             return Ok(open[0]);
         }
-        ensure!(Instant::now() < deadline, "open: {open:?}; the load said: {}", load.said().join("\n"));
+        ensure!(Instant::now() < deadline, "open: {open:?}; the load said: {}", load.output().join("\n"));
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -107,10 +107,10 @@ async fn connected(system: &mut Distributed, connections: u32, load: &Process) -
 async fn report(load: &mut Process, connections: u32) -> Result<Value> {
     let deadline = Instant::now() + Duration::from_secs(60 + u64::from(connections) / 8);
     while load.try_ended()?.is_none() {
-        ensure!(Instant::now() < deadline, "the load does not end; it said: {}", load.said().join("\n"));
+        ensure!(Instant::now() < deadline, "the load does not end; it said: {}", load.output().join("\n"));
         sleep(Duration::from_millis(50)).await;
     }
-    let said = load.said();
+    let said = load.output();
     let line = said.iter().rev().find(|line| line.starts_with('{'));
     Ok(serde_json::from_str(line.with_context(|| format!("the load said: {}", said.join("\n")))?)?)
 }

@@ -47,7 +47,7 @@ pub(crate) async fn p9_a_stop_under_load_is_orderly_and_loses_nothing() -> Resul
     let load = Load::start(&world).await?;
     system.process().signal("TERM")?;
     let status = system.process().ended().await?;
-    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().said().join("\n"));
+    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().output().join("\n"));
     system.start_again().await?;
     load.goes_on().await?;
     report("godwit stopped and started", load.finish(&world).await?);
@@ -71,8 +71,8 @@ pub(crate) async fn p9_the_load_generator_says_how_long_the_longest_pause_was() 
     system.kill();
     tokio::time::sleep(AWAY).await;
     system.start_again().await?;
-    ensure!(load.ended().await?.success(), "{}", load.said().join("\n"));
-    let report: Value = serde_json::from_str(load.said().last().context("it said nothing")?)?;
+    ensure!(load.ended().await?.success(), "{}", load.output().join("\n"));
+    let report: Value = serde_json::from_str(load.output().last().context("it said nothing")?)?;
     assert_eq!((&report["acked"], &report["failed"], &report["lost"]), (&json!(800), &json!(0), &json!(0)));
     let (pause, longest) = (report["longest_pause_ms"].as_f64(), report["ack_ms"]["max"].as_f64());
     let (pause, longest) = (pause.context("no pause")?, longest.context("no longest")?);
@@ -125,7 +125,7 @@ pub(crate) async fn p1_a_second_process_on_the_same_data_is_refused() -> Result<
     let command = Embedded::command(&first.data(), &[], "127.0.0.1:0")?;
     let mut second = Process::spawn("the second godwit", command)?;
     let status = second.ended().await?;
-    let said = second.said().join("\n");
+    let said = second.output().join("\n");
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&*first.data().to_string_lossy()), "it does not name the directory: {said}");
     // The first one goes on, and after its end the data is free.
@@ -195,6 +195,6 @@ pub(crate) async fn p9_keys_are_changed_and_nobody_is_logged_out() -> Result<()>
 async fn stop(system: &mut Embedded) -> Result<()> {
     system.process().signal("TERM")?;
     let status = system.process().ended().await?;
-    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().said().join("\n"));
+    ensure!(status.code() == Some(0), "it ended with {status}: {}", system.process().output().join("\n"));
     Ok(())
 }

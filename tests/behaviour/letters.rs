@@ -41,7 +41,7 @@ impl Operator {
         let common = ["dead-letters", "--json", "--admin", &admin, &right[0], &right[1]];
         let mut process = Process::start("godwit-cli", common.into_iter().chain(arguments.iter().copied()))?;
         let status = process.ended().await?;
-        Ok((status.success(), process.said().join("\n")))
+        Ok((status.success(), process.output().join("\n")))
     }
 
     /// What a command that succeeds says.

@@ -224,7 +224,7 @@ async fn bad_configuration(program: &str) -> Result<()> {
     let arguments = ["--config", &*file, "--set", "kafka.partitions=many", "--set", "nonsense.key=1"];
     let mut process = Process::start(program, arguments)?;
     let status = process.ended().await?;
-    let said = process.said().join("\n");
+    let said = process.output().join("\n");
     assert_eq!(status.code(), Some(64), "{program}: {said}");
     for fault in ["colour", "gateway.heartbeat", "kafka.partitions", "nonsense"] {
         assert!(said.contains(fault), "{program} does not name {fault}: {said}");

@@ -32,7 +32,7 @@ fn world_over(system: &dyn System) -> World {
 async fn godwit(arguments: &[&str]) -> Result<(bool, Vec<String>)> {
     let mut process = Process::start("godwit", arguments)?;
     let status = process.ended().await?;
-    Ok((status.success(), process.said()))
+    Ok((status.success(), process.output()))
 }
 
 /// What a command that succeeds says.

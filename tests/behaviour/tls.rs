@@ -122,7 +122,7 @@ pub(crate) async fn every_fault_of_certificates_is_told_at_once() -> Result<()> 
     let arguments = wrong.iter().flat_map(|setting| ["--set", setting]).chain(["--check-config"]);
     let mut process = Process::start("ws-gateway", arguments)?;
     let status = process.ended().await?;
-    let said = process.said().join("\n");
+    let said = process.output().join("\n");
     assert_eq!(status.code(), Some(64), "{said}");
     for fault in [
         "tls.certificate: /nonexistent/certificate.pem can't be read",

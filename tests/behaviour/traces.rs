@@ -77,7 +77,7 @@ async fn whole(collector: &Collector, number: usize, ways: &[&str]) -> Result<Tr
         ensure!(traces.len() <= number, "{} traces", traces.len());
         let trace = traces.into_iter().nth(number - 1).context("the trace has not begun")?;
         trace.root().with_context(|| trace.tree())?;
-        let found = trace.ways();
+        let found = trace.paths();
         for way in ways {
             ensure!(found.iter().any(|found| found == way), "not {way}:\n{}", trace.tree());
         }
@@ -101,13 +101,13 @@ pub(crate) async fn a_collector_that_is_away_disturbs_nobody() -> Result<()> {
     }
     bobs.entries(50).await?;
     eventually("it is said that the collector is away", async || {
-        let said = system.process().said();
+        let said = system.process().output();
         ensure!(said.iter().any(|line| line.contains("spans don't reach the collector")), "{said:?}");
         Ok(())
     })
     .await?;
     system.process().signal("TERM")?;
     let status = system.process().ended().await?;
-    ensure!(status.code() == Some(0), "{status}: {}", system.process().said().join("\n"));
+    ensure!(status.code() == Some(0), "{status}: {}", system.process().output().join("\n"));
     Ok(())
 }

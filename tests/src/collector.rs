@@ -16,20 +16,20 @@ use std::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-/// A span as it was told.
+/// An exported span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// `service.name` of the process.
     pub process: String,
     /// The service within the process: the instrumentation scope.
     pub service: String,
-    /// What was done.
+    /// Name of the operation.
     pub name: String,
     /// Trace id.
     pub trace: Vec<u8>,
     /// Span id.
     pub id: Vec<u8>,
-    /// Span id of what it is part of; empty at the root.
+    /// Span id of the parent; empty for the root.
     pub parent: Vec<u8>,
     /// `server`, `client`, `producer`, `consumer` or `internal`.
     pub kind: &'static str,
@@ -39,7 +39,7 @@ pub struct Span {
     pub ended: u64,
     /// Whether it ended as an error.
     pub failed: bool,
-    /// What it says beside that.
+    /// Its attributes.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -50,41 +50,41 @@ impl Span {
     }
 }
 
-/// Takes spans at an address of its own until it is dropped.
+/// Receives spans at an address of its own until it is dropped.
 #[derive(Debug)]
 pub struct Collector {
-    /// What `trace.endpoint` is set to.
+    /// The value for the setting `trace.endpoint`.
     pub endpoint: String,
-    told: Told,
+    spans: Spans,
     _server: JoinSet<()>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Told(Arc<Mutex<Vec<Span>>>);
+struct Spans(Arc<Mutex<Vec<Span>>>);
 
 impl Collector {
-    /// Begins to listen.
+    /// Starts the collector.
     ///
     /// # Errors
     /// If there is no free port.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let told = Told::default();
-        let service = TraceServiceServer::new(told.clone());
+        let spans = Spans::default();
+        let service = TraceServiceServer::new(spans.clone());
         let mut server = JoinSet::new();
         server.spawn(async move {
             let router = tonic::transport::Server::builder().add_service(service);
-            // It ends with the collector; should it fail before, no span comes and the test says so.
+            // If the server fails, no span arrives and the test reports that.
             let _ = router.serve_with_incoming(TcpIncoming::from(listener)).await;
         });
-        Ok(Self { endpoint, told, _server: server })
+        Ok(Self { endpoint, spans, _server: server })
     }
 
-    /// The traces so far, each with its spans in the order in which they began.
+    /// The received traces, each with its spans in the order of their start.
     pub fn traces(&self) -> Vec<Trace> {
         let mut traces: BTreeMap<Vec<u8>, Vec<Span>> = BTreeMap::new();
-        for span in self.told.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for span in self.spans.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             traces.entry(span.trace.clone()).or_default().push(span.clone());
         }
         let mut traces: Vec<_> = traces.into_values().map(Trace).collect();
@@ -99,10 +99,10 @@ impl Collector {
 pub struct Trace(pub Vec<Span>);
 
 impl Trace {
-    /// The one span without a parent.
+    /// The root span.
     ///
     /// # Errors
-    /// If there is none, or several, or a span's parent is missing.
+    /// If there is none, or more than one, or if the parent of a span is missing.
     pub fn root(&self) -> Result<&Span> {
         for span in &self.0 {
             let has_parent = span.parent.is_empty() || self.0.iter().any(|other| other.id == span.parent);
@@ -118,20 +118,20 @@ impl Trace {
         }
     }
 
-    /// The ways from the root to every span without a child, as titles joined by ` > `.
-    pub fn ways(&self) -> Vec<String> {
-        let is_end = |span: &&Span| self.0.iter().all(|other| other.parent != span.id);
-        self.0.iter().filter(is_end).map(|end| self.way(end)).collect()
+    /// The paths from the root to every leaf, as titles joined by ` > `.
+    pub fn paths(&self) -> Vec<String> {
+        let is_leaf = |span: &&Span| self.0.iter().all(|other| other.parent != span.id);
+        self.0.iter().filter(is_leaf).map(|leaf| self.path(leaf)).collect()
     }
 
-    fn way(&self, span: &Span) -> String {
+    fn path(&self, span: &Span) -> String {
         match self.0.iter().find(|parent| parent.id == span.parent) {
-            Some(parent) => format!("{} > {}", self.way(parent), span.title()),
+            Some(parent) => format!("{} > {}", self.path(parent), span.title()),
             None => span.title(),
         }
     }
 
-    /// The tree, for people: one line per span, with when it began after the first one and how long it took.
+    /// A readable tree: one line per span, with its start after the first span and its duration.
     pub fn tree(&self) -> String {
         let mut tree = String::new();
         let began = self.0.first().map_or(0, |span| span.began);
@@ -164,18 +164,18 @@ impl Trace {
 }
 
 #[tonic::async_trait]
-impl TraceService for Told {
+impl TraceService for Spans {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for resource in request.into_inner().resource_spans {
             let process = resource.resource.map(|resource| texts(&resource.attributes)).unwrap_or_default();
             let process = process.get("service.name").cloned().unwrap_or_default();
             for scope in resource.scope_spans {
                 let service = scope.scope.map(|scope| scope.name).unwrap_or_default();
-                told.extend(scope.spans.into_iter().map(|span| Span {
+                spans.extend(scope.spans.into_iter().map(|span| Span {
                     process: process.clone(),
                     service: service.clone(),
                     attributes: texts(&span.attributes),

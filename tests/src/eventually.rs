@@ -1,14 +1,14 @@
-//! Waiting for something to become true, in place of sleeping for as long as it usually takes.
+//! Waits for a condition instead of sleeping for a fixed time.
 
 use crate::PATIENCE;
 use anyhow::{Context as _, Result};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Tries again until the attempt succeeds, and gives its value.
+/// Retries until an attempt succeeds, and returns its value. `what` names the condition in the error.
 ///
 /// # Errors
-/// The last attempt's error, with `what` was waited for, once [`PATIENCE`] is over.
+/// The error of the last attempt, after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(5);

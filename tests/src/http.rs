@@ -1,4 +1,4 @@
-//! One HTTP request over a connection of its own, as raw as the test wants it.
+//! HTTP requests, each over a connection of its own.
 
 use crate::PATIENCE;
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-/// An answer, whole.
+/// A complete HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Status code.
@@ -35,10 +35,10 @@ impl Answer {
             .with_context(|| format!("{} is not JSON: {}", self.status, self.body))
     }
 
-    /// The error code of a problem document, after checking that the answer is one and agrees with its status.
+    /// The error code of a problem document. Checks that the response is one and that its status is the response's.
     ///
     /// # Errors
-    /// If it is not a whole problem document (RFC 9457).
+    /// If it is not a complete problem document (RFC 9457).
     pub fn problem(&self) -> Result<String> {
         let document = self.json()?;
         if self.header("content-type") != "application/problem+json" {
@@ -56,10 +56,10 @@ impl Answer {
     }
 }
 
-/// Sends a request with a JSON body (or none) and reads the answer.
+/// Sends a request with an optional JSON body and reads the response.
 ///
 /// # Errors
-/// If there is no whole answer.
+/// If there is no complete response.
 pub async fn request(
     address: &str,
     method: &str,
@@ -77,14 +77,14 @@ pub async fn request(
     raw(address, format!("{head}\r\n{}", body.unwrap_or("")).as_bytes()).await
 }
 
-/// Sends bytes as they are and reads the answer to the end of the connection.
+/// Sends raw bytes and reads the response to the end of the connection.
 ///
 /// # Errors
-/// If there is no whole answer.
+/// If there is no complete response.
 pub async fn raw(address: &str, bytes: &[u8]) -> Result<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        // A server that refuses early may close before it has read everything: its answer counts.
+        // A server that refuses a request early may close before it has read all bytes. Its response counts nevertheless.
         let written = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer).await;

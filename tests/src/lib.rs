@@ -1,17 +1,17 @@
-//! What the behaviour tests stand on: whole systems as processes, and a device that speaks the protocol by hand.
+//! Helpers of the behaviour tests: whole systems as processes, and a device with its own implementation of the protocol.
 //!
-//! The tests themselves are in `behaviour/`. Each body is written once and runs
-//! against both modes: the one-process program, and the four services on real servers. Nothing here knows how a
-//! service works inside: it sees command lines, printed addresses, HTTP, WebSocket and exit codes.
+//! The tests themselves are in `behaviour/`. Each test body is written once and runs in both modes: the one-process program,
+//! and the four services on real servers. The helpers use only public interfaces: command lines, printed addresses, HTTP,
+//! WebSocket and exit codes.
 //!
-//! - [`process`]: a program of this workspace, started, watched, killed.
-//! - [`system`]: a running system of either mode, and what it is configured with.
-//! - [`http`]: one HTTP request, as raw as the test wants it.
+//! - [`process`]: a program of this workspace as a child process.
+//! - [`system`]: a running system in either mode, with its settings.
+//! - [`http`]: HTTP requests, down to raw bytes.
 //! - [`device`]: a WebSocket connection, frame by frame, in either wire format.
-//! - [`world`]: what a test is given: a system, new users, connected devices.
+//! - [`world`]: the entry point of a test: a system, new users, connected devices.
 //! - [`collector`]: a collector of traces.
-//! - [`metrics`]: the table of metrics, and what a program exports.
-//! - [`eventually()`]: waiting for something to become true.
+//! - [`metrics`]: the documented metrics and the exported ones.
+//! - [`eventually()`]: waits for a condition.
 
 pub mod collector;
 pub mod device;
@@ -24,5 +24,5 @@ pub mod world;
 
 pub use eventually::eventually;
 
-/// Longest wait for anything that should come at once.
+/// Longest wait for an event that normally happens at once.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

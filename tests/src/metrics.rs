@@ -1,4 +1,4 @@
-//! Metrics: the table in `docs/metrics.md`, and what a program exports.
+//! Metrics: the table in `docs/metrics.md`, and the metrics that a program exports.
 
 use crate::http;
 use anyhow::{Context as _, Result, ensure};
@@ -7,24 +7,24 @@ use std::{
     path::Path,
 };
 
-/// One metric, as the table says or as a program exports it.
+/// One metric, from the table or from a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metric {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
     /// Names of its labels.
     pub labels: BTreeSet<String>,
-    /// What it means.
+    /// Its help text.
     pub meaning: String,
 }
 
 /// Metrics by their names.
 pub type Metrics = BTreeMap<String, Metric>;
 
-/// The table of `docs/metrics.md`: every metric that there is.
+/// The table of `docs/metrics.md`, which lists every metric.
 ///
 /// # Errors
-/// If it can't be read or a row has not four cells.
+/// If the file can't be read.
 pub fn table() -> Result<Metrics> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     let page = std::fs::read_to_string(page).context("read docs/metrics.md")?;
@@ -38,10 +38,10 @@ pub fn table() -> Result<Metrics> {
     .collect()
 }
 
-/// What the program with this admin address exports now.
+/// The metrics that the program with this admin address exports now.
 ///
 /// # Errors
-/// If it does not answer, or not in the text format of Prometheus.
+/// If it does not answer in the text format of Prometheus.
 pub async fn exported(admin: &str) -> Result<Metrics> {
     let answer = http::request(admin, "GET", "/metrics", None, None).await?;
     ensure!(answer.status == 200, "{answer:?}");
@@ -57,7 +57,7 @@ pub async fn exported(admin: &str) -> Result<Metrics> {
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
             let family = family.filter(|family| metrics.contains_key(*family)).unwrap_or(name);
             let metric = metrics.get_mut(family).with_context(|| format!("no TYPE before {line}"))?;
-            // Values hold neither quotes nor equals signs here.
+            // Godwit's label values contain neither quotes nor equals signs.
             let names = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name);
             metric.labels.extend(names.filter(|name| *name != "le").map(str::to_owned));
         }

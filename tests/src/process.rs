@@ -1,4 +1,4 @@
-//! A program of this workspace as a process: started, listened to, ended.
+//! A program of this workspace as a child process: its output, signals and exit.
 
 use crate::eventually;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -12,7 +12,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Lines that are kept of what a process says.
+/// Lines of output that are kept per process.
 const KEPT_LINES: usize = 2_000;
 
 /// A running program. It is killed when dropped.
@@ -20,24 +20,24 @@ const KEPT_LINES: usize = 2_000;
 pub struct Process {
     name: String,
     child: Child,
-    said: Arc<Mutex<Said>>,
-    /// They end once all that it said is in `said`.
-    listeners: Vec<JoinHandle<()>>,
+    output: Arc<Mutex<Output>>,
+    /// The threads that read the output. They end at its end.
+    readers: Vec<JoinHandle<()>>,
 }
 
-/// What a process has said.
+/// The output of a process.
 #[derive(Debug, Default)]
-struct Said {
-    /// The last ones.
+struct Output {
+    /// The last lines.
     lines: VecDeque<String>,
-    /// All of them, if somebody asked for that.
+    /// A file that gets all lines.
     file: Option<File>,
 }
 
-impl Said {
-    fn hear(&mut self, line: String) {
+impl Output {
+    fn add(&mut self, line: String) {
         if let Some(file) = &mut self.file {
-            // A log that can't be kept is no reason to stop what it tells of.
+            // A failing log file must not stop the process.
             let _ = writeln!(file, "{line}");
         }
         if self.lines.len() == KEPT_LINES {
@@ -63,7 +63,7 @@ impl Process {
     /// # Errors
     /// If it can't be started.
     pub fn spawn(name: &str, mut command: Command) -> Result<Self> {
-        // What configures the tests is not for the programs, but for the defect that one is meant to have.
+        // The variables that configure the tests must not configure the programs, except for a deliberate defect.
         let other = |name: &str| name.starts_with("GODWIT_") && name != "GODWIT_DEFECT";
         for (variable, _) in std::env::vars().filter(|(name, _)| other(name)) {
             command.env_remove(variable);
@@ -74,21 +74,21 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        let said = Arc::new(Mutex::new(Said::default()));
+        let output = Arc::new(Mutex::new(Output::default()));
         let pipes: [Option<Box<dyn Read + Send>>; 2] = [
             child.stdout.take().map(|pipe| Box::new(pipe) as _),
             child.stderr.take().map(|pipe| Box::new(pipe) as _),
         ];
-        let listen = |pipe: Box<dyn Read + Send>| {
-            let said = Arc::clone(&said);
+        let read = |pipe: Box<dyn Read + Send>| {
+            let output = Arc::clone(&output);
             thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                    said.lock().unwrap_or_else(PoisonError::into_inner).hear(line);
+                    output.lock().unwrap_or_else(PoisonError::into_inner).add(line);
                 }
             })
         };
-        let listeners = pipes.into_iter().flatten().map(listen).collect();
-        Ok(Self { name: name.to_owned(), child, said, listeners })
+        let readers = pipes.into_iter().flatten().map(read).collect();
+        Ok(Self { name: name.to_owned(), child, output, readers })
     }
 
     /// Process id.
@@ -96,59 +96,59 @@ impl Process {
         self.child.id()
     }
 
-    /// Its standard input, once.
+    /// Takes its standard input. `None` if it was already taken.
     pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// What it has said on its standard output and its standard error, line by line.
-    pub fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
+    /// The last lines of its standard output and standard error.
+    pub fn output(&self) -> Vec<String> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).lines.iter().cloned().collect()
     }
 
-    /// Appends all that it says to a file, from the first line on that is still known.
+    /// Appends its output to a file: the lines that are still kept, and all later ones.
     ///
     /// # Errors
-    /// If the file can't be opened.
-    pub fn keep(&self, file: &Path) -> Result<()> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+    /// If the file can't be opened or written.
+    pub fn log_to(&self, file: &Path) -> Result<()> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = File::options().create(true).append(true).open(file)?;
-        for line in &said.lines {
+        for line in &output.lines {
             writeln!(opened, "{line}")?;
         }
-        said.file = Some(opened);
+        output.file = Some(opened);
         Ok(())
     }
 
-    /// The rest of the first line that begins with `prefix`, as soon as it is said.
+    /// Waits for a line that begins with `prefix` and returns the rest of the line.
     ///
     /// # Errors
-    /// If it ends before, or says nothing of the kind for too long.
+    /// If the process exits first, or there is no such line in time.
     pub async fn line(&mut self, prefix: &str) -> Result<String> {
-        let said = Arc::clone(&self.said);
+        let output = Arc::clone(&self.output);
         let process = Mutex::new(&mut *self);
         let found = eventually(&format!("a line '{prefix}...'"), async || {
             let ended = process.lock().unwrap_or_else(PoisonError::into_inner).try_ended()?;
-            let line = said
+            let line = output
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .lines
                 .iter()
                 .find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
-            // An end is no error of this attempt: it is the answer to all the following ones.
+            // An exit ends the wait: no further line can come.
             match (line, ended) {
                 (Some(line), _) => Ok(Ok(line)),
-                (None, Some(status)) => Ok(Err(anyhow!("it ended with {status}"))),
-                (None, None) => bail!("nothing yet"),
+                (None, Some(status)) => Ok(Err(anyhow!("it exited with {status}"))),
+                (None, None) => bail!("no such line yet"),
             }
         })
         .await;
         found
             .and_then(|found| found)
-            .with_context(|| format!("{} said:\n{}", self.name, self.said().join("\n")))
+            .with_context(|| format!("output of {}:\n{}", self.name, self.output().join("\n")))
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -163,26 +163,26 @@ impl Process {
         if done.success() { Ok(()) } else { bail!("kill -{signal} {} failed", self.name) }
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     ///
     /// # Errors
-    /// If it does not end.
+    /// If it does not exit in time.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         let (name, process) = (self.name.clone(), Mutex::new(self));
-        eventually(&format!("the end of {name}"), async || {
+        eventually(&format!("{name} exits"), async || {
             let ended = process.lock().unwrap_or_else(PoisonError::into_inner).try_ended()?;
             ended.ok_or_else(|| anyhow!("it is running"))
         })
         .await
     }
 
-    /// How it ended, once it has, and once all that it said before was heard.
+    /// Its exit status, once it has exited and all its output has been read.
     ///
     /// # Errors
-    /// If the system can't say.
+    /// If the operating system does not tell.
     pub fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
         let ended = self.child.try_wait()?;
-        Ok(ended.filter(|_| self.listeners.iter().all(JoinHandle::is_finished)))
+        Ok(ended.filter(|_| self.readers.iter().all(JoinHandle::is_finished)))
     }
 }
 
@@ -192,14 +192,14 @@ impl Drop for Process {
     }
 }
 
-/// Where a program of this workspace is: beside the running program, or the folder of the running test.
+/// The path of a program of this workspace: in the folder of the running program, or above that of the running test.
 ///
 /// # Errors
-/// A sentence with what to do, if it was not built.
+/// If it was not built; the error says how to build it.
 pub fn path(program: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the running test")?;
-    let folder = test.parent().context("the test is in no target folder")?;
-    // Tests are one folder deeper than programs.
+    let folder = test.parent().context("the test is not in a target folder")?;
+    // The executables of tests are one folder below the programs.
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = folder.join(program);
     if !path.exists() {

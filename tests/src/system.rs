@@ -11,7 +11,7 @@ pub use servers::{OwnServers, Servers, free_ports};
 use anyhow::{Result, bail};
 use std::fmt::Debug;
 
-/// What a test may know of a running system, whatever its mode.
+/// The properties of a running system that tests may use in both modes.
 pub trait System: Debug + Send + Sync {
     /// `embedded` or `distributed`.
     fn mode(&self) -> &'static str;
@@ -19,7 +19,7 @@ pub trait System: Debug + Send + Sync {
     fn gateways(&self) -> &[String];
 }
 
-/// Settings for every system in tests: passwords cost next to nothing.
+/// Settings of every system in tests: password hashing is cheap.
 pub const CHEAP: [&str; 4] =
     ["auth.argon2_memory_kib=64", "auth.argon2_passes=1", "log.level=info", "discovery.kind=fixed"];
 
@@ -42,7 +42,7 @@ fn set_arguments<'a>(settings: impl IntoIterator<Item = &'a str>) -> Vec<String>
     settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting.to_owned()]).collect()
 }
 
-/// The address in what follows `listening on` in a program's first lines.
+/// The address after `listening on` or `admin on` in a program's output.
 fn address(line: &str) -> Result<String> {
     let address = line
         .trim()
@@ -51,12 +51,12 @@ fn address(line: &str) -> Result<String> {
         .trim_end_matches('/')
         .to_owned();
     if address.parse::<std::net::SocketAddr>().is_err() {
-        bail!("'{line}' is no address");
+        bail!("'{line}' is not an address");
     }
     Ok(address)
 }
 
-/// Something that no other run has: part of the names of topics, schemas and keys.
+/// A random suffix for the names of topics, schemas, keys and users, so that runs do not share them.
 pub fn unique() -> String {
     format!("{:08x}", rand::random::<u32>())
 }

@@ -1,4 +1,4 @@
-//! What a test is given: a running system, and hands to make users and devices in it.
+//! The entry point of a test: a running system, and methods that create users and devices in it.
 
 use crate::{
     device::{Device, Wire},
@@ -16,7 +16,7 @@ use std::sync::{
 /// The password of every user in tests.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// A running system as a test sees it. Cheap to clone.
+/// A running system with helpers for tests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct World {
     /// The system.
@@ -40,10 +40,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads what registering, logging in and refreshing answer.
+    /// Parses the answer to a registration, login or refresh.
     ///
     /// # Errors
-    /// If something is missing.
+    /// If a member is missing.
     pub fn read(answer: &Answer) -> Result<Self> {
         let json = answer.json()?;
         let text = |name: &str| {
@@ -65,12 +65,12 @@ impl Session {
 }
 
 impl World {
-    /// A world over a system.
+    /// A world with this system.
     pub fn new(system: Arc<dyn System>) -> Self {
         Self { system, next_gateway: Arc::default() }
     }
 
-    /// An address of a gateway, in turn: two that are asked for one after the other differ where there are two.
+    /// The address of the next gateway, in turn.
     pub fn gateway(&self) -> &str {
         let gateways = self.system.gateways();
         &gateways[self.next_gateway.fetch_add(1, Ordering::Relaxed) % gateways.len()]
@@ -81,10 +81,10 @@ impl World {
         &self.system.gateways()[0]
     }
 
-    /// A request to the HTTP API.
+    /// Sends a request to the HTTP API.
     ///
     /// # Errors
-    /// If there is no whole answer.
+    /// If there is no complete response.
     pub async fn http(
         &self,
         method: &str,
@@ -96,7 +96,7 @@ impl World {
         http::request(self.gateway(), method, path, token, body.as_deref()).await
     }
 
-    /// A new user, `NAME-` and something unique, with its first device, `phone`.
+    /// Registers a user named `NAME-` and a unique suffix, with the device `phone`.
     ///
     /// # Errors
     /// If registering fails.
@@ -104,7 +104,7 @@ impl World {
         self.user_named(&format!("{name}-{}", unique()), "phone").await
     }
 
-    /// A new user of this very name.
+    /// Registers a user with exactly this name.
     ///
     /// # Errors
     /// If registering fails.
@@ -117,7 +117,7 @@ impl World {
         Session::read(&answer)
     }
 
-    /// Two new users.
+    /// Registers two users.
     ///
     /// # Errors
     /// If registering fails.
@@ -125,7 +125,7 @@ impl World {
         Ok((self.user("alice").await?, self.user("bob").await?))
     }
 
-    /// Another device of a user.
+    /// Logs in another device of a user.
     ///
     /// # Errors
     /// If logging in fails.
@@ -138,7 +138,7 @@ impl World {
         Session::read(&answer)
     }
 
-    /// New tokens for a device.
+    /// Refreshes the tokens of a device.
     ///
     /// # Errors
     /// If refreshing fails.
@@ -151,7 +151,7 @@ impl World {
         Session::read(&answer)
     }
 
-    /// Connects a device that has nothing yet.
+    /// Connects a device without a receiver seq.
     ///
     /// # Errors
     /// If it is refused.
@@ -172,7 +172,7 @@ impl World {
         Device::connect(self.gateway(), wire, &session.access_token, have).await
     }
 
-    /// A new group, by its id.
+    /// Creates a group and returns its id.
     ///
     /// # Errors
     /// If it is refused.

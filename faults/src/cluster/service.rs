@@ -47,7 +47,7 @@ impl Service {
         let file = programs.file(self.program)?;
         let mut instance =
             Instance::start_of(&file, self.program, self.settings.clone(), &self.listen).await?;
-        instance.process().keep(&logs.join(format!("{}-{}.log", self.program, self.number)))?;
+        instance.process().log_to(&logs.join(format!("{}-{}.log", self.program, self.number)))?;
         self.instance = Some(instance);
         Ok(())
     }

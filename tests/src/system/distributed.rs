@@ -19,11 +19,11 @@ const INSTANCES: usize = 2;
 pub struct Distributed {
     instances: Vec<Instance>,
     gateways: Vec<String>,
-    /// The topic of messages.
+    /// The message topic.
     pub topic: String,
-    /// In front of the names of services in Consul.
+    /// Prefix of the names of services in Consul.
     pub prefix: String,
-    /// The servers below.
+    /// The servers that the services use.
     pub servers: Servers,
 }
 
@@ -34,7 +34,7 @@ pub struct Instance {
     settings: Vec<String>,
     process: Process,
     admin: String,
-    /// HTTP and WebSocket, of a gateway.
+    /// A gateway's address for HTTP and WebSocket.
     gateway: Option<String>,
 }
 
@@ -42,15 +42,15 @@ impl Distributed {
     /// Starts all instances at once and waits until each is ready.
     ///
     /// # Errors
-    /// If one does not become ready; with what it said.
+    /// If one does not become ready; the error has its output.
     pub async fn start(settings: &[&str]) -> Result<Self> {
         Self::start_on(Servers::from_environment()?, settings).await
     }
 
-    /// The same, on these servers.
+    /// Starts all instances on these servers and waits until each is ready.
     ///
     /// # Errors
-    /// If one does not become ready; with what it said.
+    /// If one does not become ready; the error has its output.
     pub async fn start_on(servers: Servers, settings: &[&str]) -> Result<Self> {
         let run = unique();
         let topic = format!("godwit-test-{run}");
@@ -82,11 +82,11 @@ impl Distributed {
         Ok(Self { instances, gateways, topic, prefix, servers })
     }
 
-    /// Starts one more instance of a program, and waits until it is ready. It ends with what this gives.
+    /// Starts another instance of a program and waits until it is ready. It is killed when the returned value is dropped.
     ///
     /// # Errors
-    /// If it does not become ready; with what it said.
-    pub async fn one_more(&mut self, program: &'static str) -> Result<Instance> {
+    /// If it does not become ready; the error has its output.
+    pub async fn start_another(&mut self, program: &'static str) -> Result<Instance> {
         let settings = self.instances(program).next().context("there are two of each")?.settings.clone();
         Instance::start(program, settings, "127.0.0.1:0").await
     }
@@ -111,29 +111,29 @@ impl Instance {
     /// Starts an instance and waits until it is ready. Only a gateway listens on `listen`.
     ///
     /// # Errors
-    /// If it does not become ready; with what it said.
+    /// If it does not become ready; the error has its output.
     pub async fn start(program: &'static str, settings: Vec<String>, listen: &str) -> Result<Self> {
         let mut instance = Self::start_unready(program, settings, listen).await?;
         if program == "ws-gateway" {
-            let said = instance.process.line("listening on ").await?;
-            instance.gateway = Some(address(&said)?);
+            let line = instance.process.line("listening on ").await?;
+            instance.gateway = Some(address(&line)?);
         }
         instance.ready().await?;
         Ok(instance)
     }
 
-    /// Starts an instance and waits only until it says where its administration is.
+    /// Starts an instance and waits only until it prints its admin address.
     ///
     /// # Errors
-    /// If it does not say; with what it said.
+    /// If it does not print it; the error has its output.
     pub async fn start_unready(program: &'static str, settings: Vec<String>, listen: &str) -> Result<Self> {
         Self::start_of(&process::path(program)?, program, settings, listen).await
     }
 
-    /// The same with a program in a file, which may be of another version.
+    /// Starts an instance of a program file, which may be of another version, and waits until it prints its admin address.
     ///
     /// # Errors
-    /// If it does not say; with what it said.
+    /// If it does not print it; the error has its output.
     pub async fn start_of(
         file: &Path,
         program: &'static str,
@@ -158,12 +158,12 @@ impl Instance {
         Ok(Self { program, settings, process, admin, gateway: None })
     }
 
-    /// Address of `/readyz` and `/metrics`; another one after each start.
+    /// Address of `/readyz` and `/metrics`. It changes with each start.
     pub fn admin(&self) -> &str {
         &self.admin
     }
 
-    /// What it was started with.
+    /// The settings that it was started with.
     pub fn settings(&self) -> &[String] {
         &self.settings
     }
@@ -173,7 +173,7 @@ impl Instance {
         &mut self.process
     }
 
-    /// Its answer to "are you ready": the status, and what it says of each of its dependencies.
+    /// Status and body of `/readyz`. The body lists the state of each dependency.
     ///
     /// # Errors
     /// If it does not answer.
@@ -182,7 +182,7 @@ impl Instance {
         Ok((answer.status, answer.body))
     }
 
-    /// The value of a metric, as `/metrics` has it: the name, with its labels.
+    /// The value of a metric. `name` includes the labels, as in `/metrics`.
     ///
     /// # Errors
     /// If it does not answer, or has no such metric.
@@ -195,30 +195,36 @@ impl Instance {
     /// Waits until it is ready.
     ///
     /// # Errors
-    /// If it does not become ready; with what it said.
+    /// If it does not become ready; the error has its output.
     pub async fn ready(&self) -> Result<()> {
         let ready = eventually("it is ready", async || {
             let (status, body) = self.readiness().await?;
             ensure!(status == 200, "{status} {body}");
             Ok(())
         });
-        ready.await.with_context(|| format!("{} said:\n{}", self.program, self.process.said().join("\n")))
+        ready
+            .await
+            .with_context(|| format!("output of {}:\n{}", self.program, self.process.output().join("\n")))
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after its end, a gateway at its old address, and waits until it is ready.
+    /// Starts it again after it has exited, and waits until it is ready. A gateway keeps its address.
     ///
     /// # Errors
-    /// If it does not become ready; with what it said.
+    /// If it does not become ready; the error has its output.
     pub async fn start_again(&mut self) -> Result<()> {
         let listen = self.gateway.clone().unwrap_or_else(|| "127.0.0.1:0".into());
         let again = Self::start(self.program, self.settings.clone(), &listen).await?;
         if again.gateway != self.gateway {
-            bail!("the gateway came back at {:?}, not at {:?}", again.gateway, self.gateway);
+            bail!(
+                "the gateway has the address {:?} after its restart, not {:?}",
+                again.gateway,
+                self.gateway
+            );
         }
         *self = again;
         Ok(())

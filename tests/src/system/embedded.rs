@@ -13,8 +13,8 @@ pub struct Embedded {
     admin: String,
     settings: Vec<String>,
     data: Data,
-    /// A command that runs it, such as one that enters a namespace; often empty.
-    within: Vec<String>,
+    /// A command that runs the program, such as `nsenter`; usually empty.
+    wrapper: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -24,52 +24,52 @@ enum Data {
 }
 
 impl Embedded {
-    /// Starts it on an empty directory, which goes away with it.
+    /// Starts it on an empty directory, which is removed when it is dropped.
     ///
     /// # Errors
-    /// If it does not start; with what it said.
+    /// If it does not start; the error has its output.
     pub async fn start(settings: &[&str]) -> Result<Self> {
         Self::start_on(Data::Own(tempfile::tempdir()?), settings, "127.0.0.1:0", vec![]).await
     }
 
-    /// Starts it on a directory that may hold data, and stays when it ends.
+    /// Starts it on a directory that may hold data and is kept afterwards.
     ///
     /// # Errors
-    /// If it does not start; with what it said.
+    /// If it does not start; the error has its output.
     pub async fn start_in(data: PathBuf, settings: &[&str]) -> Result<Self> {
         Self::start_on(Data::Given(data), settings, "127.0.0.1:0", vec![]).await
     }
 
-    /// The same at an address of one's choice, by another command: `within` is what comes before the program.
+    /// Starts it on a given directory and address, through a wrapper command that gets the program as its arguments.
     ///
     /// # Errors
-    /// If it does not start; with what it said.
-    pub async fn start_within(
-        within: Vec<String>,
+    /// If it does not start; the error has its output.
+    pub async fn start_wrapped(
+        wrapper: Vec<String>,
         data: PathBuf,
         settings: &[&str],
         listen: &str,
     ) -> Result<Self> {
-        Self::start_on(Data::Given(data), settings, listen, within).await
+        Self::start_on(Data::Given(data), settings, listen, wrapper).await
     }
 
-    async fn start_on(data: Data, settings: &[&str], listen: &str, within: Vec<String>) -> Result<Self> {
+    async fn start_on(data: Data, settings: &[&str], listen: &str, wrapper: Vec<String>) -> Result<Self> {
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let (process, gateway, admin) = Self::spawn(&data, &settings, listen, &within).await?;
-        Ok(Self { process, gateways: vec![gateway], admin, settings, data, within })
+        let (process, gateway, admin) = Self::spawn(&data, &settings, listen, &wrapper).await?;
+        Ok(Self { process, gateways: vec![gateway], admin, settings, data, wrapper })
     }
 
     async fn spawn(
         data: &Data,
         settings: &[String],
         listen: &str,
-        within: &[String],
+        wrapper: &[String],
     ) -> Result<(Process, String, String)> {
         let mut command = Self::command(&data.path(), settings, listen)?;
-        if let [before, arguments @ ..] = within {
-            let mut whole = Command::new(before);
-            whole.args(arguments).arg(command.get_program()).args(command.get_args());
-            command = whole;
+        if let [program, arguments @ ..] = wrapper {
+            let mut wrapped = Command::new(program);
+            wrapped.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = wrapped;
         }
         let mut process = Process::spawn("godwit", command)?;
         let gateway = address(&process.line("listening on ").await?)?;
@@ -77,8 +77,8 @@ impl Embedded {
         Ok((process, gateway, admin))
     }
 
-    /// The command that starts it. A write beyond a limit on the size of files is an error to it, not its end: tests set
-    /// that limit from outside to make writes fail.
+    /// The command that starts the program. It ignores SIGXFSZ, so that tests can make its writes fail with a limit on the size
+    /// of files instead of killing it.
     ///
     /// # Errors
     /// If the program was not built.
@@ -101,28 +101,28 @@ impl Embedded {
         &mut self.process
     }
 
-    /// Address of `/readyz` and `/metrics`; another one after each start.
+    /// Address of `/readyz` and `/metrics`. It changes with each start.
     pub fn admin(&self) -> &str {
         &self.admin
     }
 
-    /// Where its data is.
+    /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.data.path()
     }
 
-    /// Ends it at once (SIGKILL).
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after its end: same data, same address.
+    /// Starts it again after it has exited, with the same data and the same address.
     ///
     /// # Errors
-    /// If it does not start; with what it said.
+    /// If it does not start; the error has its output.
     pub async fn start_again(&mut self) -> Result<()> {
         (self.process, _, self.admin) =
-            Self::spawn(&self.data, &self.settings, &self.gateways[0], &self.within).await?;
+            Self::spawn(&self.data, &self.settings, &self.gateways[0], &self.wrapper).await?;
         Ok(())
     }
 }

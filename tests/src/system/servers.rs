@@ -1,4 +1,4 @@
-//! The servers below the services: those that the environment names, or a set of one's own that may be broken.
+//! The servers that the services use: shared ones from the environment, or a private set that a test may kill.
 
 use super::unique;
 use anyhow::{Context as _, Result, ensure};
@@ -22,10 +22,10 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// As the environment says.
+    /// Reads the addresses from the environment.
     ///
     /// # Errors
-    /// A sentence with what to do if a variable is missing: a test without its servers fails, it is not skipped.
+    /// If a variable is missing; the error says how to set it. A test without its servers fails and is not skipped.
     pub fn from_environment() -> Result<Self> {
         let get = |name: &str| {
             std::env::var(name).with_context(|| {
@@ -41,68 +41,68 @@ impl Servers {
     }
 }
 
-/// A set of servers that a test has for itself, by `scripts/servers`. They end with it.
+/// A private set of servers, run by `scripts/servers`. It is stopped and wiped when dropped.
 #[derive(Debug)]
 pub struct OwnServers {
     data: PathBuf,
     base: u16,
     brokers: u16,
-    /// Which of the four; empty for all.
+    /// The servers to run; empty for all four.
     names: &'static [&'static str],
     consul_token: String,
-    /// Folder of the certificates, where all speak TLS.
+    /// Folder of the certificates, if the servers use TLS.
     tls: Option<PathBuf>,
 }
 
 impl OwnServers {
-    /// How far above a broker's own port the one is under which services are told to find it, where there are three.
+    /// Offset from a broker's own port to its advertised port, in a set with three brokers.
     pub const PROXY_OFFSET: u16 = 40;
-    /// Ports that a set with three brokers leaves free for its owner, counted from its first one.
+    /// Ports in the block of each broker that stay free for the test, as offsets from the first port of the block.
     pub const FREE_PORTS: std::ops::Range<u16> = 50..100;
 
-    /// Consul's token, where all speak TLS.
+    /// Consul's token in a set with TLS.
     pub const CONSUL_TOKEN: &str = "11111111-2222-3333-4444-555555555555";
 
     /// Starts all four, with one broker, and waits until each answers.
     ///
     /// # Errors
-    /// With what the script said.
+    /// If the script fails; the error has its output.
     pub fn start() -> Result<Self> {
         Self::unstarted(Self::folder(), free_ports(20)?, 1).up()
     }
 
-    /// Starts Consul alone, which lets nobody do anything without a token; `token` may do all.
+    /// Starts Consul alone, with access control: requests need a token, and `token` allows everything.
     ///
     /// # Errors
-    /// With what the script said.
+    /// If the script fails; the error has its output.
     pub fn start_guarded_consul(token: &str) -> Result<Self> {
         let mut servers = Self::unstarted(Self::folder(), free_ports(20)?, 1);
         (servers.names, servers.consul_token) = (&["consul"], token.to_owned());
         servers.up()
     }
 
-    /// Starts all four with TLS: a folder has the authority, `ca.pem`, and the certificate of them all, `server.pem` and
-    /// `server.key`. Consul wants [`OwnServers::CONSUL_TOKEN`].
+    /// Starts all four with TLS. The folder holds the authority (`ca.pem`) and the shared certificate (`server.pem` and
+    /// `server.key`). Consul requires [`OwnServers::CONSUL_TOKEN`].
     ///
     /// # Errors
-    /// With what the script said.
+    /// If the script fails; the error has its output.
     pub fn start_tls(certificates: &Path) -> Result<Self> {
         let mut servers = Self::unstarted(Self::folder(), free_ports(20)?, 1);
         (servers.tls, servers.consul_token) = (Some(certificates.to_owned()), Self::CONSUL_TOKEN.to_owned());
         servers.up()
     }
 
-    /// Starts all four with three brokers on a block of ports, their data in a folder. Clients find the brokers only where
-    /// a proxy has to be, see [`OwnServers::broker`].
+    /// Starts all four with three brokers on a block of ports, with their data in a folder. The brokers advertise addresses
+    /// where the caller must run proxies, see [`OwnServers::broker`].
     ///
     /// # Errors
-    /// With what the script said.
+    /// If the script fails; the error has its output.
     pub fn start_proxied(data: PathBuf) -> Result<Self> {
         Self::unstarted(data, free_ports(300)?, 3).up()
     }
 
     fn folder() -> PathBuf {
-        // `tests/run` names a folder that it clears, should this test be ended before it can do so itself.
+        // `tests/run` clears this folder, in case the test is killed before it can do so itself.
         let folder = std::env::var_os("GODWIT_TEST_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
         folder.join(format!("godwit-own-servers-{}", unique()))
     }
@@ -121,18 +121,18 @@ impl OwnServers {
         self.base
     }
 
-    /// Where its data and its logs are.
+    /// The folder of data and logs.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// Where a proxied broker, 0 to 2, listens for the proxy, and where it tells clients to come.
+    /// The listening and the advertised port of a proxied broker, 0 to 2.
     pub fn broker(&self, number: u16) -> (u16, u16) {
         let port = self.base + number * 100;
         (port + 9, port + Self::PROXY_OFFSET)
     }
 
-    /// Where they are.
+    /// The servers' addresses.
     pub fn addresses(&self) -> Servers {
         let [kafka, postgres, redis, consul, ..] = self.ports();
         if let Some(tls) = &self.tls {
@@ -154,15 +154,15 @@ impl OwnServers {
         }
     }
 
-    /// Kafka takes ten ports in a row; with several brokers there are blocks of a hundred.
+    /// Kafka uses ten consecutive ports. With several brokers, each has a block of a hundred.
     fn ports(&self) -> [u16; 6] {
         [0, 10, 11, 12, 13, 14].map(|offset| self.base + offset)
     }
 
-    /// A command of `scripts/servers`, such as `kill redis`.
+    /// Runs a command of `scripts/servers`, such as `kill redis`.
     ///
     /// # Errors
-    /// With what the script said.
+    /// If the script fails; the error has its output.
     pub fn run(&self, arguments: &[&str]) -> Result<()> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers");
         let names = ["KAFKA", "POSTGRES", "REDIS", "CONSUL", "CONSUL_SERVER", "CONSUL_SERF"];
@@ -184,17 +184,17 @@ impl OwnServers {
             command.env("GODWIT_KAFKA_ADVERTISED_OFFSET", Self::PROXY_OFFSET.to_string());
         }
         let output = command.output().context("run scripts/servers")?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
-            "scripts/servers {arguments:?} ended with {}: {said}",
+            "scripts/servers {arguments:?} exited with {}: {stderr}",
             output.status
         );
         Ok(())
     }
 }
 
-/// The first of so many free ports in a row, outside of what the system gives away.
+/// The first of `count` consecutive free ports, below the ephemeral range.
 pub fn free_ports(count: u16) -> Result<u16> {
     (0..50)
         .map(|_| 12_000 + rand::random_range(0..800) * 10)
