@@ -1,44 +1,44 @@
-//! What can go wrong.
+//! The errors of this crate.
 
 use abi::ApiError;
 use std::time::Duration;
 
-/// Why a call failed. Nothing of a failed call can be relied on, and it may have been done.
+/// Why a call failed. Redis may have executed a failed call or a part of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configured URL can't be used. It is not shown: it may hold a password.
+    /// The configured URL is not valid. The message omits it because it may contain a password.
     #[error("redis.url: must be redis://[:PASSWORD@]HOST:PORT[/DB], or rediss:// for TLS")]
     Url,
-    /// The file of authorities can't be used.
+    /// The CA file is not valid.
     #[error("redis.ca: {path} {reason}")]
     Ca {
-        /// As configured.
+        /// The configured path.
         path: String,
-        /// The end of the sentence.
+        /// The reason, as the end of the sentence.
         reason: String,
     },
-    /// No connection to Redis could be had.
-    #[error("redis can't be reached for {call}: {reason}")]
+    /// The connection to Redis failed.
+    #[error("can't connect to redis for {call}: {reason}")]
     Connect {
         /// The call.
         call: &'static str,
         /// Why.
         reason: String,
     },
-    /// Redis refused a command or went away.
-    #[error("redis failed at {call}")]
+    /// Redis returned an error, or the connection broke.
+    #[error("redis failed during {call}")]
     Redis {
         /// The call.
         call: &'static str,
-        /// What Redis or the connection said.
+        /// The error of Redis or of the connection.
         source: deadpool_redis::redis::RedisError,
     },
-    /// There was no answer in time.
+    /// Redis did not respond in time.
     #[error("redis did not answer {call} within {deadline:?}")]
     Timeout {
         /// The call.
         call: &'static str,
-        /// The time it had.
+        /// The time limit.
         deadline: Duration,
     },
 }

@@ -1,20 +1,21 @@
-//! What the services share about who is where: receivers' sequence counters, routes, members of groups.
+//! Shared volatile state of the services: receiver sequence counters, routes, and members of groups.
 //!
-//! One object-safe trait, [`Cache`], with two implementations: [`RedisCache`] for many processes, [`MemoryCache`] for
-//! one. A single conformance suite runs over both.
+//! One object-safe trait, [`Cache`], has two implementations: [`RedisCache`] for many processes and [`MemoryCache`] for a
+//! single one. One conformance suite runs over both.
 //!
-//! Nothing here is durable, and nothing durable may be asked of it. It promises:
-//! - a receiver's `seq` never falls within an epoch; a counter that was lost comes back with another epoch (P4);
-//! - a connection's route goes only with that connection, or with its lease (P5);
-//! - an older version of a group's members never replaces a newer one, and every entry expires, so an update that
-//!   was lost heals by itself;
-//! - everything is bounded: in memory by count, in Redis by expiry (P7).
+//! Nothing here is durable. Guarantees:
+//! - A receiver's `seq` never decreases within an epoch. A counter that was lost starts again with a new epoch (P4).
+//! - A connection's route is removed only with that connection or when its lease expires (P5).
+//! - An older version of a group's members never replaces a newer one. Every entry expires, so a lost update is
+//!   corrected by the next read from the store.
+//! - Everything is bounded: in memory by count, in Redis by expiry (P7).
 //!
-//! Every call is one round trip (a counter that begins takes a second one). Losing all of it costs a moment of more work:
-//! counters begin new epochs, gateways renew their routes with the next heartbeats, members are asked of the store.
+//! Every call is one round trip; a counter without an epoch needs a second one. If all data is lost, the services only
+//! work more for a short time: counters start new epochs, gateways renew their routes with the next heartbeats, and
+//! members are read from the store.
 //!
-//! - [`memory`]: the implementation for one process.
-//! - [`redis`]: the implementation over Redis; its scripts, its connections.
+//! - [`memory`]: the implementation for a single process.
+//! - [`redis`]: the implementation over Redis, with its scripts and connections.
 
 mod error;
 pub mod memory;
@@ -29,53 +30,53 @@ pub use redis::RedisCache;
 use abi::v1::{Members, ReceiverSeq};
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-/// How long members of a group are believed: the longest that a lost update can go unnoticed.
+/// Time to live of a group's members. It is the longest time that a lost update can go unnoticed.
 pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
 
-/// What a call gives.
+/// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Receivers' counters, routes and members of groups. Every call may be repeated.
+/// Receiver counters, routes and members of groups. Callers may repeat every call.
 #[async_trait::async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// Raises counters of users, each by its own number, and gives their values after it, in the same order.
-    /// A counter that is missing begins a new epoch.
+    /// Increments the counter of each user by the given number. Returns the new values in the same order. A missing
+    /// counter starts a new epoch.
     async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>>;
 
-    /// Says that a connection of a user is at a gateway, for `life` from now, and gives the user's counter.
-    /// The same call renews it.
+    /// Registers the route of a connection: it is at `gateway`, with a lease of `ttl`. Repeat the call to renew the
+    /// lease. Returns the user's counter.
     async fn connect(
         &self,
         app: &str,
         user: &str,
         connection: &str,
         gateway: &str,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<ReceiverSeq>;
 
-    /// Forgets one connection of a user. Others of the same user, on the same gateway or not, stay.
+    /// Removes the route of one connection. Other connections of the same user stay, also on the same gateway.
     async fn disconnect(&self, app: &str, user: &str, connection: &str) -> Result<()>;
 
-    /// The gateways that hold connections of each user, every gateway once, in the order of the users.
+    /// The gateways with connections of each user, in the order of the users. A user's gateways are distinct.
     async fn routes(&self, app: &str, users: &[&str]) -> Result<Vec<Vec<Arc<str>>>>;
 
-    /// The members of a conversation, if known.
+    /// The members of a conversation, if they are cached.
     async fn members(&self, app: &str, conversation: &str) -> Result<Option<Arc<Members>>>;
 
-    /// Remembers the members of a conversation for `life`, unless a newer version is known.
+    /// Caches the members of a conversation for `ttl`, unless a newer version is cached.
     async fn put_members(
         &self,
         app: &str,
         conversation: &str,
         members: &Members,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<()>;
 
-    /// Returns when the cache answers: for readiness.
+    /// Checks that the cache responds. Readiness probes use it.
     async fn ping(&self) -> Result<()>;
 }
 
-/// Asks a cache whether it answers: for the readiness probe of a program.
+/// A readiness probe that pings a cache.
 pub fn probe(
     cache: Arc<dyn Cache>,
 ) -> impl FnMut() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + 'static {
@@ -85,7 +86,7 @@ pub fn probe(
     }
 }
 
-/// A new epoch: any number but 0, which devices without a value send.
+/// A random new epoch. It is never 0, because devices send 0 while they have no epoch.
 fn new_epoch() -> u32 {
     rand::random::<u32>().max(1)
 }

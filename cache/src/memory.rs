@@ -1,13 +1,13 @@
 //! The cache of a single process.
 //!
-//! Bounded by forgetting what was not touched for longest: a forgotten counter begins a new epoch, a forgotten
-//! route comes back with the next heartbeat, forgotten members are asked of the store.
+//! Its size is bounded by evicting the least recently used entries. An evicted counter starts a new epoch, an evicted
+//! route returns with the next heartbeat, and evicted members are read from the store.
 
-mod generations;
+mod generational_map;
 
 use crate::{Cache, Result, new_epoch};
 use abi::v1::{Members, ReceiverSeq};
-use generations::Generations;
+use generational_map::GenerationalMap;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,15 +15,15 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Users whose counters and routes are kept, about 150 bytes each.
+/// Cached users (counter and routes), about 150 bytes each.
 const MAX_USERS: usize = 1_000_000;
-/// Members that are kept over all groups, about 60 bytes each.
+/// Cached members of all groups together, about 60 bytes each.
 const MAX_MEMBERS: usize = 500_000;
 
 /// Counters, routes and members in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryCache {
-    // Held for some microseconds a batch and never across an await: one lock is cheaper than many.
+    // A batch holds the lock for a few microseconds and never across an await. More locks would cost more than they save.
     apps: Mutex<HashMap<Box<str>, App>>,
     max_users: usize,
     max_members: usize,
@@ -31,15 +31,15 @@ pub struct MemoryCache {
 
 #[derive(Debug)]
 struct App {
-    users: Generations<User>,
-    members: Generations<Group>,
+    users: GenerationalMap<User>,
+    members: GenerationalMap<Group>,
 }
 
 #[derive(Debug)]
 struct User {
     epoch: u32,
     seq: u64,
-    // Empty for users who are offline: no allocation.
+    // Empty for offline users, and then without an allocation.
     routes: Vec<Route>,
 }
 
@@ -63,25 +63,25 @@ impl Default for MemoryCache {
 }
 
 impl MemoryCache {
-    /// A cache that remembers at most so many users, and so many members over all groups, of each application.
+    /// A cache with at most `max_users` users and `max_members` members of all groups, per application.
     pub fn with_limits(max_users: usize, max_members: usize) -> Self {
         Self { apps: Mutex::default(), max_users, max_members }
     }
 
     fn apps(&self) -> MutexGuard<'_, HashMap<Box<str>, App>> {
-        // Every change below is complete before anything that could panic.
+        // A poisoned lock is safe to use: no change below can panic halfway.
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `act` on the state of an application, made when missing.
-    fn with<T>(&self, app: &str, act: impl FnOnce(&mut App) -> T) -> T {
+    /// Calls `access` with the state of an application. Creates the state if it is missing.
+    fn with_app<T>(&self, app: &str, access: impl FnOnce(&mut App) -> T) -> T {
         let mut apps = self.apps();
         if let Some(app) = apps.get_mut(app) {
-            return act(app);
+            return access(app);
         }
-        act(apps.entry(app.into()).or_insert_with(|| App {
-            users: Generations::new(self.max_users),
-            members: Generations::new(self.max_members),
+        access(apps.entry(app.into()).or_insert_with(|| App {
+            users: GenerationalMap::new(self.max_users),
+            members: GenerationalMap::new(self.max_members),
         }))
     }
 }
@@ -97,10 +97,10 @@ impl User {
         ReceiverSeq { epoch: self.epoch, seq: self.seq }
     }
 
-    fn connect(&mut self, connection: &str, gateway: &str, life: Duration) {
+    fn connect(&mut self, connection: &str, gateway: &str, ttl: Duration) {
         let now = Instant::now();
         self.routes.retain(|route| route.expires > now || &*route.connection == connection);
-        let expires = now + life;
+        let expires = now + ttl;
         match self.routes.iter_mut().find(|route| &*route.connection == connection) {
             Some(route) => {
                 route.expires = expires;
@@ -128,7 +128,7 @@ impl User {
 #[async_trait::async_trait]
 impl Cache for MemoryCache {
     async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
-        Ok(self.with(app, |app| {
+        Ok(self.with_app(app, |app| {
             let raise = |(user, by): &(&str, u32)| {
                 let user = app.user(user);
                 user.seq += u64::from(*by);
@@ -144,17 +144,17 @@ impl Cache for MemoryCache {
         user: &str,
         connection: &str,
         gateway: &str,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<ReceiverSeq> {
-        Ok(self.with(app, |app| {
+        Ok(self.with_app(app, |app| {
             let user = app.user(user);
-            user.connect(connection, gateway, life);
+            user.connect(connection, gateway, ttl);
             user.receiver_seq()
         }))
     }
 
     async fn disconnect(&self, app: &str, user: &str, connection: &str) -> Result<()> {
-        self.with(app, |app| {
+        self.with_app(app, |app| {
             if let Some(user) = app.users.get_mut(user) {
                 user.routes.retain(|route| &*route.connection != connection);
                 user.routes.shrink_to_fit();
@@ -165,7 +165,7 @@ impl Cache for MemoryCache {
 
     async fn routes(&self, app: &str, users: &[&str]) -> Result<Vec<Vec<Arc<str>>>> {
         let now = Instant::now();
-        Ok(self.with(app, |app| {
+        Ok(self.with_app(app, |app| {
             let gateways =
                 |user: &&str| app.users.get_mut(user).map_or_else(Vec::new, |user| user.gateways(now));
             users.iter().map(gateways).collect()
@@ -174,7 +174,7 @@ impl Cache for MemoryCache {
 
     async fn members(&self, app: &str, conversation: &str) -> Result<Option<Arc<Members>>> {
         let now = Instant::now();
-        let members = self.with(app, |app| {
+        let members = self.with_app(app, |app| {
             let group = app.members.get_mut(conversation).filter(|group| group.expires > now)?;
             Some(Arc::clone(&group.members))
         });
@@ -187,13 +187,13 @@ impl Cache for MemoryCache {
         app: &str,
         conversation: &str,
         members: &Members,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<()> {
         let now = Instant::now();
-        let group = Group { members: Arc::new(members.clone()), expires: now + life };
-        self.with(app, |app| {
-            let known = app.members.get_mut(conversation).filter(|group| group.expires > now);
-            if known.is_none_or(|known| known.members.version <= members.version) {
+        let group = Group { members: Arc::new(members.clone()), expires: now + ttl };
+        self.with_app(app, |app| {
+            let cached = app.members.get_mut(conversation).filter(|group| group.expires > now);
+            if cached.is_none_or(|cached| cached.members.version <= members.version) {
                 app.members.insert(conversation, group, members.members.len().max(1));
             }
         });
@@ -210,19 +210,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn p7_users_who_are_not_seen_are_forgotten_and_get_a_new_epoch() {
+    async fn p7_unused_users_are_evicted_and_get_a_new_epoch() {
         let cache = MemoryCache::with_limits(100, 100);
         let current = async |user| cache.raise("app", &[(user, 0)]).await.unwrap()[0];
         let first = current("first").await;
-        let kept = current("kept").await;
+        let active = current("active").await;
         for number in 0..200 {
             cache.raise("app", &[(&format!("user{number}"), 1)]).await.unwrap();
-            cache.connect("app", "kept", "c", "gateway", Duration::from_secs(60)).await.unwrap();
+            cache.connect("app", "active", "c", "gateway", Duration::from_secs(60)).await.unwrap();
         }
-        assert_eq!(current("kept").await, kept);
-        assert_eq!(&*cache.routes("app", &["kept"]).await.unwrap()[0][0], "gateway");
+        assert_eq!(current("active").await, active);
+        assert_eq!(&*cache.routes("app", &["active"]).await.unwrap()[0][0], "gateway");
         assert_ne!(current("first").await.epoch, first.epoch);
-        let users = cache.with("app", |app| app.users.len());
-        assert!(users <= 101, "{users} users are kept");
+        let users = cache.with_app("app", |app| app.users.len());
+        assert!(users <= 101, "{users} users are cached");
     }
 }

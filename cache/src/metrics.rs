@@ -3,24 +3,23 @@
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_histogram!("godwit_cache_call_seconds", "How long calls to Redis took.");
     describe_counter!("godwit_cache_errors_total", "Calls to Redis that failed.");
     describe_counter!(
         "godwit_cache_members_total",
-        "Look-ups of a group's members, and whether Redis knew them."
+        "Lookups of a group's members in the cache, by whether they were found."
     );
     for known in ["true", "false"] {
         metrics::counter!("godwit_cache_members_total", "known" => known).increment(0);
     }
 }
 
-/// A call to Redis ended.
+/// A call to Redis has ended.
 pub(crate) fn call(call: &'static str, took: Duration, ok: bool) {
     metrics::histogram!("godwit_cache_call_seconds", "call" => call).record(took.as_secs_f64());
-    // From 0 on: an alert sees a rise, not a first value.
+    // Also record 0: an alert sees an increase, but not a first value.
     metrics::counter!("godwit_cache_errors_total", "call" => call).increment((!ok).into());
 }
 

@@ -1,36 +1,37 @@
 //! The cache in Redis, shared by all processes.
 //!
 //! Keys are `PREFIX:APP:s:USER:RUN` (counter), `PREFIX:APP:r:USER` (routes: connection to expiry and gateway) and
-//! `PREFIX:APP:m:CONVERSATION:RUN` (members: version and value). All of them expire. Scripts and batches touch many keys, so
-//! it is one Redis, or one with replicas; not Redis Cluster.
+//! `PREFIX:APP:m:CONVERSATION:RUN` (members: version and value). All keys expire. Scripts and batches access many keys, so
+//! this works with a single Redis, with or without replicas, but not with Redis Cluster.
 //!
-//! A counter is one number, epoch times 2^32 plus `seq`, because raising it is the most frequent of all: `INCRBY` in a
-//! pipeline costs Redis a seventh of what a script costs. A result without an epoch is a counter that is new; a script
-//! then gives it one.
+//! A counter is one integer, epoch times 2^32 plus `seq`. Increments are the most frequent call, and `INCRBY` in a
+//! pipeline costs Redis a seventh of a script. A result without an epoch means that the counter is new; a script then
+//! adds an epoch.
 //!
-//! A Redis that crashed, or a replica that took over, may come back with the counters of a moment ago, and would hand
-//! out the same numbers twice, or bring back members who were removed. So the names of counters and members hold which run of
-//! which server they belong to: in another run a counter is missing and begins a new epoch, and members are asked of the store.
+//! A restarted Redis or a promoted replica may have lost the last writes. Its counters would repeat numbers, and its
+//! groups could have removed members again. Therefore the keys of counters and members contain the id of the server's
+//! run. In a new run all counters are missing and start new epochs, and members are read from the store.
 
-mod lanes;
+mod connections;
 
 use crate::{Cache, Result};
 use abi::v1::{Members, ReceiverSeq};
+use connections::{Connections, Request};
 use deadpool_redis::redis::{Cmd, FromRedisValue, Pipeline, Script};
-use lanes::{Lanes, Request};
 use prost::Message as _;
 use std::{
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
-/// A counter whose user did not connect for so long is forgotten.
-const COUNTER_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Most users per round trip: Redis does nothing else while a script runs.
+/// A counter expires when its user has not connected for this long.
+const COUNTER_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Users per round trip, because Redis does nothing else while a script runs.
 const MAX_USERS: usize = 4_096;
 
-// Times come from Redis, so that the processes' clocks don't matter, and epochs from the caller, because Redis seeds its
-// random numbers alike after every start. Every script is given the run of its server as its last argument.
+// Scripts take the time from Redis, so that clock differences between processes don't matter. They take epochs from the
+// caller, because Redis seeds its random numbers identically after every start. The last argument of every script is the
+// id of the server's run.
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/begin.lua")));
 static CONNECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/connect.lua")));
@@ -38,7 +39,7 @@ static PUT_MEMBERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!
 
 /// Counters, routes and members in Redis.
 pub struct RedisCache {
-    lanes: Lanes,
+    connections: Connections,
     prefix: Box<str>,
 }
 
@@ -49,22 +50,22 @@ impl std::fmt::Debug for RedisCache {
 }
 
 impl RedisCache {
-    /// A cache that connects when it is first used; see [`Cache::ping`].
+    /// A cache that connects on its first call; see [`Cache::ping`].
     ///
     /// # Errors
-    /// [`Error::Url`](crate::Error::Url) if the URL is none.
+    /// [`Error::Url`](crate::Error::Url) or [`Error::Ca`](crate::Error::Ca).
     pub fn new(config: &abi::config::Redis) -> Result<Self> {
-        Ok(Self { lanes: Lanes::new(config)?, prefix: config.prefix.as_str().into() })
+        Ok(Self { connections: Connections::new(config)?, prefix: config.prefix.as_str().into() })
     }
 
     fn key(&self, app: &str, kind: &str, id: &str) -> String {
         [&self.prefix, ":", app, ":", kind, ":", id].concat()
     }
 
-    /// Completes those of `raised` that have no epoch.
-    async fn begin(&self, app: &str, users: &[(&str, u32)], raised: &mut [ReceiverSeq]) -> Result<()> {
+    /// Starts an epoch for each of the `raised` counters that has none.
+    async fn begin_epochs(&self, app: &str, users: &[(&str, u32)], raised: &mut [ReceiverSeq]) -> Result<()> {
         let mut script = BEGIN.prepare_invoke();
-        script.arg(new_epoch()).arg(millis(COUNTER_LIFE));
+        script.arg(new_epoch()).arg(millis(COUNTER_TTL));
         let mut new = Vec::new();
         for ((user, by), seq) in users.iter().zip(raised).filter(|(_, seq)| seq.epoch == 0) {
             script.key(self.key(app, "s", user)).arg(by);
@@ -76,15 +77,16 @@ impl RedisCache {
         let counters: Vec<(u64, bool)> = self.call("begin", Request::Script(script)).await?;
         for (seq, (counter, missing)) in new.into_iter().zip(counters) {
             let begun = receiver_seq(counter);
-            // Others may have raised it meanwhile: the number of this raise is its own. Unless it was lost in between.
-            let is_own = !missing && seq.seq > 0;
-            *seq = ReceiverSeq { epoch: begun.epoch, seq: if is_own { seq.seq } else { begun.seq } };
+            // Other callers may have incremented the counter meanwhile. Keep the result of our own increment, unless the
+            // counter was lost in between.
+            let keeps_seq = !missing && seq.seq > 0;
+            *seq = ReceiverSeq { epoch: begun.epoch, seq: if keeps_seq { seq.seq } else { begun.seq } };
         }
         Ok(())
     }
 
     async fn call<T: FromRedisValue>(&self, call: &'static str, mut request: Request<'_>) -> Result<T> {
-        self.lanes.call(call, &mut request).await
+        self.connections.call(call, &mut request).await
     }
 }
 
@@ -92,24 +94,24 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where the epoch of a counter begins.
+/// The value of one epoch in a counter.
 const EPOCH: u64 = 1 << 32;
 
 fn receiver_seq(counter: u64) -> ReceiverSeq {
     ReceiverSeq { epoch: u32::try_from(counter / EPOCH).unwrap_or(u32::MAX), seq: counter % EPOCH }
 }
 
-/// A new epoch in its place. Redis has signed numbers, so it has 31 bits.
+/// A new epoch, as a part of a counter. It has 31 bits because Redis's integers are signed.
 fn new_epoch() -> u64 {
     u64::from(crate::new_epoch() / 2).max(1) * EPOCH
 }
 
-/// The gateways of leases, `EXPIRY GATEWAY` with the expiry in milliseconds, that have not ended. Each gateway once.
+/// The distinct gateways of leases that have not expired. A lease is `EXPIRY GATEWAY`, with the expiry in milliseconds.
 fn gateways(leases: &[String], now: u64) -> Vec<Arc<str>> {
     let mut gateways: Vec<Arc<str>> = Vec::new();
     for (expiry, gateway) in leases.iter().filter_map(|lease| lease.split_once(' ')) {
-        let holds = expiry.parse().is_ok_and(|expiry: u64| expiry > now);
-        if holds && !gateways.iter().any(|known| **known == *gateway) {
+        let is_valid = expiry.parse().is_ok_and(|expiry: u64| expiry > now);
+        if is_valid && !gateways.iter().any(|known| **known == *gateway) {
             gateways.push(gateway.into());
         }
     }
@@ -132,7 +134,7 @@ impl Cache for RedisCache {
             };
             let counters: Vec<u64> = self.call("raise", Request::Commands(&commands)).await?;
             raised.extend(counters.into_iter().map(receiver_seq));
-            self.begin(app, users, &mut raised[first..]).await?;
+            self.begin_epochs(app, users, &mut raised[first..]).await?;
         }
         Ok(raised)
     }
@@ -143,12 +145,12 @@ impl Cache for RedisCache {
         user: &str,
         connection: &str,
         gateway: &str,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<ReceiverSeq> {
         let mut script = CONNECT.prepare_invoke();
         script.key(self.key(app, "r", user)).key(self.key(app, "s", user));
-        script.arg(connection).arg(gateway).arg(millis(life));
-        script.arg(new_epoch()).arg(millis(COUNTER_LIFE));
+        script.arg(connection).arg(gateway).arg(millis(ttl));
+        script.arg(new_epoch()).arg(millis(COUNTER_TTL));
         let counter: u64 = self.call("connect", Request::Script(script)).await?;
         Ok(receiver_seq(counter))
     }
@@ -167,7 +169,7 @@ impl Cache for RedisCache {
                 for user in users {
                     commands.cmd("HVALS").arg(self.key(app, "r", user));
                 }
-                // Like the leases a list of texts: seconds and microseconds.
+                // A list of strings like the leases: seconds and microseconds.
                 commands.cmd("TIME");
                 commands
             };
@@ -189,7 +191,7 @@ impl Cache for RedisCache {
             commands
         };
         let [bytes]: [Option<Vec<u8>>; 1] = self.call("members", Request::Commands(&commands)).await?;
-        // What can't be read is as good as missing: the store knows.
+        // Treat undecodable members as missing: callers then read them from the store.
         let members = bytes.and_then(|bytes| Members::decode(bytes.as_slice()).ok());
         crate::metrics::members(members.is_some());
         Ok(members.map(Arc::new))
@@ -200,11 +202,11 @@ impl Cache for RedisCache {
         app: &str,
         conversation: &str,
         members: &Members,
-        life: Duration,
+        ttl: Duration,
     ) -> Result<()> {
         let mut script = PUT_MEMBERS.prepare_invoke();
         script.key(self.key(app, "m", conversation));
-        script.arg(members.version).arg(members.encode_to_vec()).arg(millis(life));
+        script.arg(members.version).arg(members.encode_to_vec()).arg(millis(ttl));
         self.call("put_members", Request::Script(script)).await
     }
 

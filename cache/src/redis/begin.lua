@@ -1,5 +1,5 @@
--- Begins the epochs of counters that have none. KEYS: counters, without the run. ARGV: a new epoch times 2^32, life in ms, by
--- how much each was raised before, run of this server. Gives {value, 1 if it was missing altogether, else 0} of each.
+-- Starts epochs of counters that have none. KEYS: counters, without the run. ARGV: a new epoch times 2^32, TTL in ms, the
+-- increment of each counter, id of the server's run. Returns for each {value, 1 if the counter was missing, else 0}.
 local run = ARGV[#ARGV]
 local begun = {}
 for i, name in ipairs(KEYS) do
@@ -9,7 +9,7 @@ for i, name in ipairs(KEYS) do
   if not value then
     redis.call('INCRBY', key, ARGV[i + 2])
   end
-  -- Only compared: a number in a script has 53 bits.
+  -- Only compare: numbers in a script have 53 bits.
   if not value or tonumber(value) < 4294967296 then
     redis.call('INCRBY', key, ARGV[1])
     redis.call('PEXPIRE', key, ARGV[2])

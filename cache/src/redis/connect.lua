@@ -1,5 +1,5 @@
--- Leases a route and reads the counter. KEYS: routes of a user, counter without the run. ARGV: connection, gateway, life in
--- ms, a new epoch times 2^32, life of the counter in ms, run of this server. Gives the counter.
+-- Registers a route with a lease and reads the counter. KEYS: routes of a user, counter without the run. ARGV: connection,
+-- gateway, TTL in ms, a new epoch times 2^32, TTL of the counter in ms, id of the server's run. Returns the counter.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local routes = redis.call('HGETALL', KEYS[1])
@@ -14,7 +14,7 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
 end
 local counter = KEYS[2] .. ':' .. ARGV[#ARGV]
 local value = redis.call('GET', counter)
--- Only compared: a number in a script has 53 bits.
+-- Only compare: numbers in a script have 53 bits.
 if not value or tonumber(value) < 4294967296 then
   redis.call('INCRBY', counter, ARGV[4])
   value = redis.call('GET', counter)

@@ -1,5 +1,5 @@
--- Keeps members unless a newer version is there. KEYS: members, without the run. ARGV: version, members, life in ms, run of
--- this server.
+-- Caches members unless a newer version is cached. KEYS: members, without the run. ARGV: version, members, TTL in ms, id of
+-- the server's run.
 local key = KEYS[1] .. ':' .. ARGV[#ARGV]
 local known = redis.call('HGET', key, 'v')
 if not known or tonumber(known) <= tonumber(ARGV[1]) then

@@ -1,4 +1,4 @@
-//! What every cache promises, held against each implementation: the one in memory and the one in Redis.
+//! The conformance suite of [`Cache`], run over both implementations: in memory and in Redis.
 
 use crate::support::{conformance, eventually, routes};
 use abi::v1::{Member, Members, ReceiverSeq};
@@ -8,27 +8,27 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 conformance! {
-    p4_a_counter_counts_within_its_epoch,
-    p4_a_counter_that_is_missing_begins_an_epoch,
+    p4_a_counter_increases_within_its_epoch,
+    p4_a_missing_counter_starts_an_epoch,
     p4_each_user_of_each_application_has_a_counter,
     p4_concurrent_raises_all_count,
-    p5_connecting_gives_the_counter_and_does_not_raise_it,
-    p5_only_the_connection_that_ended_loses_its_route,
-    p5_a_gateway_is_named_once_whatever_it_holds,
+    p5_connect_returns_the_counter_without_incrementing_it,
+    p5_disconnect_removes_only_the_route_of_that_connection,
+    p5_routes_list_each_gateway_once,
     p5_a_route_moves_with_its_connection,
-    p9_a_route_ends_with_its_lease_unless_renewed,
+    p9_a_route_expires_unless_its_lease_is_renewed,
     p8_an_older_version_of_members_never_replaces_a_newer,
-    p8_members_are_believed_for_their_life_only,
-    nothing_asked_is_nothing_answered,
-    it_answers_a_ping,
+    p8_members_expire_after_their_ttl,
+    an_empty_request_has_an_empty_result,
+    ping_succeeds,
 }
 
-/// The counter of a user as it stands.
+/// The current counter of a user.
 pub(crate) async fn current(cache: &dyn Cache, app: &str, user: &str) -> ReceiverSeq {
     cache.raise(app, &[(user, 0)]).await.unwrap()[0]
 }
 
-async fn p4_a_counter_counts_within_its_epoch(cache: &dyn Cache) {
+async fn p4_a_counter_increases_within_its_epoch(cache: &dyn Cache) {
     let first = current(cache, "app", "alice").await;
     assert_ne!(first.epoch, 0);
     assert_eq!(first.seq, 0);
@@ -39,7 +39,7 @@ async fn p4_a_counter_counts_within_its_epoch(cache: &dyn Cache) {
     assert_eq!(current(cache, "app", "alice").await, raised[0]);
 }
 
-async fn p4_a_counter_that_is_missing_begins_an_epoch(cache: &dyn Cache) {
+async fn p4_a_missing_counter_starts_an_epoch(cache: &dyn Cache) {
     let raised = cache.raise("app", &[("bob", 2), ("carol", 1)]).await.unwrap();
     assert_eq!(raised.iter().map(|seq| seq.seq).collect::<Vec<_>>(), [2, 1]);
     assert!(raised.iter().all(|seq| seq.epoch != 0));
@@ -60,7 +60,7 @@ async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
     let mut seen = Vec::new();
     for seqs in raised {
         let erin = seqs.unwrap()[0];
-        assert_eq!(erin.epoch, epoch, "two of them began an epoch");
+        assert_eq!(erin.epoch, epoch, "two calls started an epoch");
         seen.push(erin.seq);
     }
     seen.sort_unstable();
@@ -68,7 +68,7 @@ async fn p4_concurrent_raises_all_count(cache: &dyn Cache) {
     assert_eq!(current(cache, "app", "frank").await.seq, 100);
 }
 
-async fn p5_connecting_gives_the_counter_and_does_not_raise_it(cache: &dyn Cache) {
+async fn p5_connect_returns_the_counter_without_incrementing_it(cache: &dyn Cache) {
     let made = cache.connect("app", "grace", "c1", "gw:1", LONG).await.unwrap();
     assert_eq!(made.seq, 0);
     let raised = cache.raise("app", &[("grace", 7)]).await.unwrap()[0];
@@ -77,7 +77,7 @@ async fn p5_connecting_gives_the_counter_and_does_not_raise_it(cache: &dyn Cache
     assert_eq!(routes(cache, "app", &["grace"]).await, [["gw:1"]]);
 }
 
-async fn p5_only_the_connection_that_ended_loses_its_route(cache: &dyn Cache) {
+async fn p5_disconnect_removes_only_the_route_of_that_connection(cache: &dyn Cache) {
     cache.connect("app", "heidi", "old", "gw:1", LONG).await.unwrap();
     cache.connect("app", "heidi", "new", "gw:2", LONG).await.unwrap();
     cache.disconnect("app", "heidi", "old").await.unwrap();
@@ -87,7 +87,7 @@ async fn p5_only_the_connection_that_ended_loses_its_route(cache: &dyn Cache) {
     assert!(routes(cache, "app", &["heidi"]).await[0].is_empty());
 }
 
-async fn p5_a_gateway_is_named_once_whatever_it_holds(cache: &dyn Cache) {
+async fn p5_routes_list_each_gateway_once(cache: &dyn Cache) {
     for (user, connection, gateway) in
         [("ivan", "a", "gw:1"), ("ivan", "b", "gw:1"), ("ivan", "c", "gw:2"), ("judy", "d", "gw:2")]
     {
@@ -106,17 +106,17 @@ async fn p5_a_route_moves_with_its_connection(cache: &dyn Cache) {
     assert_eq!(routes(cache, "app", &["mike"]).await, [["gw:2"]]);
 }
 
-async fn p9_a_route_ends_with_its_lease_unless_renewed(cache: &dyn Cache) {
+async fn p9_a_route_expires_unless_its_lease_is_renewed(cache: &dyn Cache) {
     let short = Duration::from_millis(200);
     cache.connect("app", "niaj", "short", "gw:1", short).await.unwrap();
     cache.connect("app", "niaj", "renewed", "gw:2", short).await.unwrap();
     cache.connect("app", "niaj", "renewed", "gw:2", LONG).await.unwrap();
     cache.connect("app", "olivia", "short", "gw:1", short).await.unwrap();
-    eventually("the leases end", async || {
+    eventually("the leases expire", async || {
         routes(cache, "app", &["niaj", "olivia"]).await == [vec!["gw:2"], vec![]]
     })
     .await;
-    // A connection that comes later does not bring an expired one back.
+    // A later connection does not restore an expired one.
     cache.connect("app", "olivia", "long", "gw:3", LONG).await.unwrap();
     assert_eq!(routes(cache, "app", &["olivia"]).await, [["gw:3"]]);
 }
@@ -138,19 +138,19 @@ async fn p8_an_older_version_of_members_never_replaces_a_newer(cache: &dyn Cache
     assert_eq!(cache.members("other", "g:1").await.unwrap(), None);
 }
 
-async fn p8_members_are_believed_for_their_life_only(cache: &dyn Cache) {
+async fn p8_members_expire_after_their_ttl(cache: &dyn Cache) {
     cache.put_members("app", "g:3", &members(5, &["alice"]), Duration::from_millis(100)).await.unwrap();
     eventually("the entry expires", async || cache.members("app", "g:3").await.unwrap().is_none()).await;
-    // What has expired holds nobody back, whatever its version was.
+    // An expired entry does not block an older version.
     cache.put_members("app", "g:3", &members(4, &["bob"]), LONG).await.unwrap();
     assert_eq!(cache.members("app", "g:3").await.unwrap().unwrap().version, 4);
 }
 
-async fn nothing_asked_is_nothing_answered(cache: &dyn Cache) {
+async fn an_empty_request_has_an_empty_result(cache: &dyn Cache) {
     assert!(cache.raise("app", &[]).await.unwrap().is_empty());
     assert!(routes(cache, "app", &[]).await.is_empty());
 }
 
-async fn it_answers_a_ping(cache: &dyn Cache) {
+async fn ping_succeeds(cache: &dyn Cache) {
     cache.ping().await.unwrap();
 }

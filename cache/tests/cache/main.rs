@@ -1,4 +1,4 @@
-//! What every cache promises, and what Redis does to its users.
+//! The conformance suite of the cache, and its behaviour when Redis fails.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -1,4 +1,4 @@
-//! What Redis does to its users: it forgets scripts, data, or the last moment; it goes away.
+//! Behaviour when Redis loses scripts, data or its last writes, and when it is unavailable.
 
 use crate::{
     conformance::current,
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn p4_forgotten_scripts_are_loaded_again() {
+async fn p4_lost_scripts_are_loaded_again() {
     let server = TestRedis::new();
     let before = server.cache.raise("app", &[("alice", 1)]).await.unwrap()[0];
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut server.connection().await).await.unwrap();
@@ -24,7 +24,7 @@ async fn p4_forgotten_scripts_are_loaded_again() {
 }
 
 #[tokio::test]
-async fn p4_counters_that_were_lost_begin_another_epoch() {
+async fn p4_lost_counters_start_a_new_epoch() {
     let server = TestRedis::new();
     let before = server.cache.raise("app", &[("alice", 5), ("bob", 5)]).await.unwrap();
     server.clear().await;
@@ -36,11 +36,11 @@ async fn p4_counters_that_were_lost_begin_another_epoch() {
 }
 
 #[tokio::test]
-async fn p4_counters_of_an_earlier_run_of_redis_begin_another_epoch() {
+async fn p4_counters_of_an_earlier_run_of_redis_are_replaced_by_a_new_epoch() {
     let server = TestRedis::new();
     let users = [("alice", 5), ("bob", 5), ("carol", 5)];
     let before = server.cache.raise("app", &users).await.unwrap();
-    // A restart or a replica brings back counters that another run wrote, perhaps lower than they once were.
+    // After a restart or a failover Redis has the counters of an earlier run, perhaps with lower values than before.
     let mut connection = server.connection().await;
     for user in ["alice", "bob"] {
         let counter = server.key(&format!("app:s:{user}:"));
@@ -58,11 +58,11 @@ async fn p4_counters_of_an_earlier_run_of_redis_begin_another_epoch() {
 }
 
 #[tokio::test]
-async fn p8_members_of_an_earlier_run_of_redis_are_not_believed() {
+async fn p8_members_of_an_earlier_run_of_redis_are_ignored() {
     let server = TestRedis::new();
     server.cache.put_members("app", "g:1", &abi::v1::Members::default(), LONG).await.unwrap();
     assert!(server.cache.members("app", "g:1").await.unwrap().is_some());
-    // A restart or a replica brings back what another run wrote, perhaps from before a member was removed.
+    // After a restart or a failover Redis has entries of an earlier run, perhaps from before a member was removed.
     let present = server.keys().await.remove(0);
     let earlier = present.rsplit_once(':').map(|(members, _)| format!("{members}:0123456701234567")).unwrap();
     let () = server.connection().await.rename(present, earlier).await.unwrap();
@@ -79,14 +79,14 @@ async fn p7_every_key_expires() {
     let keys = server.keys().await;
     assert_eq!(keys.len(), 4, "{keys:?}");
     for key in keys {
-        let life: i64 = server.connection().await.pttl(&key).await.unwrap();
-        assert!(life > 0, "{key} never expires");
+        let ttl: i64 = server.connection().await.pttl(&key).await.unwrap();
+        assert!(ttl > 0, "{key} never expires");
     }
     server.clear().await;
 }
 
 #[tokio::test]
-async fn a_batch_larger_than_a_round_trip_keeps_its_order() {
+async fn a_batch_of_several_round_trips_keeps_its_order() {
     let server = TestRedis::new();
     let names: Vec<_> = (0..5_000).map(|number| format!("user{number}")).collect();
     let users: Vec<_> = names.iter().zip(1..).map(|(name, by)| (name.as_str(), by)).collect();
@@ -101,7 +101,7 @@ async fn a_batch_larger_than_a_round_trip_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn p9_connections_that_broke_are_replaced_within_the_call() {
+async fn p9_a_broken_connection_is_replaced_within_the_call() {
     let server = TestRedis::new();
     let mut proxy = Proxy::new(server.address()).await;
     let cache = server.through(&proxy.url());
@@ -115,8 +115,8 @@ async fn p9_connections_that_broke_are_replaced_within_the_call() {
 }
 
 #[tokio::test]
-async fn p6_a_redis_that_is_away_is_an_error_in_time() {
-    // Takes connections and never answers.
+async fn p6_an_unavailable_redis_is_an_error_within_the_time_limit() {
+    // This server accepts connections and never responds.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("redis://{}", listener.local_addr().unwrap());
     for url in [silent.as_str(), "redis://127.0.0.1:1"] {
@@ -130,7 +130,7 @@ async fn p6_a_redis_that_is_away_is_an_error_in_time() {
 }
 
 #[test]
-fn p8_a_url_that_is_none_is_refused_without_showing_it() {
+fn p8_an_invalid_url_is_rejected_without_showing_it() {
     let config = Redis { url: Secret::new("no url with hunter2"), ..Redis::default() };
     let error = RedisCache::new(&config).unwrap_err();
     assert!(!error.is_retryable());

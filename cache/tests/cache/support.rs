@@ -1,4 +1,4 @@
-//! Caches to test, and a way to wait for what must come.
+//! Test fixtures: caches, a proxy to Redis, and polling.
 
 use cache::{Cache, RedisCache};
 use deadpool_redis::redis::{self, AsyncCommands as _};
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
 
-/// Runs each named function over every implementation, each time with a cache that nobody else uses.
+/// Runs each named function over every implementation, each with a cache of its own.
 macro_rules! conformance {
     ($($name:ident,)*) => {
         mod memory {
@@ -25,7 +25,7 @@ macro_rules! conformance {
 }
 pub(crate) use conformance;
 
-/// A part of the test server that is this test's own.
+/// A cache on the shared test server, with a unique key prefix.
 pub(crate) struct TestRedis {
     pub(crate) cache: RedisCache,
     url: String,
@@ -40,7 +40,7 @@ impl TestRedis {
         Self { cache: cache(&url, &prefix), url, prefix }
     }
 
-    /// A cache over the same keys that reaches Redis elsewhere.
+    /// A cache with the same keys that connects to another URL.
     pub(crate) fn through(&self, url: &str) -> RedisCache {
         cache(url, &self.prefix)
     }
@@ -51,7 +51,7 @@ impl TestRedis {
         rest.rsplit('@').next().unwrap().to_owned()
     }
 
-    /// A connection beside the cache, to do to Redis what operators and accidents do.
+    /// A separate connection, for changing Redis behind the cache's back.
     pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url.as_str()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
@@ -62,11 +62,11 @@ impl TestRedis {
         format!("{}:{rest}", self.prefix)
     }
 
-    /// All keys of this test, and of no other.
+    /// All keys of this test.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut connection = self.connection().await;
         let mut keys = connection.scan_match(format!("{}:*", self.prefix)).await.unwrap();
-        // A scan may show a key twice.
+        // A scan may return a key twice.
         let mut found = BTreeSet::new();
         while let Some(key) = keys.next_item().await {
             found.insert(key.unwrap());
@@ -74,7 +74,7 @@ impl TestRedis {
         found.into_iter().collect()
     }
 
-    /// Loses everything.
+    /// Deletes all keys of this test.
     pub(crate) async fn clear(&self) {
         let keys = self.keys().await;
         if !keys.is_empty() {
@@ -83,11 +83,11 @@ impl TestRedis {
     }
 }
 
-/// Waits until something holds.
-pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+/// Polls a condition until it holds. Panics after 10 s.
+pub(crate) async fn eventually(description: &str, condition: impl AsyncFn() -> bool) {
     let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+    while !condition().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "not within 10 s: {description}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -103,7 +103,7 @@ fn cache(url: &str, prefix: &str) -> RedisCache {
     .unwrap()
 }
 
-/// The gateways of users, in order of their names.
+/// The gateways of users, sorted by name.
 pub(crate) async fn routes(cache: &dyn Cache, app: &str, users: &[&str]) -> Vec<Vec<String>> {
     let sorted = |gateways: Vec<std::sync::Arc<str>>| {
         let mut names: Vec<_> = gateways.iter().map(|gateway| gateway.to_string()).collect();
@@ -113,7 +113,7 @@ pub(crate) async fn routes(cache: &dyn Cache, app: &str, users: &[&str]) -> Vec<
     cache.routes(app, users).await.unwrap().into_iter().map(sorted).collect()
 }
 
-/// A way to a server that can be cut.
+/// A proxy to a server. Its connections can be cut.
 pub(crate) struct Proxy {
     address: std::net::SocketAddr,
     target: String,
@@ -132,7 +132,7 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// Ends all connections and takes new ones.
+    /// Closes all connections, then accepts new ones.
     pub(crate) async fn cut(&mut self) {
         self.tasks.shutdown().await;
         let listener = TcpListener::bind(self.address).await.unwrap();
