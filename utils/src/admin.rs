@@ -1,4 +1,4 @@
-//! The server for operators: `/livez`, `/readyz`, `/metrics`, and what a program adds for those with the operator's token.
+//! The admin server: `/livez`, `/readyz`, `/metrics`, and the routes that a program adds for operators.
 
 use crate::{Error, Readiness, metrics, problem::Problem, telemetry};
 use abi::{ApiError, config::Secret, error::ErrorCode};
@@ -20,10 +20,10 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Histograms are folded into their buckets this often, scraped or not: what is recorded waits in memory until then.
+/// How often recorded values move into the histograms' buckets. Until then they take memory, scraped or not.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Lets only those to `routes` who send the operator's token. Without a token nobody is.
+/// Requires the operator's token for `routes`. While no token is configured, every request is refused.
 pub fn require_operator(token: Secret, routes: Router) -> Router {
     routes.route_layer(middleware::from_fn_with_state(Arc::new(token), guard))
 }
@@ -31,7 +31,7 @@ pub fn require_operator(token: Secret, routes: Router) -> Router {
 async fn guard(State(token): State<Arc<Secret>>, request: Request, next: Next) -> Result<Response, Problem> {
     if token.is_empty() {
         return Err(ApiError::forbidden(
-            "this is for operators, and no token is set for them: set operator.token, and start again",
+            "only operators may call this, and no operator token is configured: set operator.token and restart",
         )
         .into());
     }
@@ -46,12 +46,12 @@ async fn guard(State(token): State<Arc<Secret>>, request: Request, next: Next) -
     Ok(next.run(request).await)
 }
 
-/// Serves on a bound listener until `stop`, with `more` beside what every program has.
+/// Serves the standard routes and `more` on a bound listener until `stop`.
 ///
-/// It should be stopped last: while a process drains, `/readyz` is how others see that.
+/// Stop it last: during a drain, `/readyz` tells load balancers to send no more requests.
 ///
 /// # Errors
-/// When there is another metrics recorder, or the listener fails.
+/// The process has another metrics recorder, or the listener fails.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
@@ -69,7 +69,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        // Dropping the server ends it at once: a scrape that is cut off is asked again.
+        // This drops the server and cuts off open requests. Prometheus repeats a scrape that fails.
         () = stop.cancelled() => Ok(()),
         never = upkeep => never,
         ended = async { server.await } => ended.map_err(|source| Error::Serve { address, source: source.into() }),
@@ -77,9 +77,9 @@ pub async fn serve(
 }
 
 fn router(readiness: Readiness, recorder: PrometheusHandle) -> Router {
-    let asked = readiness.clone();
+    let current = readiness.clone();
     let metrics = move || async move {
-        metrics::ready(asked.is_ready());
+        metrics::ready(current.is_ready());
         ([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render())
     };
     Router::new()
@@ -94,7 +94,7 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, Json<Value>)
     let dependencies: serde_json::Map<_, _> = readiness
         .report()
         .into_iter()
-        .map(|(name, missing)| (name, Value::String(missing.unwrap_or_else(|| "ready".to_owned()))))
+        .map(|(name, reason)| (name, Value::String(reason.unwrap_or_else(|| "ready".to_owned()))))
         .collect();
     (status, Json(json!({ "ready": ready, "dependencies": dependencies })))
 }
@@ -106,7 +106,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
-    async fn ask(router: &Router, path: &str) -> (StatusCode, String) {
+    async fn get_path(router: &Router, path: &str) -> (StatusCode, String) {
         let request = http::Request::get(path).body(Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();
         let status = response.status();
@@ -115,25 +115,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p9_readyz_names_what_is_missing() {
+    async fn p9_readyz_lists_missing_dependencies() {
         let readiness = Readiness::new();
         let router = router(readiness.clone(), telemetry::metrics_recorder().unwrap());
-        assert_eq!(ask(&router, "/livez").await.0, StatusCode::OK);
+        assert_eq!(get_path(&router, "/livez").await.0, StatusCode::OK);
         let kafka = readiness.latch("kafka");
         readiness.latch("redis").ready();
-        let (status, body) = ask(&router, "/readyz").await;
+        let (status, body) = get_path(&router, "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["dependencies"]["redis"], "ready");
         assert_ne!(body["dependencies"]["kafka"], "ready");
         kafka.ready();
-        assert_eq!(ask(&router, "/readyz").await.0, StatusCode::OK);
+        assert_eq!(get_path(&router, "/readyz").await.0, StatusCode::OK);
     }
 
     #[tokio::test]
-    async fn p8_only_an_operator_gets_past_the_guard() {
+    async fn p8_operator_routes_require_the_operators_token() {
         let secret = || Router::new().route("/secret", get(|| async { "secret" }));
-        let ask = async |token: &str, sent: Option<&str>| {
+        let request_with = async |token: &str, sent: Option<&str>| {
             let mut request = http::Request::get("/secret");
             if let Some(sent) = sent {
                 request = request.header(AUTHORIZATION, sent);
@@ -144,13 +144,13 @@ mod tests {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             (status, String::from_utf8(body.to_vec()).unwrap())
         };
-        assert_eq!(ask("right", Some("Bearer right")).await, (200, "secret".to_owned()));
+        assert_eq!(request_with("right", Some("Bearer right")).await, (200, "secret".to_owned()));
         for sent in [None, Some("Bearer"), Some("Bearer "), Some("Bearer wrong"), Some("Basic right")] {
-            let (status, body) = ask("right", sent).await;
+            let (status, body) = request_with("right", sent).await;
             assert!(status == 401 && body.contains("operator's token"), "{sent:?}: {body}");
         }
         for sent in [None, Some("Bearer "), Some("Bearer right")] {
-            let (status, body) = ask("", sent).await;
+            let (status, body) = request_with("", sent).await;
             assert!(status == 403 && body.contains("set operator.token"), "{sent:?}: {body}");
         }
     }
@@ -164,6 +164,6 @@ mod tests {
         server.await.unwrap();
         ::metrics::counter!("godwit_utils_admin_test_total").increment(1);
         let router = router(Readiness::new(), telemetry::metrics_recorder().unwrap());
-        assert!(ask(&router, "/metrics").await.1.contains("godwit_utils_admin_test_total"));
+        assert!(get_path(&router, "/metrics").await.1.contains("godwit_utils_admin_test_total"));
     }
 }

@@ -1,4 +1,4 @@
-//! Authorities and certificates for tests, of this crate and of others.
+//! Certificate authorities and certificates for tests, of this crate and of others.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -7,27 +7,27 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// An authority that signs certificates, all in one folder.
+/// A certificate authority. It writes all its files to one folder.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     folder: PathBuf,
-    /// Its own certificate.
+    /// Path of its own certificate.
     pub ca: String,
 }
 
-/// When a certificate is valid.
+/// The validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// Now.
+    /// Valid now and in the years to come.
     Current,
-    /// Now, and so many seconds more.
+    /// Valid now, and for this many seconds.
     Seconds(u64),
-    /// It was until 2001.
+    /// Valid until 2001.
     Expired,
 }
 
-/// Files of a certificate and of its key.
+/// Paths of a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The certificate.
@@ -37,10 +37,10 @@ pub struct Files {
 }
 
 impl Authority {
-    /// A new one, whose files are `NAME.pem` and so on in the folder.
+    /// Creates an authority and writes its certificate to `NAME.pem` in the folder.
     ///
     /// # Panics
-    /// When the files can't be written.
+    /// The file can't be written.
     pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,14 +51,15 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), folder: folder.to_owned(), ca }
     }
 
-    /// A certificate for these names or addresses; the files are named after the first. One that is there is replaced.
+    /// Issues a certificate for these DNS names or addresses. The first one names the files; existing files are
+    /// replaced.
     ///
     /// # Panics
-    /// When the files can't be written, or a name is none.
+    /// The files can't be written, or a name is not valid.
     pub fn issue(&self, names: &[&str], validity: Validity) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let file = names.first().cloned().unwrap_or_default();
-        let mut params = CertificateParams::new(names).expect("names are names");
+        let mut params = CertificateParams::new(names).expect("the names are valid");
         params.distinguished_name.push(rcgen::DnType::CommonName, &file);
         match validity {
             Validity::Current => {}
@@ -79,12 +80,12 @@ impl Authority {
     }
 }
 
-/// Writes PEM, and gives the path.
+/// Writes a PEM file and returns its path.
 fn write(folder: &Path, name: &str, label: &str, content: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(content);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     let path = folder.join(name);
     let pem = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"));
-    std::fs::write(&path, pem).expect("the folder can be written");
+    std::fs::write(&path, pem).expect("the folder is writable");
     path.to_string_lossy().into_owned()
 }

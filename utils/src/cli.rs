@@ -1,4 +1,4 @@
-//! The options that all programs share, and what every `main` does.
+//! The options that all programs share, and [`run_main`], which every `main` calls.
 
 mod health;
 
@@ -17,86 +17,88 @@ use std::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Of every program. What one thread allocates another one frees here, all the time, and the system's allocator keeps what that
-/// leaves: after a flood of messages 870 MB where this one keeps 180, at a seventh less CPU.
+/// The allocator of every program. Memory is often freed on another thread than the one that allocated it. glibc's
+/// allocator returns little of that memory to the system: it kept 870 MB after a burst of messages where jemalloc kept
+/// 180 MB, and used a seventh more CPU.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Exit code of a configuration with faults (`EX_USAGE`).
+/// Exit code for config errors (`EX_USAGE`).
 pub const EXIT_CONFIG: u8 = 64;
-/// Exit code of a failed start, or of a service that failed while running.
+/// Exit code for a failed start and for a service that failed while running.
 pub const EXIT_FAILED: u8 = 1;
 
 /// Options of every program: `#[command(flatten)]` them into its own.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Configuration file (TOML). Without one: the defaults.
+    /// Configuration file (TOML). Keys that it does not set keep their defaults.
     #[arg(long, env = "GODWIT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set one value, for example gateway.listen=0.0.0.0:7450. Goes before the environment and the file.
+    /// Set one value, for example gateway.listen=0.0.0.0:7450. Overrides the environment and the file.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Print the configuration as it would be used, or everything that is wrong with it, and exit.
+    /// Print the effective configuration, or all config errors, and exit.
     #[arg(long)]
     pub check_config: bool,
-    /// Ask the program that runs with this configuration whether it is ready, and exit with 0 only if it is.
+    /// Check whether the program that runs with this configuration is ready; exit with 0 only if it is.
     #[arg(long)]
     pub health: bool,
-    /// How log lines look; the same as --set log.format=FORMAT.
+    /// Format of log lines; the same as --set log.format=FORMAT.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<Format>,
 }
 
 impl Options {
-    /// Where the configuration comes from: the file and the values of these options, and the process's environment.
+    /// The sources of the configuration: the file, the environment of this process, and these options.
     pub fn sources(&self) -> config::Sources {
         let mut overrides: Vec<_> = self.set.iter().map(|text| ("--set".to_owned(), text.clone())).collect();
         if let Some(format) = self.log_format {
             let format = if format == Format::Json { "json" } else { "text" };
             overrides.push(("--log-format".to_owned(), format!("log.format={format}")));
         }
-        // Variables that are not UTF-8 can't be ours: all our names and values are.
+        // All our names and values are UTF-8, so other variables are not ours.
         let environment =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         config::Sources { file: self.config.clone(), environment: environment.collect(), overrides }
     }
 }
 
-/// On how many threads a program runs.
+/// The threads of a program's async runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// As many as there are cores.
+    /// One per core.
     #[default]
     Cores,
-    /// Everything on the main thread.
+    /// Only the main thread.
     Current,
 }
 
-/// What a program is.
+/// Describes a program to [`run_main`].
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    /// Its name, as logged.
+    /// Name in logs, metrics and traces.
     pub name: &'static str,
     /// `env!("CARGO_PKG_VERSION")`.
     pub version: &'static str,
-    /// Where its admin port is: one key of the configuration.
+    /// The address of its admin server, from the configuration.
     pub admin: fn(&Config) -> &str,
-    /// On how many threads it runs.
+    /// The threads of its runtime.
     pub threads: Threads,
-    /// A stop that takes longer is ended.
+    /// The time limit of its shutdown.
     pub drain_limit: fn(&Config) -> Duration,
-    /// What is wrong with what this program takes from the configuration beyond the values themselves: files that it names, what
-    /// the program was built without. Each as `section.key: a sentence`.
+    /// Returns config errors that concern more than the values: unreadable files, features that the program was built
+    /// without. Each is `section.key: a sentence`.
     pub check: fn(&Config) -> Vec<String>,
 }
 
-/// Loads the configuration, starts telemetry and the runtime, calls `start`, and runs until a signal or a failure of a
-/// critical task stops it.
+/// Loads the configuration, starts telemetry and the runtime, calls `start`, and runs until a signal arrives or a
+/// critical task fails.
 ///
-/// `start` binds and connects, spawns onto [`Shutdown::tasks`], registers what a stop has to do with [`Shutdown::on`],
-/// and returns; an error is a failed start. The first SIGTERM or SIGINT drains, the second ends at once.
+/// `start` binds listeners, connects, spawns tasks with [`Shutdown::tasks`], registers shutdown work with
+/// [`Shutdown::on`], and returns. If it returns an error, the program exits. The first SIGTERM or SIGINT begins the
+/// drain; the second stops the program immediately.
 ///
-/// The result is the exit code: 0, [`EXIT_CONFIG`] or [`EXIT_FAILED`], the last two with sentences on standard error.
+/// Returns the exit code: 0, [`EXIT_CONFIG`] or [`EXIT_FAILED`]. For the last two, standard error has the reasons.
 pub fn run_main<F, Fut>(program: Program, options: &Options, start: F) -> ExitCode
 where
     F: FnOnce(Config, Shutdown) -> Fut,
@@ -107,17 +109,17 @@ where
         Err(errors) => return fail(EXIT_CONFIG, &errors),
     };
     if options.check_config {
-        return print(&config);
+        return print_config(&config);
     }
     if options.health {
-        return health::ask((program.admin)(&config))
-            .map_or_else(|reason| fail(EXIT_FAILED, &reason), |ready| say(&format!("{ready}\n")));
+        return health::check((program.admin)(&config))
+            .map_or_else(|reason| fail(EXIT_FAILED, &reason), |ready| print(&format!("{ready}\n")));
     }
     let format = if config.log.format == "json" { Format::Json } else { Format::Text };
     if let Err(error) = telemetry::init(&config.log.level, format) {
         return fail(EXIT_CONFIG, &error);
     }
-    // Installed before anything is counted: what is recorded without a recorder is lost.
+    // Install the recorder first. Metrics that are recorded without one are lost.
     if let Err(error) = telemetry::metrics_recorder() {
         return fail(EXIT_FAILED, &error);
     }
@@ -129,7 +131,7 @@ where
     };
     tracing::info!(program = program.name, version = program.version, "starting");
     let ended = runtime.block_on(run(program, config, start));
-    // A blocking call that hangs must not keep a process that is done.
+    // A blocking call that hangs must not keep the finished process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -143,13 +145,13 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let shutdown = Shutdown::new((program.drain_limit)(&config));
-    trace::start(&program, &config.trace, &shutdown)?;
+    trace::start(program.name, program.version, &config.trace, &shutdown)?;
     let mut signals = Signals::new()?;
     tokio::select! {
         started = start(config, shutdown.clone()) => started?,
-        // Nothing is running yet that would have to be drained.
+        // Nothing is running yet, so there is nothing to drain.
         name = signals.next() => {
-            tracing::info!(signal = name, "told to stop while starting");
+            tracing::info!(signal = name, "stopped by a signal during startup");
             return Ok(());
         }
     }
@@ -165,7 +167,7 @@ where
         never = follow_signals => never,
     }
     if shutdown.tasks().failed() {
-        anyhow::bail!("stopped because of a failure: {}", shutdown.drain().reason());
+        anyhow::bail!("a critical task failed: {}", shutdown.drain().reason());
     }
     Ok(())
 }
@@ -196,22 +198,21 @@ fn runtime(threads: Threads) -> io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-fn print(config: &Config) -> ExitCode {
-    let text = match toml::to_string(config) {
-        Ok(text) => text,
-        Err(error) => return fail(EXIT_FAILED, &format!("can't write the configuration: {error}")),
-    };
-    say(&text)
+fn print_config(config: &Config) -> ExitCode {
+    match toml::to_string(config) {
+        Ok(text) => print(&text),
+        Err(error) => fail(EXIT_FAILED, &format!("can't write the configuration: {error}")),
+    }
 }
 
-fn say(text: &str) -> ExitCode {
+fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILED, &format!("can't write to standard output: {error}")),
     }
 }
 
-/// Says why on standard error. If that is closed there is nobody to tell.
+/// Writes the reason to standard error and returns the exit code. If standard error is closed, the reason is lost.
 fn fail(code: u8, reason: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{reason}");
     ExitCode::from(code)
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faulty_configuration_exits_64() {
+    fn a_config_error_exits_with_64() {
         let options = Options { set: vec!["nonsense=1".into()], ..Options::default() };
         let program = Program {
             name: "test",
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_critical_failure_ends_the_program_with_its_reason() {
+    async fn a_failed_critical_task_stops_the_program_with_its_reason() {
         let program = Program {
             name: "test",
             version: "0",

@@ -1,4 +1,4 @@
-//! The time of day, as messages carry it.
+//! Wall-clock time, in the unit of messages' timestamps.
 
 use std::time::SystemTime;
 

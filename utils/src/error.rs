@@ -1,8 +1,8 @@
-//! What can go wrong here.
+//! The errors of this crate.
 
 use std::net::SocketAddr;
 
-/// A failure of the shared machinery.
+/// Any error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,7 +14,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A server ended by itself.
+    /// A server stopped unexpectedly.
     #[error("the server on {address} failed")]
     Serve {
         /// Where it listened.
@@ -22,72 +22,72 @@ pub enum Error {
         /// Why.
         source: tower::BoxError,
     },
-    /// Encoded descriptors that reflection can't read.
-    #[error("the descriptors for reflection are not valid")]
+    /// gRPC reflection can't decode the descriptors.
+    #[error("the descriptors for gRPC reflection are not valid")]
     Descriptors(#[source] tower::BoxError),
-    /// Something that must be `host:port` is not.
+    /// A value is not `host:port`.
     #[error("'{address}' is not an address; write host:port")]
     Address {
         /// As given.
         address: String,
     },
-    /// Logs or metrics could not be set up.
+    /// Logs, metrics or traces could not be set up.
     #[error("telemetry can't start: {reason}")]
     Telemetry {
         /// Why.
         reason: String,
     },
-    /// Certificates, keys or authorities that can't be used.
-    #[error("{}", faults.join("; "))]
+    /// Certificates, keys or authorities can't be used.
+    #[error("{}", errors.join("; "))]
     Tls {
-        /// Each a sentence with the key of the configuration.
-        faults: Vec<String>,
+        /// Config errors; each sentence begins with the configuration key.
+        errors: Vec<String>,
     },
-    /// A token that a header can't carry.
-    #[error("discovery.consul_token has characters that a header can't carry")]
+    /// The token is not valid in an HTTP header.
+    #[error("discovery.consul_token has characters that are not allowed in an HTTP header")]
     Token,
     /// A request to Consul failed.
-    #[error("consul at {agent} can't be asked for {path}")]
+    #[error("the request {path} to consul at {agent} failed")]
     Consul {
         /// Address of the agent.
         agent: String,
-        /// What was asked for.
+        /// Path of the request.
         path: String,
         /// Why.
         source: tower::BoxError,
     },
-    /// Consul's agent answered with an error.
+    /// Consul's agent answered with an error status.
     #[error("consul at {agent} refused {path} with status {status}: {body}")]
     ConsulRefused {
         /// Address of the agent.
         agent: String,
-        /// What was asked for.
+        /// Path of the request.
         path: String,
         /// HTTP status.
         status: u16,
-        /// The beginning of its answer.
+        /// The beginning of the response body.
         body: String,
     },
 }
 
 impl Error {
-    /// The faults of files that something was to be made of.
-    pub(crate) fn tls_faults<T>(made: Result<T, Self>) -> Vec<String> {
-        match made {
+    /// The config errors of TLS settings that could not be loaded.
+    pub(crate) fn tls_config_errors<T>(loaded: Result<T, Self>) -> Vec<String> {
+        match loaded {
             Ok(_) => Vec::new(),
-            Err(Self::Tls { faults }) => faults,
+            Err(Self::Tls { errors }) => errors,
             Err(error) => vec![error.to_string()],
         }
     }
 }
 
-/// The whole chain of causes in one line, for logs and for the sentence that a program ends with.
+/// An error and all its causes on one line, for logs and for a program's last message.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         let next_text = next.to_string();
-        // Wrappers like to repeat their source in their own text.
+        // Many wrappers already contain the text of their source.
         if !text.contains(&next_text) {
             text.push_str(": ");
             text.push_str(&next_text);

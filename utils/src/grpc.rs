@@ -1,12 +1,12 @@
-//! gRPC: servers, and channels to services wherever they run.
+//! gRPC servers, and channels to local and remote services.
 //!
-//! A caller holds a [`Channel`] and can't tell which it is:
-//! - [`local`]: a server in this process, called as the tower service that it is;
-//! - [`balanced`]: any instance of a service: the least loaded, another one if that fails;
-//! - [`KeyedPool`]: the one instance at a given address.
+//! All channels have the same type, [`Channel`], so that callers can't tell local from remote:
+//! - [`local`]: a server in this process, called directly as a tower service.
+//! - [`balanced`]: any instance of a service, with load balancing, ejection and retries.
+//! - [`KeyedPool`]: the instance at a given address.
 //!
-//! Every call ends within its deadline: that of the call (`grpc-timeout`) where it has one, or the channel's. Every
-//! failure is a [`tonic::Status`] whose code says what to do: `UNAVAILABLE` and `RESOURCE_EXHAUSTED` for "try again".
+//! Every call ends within its deadline: its own (`grpc-timeout`) or the channel's default. Every failure is a
+//! [`tonic::Status`]. `UNAVAILABLE` and `RESOURCE_EXHAUSTED` mean that the caller may retry.
 
 mod balance;
 mod deadline;
@@ -29,16 +29,16 @@ use std::{convert::Infallible, time::Duration};
 use tonic::{Status, body::Body, service::Routes};
 use tower::{BoxError, ServiceBuilder, load_shed::error::Overloaded, util::BoxCloneSyncService};
 
-/// How a [`balanced`] channel behaves.
+/// Options of a [`balanced`] channel.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// For calls that have no deadline of their own; all tries of a call together.
+    /// Deadline of calls without their own. It covers all attempts of a call.
     pub deadline: Duration,
-    /// How often a call is tried, the first time included. Calls must be idempotent.
+    /// Attempts per call, including the first. Calls must be idempotent.
     pub tries: u32,
-    /// Calls in flight; more are refused with `RESOURCE_EXHAUSTED`.
+    /// Limit of calls in flight; further calls fail with `RESOURCE_EXHAUSTED`.
     pub max_in_flight: usize,
-    /// Where the services talk over TLS.
+    /// Set if the services use mutual TLS.
     pub tls: Option<MutualTls>,
 }
 
@@ -48,39 +48,39 @@ impl Default for Options {
     }
 }
 
-/// A channel to services of this process. It costs microseconds, never fails to connect, and needs no listener.
+/// A channel to services of this process. A call costs microseconds and needs no listener.
 ///
-/// `deadline` is for calls that have none of their own.
+/// `deadline` applies to calls without their own.
 pub fn local(routes: Routes, deadline: Duration) -> Channel {
     BoxCloneSyncService::new(
         ServiceBuilder::new()
-            // In process nobody reads `grpc-timeout`: this layer does.
+            // Only tonic's transport enforces `grpc-timeout`, and a local call does not pass through it.
             .layer(DeadlineLayer::new(deadline))
             .map_err(|never: Infallible| match never {})
             .service(routes.prepare()),
     )
 }
 
-/// A channel to any instance of a service; `service` names it in logs and metrics.
+/// A channel to any instance of a service. `service` is its name in logs and metrics.
 ///
-/// The set of instances is followed for as long as a clone of the channel lives. Must be called in a runtime.
+/// The channel follows changes of `instances` until its last clone is dropped. Must be called in a runtime.
 pub fn balanced(service: &'static str, instances: Instances, options: Options) -> Channel {
     BoxCloneSyncService::new(
         ServiceBuilder::new()
-            // Outermost: whatever is still an error becomes the status that says what to do.
+            // Outermost: converts all remaining errors to a status.
             .map_result(into_status)
-            // Around the tries: they share the time of the call.
+            // Outside of the retries: all attempts share one deadline.
             .layer(DeadlineLayer::new(options.deadline))
-            // Before the request is copied for the tries: what is refused costs nothing.
+            // Before the retry layer buffers the request, so that a refused call costs little.
             .load_shed()
             .concurrency_limit(options.max_in_flight)
-            // Around the choice: each try chooses anew, and passes over those that it has tried.
+            // Outside of the balancer: each attempt chooses an endpoint that was not tried yet.
             .layer(RetryLayer::new(service, options.tries))
             .service(Balance::new(service, instances, options.tls)),
     )
 }
 
-/// The last word on errors: callers get a status whose code they can act on.
+/// Converts an error to a response with a status code that callers can act on.
 fn into_status(result: Result<Response<Body>, BoxError>) -> Result<Response<Body>, BoxError> {
     result.or_else(|error| {
         let status = if error.is::<Overloaded>() {

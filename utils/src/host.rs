@@ -1,5 +1,5 @@
-//! What the programs of the distributed mode have in common: a gRPC server that is found through discovery, the admin server,
-//! and the lines that say where both are.
+//! The frame of a service in distributed mode: a gRPC server that registers with discovery, the admin server, and the
+//! startup lines that print both addresses.
 
 use crate::{
     Error, Phase, Shutdown, admin,
@@ -15,7 +15,7 @@ use std::{
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
-/// Bound listeners of a program, not serving yet.
+/// The bound listeners of a program, before they serve.
 #[derive(Debug)]
 pub struct Host {
     grpc: TcpListener,
@@ -28,11 +28,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// Binds. `advertise` is the `host:port` under which others reach gRPC; empty for the bound address, or for this machine's
-    /// if that is every address.
+    /// Binds both listeners. `advertise` is the `host:port` that other services connect to. If it is empty, the bound
+    /// address is advertised; an unspecified one is replaced by the address of this machine.
     ///
     /// # Errors
-    /// When an address can't be bound.
+    /// An address can't be bound.
     pub async fn bind(grpc_listen: &str, advertise: &str, admin_listen: &str) -> Result<Self, Error> {
         let (grpc, admin) = (grpc::bind(grpc_listen).await?, grpc::bind(admin_listen).await?);
         let address = |listener: &TcpListener, address: &str| {
@@ -44,27 +44,27 @@ impl Host {
         Ok(Self { grpc, admin, grpc_address, admin_address, advertised, operators: Router::new(), tls: None })
     }
 
-    /// Adds something for operators to the admin port; see [`admin::require_operator`].
+    /// Adds routes to the admin server; see [`admin::require_operator`].
     #[must_use]
     pub fn operator_routes(mut self, routes: Router) -> Self {
         self.operators = routes;
         self
     }
 
-    /// Serves gRPC over TLS, to peers that show a certificate.
+    /// Serves gRPC over mutual TLS.
     #[must_use]
     pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// `host:port` under which other services reach gRPC.
+    /// The address advertised to other services, `host:port`.
     pub fn advertised(&self) -> &str {
         &self.advertised
     }
 
-    /// Serves the admin port from now on, so that a program that waits for a dependency can say for which. It is stopped last.
-    /// Gives what is left to serve.
+    /// Starts the admin server, which stops last. Start it before the dependencies are ready: `/readyz` then names the
+    /// missing ones. Returns the gRPC part.
     pub fn serve_admin(self, shutdown: &Shutdown) -> GrpcHost {
         let stop = shutdown.token(Phase::Telemetry);
         let readiness = shutdown.readiness().clone();
@@ -79,22 +79,23 @@ impl Host {
     }
 }
 
-/// Where others reach what listens there: who listens on every address is reached at the one that leads to others.
-fn reachable(listens: SocketAddr) -> SocketAddr {
-    if !listens.ip().is_unspecified() {
-        return listens;
+/// The address to advertise for a bound listener. An unspecified address is replaced by this machine's address on the
+/// default route.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
     }
-    let own = || {
-        // Nothing is sent: the system only looks up the way, here to addresses that documentation has for its examples.
+    let on_default_route = || {
+        // No packet is sent: connecting a UDP socket only selects the route. The targets are documentation addresses.
         let (from, to) =
-            if listens.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+            if bound.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
         let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
-        Ok::<_, io::Error>(SocketAddr::new(socket.local_addr()?.ip(), listens.port()))
+        Ok::<_, io::Error>(SocketAddr::new(socket.local_addr()?.ip(), bound.port()))
     };
-    own().unwrap_or_else(|error| {
-        tracing::warn!(%listens, %error, "it is not clear where others reach this program: set grpc_advertise");
-        listens
+    on_default_route().unwrap_or_else(|error| {
+        tracing::warn!(%bound, %error, "can't determine the address to advertise: set grpc_advertise");
+        bound
     })
 }
 
@@ -108,10 +109,10 @@ pub struct GrpcHost {
 }
 
 impl GrpcHost {
-    /// Serves gRPC, with health and reflection, and registers the instance once it is ready.
+    /// Serves gRPC with health and reflection, and registers the instance once it is ready.
     ///
     /// # Errors
-    /// When the advertised address is not `host:port`.
+    /// The advertised address is not `host:port`.
     pub fn serve(
         self,
         service: &'static str,
@@ -128,7 +129,7 @@ impl GrpcHost {
             tls: self.tls.is_some(),
         };
         Registrar::new(discovery, instance)?.attach(shutdown);
-        // Peers call until they have seen the deregistration, and what is in flight is finished before.
+        // Stop late: peers keep calling until they have seen the deregistration, and calls in flight finish first.
         let stop = shutdown.token(Phase::Pools);
         let server = Server::new(routes, abi::DESCRIPTORS, shutdown.readiness().clone()).tls(self.tls);
         shutdown.tasks().spawn_critical("grpc", server.serve(self.listener, stop));
@@ -137,7 +138,7 @@ impl GrpcHost {
     }
 }
 
-/// A line for whoever started the program. If nobody reads it, nothing is lost: the log says the same.
+/// Prints a startup line to standard output and logs it. The line may get lost if standard output is closed.
 pub fn announce(line: std::fmt::Arguments<'_>) {
     tracing::info!(%line, "started");
     let mut out = io::stdout().lock();
@@ -149,12 +150,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_never_told_to_connect_to_every_address() {
+    fn an_unspecified_address_is_never_advertised() {
         let bound: SocketAddr = "10.1.2.3:7451".parse().unwrap();
         assert_eq!(reachable(bound), bound);
         let found = reachable("0.0.0.0:7451".parse().unwrap());
-        let leads_out = UdpSocket::bind("0.0.0.0:0").unwrap().connect("192.0.2.1:9").is_ok();
+        let has_route = UdpSocket::bind("0.0.0.0:0").unwrap().connect("192.0.2.1:9").is_ok();
         assert_eq!(found.port(), 7451);
-        assert_ne!(found.ip().is_unspecified(), leads_out, "{found}");
+        assert_ne!(found.ip().is_unspecified(), has_route, "{found}");
     }
 }

@@ -1,27 +1,29 @@
-//! What every Godwit program needs and no message passes through: configuration, start and stop, calls between
-//! services, finding each other, telemetry.
+//! Infrastructure that all Godwit programs share: configuration, startup and shutdown, calls between services,
+//! service discovery, TLS and telemetry. No message handling lives here.
 //!
-//! It promises that all faults of a configuration are reported at once; that a process is ready only when each of
-//! its dependencies has answered, and stops in a fixed order within a deadline; that every task has an owner; that a
-//! call to another service ends within its deadline, wherever that service runs; and that nothing here grows
-//! without a bound.
+//! Guarantees:
+//! - All config errors are reported at once.
+//! - A process is ready only when each of its dependencies has answered, and it stops in a fixed order within a deadline.
+//! - Every task has an owner.
+//! - A call to another service ends within its deadline, wherever that service runs.
+//! - Every queue, cache and table is bounded.
 //!
 //! Start and stop:
 //! - [`config`]: defaults < file < environment < command line, into one struct.
 //! - [`cli`]: the options that all programs share, and [`cli::run_main`].
-//! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the phases of a stop.
-//! - [`host`]: listeners, discovery and admin of a program of the distributed mode.
+//! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the shutdown phases.
+//! - [`host`]: gRPC listener, registration and admin server of a service in distributed mode.
 //! - [`readiness`]: one latch per dependency.
-//! - [`admin`]: `/livez`, `/readyz`, `/metrics`, and what only an operator may ask for.
-//! - [`telemetry`]: logs and the metrics recorder. [`trace`]: the way of single messages through the services.
+//! - [`admin`]: `/livez`, `/readyz`, `/metrics`, and routes that require the operator's token.
+//! - [`telemetry`]: logs and the metrics recorder. [`trace`]: distributed traces of single messages.
 //!
 //! Calls:
 //! - [`grpc`]: servers, and channels to services in this process, to any instance, or to a named one.
-//! - [`discovery`]: which instances there are.
+//! - [`discovery`]: the instances of a service, and the registration of this process.
 //! - [`tls`]: certificates, between the services and towards devices.
 //!
-//! Pieces:
-//! - [`backoff`]: how long to wait before another try. [`clock`]: the time of day.
+//! Building blocks:
+//! - [`backoff`]: pauses between retries. [`clock`]: wall-clock time.
 //! - [`rate`]: token buckets. [`problem`]: errors over HTTP.
 
 pub mod admin;

@@ -1,8 +1,8 @@
-//! How a process stops: in phases, within a deadline, leaving no task behind.
+//! Graceful shutdown: in phases, within a deadline, leaving no task behind.
 //!
-//! [`Drain`] says that it is time to stop; [`Tasks`] owns what runs; [`Shutdown`] runs what each phase has to do, in
-//! this order: not ready and deregistered, stop accepting, tell clients, finish consuming, flush, pools, telemetry.
-//! A deadline ends it, and so does a second signal.
+//! [`Drain`] signals that the process stops. [`Tasks`] owns all tasks. [`Shutdown`] runs the work of each phase in
+//! order: deregister, stop accepting, tell clients, finish consuming, flush, pools, telemetry. A deadline or a second
+//! signal ends it early.
 
 mod drain;
 mod shutdown;

@@ -1,4 +1,4 @@
-//! Errors over HTTP: RFC 9457 problem documents, and extractors that make them.
+//! Errors over HTTP: RFC 9457 problem documents, and extractors whose rejections are such documents.
 
 use abi::{ApiError, error::excerpt, retry_after};
 use axum::{
@@ -8,13 +8,13 @@ use axum::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// An error that goes out as a problem document.
+/// An error that is sent as a problem document.
 #[derive(Debug)]
 pub struct Problem(pub ApiError);
 
 impl<T: Into<ApiError>> From<T> for Problem {
-    fn from(fault: T) -> Self {
-        Self(fault.into())
+    fn from(error: T) -> Self {
+        Self(error.into())
     }
 }
 
@@ -31,30 +31,30 @@ struct Document<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self(fault) = self;
-        respond(fault.code.http(), &fault)
+        let Self(error) = self;
+        respond(error.code.http(), &error)
     }
 }
 
-/// The problem document of a fault, with another status than that of its code.
-pub fn respond(status: u16, fault: &ApiError) -> Response {
-    let name = fault.code.name();
+/// The problem document of an error, with the given HTTP status instead of the status of its code.
+pub fn respond(status: u16, error: &ApiError) -> Response {
+    let name = error.code.name();
     let document = Document {
         r#type: format!("urn:godwit:error:{name}"),
         title: StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or(name),
         status,
-        detail: &fault.message,
+        detail: &error.message,
         code: name,
-        retry_after_ms: fault.retry_after.map(|wait| retry_after(Some(wait))),
+        retry_after_ms: error.retry_after.map(|wait| retry_after(Some(wait))),
     };
-    let body = serde_json::to_vec(&document).expect("a problem document always has a JSON form");
+    let body = serde_json::to_vec(&document).expect("a problem document can always be serialized");
     let mut response = (
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         [(header::CONTENT_TYPE, "application/problem+json")],
         body,
     )
         .into_response();
-    if let Some(wait) = fault.retry_after {
+    if let Some(wait) = error.retry_after {
         let seconds = HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
@@ -64,7 +64,7 @@ pub fn respond(status: u16, fault: &ApiError) -> Response {
     response
 }
 
-/// The parts of a path.
+/// The parameters of a path.
 pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
@@ -81,7 +81,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// What follows the `?` of a path.
+/// The query parameters of a URL.
 pub struct Query<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -91,8 +91,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         match extract::Query::from_request_parts(parts, state).await {
             Ok(extract::Query(query)) => Ok(Self(query)),
             Err(error) => {
-                let sentence = format!("what follows the '?' can't be read: {}", excerpt(error.body_text()));
-                Err(ApiError::invalid(sentence).into())
+                let message = format!("the query after '?' can't be read: {}", excerpt(error.body_text()));
+                Err(ApiError::invalid(message).into())
             }
         }
     }
@@ -109,18 +109,18 @@ mod tests {
     struct Nothing {}
 
     #[tokio::test]
-    async fn p7_a_path_that_cannot_be_read_gets_a_problem_document() {
+    async fn p7_an_unreadable_path_or_query_gets_a_problem_document() {
         let uri = format!("/v1/groups/g:1/members/bob?{}=1", "x".repeat(5_000));
         let (mut parts, ()) = http::Request::builder().uri(uri).body(()).unwrap().into_parts();
         let Err(Problem(query)) = Query::<Nothing>::from_request_parts(&mut parts, &()).await else {
-            panic!("an unknown name was taken");
+            panic!("an unknown parameter was accepted");
         };
         let Err(Problem(path)) = Path::<String>::from_request_parts(&mut parts, &()).await else {
-            panic!("a path without a route was taken");
+            panic!("a path without a route was accepted");
         };
-        for fault in [query, path] {
-            assert_eq!(fault.code, ErrorCode::InvalidRequest);
-            assert!(fault.message.len() < 500, "{fault}");
+        for error in [query, path] {
+            assert_eq!(error.code, ErrorCode::InvalidRequest);
+            assert!(error.message.len() < 500, "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Limits: a rate per second with a burst.
+//! Rate limits: token buckets with a rate per second and a burst.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Fills with `rate` tokens per second up to `burst`; whoever takes more is told how long to wait.
+/// A token bucket: fills with `rate` tokens per second up to `burst`.
+///
+/// Callers pass the time, which keeps state machines such as the session deterministic. A bucket takes 40 bytes; each
+/// connection has one.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     /// Tokens per second.
@@ -21,16 +24,16 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full one. Both limits count as at least 1, so that a wait is never for ever.
+    /// A full bucket. Both limits are at least 1, so that every wait ends.
     pub fn new(rate: u32, burst: u32, now: Instant) -> Self {
         let (rate, burst) = (f64::from(rate.max(1)), f64::from(burst.max(1)));
         Self { rate, burst, tokens: burst, filled_at: now }
     }
 
-    /// Takes `n` tokens, or all of the burst where `n` is more than that.
+    /// Takes `n` tokens, or the whole burst if `n` is larger.
     ///
     /// # Errors
-    /// How long to wait until there are enough. Nothing is taken then.
+    /// Too few tokens: returns the time until there are enough, and takes none.
     pub fn try_take(&mut self, n: u32, now: Instant) -> Result<(), Duration> {
         self.tokens = self.tokens_at(now);
         self.filled_at = self.filled_at.max(now);
@@ -42,7 +45,7 @@ impl TokenBucket {
         Err(Duration::from_secs_f64((wanted - self.tokens) / self.rate))
     }
 
-    /// Whether nobody has taken anything lately: then it is as good as a new one.
+    /// Whether the bucket is full, and so equal to a new one.
     pub fn is_full(&self, now: Instant) -> bool {
         self.tokens_at(now) >= self.burst
     }
@@ -53,7 +56,7 @@ impl TokenBucket {
     }
 }
 
-/// One bucket per key. Full buckets are forgotten; there are never more than `capacity`.
+/// One bucket per key, at most `capacity` of them. Full buckets are removed.
 #[derive(Debug)]
 pub struct KeyedLimiter<K> {
     rate: u32,
@@ -68,21 +71,21 @@ struct Buckets<K> {
     swept_at: Instant,
 }
 
-/// Full buckets are looked for at most this often.
+/// Minimum time between two removals of full buckets.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl<K: Eq + Hash + Clone> KeyedLimiter<K> {
-    /// Every key may take `rate` per second and `burst` at once. With more than `capacity` keys at work, some of them
-    /// begin anew with a full bucket: memory is bounded before fairness is.
+    /// Each key may take `rate` tokens per second and `burst` at once. If more than `capacity` keys are active, some
+    /// buckets are evicted and start full again: bounded memory is more important than an exact limit.
     pub fn new(rate: u32, burst: u32, capacity: usize) -> Self {
         let buckets = Buckets { by_key: HashMap::new(), swept_at: Instant::now() };
         Self { rate, burst, capacity: capacity.max(1), buckets: Mutex::new(buckets) }
     }
 
-    /// Takes `n` tokens of a key.
+    /// Takes `n` tokens from the bucket of a key.
     ///
     /// # Errors
-    /// How long this key has to wait.
+    /// Too few tokens: returns how long this key must wait.
     pub fn try_take(&self, key: &K, n: u32, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.by_key.get_mut(key) {
@@ -95,12 +98,12 @@ impl<K: Eq + Hash + Clone> KeyedLimiter<K> {
         taken
     }
 
-    /// Keys that are remembered.
+    /// Number of keys with a bucket.
     pub fn len(&self) -> usize {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner).by_key.len()
     }
 
-    /// Whether no key is remembered.
+    /// Whether no key has a bucket.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p8_a_bucket_gives_its_burst_and_then_its_rate() {
+    fn p8_a_bucket_allows_its_burst_and_then_its_rate() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(10, 5, start);
         for _ in 0..5 {
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_burst_is_possible_once_it_is_full() {
+    fn a_full_bucket_allows_a_request_larger_than_the_burst() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(1, 2, start);
         bucket.try_take(100, start).unwrap();
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_don_t_share() {
+    fn keys_have_separate_buckets() {
         let start = Instant::now();
         let limiter = KeyedLimiter::new(1, 1, 10);
         limiter.try_take(&"a", 1, start).unwrap();
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn p7_full_buckets_are_forgotten_and_keys_are_bounded() {
+    fn p7_full_buckets_are_removed_and_the_number_of_keys_is_bounded() {
         let start = Instant::now();
         let limiter = KeyedLimiter::new(1, 1, 100);
         for key in 0..1_000 {

@@ -1,4 +1,4 @@
-//! Whether this process should get work: one latch per dependency, all of them open at first.
+//! Whether this process should receive work: one latch per dependency, none of them set at first.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 const NOT_YET: &str = "has not answered yet";
 
-/// All latches of a process. A clone is the same set.
+/// All latches of a process. Clones share one state.
 ///
-/// Ready means: at least one latch, every latch set, and no drain. So a process that has not yet named its
-/// dependencies is not ready by mistake.
+/// A process is ready when it has at least one latch, all latches are set, and no drain has begun. A process that has
+/// not yet named its dependencies is therefore not ready.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     state: Arc<watch::Sender<State>>,
@@ -18,7 +18,7 @@ pub struct Readiness {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     draining: bool,
-    /// Name of the dependency; why it is missing, or `None` when it is there.
+    /// By name of the dependency: the reason why it is not ready, or `None` when it is.
     latches: BTreeMap<String, Option<String>>,
 }
 
@@ -29,12 +29,12 @@ impl State {
 }
 
 impl Readiness {
-    /// No latch yet, so not ready.
+    /// A readiness without latches: not ready.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The latch of a dependency, not set at first. Two latches of one name are the same latch.
+    /// The latch of a dependency, not set at first. Latches of the same name share one state.
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let name = name.into();
         self.state.send_modify(|state| {
@@ -43,17 +43,17 @@ impl Readiness {
         Latch { name, state: self.state.clone() }
     }
 
-    /// From now on not ready, whatever the latches say.
+    /// Makes the process permanently not ready, independent of its latches.
     pub fn begin_drain(&self) {
         self.state.send_modify(|state| state.draining = true);
     }
 
-    /// Whether work is welcome.
+    /// Whether the process should receive work.
     pub fn is_ready(&self) -> bool {
         self.state.borrow().is_ready()
     }
 
-    /// Every latch by name, with the reason where it is missing; `drain` is among them when draining.
+    /// All latches by name, each with the reason if it is not set. During a drain there is an entry `drain`.
     pub fn report(&self) -> BTreeMap<String, Option<String>> {
         let state = self.state.borrow();
         let mut report = state.latches.clone();
@@ -63,28 +63,28 @@ impl Readiness {
         report
     }
 
-    /// Returns when ready.
+    /// Waits until the process is ready.
     pub async fn ready(&self) {
         self.wait_for(State::is_ready).await;
     }
 
-    /// Calls `tell` with the present state, and with every change of it, for ever.
-    pub async fn follow<F: Future<Output = ()>>(&self, mut tell: impl FnMut(bool) -> F) {
+    /// Calls `report` with the current state and after every change. Never returns.
+    pub async fn follow<F: Future<Output = ()>>(&self, mut report: impl FnMut(bool) -> F) {
         loop {
             let now = self.is_ready();
-            tell(now).await;
+            report(now).await;
             self.wait_for(|state| state.is_ready() != now).await;
         }
     }
 
     async fn wait_for(&self, holds: impl FnMut(&State) -> bool) {
         let mut state = self.state.subscribe();
-        // The sender lives in `self`, so the channel can't be closed here.
+        // `self` holds the sender, so the channel is open.
         state.wait_for(holds).await.map(|_| ()).unwrap_or_default();
     }
 }
 
-/// Says whether one dependency is there. A clone is the same latch.
+/// Tracks whether one dependency is ready. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Latch {
     name: String,
@@ -92,28 +92,28 @@ pub struct Latch {
 }
 
 impl Latch {
-    /// The dependency has answered.
+    /// Sets the latch: the dependency has answered.
     pub fn ready(&self) {
-        self.put(None);
+        self.update(None);
     }
 
-    /// The dependency is away, for the given reason.
+    /// Clears the latch: the dependency is unavailable for the given reason.
     pub fn unready(&self, reason: impl Into<String>) {
-        self.put(Some(reason.into()));
+        self.update(Some(reason.into()));
     }
 
-    /// [`Latch::ready`], or not ready without a particular reason.
+    /// [`Latch::ready`], or [`Latch::unready`] with a generic reason.
     pub fn set(&self, ready: bool) {
-        self.put((!ready).then(|| "is away".to_owned()));
+        self.update((!ready).then(|| "is unavailable".to_owned()));
     }
 
-    /// Asks a dependency again and again, until `stop`, and says what came of it. An error is the reason.
-    pub async fn probe<F>(self, every: Duration, stop: CancellationToken, mut ask: impl FnMut() -> F)
+    /// Checks a dependency at an interval until `stop`, and sets or clears the latch. An error is the reason.
+    pub async fn probe<F>(self, every: Duration, stop: CancellationToken, mut check: impl FnMut() -> F)
     where
         F: Future<Output = Result<(), String>>,
     {
         while !stop.is_cancelled() {
-            match ask().await {
+            match check().await {
                 Ok(()) => self.ready(),
                 Err(reason) => self.unready(reason),
             }
@@ -124,13 +124,13 @@ impl Latch {
         }
     }
 
-    fn put(&self, missing: Option<String>) {
+    fn update(&self, not_ready: Option<String>) {
         let changed = self.state.send_if_modified(|state| {
-            let old = state.latches.insert(self.name.clone(), missing.clone());
-            old.as_ref() != Some(&missing)
+            let old = state.latches.insert(self.name.clone(), not_ready.clone());
+            old.as_ref() != Some(&not_ready)
         });
         if changed {
-            match missing {
+            match not_ready {
                 None => tracing::info!(dependency = %self.name, "dependency ready"),
                 Some(reason) => tracing::warn!(dependency = %self.name, reason, "dependency not ready"),
             }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_ends_with_the_last_latch() {
+    async fn ready_returns_once_the_last_latch_is_set() {
         let readiness = Readiness::new();
         let latch = readiness.latch("log");
         let (_, ()) = tokio::join!(readiness.ready(), async { latch.ready() });

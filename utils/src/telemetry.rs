@@ -1,4 +1,4 @@
-//! Logs to standard error, and the one metrics recorder of the process.
+//! Logs to standard error, and the metrics recorder of the process.
 
 use crate::Error;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -8,20 +8,20 @@ use std::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// Starts logging. `RUST_LOG` goes before `level`; both are filters such as `info` or `info,ws_gateway=debug`.
+/// Starts logging. `RUST_LOG` overrides `level`; both are filters such as `info` or `info,ws_gateway=debug`.
 ///
 /// # Errors
-/// When the filter can't be read or logging has already been started.
+/// The filter is not valid, or logging has already been started.
 pub fn init(level: &str, format: Format) -> Result<(), Error> {
     let telemetry = |reason: String| Error::Telemetry { reason };
     let filter = match std::env::var("RUST_LOG") {
@@ -39,22 +39,22 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
     .map_err(|error| telemetry(error.to_string()))
 }
 
-/// Whether a text is a filter for [`init`].
+/// Whether a string is a valid filter for [`init`].
 pub fn is_filter(level: &str) -> bool {
     EnvFilter::try_new(level).is_ok()
 }
 
-/// Buckets of everything that ends in `_seconds`.
+/// Buckets of histograms whose name ends in `_seconds`.
 const SECONDS: [f64; 15] =
     [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-/// Buckets of all other histograms: sizes of batches, numbers of things.
+/// Buckets of all other histograms, such as batch sizes.
 const COUNTS: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
 
-/// The recorder of this process, installed by the first call. Metrics recorded before that are lost.
+/// The recorder of this process. The first call installs it; metrics that are recorded earlier are lost.
 ///
 /// # Errors
-/// When somebody else has installed a recorder.
+/// Other code has already installed a recorder.
 pub fn metrics_recorder() -> Result<PrometheusHandle, Error> {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     static INSTALLING: Mutex<()> = Mutex::new(());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_told_from_nonsense() {
+    fn invalid_filters_are_rejected() {
         assert!(is_filter("info,ws_gateway=debug"));
         assert!(!is_filter("ws_gateway=loud"));
     }

@@ -1,8 +1,8 @@
-//! TLS: between the services ([`MutualTls`]), and towards devices ([`ServerTls`]).
+//! TLS between the services ([`MutualTls`]) and towards devices ([`ServerTls`]).
 //!
-//! Certificates, keys and authorities are PEM files that the configuration names. What is wrong with them is told in sentences
-//! before anything starts. They are read again when they change: connections that are made from then on use the new ones,
-//! and if those are faulty the last good ones stay.
+//! The configuration names the PEM files of certificates, keys and authorities. Errors in them are reported before
+//! anything starts. Files that change are read again: new connections use the new files. If the new files are not
+//! valid, the last valid ones stay in use.
 
 pub mod checks;
 mod files;
@@ -14,14 +14,14 @@ mod trust;
 
 pub use mutual::MutualTls;
 pub use server::ServerTls;
-pub use trust::{nobody, trust};
+pub use trust::{trust_authorities, trust_nothing};
 
 pub(crate) use handshake::incoming;
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, LazyLock};
 
-/// The one provider of cryptography; it is named wherever rustls would look for that of the process.
+/// The cryptography provider. It is passed explicitly wherever rustls would use the default of the process.
 fn provider() -> Arc<CryptoProvider> {
     static RING: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));

@@ -1,5 +1,5 @@
-//! `--health`: asks the program that runs with this configuration whether it is ready. For containers, whose health check
-//! is a program in the image: there is no curl in it.
+//! `--health`: checks whether the program that runs with this configuration is ready. It serves as the health check of
+//! containers, whose image has no curl.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -7,32 +7,33 @@ use std::{
     time::Duration,
 };
 
-/// Connecting, asking and each part of the answer may take so long.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Of an answer that is longer the rest is not read: it names a handful of dependencies.
-const LONGEST: u64 = 64 << 10;
+/// Time limit of the connect, of the write and of each read.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of the response that are read. A response lists a handful of dependencies, so this is ample.
+const MAX_RESPONSE: u64 = 64 << 10;
 
-/// What `/readyz` of an admin address says, as an error if that is not "ready".
-pub(super) fn ask(admin: &str) -> Result<String, String> {
-    let answer = get(admin).map_err(|error| format!("{admin} does not answer: {error}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+/// Returns the body of `/readyz` at the admin address, as an error if the status is not 200.
+pub(super) fn check(admin: &str) -> Result<String, String> {
+    let response = get(admin).map_err(|error| format!("{admin} does not answer: {error}"))?;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
     if head.starts_with("HTTP/1.1 200 ") { Ok(body.to_owned()) } else { Err(format!("not ready: {body}")) }
 }
 
 fn get(admin: &str) -> io::Result<String> {
-    let address = admin.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("it has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&within(address), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let address =
+        admin.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&connectable(address), TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.take(MAX_RESPONSE).read_to_string(&mut response)?;
+    Ok(response)
 }
 
-/// Where to connect to something that listens there: who listens on every address is at the loopback's, too.
-fn within(mut address: SocketAddr) -> SocketAddr {
+/// Replaces an unspecified listen address (`0.0.0.0`, `[::]`) by loopback, to which a client can connect.
+fn connectable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -46,8 +47,8 @@ mod tests {
     use super::*;
     use std::{net::TcpListener, thread};
 
-    /// Answers one request with that; gives its port.
-    fn answering(answer: &'static str) -> u16 {
+    /// Starts a server that sends `response` to one request. Returns its port.
+    fn serve_once(response: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
@@ -55,34 +56,34 @@ mod tests {
             let mut request = [0; 256];
             let length = stream.read(&mut request).unwrap();
             assert!(request[..length].starts_with(b"GET /readyz HTTP/1.1\r\n"));
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
         });
         port
     }
 
     #[test]
     fn p9_only_a_ready_program_is_healthy() {
-        let ready = answering("HTTP/1.1 200 OK\r\n\r\n{\"ready\":true}");
-        assert_eq!(ask(&format!("0.0.0.0:{ready}")).unwrap(), "{\"ready\":true}");
-        let waiting = answering("HTTP/1.1 503 Service Unavailable\r\n\r\nno kafka");
-        assert_eq!(ask(&format!("127.0.0.1:{waiting}")).unwrap_err(), "not ready: no kafka");
+        let ready = serve_once("HTTP/1.1 200 OK\r\n\r\n{\"ready\":true}");
+        assert_eq!(check(&format!("0.0.0.0:{ready}")).unwrap(), "{\"ready\":true}");
+        let waiting = serve_once("HTTP/1.1 503 Service Unavailable\r\n\r\nno kafka");
+        assert_eq!(check(&format!("127.0.0.1:{waiting}")).unwrap_err(), "not ready: no kafka");
     }
 
     #[test]
     fn p9_a_program_that_does_not_answer_is_not_healthy() {
-        let silent = answering("");
-        assert!(ask(&format!("127.0.0.1:{silent}")).unwrap_err().starts_with("not ready"));
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(ask(&gone.to_string()).unwrap_err().contains("does not answer"));
-        assert!(ask("nonsense").unwrap_err().contains("nonsense does not answer"));
+        let silent = serve_once("");
+        assert!(check(&format!("127.0.0.1:{silent}")).unwrap_err().starts_with("not ready"));
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(check(&closed.to_string()).unwrap_err().contains("does not answer"));
+        assert!(check("nonsense").unwrap_err().contains("nonsense does not answer"));
     }
 
     #[test]
-    fn every_address_is_asked_at_the_loopback() {
-        for (listens, asked) in
+    fn an_unspecified_address_is_checked_at_loopback() {
+        for (listen, connect) in
             [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
         {
-            assert_eq!(within(listens.parse().unwrap()).to_string(), asked);
+            assert_eq!(connectable(listen.parse().unwrap()).to_string(), connect);
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Looks names up again and again.
+//! Watches a service in DNS, with periodic lookups.
 
-use super::Addresses;
+use super::instances::Addresses;
 use std::{io, time::Duration};
 use tokio::{net::lookup_host, sync::watch, time::timeout};
 
-/// A name that is not resolved by then can't be resolved now.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of one lookup.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Keeps `set` at what the names (`name:port`) resolve to. If one of them can't be resolved, the set stays as it is.
+/// Keeps `set` equal to the addresses of the names (each `name:port`). If a name can't be resolved, the set does not
+/// change.
 ///
-/// They are looked up every `refresh`: the system's resolver doesn't tell how long an answer is good for, and asks anew
-/// each time.
-pub(super) async fn follow<F>(
+/// All names are looked up every `refresh`. The system's resolver reports no time to live, and does not cache.
+pub(super) async fn watch<F>(
     names: Vec<String>,
     refresh: Duration,
     resolve: impl Fn(String) -> F,
@@ -24,7 +24,7 @@ pub(super) async fn follow<F>(
         match resolve_all(&names, &resolve).await {
             Ok(addresses) => {
                 if std::mem::replace(&mut failing, false) {
-                    tracing::info!("names can be resolved again");
+                    tracing::info!("all names can be resolved again");
                 }
                 set.send_if_modified(|known| {
                     let changed = *known != addresses;
@@ -34,7 +34,7 @@ pub(super) async fn follow<F>(
             }
             Err((name, error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(name, error, "name can't be resolved; the known instances stay");
+                    tracing::warn!(name, error, "can't resolve a name; keeping the known instances");
                 }
             }
         }
@@ -42,8 +42,8 @@ pub(super) async fn follow<F>(
     }
 }
 
-/// Asks the system's resolver.
-pub(super) async fn system(name: String) -> io::Result<Vec<String>> {
+/// Resolves a name with the system's resolver.
+pub(super) async fn system_lookup(name: String) -> io::Result<Vec<String>> {
     Ok(lookup_host(name).await?.map(|address| address.to_string()).collect())
 }
 
@@ -53,10 +53,10 @@ where
 {
     let mut addresses = Addresses::new();
     for name in names {
-        match timeout(PATIENCE, resolve(name.clone())).await {
+        match timeout(TIMEOUT, resolve(name.clone())).await {
             Ok(Ok(found)) => addresses.extend(found.into_iter().map(|address| (address, String::new()))),
             Ok(Err(error)) => return Err((name, error.to_string())),
-            Err(_) => return Err((name, format!("no answer within {PATIENCE:?}"))),
+            Err(_) => return Err((name, format!("no answer within {TIMEOUT:?}"))),
         }
     }
     Ok(addresses)
@@ -69,7 +69,7 @@ mod tests {
     use tokio::{task::JoinSet, time::Instant};
 
     #[tokio::test(start_paused = true)]
-    async fn p9_a_change_of_a_name_is_seen_by_the_next_look_and_a_failure_changes_nothing() {
+    async fn p9_the_next_lookup_detects_a_change_and_a_failed_lookup_keeps_the_set() {
         let zone = Arc::new(Mutex::new(Some(vec!["10.0.0.1:1".to_owned()])));
         let (sender, mut set) = watch::channel(Addresses::new());
         let refresh = Duration::from_secs(2);
@@ -80,8 +80,8 @@ mod tests {
                 async move { answer.ok_or_else(|| io::Error::other("no such name")) }
             }
         };
-        let mut follower = JoinSet::new();
-        follower.spawn(follow(vec!["db:1".to_owned()], refresh, resolve, sender));
+        let mut watcher = JoinSet::new();
+        watcher.spawn(watch(vec!["db:1".to_owned()], refresh, resolve, sender));
         set.wait_for(|set| set.len() == 1).await.unwrap();
 
         let changed = Instant::now();
@@ -91,7 +91,7 @@ mod tests {
 
         *zone.lock().unwrap() = None;
         tokio::time::sleep(10 * refresh).await;
-        assert_eq!(set.borrow().len(), 2, "names can't be resolved: nothing changes");
+        assert_eq!(set.borrow().len(), 2, "a name can't be resolved: nothing changes");
 
         *zone.lock().unwrap() = Some(vec!["10.0.0.2:1".to_owned()]);
         set.wait_for(|set| set.len() == 1).await.unwrap();

@@ -1,14 +1,15 @@
-//! Makes this process an instance that others find.
+//! Registers this process as an instance of a service.
 
-use super::{Discovery, Source, client::Client, full_name};
+use super::{Discovery, Source, address::check_address, client::Client, full_name};
 use crate::{Error, Phase, Readiness, Shutdown, backoff::Backoff};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// The agent is asked this often whether it still knows us: one that was restarted, or that gave us up, does not. It is on
-/// the same machine.
-const CHECK: Duration = Duration::from_secs(1);
+/// Interval of the checks that the agent still has our registration. An agent loses it in a restart, or removes it after
+/// failed health checks. The agent runs on the same machine, so a check is cheap.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time limit of a request to the agent.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An instance of a service.
@@ -16,32 +17,32 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Instance {
     /// Name of the service, without prefix.
     pub service: String,
-    /// `host:port` where others reach its gRPC, health included.
+    /// The address advertised to other services, `host:port`. It serves gRPC, including health.
     pub address: String,
     /// Version of the program.
     pub version: String,
-    /// Where it runs; may be empty.
+    /// Zone of the instance; may be empty.
     pub zone: String,
-    /// Whether its gRPC is over TLS.
+    /// Whether it serves gRPC over TLS.
     pub tls: bool,
 }
 
-/// Registers an instance while it is ready, and takes it off when the process stops.
+/// Registers an instance once it is ready, and deregisters it when the process stops.
 #[derive(Debug)]
 pub struct Registrar {
     instance: Instance,
-    found: Found,
-    /// How long an instance that has left goes on serving.
+    registry: Registry,
+    /// How long a deregistered instance keeps serving.
     grace: Duration,
 }
 
-/// How others find this instance.
+/// Where clients find this instance.
 #[derive(Debug)]
-enum Found {
+enum Registry {
     Consul(Box<Client>, Registration),
-    /// Somebody else takes its name off when it stops.
+    /// The platform (for example Kubernetes) maintains the DNS records.
     Dns,
-    /// They know where to look, and are told nothing.
+    /// Clients have fixed addresses and don't notice that an instance leaves.
     Fixed,
 }
 
@@ -52,102 +53,108 @@ struct Registration {
 }
 
 impl Registrar {
-    /// An instance that is not registered yet. Without Consul it never is: others know where to look.
+    /// A registrar that has not registered yet. Only with Consul does it register at all.
     ///
     /// # Errors
-    /// When the address is not `host:port`.
+    /// The address is not `host:port`.
     pub fn new(discovery: &Discovery, instance: Instance) -> Result<Self, Error> {
-        super::check_address(&instance.address)?;
-        let found = match &discovery.source {
+        check_address(&instance.address)?;
+        let registry = match &discovery.source {
             Source::Consul { client, prefix } => {
-                Found::Consul(client.clone(), registration(prefix, &instance)?)
+                Registry::Consul(client.clone(), registration(prefix, &instance)?)
             }
-            Source::Dns { .. } => Found::Dns,
-            Source::Fixed => Found::Fixed,
+            Source::Dns { .. } => Registry::Dns,
+            Source::Fixed => Registry::Fixed,
         };
-        Ok(Self { instance, found, grace: discovery.grace })
+        Ok(Self { instance, registry, grace: discovery.grace })
     }
 
-    /// Runs with a process: registers as soon as it is ready, deregisters as the first thing when it stops. The phase ends when
-    /// those who call this instance have had the time to notice.
+    /// Spawns [`Registrar::run`] as a task of the process, and makes the phase [`Phase::Deregister`] wait for it.
     pub fn attach(self, shutdown: &Shutdown) {
-        let gone = CancellationToken::new();
-        shutdown.on(Phase::Deregister, "registrar", gone.clone().cancelled_owned());
+        let ended = CancellationToken::new();
+        shutdown.on(Phase::Deregister, "registrar", ended.clone().cancelled_owned());
         let (readiness, stop) = (shutdown.readiness().clone(), shutdown.drain().token());
         shutdown.tasks().spawn("registrar", async move {
-            let _gone = gone.drop_guard();
+            let _ended = ended.drop_guard();
             self.run(readiness, stop).await;
         });
     }
 
-    /// Registers once ready, keeps it so until `stop`, then deregisters and waits until others have noticed.
+    /// Registers once ready and keeps the registration until `stop`. Then deregisters and waits for the grace period, so
+    /// that clients notice before the instance stops serving.
     pub async fn run(self, readiness: Readiness, stop: CancellationToken) {
         tokio::select! {
             () = readiness.ready() => {}
-            // Nobody was sent here.
+            // Never registered, so there are no clients to wait for.
             () = stop.cancelled() => return,
         }
-        let noticed = match &self.found {
-            Found::Consul(client, registration) => {
-                self.keep(client, registration, &readiness, &stop).await;
+        let clients_will_notice = match &self.registry {
+            Registry::Consul(client, registration) => {
+                self.keep_registered(client, registration, &readiness, &stop).await;
                 self.deregister(client, registration).await
             }
-            Found::Dns => {
+            Registry::Dns => {
                 stop.cancelled().await;
                 true
             }
-            Found::Fixed => false,
+            Registry::Fixed => false,
         };
-        if noticed {
+        if clients_will_notice {
             tokio::time::sleep(self.grace).await;
         }
     }
 
-    /// Gives whether others can notice.
+    /// Returns whether the agent has removed the registration.
     async fn deregister(&self, client: &Client, registration: &Registration) -> bool {
         let path = format!("/v1/agent/service/deregister/{}", registration.id);
-        let answer = client.put(&path, &Value::Null, TIMEOUT).await;
-        match &answer {
+        let response = client.put(&path, &Value::Null, TIMEOUT).await;
+        match &response {
             Ok(_) => tracing::info!(service = %self.instance.service, "deregistered"),
             Err(error) => {
                 let error = crate::error::chain(error);
-                tracing::warn!(service = %self.instance.service, error, "can't deregister; the health check will");
+                tracing::warn!(
+                    service = %self.instance.service,
+                    error,
+                    "can't deregister; the failing health check will remove the instance"
+                );
             }
         }
-        answer.is_ok()
+        response.is_ok()
     }
 
-    async fn keep(
+    async fn keep_registered(
         &self,
         client: &Client,
         registration: &Registration,
         readiness: &Readiness,
         stop: &CancellationToken,
     ) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), CHECK);
-        // Who was there before at this address may be known yet, with another version and a failing check.
+        let mut backoff = Backoff::new(Duration::from_millis(200), CHECK_INTERVAL);
+        // Always register the first time. The agent may still list a predecessor at this address, with another version and
+        // a failing check.
         let mut registered = false;
-        // Requests are not cut off by `stop`: a registration on its way could overtake the deregistration.
+        // `stop` does not cancel a request in flight: its registration could arrive after the deregistration.
         while !stop.is_cancelled() {
             tokio::select! {
-                // The agent gives up who fails its check for a minute. Who is not ready must not come back as if it were.
+                // The agent removes an instance whose check has failed for a minute. Registering again while not ready
+                // would mark it as passing.
                 () = readiness.ready() => {}
                 () = stop.cancelled() => return,
             }
             let ensured = match registered {
-                true => self.ensure(client, registration).await,
+                true => self.register_if_missing(client, registration).await,
                 false => self.register(client, registration).await,
             };
             let pause = match ensured {
                 Ok(()) => {
                     registered = true;
                     backoff.reset();
-                    CHECK
+                    CHECK_INTERVAL
                 }
                 Err(error) => {
                     if backoff.failures() == 0 {
                         let error = crate::error::chain(&error);
-                        tracing::warn!(service = %self.instance.service, error, "can't register; trying again");
+                        tracing::warn!(service = %self.instance.service, error, "can't register; retrying");
                     }
                     backoff.next_pause()
                 }
@@ -159,11 +166,11 @@ impl Registrar {
         }
     }
 
-    /// Registers if the agent does not know us.
-    async fn ensure(&self, client: &Client, registration: &Registration) -> Result<(), Error> {
+    /// Registers if the agent does not have the registration.
+    async fn register_if_missing(&self, client: &Client, registration: &Registration) -> Result<(), Error> {
         match client.get(&format!("/v1/agent/service/{}", registration.id), TIMEOUT).await {
             Err(Error::ConsulRefused { status: 404, .. }) => self.register(client, registration).await,
-            answer => answer.map(|_| ()),
+            response => response.map(|_| ()),
         }
     }
 
@@ -177,11 +184,11 @@ impl Registrar {
 
 fn registration(prefix: &str, instance: &Instance) -> Result<Registration, Error> {
     let address = &instance.address;
-    let wrong = || Error::Address { address: address.clone() };
-    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let error = || Error::Address { address: address.clone() };
+    let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
+    let port: u16 = port.parse().map_err(|_| error())?;
     let name = full_name(prefix, &instance.service);
-    // The address is part of the id: an instance that is started again replaces itself.
+    // The id contains the address, so a restarted instance replaces its old registration.
     let id = format!("{name}-{host}-{port}").replace(['[', ']', ':'], "-");
     let mut tags = vec![format!("version={}", instance.version)];
     if !instance.zone.is_empty() {
@@ -198,12 +205,12 @@ fn registration(prefix: &str, instance: &Instance) -> Result<Registration, Error
             "Name": "gRPC health",
             "GRPC": address,
             "GRPCUseTLS": instance.tls,
-            // The agent asks for health alone. Who calls an instance checks its certificate, by the service's name, which
-            // older agents can't be told.
+            // The agent only checks health. Callers verify the certificate by the name of the service; older agents have
+            // no setting for that name.
             "TLSSkipVerify": instance.tls,
             "Interval": "1s",
             "Timeout": "2s",
-            // It registers only when ready: others need not wait for the first check.
+            // An instance registers only when ready, so clients need not wait for the first check.
             "Status": "passing",
             "DeregisterCriticalServiceAfter": "1m",
         },

@@ -10,22 +10,25 @@ use abi::{
     },
 };
 use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Instant,
 };
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, service::Routes};
 
-/// The shared Consul of a test run.
+/// The Consul agent that the tests share.
 fn consul() -> String {
     std::env::var("GODWIT_TEST_CONSUL").expect(
         "GODWIT_TEST_CONSUL is not set: run tests/run, or set it to http://host:port of a Consul agent",
     )
 }
 
-/// A prefix that no other test run has.
+/// A unique prefix, so that concurrent test runs don't see each other.
 fn prefix() -> String {
     format!("test-{:016x}", rand::random::<u64>())
 }
@@ -54,14 +57,14 @@ fn addresses(processes: &[&Process]) -> Addresses {
     processes.iter().map(|process| (process.address.clone(), "here".to_owned())).collect()
 }
 
-/// A process with a gRPC server that is registered.
+/// A process with a registered gRPC server.
 struct Process {
     address: String,
     shutdown: Shutdown,
     calls: Arc<Calls>,
 }
 
-/// When calls arrived.
+/// The arrival times of calls.
 #[derive(Default)]
 struct Calls(Mutex<Vec<Instant>>);
 
@@ -104,48 +107,49 @@ impl Process {
     }
 }
 
-async fn seen(instances: &mut Instances, address: &str, there: bool) -> Duration {
+/// Waits until the set contains `address` or no longer does, and returns how long that took.
+async fn wait_until(instances: &mut Instances, address: &str, present: bool) -> Duration {
     let start = Instant::now();
-    let waited = instances.wait_for(|set| set.contains_key(address) == there);
-    tokio::time::timeout(Duration::from_secs(10), waited).await.expect("the change is seen");
+    let changed = instances.wait_for(|set| set.contains_key(address) == present);
+    tokio::time::timeout(Duration::from_secs(10), changed).await.expect("the set changes within 10 s");
     start.elapsed()
 }
 
 #[tokio::test]
-async fn p9_an_instance_is_seen_at_once_when_it_is_ready_and_gone_at_once_when_it_stops() {
+async fn p9_discovery_adds_a_ready_instance_and_removes_a_stopping_one_within_a_second() {
     let discovery = discovery(&consul(), &prefix());
     let mut instances = discovery.watch("db", &[]).unwrap();
     let one = Process::start(&discovery).await;
     let two = Process::start(&discovery).await;
     assert!(instances.current().is_empty(), "not ready, so not registered");
     one.shutdown.readiness().latch("test").ready();
-    assert!(seen(&mut instances, &one.address, true).await < Duration::from_secs(1));
+    assert!(wait_until(&mut instances, &one.address, true).await < Duration::from_secs(1));
     two.shutdown.readiness().latch("test").ready();
-    assert!(seen(&mut instances, &two.address, true).await < Duration::from_secs(1));
+    assert!(wait_until(&mut instances, &two.address, true).await < Duration::from_secs(1));
     assert_eq!(instances.current().len(), 2);
 
-    let (gone_after, ()) = tokio::join!(seen(&mut instances, &one.address, false), one.stop());
+    let (gone_after, ()) = tokio::join!(wait_until(&mut instances, &one.address, false), one.stop());
     assert!(gone_after < Duration::from_secs(1), "{gone_after:?}");
     assert_eq!(instances.current(), addresses(&[&two]));
     two.stop().await;
 }
 
 #[tokio::test]
-async fn p9_an_instance_that_is_not_ready_any_more_is_taken_off_by_its_health_check() {
+async fn p9_the_health_check_removes_an_instance_that_is_no_longer_ready() {
     let discovery = discovery(&consul(), &prefix());
     let mut instances = discovery.watch("db", &[]).unwrap();
     let process = Process::start(&discovery).await;
     let latch = process.shutdown.readiness().latch("postgres");
     latch.ready();
-    seen(&mut instances, &process.address, true).await;
-    latch.unready("away");
-    seen(&mut instances, &process.address, false).await;
+    wait_until(&mut instances, &process.address, true).await;
+    latch.unready("unavailable");
+    wait_until(&mut instances, &process.address, false).await;
     latch.ready();
-    seen(&mut instances, &process.address, true).await;
+    wait_until(&mut instances, &process.address, true).await;
     process.stop().await;
 }
 
-/// Makes calls, eight at a time and never twice, until `stop`. Gives how many were answered, and what was wrong with the others.
+/// Runs eight concurrent callers without retries until `stop`. Returns the number of successful calls and all errors.
 async fn call_until(channel: crate::Channel, stop: CancellationToken) -> (usize, Vec<Status>) {
     let mut callers = JoinSet::new();
     for _ in 0..8 {
@@ -168,12 +172,12 @@ async fn call_until(channel: crate::Channel, stop: CancellationToken) -> (usize,
 }
 
 #[tokio::test]
-async fn p9_no_call_reaches_an_instance_that_has_left_once_that_can_be_known_and_none_fails() {
+async fn p9_no_call_fails_when_an_instance_leaves_and_none_reaches_it_after_the_grace_period() {
     let discovery = discovery(&consul(), &prefix());
     let (one, two) = (Process::ready(&discovery).await, Process::ready(&discovery).await);
     let mut instances = discovery.watch("db", &[]).unwrap();
     instances.wait_for(|set| set.len() == 2).await;
-    // Each call is tried once: a second try would hide what the first one met.
+    // No retries: a retry would hide the error of the first attempt.
     let options = grpc::Options { tries: 1, ..grpc::Options::default() };
     let channel = grpc::balanced("db", instances, options);
     let stop = CancellationToken::new();
@@ -190,15 +194,13 @@ async fn p9_no_call_reaches_an_instance_that_has_left_once_that_can_be_known_and
     let (answered, failed) = calls.join_next().await.unwrap().unwrap();
     assert!(failed.is_empty(), "{} of {answered} calls failed: {:?}", failed.len(), failed[0]);
     let last = one.calls.0.lock().unwrap().last().map_or(Duration::ZERO, |last| *last - left);
-    println!(
-        "{answered} calls, none failed; the last one {last:.0?} after leaving, the end {stopped:.0?} after it"
-    );
-    assert!(last < Duration::from_millis(900), "the grace is hardly enough: {last:?} of {stopped:?}");
+    println!("{answered} calls, none failed; the last one {last:.0?} after the stop, the end {stopped:.0?}");
+    assert!(last < Duration::from_millis(900), "the grace period is too short: {last:?} of {stopped:?}");
     two.stop().await;
 }
 
 #[tokio::test]
-async fn p9_calls_stay_in_the_zone_of_the_caller_and_leave_it_when_nobody_is_left_there() {
+async fn p9_calls_stay_in_the_callers_zone_until_its_last_instance_stops() {
     let (agent, prefix) = (consul(), prefix());
     let near = Process::ready(&zoned(&agent, &prefix, "here")).await;
     let far = Process::ready(&zoned(&agent, &prefix, "there")).await;
@@ -219,24 +221,24 @@ async fn p9_calls_stay_in_the_zone_of_the_caller_and_leave_it_when_nobody_is_lef
 }
 
 #[tokio::test]
-async fn an_instance_that_the_agent_has_lost_registers_again() {
+async fn an_instance_registers_again_when_the_agent_has_lost_it() {
     let (agent, prefix) = (consul(), prefix());
     let discovery = discovery(&agent, &prefix);
     let mut instances = discovery.watch("db", &[]).unwrap();
     let process = Process::start(&discovery).await;
     process.shutdown.readiness().latch("test").ready();
-    seen(&mut instances, &process.address, true).await;
+    wait_until(&mut instances, &process.address, true).await;
 
     let client = Client::new(&agent, "", &Secret::default()).unwrap();
     let id = format!("{prefix}-db-{}", process.address.replace(':', "-"));
     let path = format!("/v1/agent/service/deregister/{id}");
     client.put(&path, &serde_json::Value::Null, Duration::from_secs(2)).await.unwrap();
-    seen(&mut instances, &process.address, false).await;
-    seen(&mut instances, &process.address, true).await;
+    wait_until(&mut instances, &process.address, false).await;
+    wait_until(&mut instances, &process.address, true).await;
     process.stop().await;
 }
 
-/// Stands between us and the agent, and can be taken away.
+/// A proxy in front of the agent. Stopping it makes the agent unreachable.
 async fn proxy(to: String, listener: TcpListener, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
@@ -255,7 +257,7 @@ async fn proxy(to: String, listener: TcpListener, stop: CancellationToken) {
 }
 
 #[tokio::test]
-async fn p9_while_consul_is_away_the_last_known_set_stays_and_then_changes_again() {
+async fn p9_the_last_known_set_stays_while_consul_is_unavailable_and_updates_afterwards() {
     let (agent, prefix) = (consul(), prefix());
     let through = agent.strip_prefix("http://").unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -267,24 +269,24 @@ async fn p9_while_consul_is_away_the_last_known_set_stays_and_then_changes_again
     let mut instances = discovery(&format!("http://{address}"), &prefix).watch("db", &[]).unwrap();
     let one = Process::start(&direct).await;
     one.shutdown.readiness().latch("test").ready();
-    seen(&mut instances, &one.address, true).await;
+    wait_until(&mut instances, &one.address, true).await;
 
     stop.cancel();
     proxies.join_next().await;
     let two = Process::start(&direct).await;
     two.shutdown.readiness().latch("test").ready();
-    seen(&mut direct.watch("db", &[]).unwrap(), &two.address, true).await;
-    assert_eq!(instances.current(), addresses(&[&one]), "away: nothing changes");
+    wait_until(&mut direct.watch("db", &[]).unwrap(), &two.address, true).await;
+    assert_eq!(instances.current(), addresses(&[&one]), "consul is unavailable: nothing changes");
 
     let listener = TcpListener::bind(address).await.unwrap();
     proxies.spawn(proxy(through, listener, CancellationToken::new()));
-    seen(&mut instances, &two.address, true).await;
+    wait_until(&mut instances, &two.address, true).await;
     one.stop().await;
     two.stop().await;
 }
 
 #[tokio::test]
-async fn an_agent_that_can_t_be_reached_gives_an_empty_set_and_stops_nobody() {
+async fn with_an_unreachable_agent_the_set_is_empty_and_a_stop_does_not_hang() {
     let discovery = discovery("http://127.0.0.1:1", &prefix());
     let mut instances = discovery.watch("db", &[]).unwrap();
     let process = Process::start(&discovery).await;
@@ -296,9 +298,9 @@ async fn an_agent_that_can_t_be_reached_gives_an_empty_set_and_stops_nobody() {
 }
 
 #[tokio::test]
-async fn what_follows_a_service_ends_with_the_last_who_wants_to_know() {
+async fn the_updating_task_ends_when_the_last_clone_is_dropped() {
     let (ended, mut has_ended) = tokio::sync::oneshot::channel::<()>();
-    let instances = Instances::followed(|set| async move {
+    let instances = Instances::updated_by(|set| async move {
         let _ended = ended;
         set.send_replace(Addresses::from([("a:1".to_owned(), String::new())]));
         std::future::pending().await
@@ -315,14 +317,14 @@ async fn what_follows_a_service_ends_with_the_last_who_wants_to_know() {
 }
 
 #[tokio::test]
-async fn names_are_resolved() {
+async fn dns_names_are_resolved() {
     let config = abi::config::Discovery { kind: DiscoveryKind::Dns, ..abi::config::Discovery::default() };
     let mut instances = Discovery::new(&config).unwrap().watch("db", &["localhost:7471".to_owned()]).unwrap();
     instances.wait_for(|set| set.contains_key("127.0.0.1:7471")).await;
 }
 
 #[tokio::test]
-async fn fixed_addresses_are_what_they_are() {
+async fn fixed_addresses_are_used_as_configured() {
     let fixed = Discovery::new(&abi::config::Discovery::default()).unwrap();
     let mut instances = fixed.watch("db", &["a:1".to_owned(), "b:2".to_owned()]).unwrap();
     assert_eq!(instances.current().into_keys().collect::<Vec<_>>(), ["a:1", "b:2"]);
@@ -331,11 +333,11 @@ async fn fixed_addresses_are_what_they_are() {
     readiness.latch("test").ready();
     let ended =
         tokio::time::timeout(Duration::from_secs(5), registrar.run(readiness, CancellationToken::new()));
-    ended.await.expect("nobody can notice that it leaves, so it does not wait");
+    ended.await.expect("with fixed addresses clients can't notice, so there is no grace period");
 }
 
 #[test]
-fn addresses_are_told_from_nonsense() {
+fn invalid_addresses_are_rejected() {
     for address in ["db:7471", "10.0.0.1:1", "[::1]:80", "a.b.c:65535"] {
         check_address(address).unwrap();
     }

@@ -1,4 +1,8 @@
-//! Chooses an endpoint: the less loaded of two taken at random, in the caller's own zone while one works there.
+//! Load balancing by power of two choices: picks two random endpoints and uses the less loaded one. Endpoints in the
+//! caller's zone are preferred while one of them works.
+//!
+//! `tower::balance` does not fit: it knows no zones, can't skip endpoints that a retry has already tried, and a call on
+//! an empty set waits for ever.
 
 use super::{
     ejection::{Policy, State},
@@ -19,35 +23,35 @@ use tonic::{Status, body::Body};
 use tower::{BoxError, Service};
 
 const EJECTION: Policy =
-    Policy { after: 3, first: Duration::from_millis(500), most: Duration::from_secs(10) };
-/// A call that finds no instance at all waits so long for one: discovery may not have answered yet.
-const FIRST_INSTANCE: Duration = Duration::from_millis(500);
+    Policy { failures: 3, first: Duration::from_millis(500), longest: Duration::from_secs(10) };
+/// How long a call waits for the first instance. Discovery may not have answered yet.
+const FIRST_INSTANCE_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Endpoints = Arc<[Candidate]>;
 
 #[derive(Clone, Debug)]
 struct Candidate {
     endpoint: Arc<Endpoint>,
-    /// In the zone of who calls.
-    near: bool,
+    /// Whether it is in the zone of this process.
+    in_own_zone: bool,
 }
 
-/// Sends each call to one of the instances. A clone is the same balancer.
+/// Sends each call to one of the instances. Clones share the endpoints.
 #[derive(Clone, Debug)]
 pub(super) struct Balance {
     service: &'static str,
     endpoints: watch::Receiver<Endpoints>,
-    /// Follows the set whether or not a call is made; ends with the last clone.
-    _follower: Arc<JoinSet<()>>,
+    /// The task that applies changes of the instances, also while no call is made. It ends with the last clone.
+    _updater: Arc<JoinSet<()>>,
 }
 
 impl Balance {
     pub(super) fn new(service: &'static str, instances: Instances, tls: Option<MutualTls>) -> Self {
         metrics::calls(service);
         let (sender, endpoints) = watch::channel(Endpoints::default());
-        let mut follower = JoinSet::new();
-        follower.spawn(follow(service, instances, tls, sender));
-        Self { service, endpoints, _follower: Arc::new(follower) }
+        let mut updater = JoinSet::new();
+        updater.spawn(update(service, instances, tls, sender));
+        Self { service, endpoints, _updater: Arc::new(updater) }
     }
 }
 
@@ -56,7 +60,7 @@ impl Service<Request<Body>> for Balance {
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
 
-    /// Always ready: connections are waited for within the call, where its deadline counts.
+    /// Always ready. A call waits for its connection itself, so that its deadline covers the wait.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
@@ -65,11 +69,15 @@ impl Service<Request<Body>> for Balance {
         let tried = request.extensions_mut().remove::<Tried>().unwrap_or_default();
         let (service, mut endpoints) = (self.service, self.endpoints.clone());
         Box::pin(async move {
-            let known = tokio::time::timeout(FIRST_INSTANCE, endpoints.wait_for(|set| !set.is_empty()))
-                .await
-                .map_or_else(|_| Endpoints::default(), |set| set.map(|set| set.clone()).unwrap_or_default());
+            let known =
+                tokio::time::timeout(FIRST_INSTANCE_TIMEOUT, endpoints.wait_for(|set| !set.is_empty()))
+                    .await
+                    .map_or_else(
+                        |_| Endpoints::default(),
+                        |set| set.map(|set| set.clone()).unwrap_or_default(),
+                    );
             let Some(endpoint) = choose(&known, &tried, Instant::now(), &mut rand::rng()) else {
-                tried.give_up();
+                tried.stop_retrying();
                 return Ok(Status::unavailable(format!("no instance of {service} is known")).into_http());
             };
             tried.add(endpoint.address().clone());
@@ -78,8 +86,11 @@ impl Service<Request<Body>> for Balance {
     }
 }
 
-/// An endpoint that takes calls and was not tried yet, a near one if there is any; or else one that takes calls; or else the
-/// one whose ejection ends first, since with everything ejected nothing is lost by trying.
+/// Chooses an endpoint, in this order of preference:
+/// 1. one that is not ejected, was not tried yet, and is in the own zone;
+/// 2. one that is not ejected and was not tried yet;
+/// 3. one that is not ejected;
+/// 4. the one whose ejection ends first, because a call that would fail otherwise may as well try it.
 fn choose(
     candidates: &[Candidate],
     tried: &Tried,
@@ -92,8 +103,8 @@ fn choose(
     let fresh = |candidate: &&Candidate| !tried.contains(candidate.endpoint.address());
     if open.iter().any(fresh) {
         open.retain(fresh);
-        if open.iter().any(|candidate| candidate.near) {
-            open.retain(|candidate| candidate.near);
+        if open.iter().any(|candidate| candidate.in_own_zone) {
+            open.retain(|candidate| candidate.in_own_zone);
         }
     }
     let chosen = match open.as_slice() {
@@ -112,9 +123,9 @@ fn choose(
     chosen.map(|candidate| candidate.endpoint.clone())
 }
 
-/// Keeps the endpoints in step with the instances. Those that stay keep their connection and what is known of them;
-/// calls in flight to one that goes are not cut off.
-async fn follow(
+/// Updates the endpoints whenever the instances change. Remaining endpoints keep their connection and their measured
+/// load. Calls in flight to a removed endpoint continue.
+async fn update(
     service: &'static str,
     mut instances: Instances,
     tls: Option<MutualTls>,
@@ -128,10 +139,10 @@ async fn follow(
             let known = known.iter().find(|known| **known.endpoint.address() == **address);
             let endpoint = known.map(|known| known.endpoint.clone()).or_else(|| {
                 Endpoint::new(service, address, EJECTION, tls.clone())
-                    .inspect_err(|error| tracing::warn!(service, %error, "instance passed over"))
+                    .inspect_err(|error| tracing::warn!(service, %error, "ignoring an instance"))
                     .ok()
             })?;
-            Some(Candidate { endpoint, near: instances.is_near(zone) })
+            Some(Candidate { endpoint, in_own_zone: instances.is_own_zone(zone) })
         });
         endpoints.send_replace(next.collect());
         instances.changed().await;
@@ -144,19 +155,23 @@ mod tests {
     use rand::SeedableRng as _;
     use std::collections::BTreeSet;
 
-    fn candidates(near: &[bool]) -> Vec<Candidate> {
-        let policy = Policy { after: 1, ..EJECTION };
+    fn candidates(in_own_zone: &[bool]) -> Vec<Candidate> {
+        let policy = Policy { failures: 1, ..EJECTION };
         let endpoint = |n| Endpoint::new("test", &format!("127.0.0.1:{}", n + 1), policy, None).unwrap();
-        near.iter().enumerate().map(|(n, near)| Candidate { endpoint: endpoint(n), near: *near }).collect()
+        in_own_zone
+            .iter()
+            .enumerate()
+            .map(|(n, in_own_zone)| Candidate { endpoint: endpoint(n), in_own_zone: *in_own_zone })
+            .collect()
     }
 
-    /// Nobody listens there, so one call ejects.
+    /// Makes one call. It fails because no server listens at the address, and ejects the endpoint.
     async fn eject(candidate: &Candidate) {
         candidate.endpoint.clone().call(Request::new(Body::empty())).await;
         assert!(matches!(candidate.endpoint.state(Instant::now()), State::Ejected(_)));
     }
 
-    /// Who is chosen when nobody is busy, of so many choices.
+    /// The positions of the endpoints that 50 choices select while all are idle.
     fn chosen(set: &[Candidate], tried: &Tried) -> BTreeSet<usize> {
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let choose = |_| choose(set, tried, Instant::now(), &mut random).unwrap();
@@ -167,38 +182,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_is_ejected_or_was_tried_is_passed_over() {
+    async fn ejected_and_tried_endpoints_are_skipped() {
         let set = candidates(&[false; 3]);
         eject(&set[0]).await;
         let tried = Tried::default();
         tried.add(set[1].endpoint.address().clone());
         assert_eq!(chosen(&set, &tried), [2].into());
         eject(&set[2]).await;
-        assert_eq!(chosen(&set, &tried), [1].into(), "tried, but not ejected");
+        assert_eq!(chosen(&set, &tried), [1].into(), "it was tried, but is not ejected");
         eject(&set[1]).await;
         assert_eq!(chosen(&set, &tried).len(), 1, "with all ejected, one is tried");
         assert!(choose(&[], &tried, Instant::now(), &mut rand::rng()).is_none());
     }
 
     #[tokio::test]
-    async fn p9_calls_stay_in_their_zone_while_an_endpoint_works_there_and_leave_it_when_none_does() {
+    async fn p9_calls_leave_their_zone_only_when_no_endpoint_works_there() {
         let set = candidates(&[true, true, false, false]);
         let tried = Tried::default();
         assert_eq!(chosen(&set, &tried), [0, 1].into());
         eject(&set[0]).await;
         assert_eq!(chosen(&set, &tried), [1].into());
         tried.add(set[1].endpoint.address().clone());
-        assert_eq!(chosen(&set, &tried), [2, 3].into(), "a second try goes where none was made");
+        assert_eq!(chosen(&set, &tried), [2, 3].into(), "a retry uses an endpoint that was not tried");
         eject(&set[1]).await;
         assert_eq!(chosen(&set, &Tried::default()), [2, 3].into());
         eject(&set[2]).await;
         eject(&set[3]).await;
         assert_eq!(chosen(&set, &Tried::default()).len(), 1);
-        assert_eq!(chosen(&candidates(&[false; 2]), &Tried::default()), [0, 1].into(), "nobody is near");
+        let other_zones = candidates(&[false; 2]);
+        assert_eq!(chosen(&other_zones, &Tried::default()), [0, 1].into(), "the own zone has no endpoint");
     }
 
     #[tokio::test]
-    async fn calls_in_flight_spread_over_all() {
+    async fn concurrent_calls_spread_over_all_endpoints() {
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         let set = candidates(&[false; 3]);
         let mut calls = Vec::new();

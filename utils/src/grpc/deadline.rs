@@ -1,4 +1,4 @@
-//! A call ends when its time is over, and says so with the right status.
+//! Deadlines of calls.
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header::HeaderName};
@@ -11,14 +11,14 @@ use tower::{BoxError, Layer, Service};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Makes [`Deadline`]s.
+/// The layer of [`Deadline`].
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     default: Duration,
 }
 
 impl DeadlineLayer {
-    /// `default` is the deadline of calls that bring none (`tonic::Request::set_timeout`).
+    /// `default` is the deadline of calls without their own (`tonic::Request::set_timeout`).
     pub fn new(default: Duration) -> Self {
         Self { default }
     }
@@ -32,10 +32,10 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// Answers `DEADLINE_EXCEEDED` when the service has not answered in time, and tells the other side how long it has.
+/// Answers `DEADLINE_EXCEEDED` if the service does not respond in time, and sends the deadline to the callee.
 ///
-/// It ends with the head of the response. All our calls have one message for an answer, which follows its head at
-/// once; should the connection die between the two, HTTP/2 keepalive ends the call.
+/// The deadline covers the response head only. All our responses are one message that immediately follows the head. If
+/// the connection breaks between the two, HTTP/2 keepalive ends the call.
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     inner: S,
@@ -56,10 +56,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let limit = match limit_of(request.headers()) {
+        let limit = match parse_timeout(request.headers()) {
             Some(limit) => limit,
             None => {
-                request.headers_mut().insert(GRPC_TIMEOUT, written(self.default));
+                request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(self.default));
                 self.default
             }
         };
@@ -67,14 +67,14 @@ where
         Box::pin(async move {
             match tokio::time::timeout(limit, response).await {
                 Ok(answer) => answer.map_err(Into::into),
-                Err(_) => Ok(Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()),
+                Err(_) => Ok(Status::deadline_exceeded(format!("no response within {limit:?}")).into_http()),
             }
         })
     }
 }
 
-/// Reads `grpc-timeout`: at most eight digits and a unit.
-fn limit_of(headers: &HeaderMap) -> Option<Duration> {
+/// Parses `grpc-timeout`: at most eight digits and a unit.
+fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -89,14 +89,14 @@ fn limit_of(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Writes `grpc-timeout` in the finest unit of which eight digits are enough.
-fn written(limit: Duration) -> HeaderValue {
+/// Formats `grpc-timeout` in the finest unit that needs at most eight digits.
+fn format_timeout(limit: Duration) -> HeaderValue {
     let (count, unit) =
         [(limit.as_micros(), 'u'), (limit.as_millis(), 'm'), (u128::from(limit.as_secs()), 'S')]
             .into_iter()
             .find(|(count, _)| *count <= 99_999_999)
             .unwrap_or((99_999_999, 'S'));
-    HeaderValue::from_str(&format!("{count}{unit}")).expect("digits and a letter are a header value")
+    HeaderValue::from_str(&format!("{count}{unit}")).expect("digits and a letter are a valid header value")
 }
 
 #[cfg(test)]
@@ -107,20 +107,20 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     #[test]
-    fn timeouts_are_read_as_they_are_written() {
+    fn formatted_timeouts_can_be_parsed_and_malformed_ones_are_ignored() {
         for limit in [Duration::from_millis(5), Duration::from_secs(90), Duration::from_secs(86_400 * 30)] {
-            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, written(limit))]);
-            assert_eq!(limit_of(&headers), Some(limit));
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, format_timeout(limit))]);
+            assert_eq!(parse_timeout(&headers), Some(limit));
         }
         for text in ["", "S", "1", "123456789S", "-1S", "1x", "é"] {
             let headers =
                 HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_bytes(text.as_bytes()).unwrap())]);
-            assert_eq!(limit_of(&headers), None, "{text}");
+            assert_eq!(parse_timeout(&headers), None, "{text}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_hangs_ends_with_the_shorter_word_of_the_call_or_the_channel() {
+    async fn a_call_that_hangs_ends_with_its_own_deadline_or_the_channels_default() {
         let seen = Mutex::new(Vec::new());
         let hanging = service_fn(|request: Request<()>| {
             seen.lock().unwrap().push(request.headers()[GRPC_TIMEOUT].clone());

@@ -1,7 +1,8 @@
-//! Endpoints that fail are left alone for a while.
+//! Ejection of failing endpoints: a circuit breaker per endpoint.
 //!
-//! A balancer that goes by latency alone is drawn to an endpoint that fails fast. So after some failures in a row an
-//! endpoint is out for a jittered time, which grows; then one call tries it, and decides.
+//! Balancing by latency alone prefers an endpoint that fails fast. Therefore an endpoint is ejected after several
+//! consecutive failures. The ejection lasts for a jittered time that doubles with each failure. Then a single probe call
+//! decides whether the endpoint returns.
 
 use crate::backoff::Backoff;
 use std::time::Duration;
@@ -10,25 +11,27 @@ use tokio::time::Instant;
 /// When an endpoint is ejected, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy {
-    /// Failures in a row.
-    pub(super) after: u32,
+    /// Consecutive failures that eject.
+    pub(super) failures: u32,
+    /// Length of the first ejection.
     pub(super) first: Duration,
-    pub(super) most: Duration,
+    /// Length of the longest ejection.
+    pub(super) longest: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum State {
-    /// Takes calls.
+    /// Receives calls.
     Open,
-    /// Was ejected; takes one call, to see.
+    /// The ejection is over; the endpoint receives one probe call.
     Probe,
-    /// Takes no calls until then.
+    /// Receives no calls until then.
     Ejected(Instant),
 }
 
 #[derive(Debug)]
 pub(super) struct Ejection {
-    after: u32,
+    max_failures: u32,
     backoff: Backoff,
     failures: u32,
     until: Option<Instant>,
@@ -37,34 +40,34 @@ pub(super) struct Ejection {
 
 impl Ejection {
     pub(super) fn new(policy: Policy) -> Self {
-        let backoff = Backoff::new(policy.first, policy.most);
-        Self { after: policy.after, backoff, failures: 0, until: None, probing: false }
+        let backoff = Backoff::new(policy.first, policy.longest);
+        Self { max_failures: policy.failures, backoff, failures: 0, until: None, probing: false }
     }
 
     pub(super) fn state(&self, now: Instant) -> State {
         match self.until {
             None => State::Open,
             Some(until) if now >= until && !self.probing => State::Probe,
-            // Somebody is trying it at this moment: as good as ejected until that call has ended.
+            // The endpoint stays ejected until the probe call has ended.
             Some(until) => State::Ejected(until),
         }
     }
 
-    /// A call begins. What it returns is given back to [`Ejection::release`] if the call ends without an outcome.
+    /// Records the start of a call. Returns whether it is the probe; see [`Ejection::cancelled`].
     pub(super) fn begin(&mut self, now: Instant) -> bool {
-        let probes = self.state(now) == State::Probe;
-        self.probing |= probes;
-        probes
+        let is_probe = self.state(now) == State::Probe;
+        self.probing |= is_probe;
+        is_probe
     }
 
-    /// A call was given up before it had an outcome.
-    pub(super) fn release(&mut self, probed: bool) {
-        if probed {
+    /// Records that a call was cancelled before it had an outcome.
+    pub(super) fn cancelled(&mut self, was_probe: bool) {
+        if was_probe {
             self.probing = false;
         }
     }
 
-    /// Returns whether the endpoint is back.
+    /// Records a success. Returns whether that ended an ejection.
     pub(super) fn succeeded(&mut self) -> bool {
         self.failures = 0;
         self.probing = false;
@@ -72,12 +75,12 @@ impl Ejection {
         self.until.take().is_some()
     }
 
-    /// Returns for how long the endpoint is ejected, if this failure did that.
+    /// Records a failure. If it ejects the endpoint, returns for how long.
     pub(super) fn failed(&mut self, now: Instant) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         let ejects = match self.until {
-            None => self.failures >= self.after,
-            // Calls from before the ejection, or made for want of another endpoint, don't lengthen it.
+            None => self.failures >= self.max_failures,
+            // Ignore failures during the ejection: calls that started before it, and calls that had no other endpoint.
             Some(until) => now >= until,
         };
         self.probing = false;
@@ -93,43 +96,44 @@ impl Ejection {
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy { after: 2, first: Duration::from_secs(1), most: Duration::from_secs(8) };
+    const POLICY: Policy =
+        Policy { failures: 2, first: Duration::from_secs(1), longest: Duration::from_secs(8) };
 
     #[test]
-    fn failures_in_a_row_eject_and_one_call_decides() {
+    fn consecutive_failures_eject_and_one_probe_decides() {
         let start = Instant::now();
         let mut ejection = Ejection::new(POLICY);
         assert_eq!(ejection.failed(start), None);
         ejection.succeeded();
-        assert_eq!(ejection.failed(start), None, "not in a row");
+        assert_eq!(ejection.failed(start), None, "not consecutive");
         let pause = ejection.failed(start).unwrap();
         assert_eq!(ejection.state(start), State::Ejected(start + pause));
 
         let later = start + pause;
         assert_eq!(ejection.state(later), State::Probe);
         assert!(ejection.begin(later));
-        assert!(matches!(ejection.state(later), State::Ejected(_)), "one call only");
+        assert!(matches!(ejection.state(later), State::Ejected(_)), "only one probe");
         assert!(ejection.failed(later).is_some());
-        let again = later + POLICY.most;
+        let again = later + POLICY.longest;
         assert!(ejection.begin(again));
         assert!(ejection.succeeded());
         assert_eq!(ejection.state(again), State::Open);
     }
 
     #[test]
-    fn a_probe_that_is_given_up_can_be_made_again() {
+    fn a_cancelled_probe_can_be_repeated() {
         let start = Instant::now();
-        let mut ejection = Ejection::new(Policy { after: 1, ..POLICY });
+        let mut ejection = Ejection::new(Policy { failures: 1, ..POLICY });
         let later = start + ejection.failed(start).unwrap();
-        let probed = ejection.begin(later);
-        ejection.release(probed);
+        let is_probe = ejection.begin(later);
+        ejection.cancelled(is_probe);
         assert_eq!(ejection.state(later), State::Probe);
     }
 
     #[test]
-    fn failures_while_ejected_don_t_lengthen_it() {
+    fn failures_during_an_ejection_do_not_extend_it() {
         let start = Instant::now();
-        let mut ejection = Ejection::new(Policy { after: 1, ..POLICY });
+        let mut ejection = Ejection::new(Policy { failures: 1, ..POLICY });
         let until = start + ejection.failed(start).unwrap();
         assert_eq!(ejection.failed(start), None);
         assert_eq!(ejection.state(start), State::Ejected(until));

@@ -1,4 +1,4 @@
-//! One address: its connection, its load, whether it is ejected.
+//! An endpoint: an address with its connection, its load and its ejection state.
 
 use super::{
     ejection::{Ejection, Policy, State},
@@ -14,17 +14,18 @@ use tokio::time::Instant;
 use tonic::{Code, Status, TimeoutExpired, body::Body, transport};
 use tower::{ServiceExt as _, service_fn};
 
-const CONNECT: Duration = Duration::from_secs(2);
-/// A connection is asked whether it lives this often, idle ones too, and given up if it doesn't answer: otherwise a
-/// peer that vanished without a word is noticed only by the calls that it swallows.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval of HTTP/2 pings, also on idle connections. Without them, a peer that disappears silently is noticed only by
+/// calls that time out.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A connection whose ping is not answered within this time is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Batches of messages are larger than HTTP/2's window of 64 KiB.
+/// HTTP/2 flow control windows. Batches of messages are larger than the default of 64 KiB.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// A call that was given up would have taken longer, nobody knows how much: it is taken for so many times as long.
-const GIVEN_UP: u32 = 4;
+/// The real latency of a cancelled call is unknown, but longer than the time it took. This factor estimates it.
+const CANCELLED_FACTOR: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -41,7 +42,8 @@ struct Health {
 }
 
 impl Endpoint {
-    /// Connects when it is first called. With TLS only to who shows a certificate of this service. Must be made in a runtime.
+    /// Creates an endpoint that connects on its first call. With TLS, the server's certificate must have the name of the
+    /// service. Must be called in a runtime.
     pub(super) fn new(
         service: &'static str,
         address: &str,
@@ -52,7 +54,7 @@ impl Endpoint {
         let address: Arc<str> = address.into();
         let endpoint = transport::Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| Error::Address { address: address.to_string() })?
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -83,17 +85,18 @@ impl Endpoint {
         self.lock().load.cost(now)
     }
 
-    /// Makes a call. Whatever goes wrong on the way is an answer with `UNAVAILABLE`.
+    /// Makes a call. Transport errors become a response with the status `UNAVAILABLE`.
     ///
-    /// It counts as in flight from now on, not from when it is first polled: the next choice must see it.
+    /// The call counts as in flight immediately, not from its first poll, so that the next choice takes it into account.
     pub(super) fn call(
         self: Arc<Self>,
         request: Request<Body>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
         let call = Call::begin(self);
         async move {
-            let answer = call.endpoint.channel.clone().oneshot(request).await;
-            let response = answer.unwrap_or_else(|error| failed(call.endpoint.address(), &error).into_http());
+            let result = call.endpoint.channel.clone().oneshot(request).await;
+            let response =
+                result.unwrap_or_else(|error| transport_status(call.endpoint.address(), &error).into_http());
             call.end(code_of(&response));
             response
         }
@@ -104,11 +107,11 @@ impl Endpoint {
     }
 }
 
-/// What a call that got no answer is answered with.
-fn failed(address: &str, error: &(dyn std::error::Error + 'static)) -> Status {
+/// The status for a transport error.
+fn transport_status(address: &str, error: &(dyn std::error::Error + 'static)) -> Status {
     let mut cause = Some(error);
     while let Some(this) = cause {
-        // tonic's channel reads `grpc-timeout` as well, and may be a moment faster than our own deadline.
+        // tonic's channel enforces `grpc-timeout` as well, and may be slightly faster than our own deadline.
         if this.is::<TimeoutExpired>() {
             return Status::deadline_exceeded(format!("{address} did not answer in time"));
         }
@@ -117,49 +120,50 @@ fn failed(address: &str, error: &(dyn std::error::Error + 'static)) -> Status {
     Status::unavailable(format!("{address}: {}", crate::error::chain(error)))
 }
 
-/// The code of an answer, where it has one in its head: errors do, since they have no message.
+/// The status code in the head of a response. Errors have it there because they have no message.
 pub(super) fn code_of<B>(response: &Response<B>) -> Code {
     response.headers().get(Status::GRPC_STATUS).map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
-/// A call in flight; one that is dropped was given up, by its caller or by its deadline.
+/// A call in flight. If it is dropped before it has ended, its caller or its deadline has cancelled it.
 struct Call {
     endpoint: Arc<Endpoint>,
     began: Instant,
-    probes: bool,
-    ended: bool,
+    is_probe: bool,
+    has_ended: bool,
 }
 
 impl Call {
     fn begin(endpoint: Arc<Endpoint>) -> Self {
         let began = Instant::now();
-        let probes = {
+        let is_probe = {
             let mut health = endpoint.lock();
             health.load.begin();
             health.ejection.begin(began)
         };
-        Self { endpoint, began, probes, ended: false }
+        Self { endpoint, began, is_probe, has_ended: false }
     }
 
     fn end(mut self, code: Code) {
         if code == Code::DeadlineExceeded {
+            // Count it as cancelled.
             return;
         }
-        self.ended = true;
+        self.has_ended = true;
         let Endpoint { service, address, .. } = &*self.endpoint;
         let now = Instant::now();
         let mut health = self.endpoint.lock();
         health.load.end();
         if code == Code::Unavailable {
-            // How fast it fails says nothing about how fast it works.
+            // Don't measure the latency of a failure: it says nothing about the latency of a success.
             if let Some(pause) = health.ejection.failed(now) {
                 metrics::endpoint_ejected(service);
                 tracing::warn!(service, %address, ?pause, "endpoint ejected");
             }
         } else {
             if health.ejection.succeeded() {
-                tracing::info!(service, %address, "endpoint is back");
-                health.load.forget();
+                tracing::info!(service, %address, "endpoint works again");
+                health.load.reset();
             }
             health.load.measure(now - self.began, now);
         }
@@ -168,13 +172,13 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.has_ended {
             let now = Instant::now();
             let mut health = self.endpoint.lock();
             health.load.end();
-            health.ejection.release(self.probes);
-            // An endpoint that hangs is to be avoided after its first victim.
-            health.load.measure((now - self.began) * GIVEN_UP, now);
+            health.ejection.cancelled(self.is_probe);
+            // Make the balancer avoid an endpoint that hangs after a single call.
+            health.load.measure((now - self.began) * CANCELLED_FACTOR, now);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Channels to instances that are known by their address.
+//! Channels to instances at known addresses.
 
 use super::{
     DeadlineLayer,
@@ -17,14 +17,15 @@ use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::{BoxError, ServiceBuilder, service_fn, util::BoxCloneSyncService};
 
-/// One failure is enough: there is no other instance that the call could go to, and callers must not queue up behind
-/// an address that doesn't answer.
-const EJECTION: Policy = Policy { after: 1, first: Duration::from_millis(200), most: Duration::from_secs(5) };
-/// Unused ones are looked for at most this often.
+/// One failure ejects. No other instance can take the call, and callers must not queue for an address that does not
+/// respond.
+const EJECTION: Policy =
+    Policy { failures: 1, first: Duration::from_millis(200), longest: Duration::from_secs(5) };
+/// Minimum time between two removals of unused entries.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Connections by address, made when first called. Those that nobody has asked for in a while are dropped; calls in
-/// flight are not cut off by that.
+/// A pool of channels by address. A channel connects on its first call. Unused channels are removed; their calls in
+/// flight continue.
 #[derive(Debug)]
 pub struct KeyedPool {
     service: &'static str,
@@ -48,23 +49,23 @@ struct Entry {
 }
 
 impl KeyedPool {
-    /// `service` names it in logs and metrics; `deadline` is for calls that have none of their own; an entry is dropped
-    /// when unused for `idle`, and the one unused for longest when there are `capacity`.
+    /// `service` is the name in logs and metrics. `deadline` applies to calls without their own. An entry is removed
+    /// when it was unused for `idle`; at `capacity`, the least recently used entry is evicted.
     pub fn new(service: &'static str, deadline: Duration, idle: Duration, capacity: usize) -> Self {
         metrics::calls(service);
         let entries = Entries { by_address: HashMap::new(), swept_at: Instant::now() };
         Self { service, deadline, idle, capacity: capacity.max(1), tls: None, entries: Mutex::new(entries) }
     }
 
-    /// With TLS it talks only to who shows a certificate of the service.
+    /// Uses mutual TLS; the server's certificate must have the name of the service.
     #[must_use]
     pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// The channel to `host:port`. Calls are not retried, and are refused with `UNAVAILABLE` at once for a while after
-    /// one has found nobody there. Must be called in a runtime.
+    /// The channel to `host:port`. Calls are not retried. After a failed call, further calls fail immediately with
+    /// `UNAVAILABLE` for a while. Must be called in a runtime.
     pub fn get(&self, address: &str) -> Channel {
         let now = Instant::now();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,23 +79,23 @@ impl KeyedPool {
         channel
     }
 
-    /// Addresses with a channel.
+    /// Number of addresses with a channel.
     pub fn len(&self) -> usize {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).by_address.len()
     }
 
-    /// Whether there is none.
+    /// Whether no address has a channel.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn channel(&self, address: &str) -> Channel {
-        // What can't be an address can't be reached either: the caller need not tell the two apart.
+        // Report an invalid address as unavailable, on the call: callers need not handle it separately.
         let endpoint = Endpoint::new(self.service, address, EJECTION, self.tls.clone())
             .map_err(|error| error.to_string());
         BoxCloneSyncService::new(
             ServiceBuilder::new()
-                // Outermost: whatever is still an error becomes the status that says what to do.
+                // Outermost: converts all remaining errors to a status.
                 .map_result(into_status)
                 .layer(DeadlineLayer::new(self.deadline))
                 .service(service_fn(move |request| call(endpoint.clone(), request))),
@@ -112,7 +113,7 @@ async fn call(
     };
     if let State::Ejected(_) = endpoint.state(Instant::now()) {
         let address = endpoint.address();
-        return Ok(Status::unavailable(format!("{address} did not answer a moment ago")).into_http());
+        return Ok(Status::unavailable(format!("{address} is ejected after a failed call")).into_http());
     }
     Ok(endpoint.call(request).await)
 }
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn p7_unused_entries_are_dropped_and_their_number_is_bounded() {
+    async fn p7_unused_entries_are_removed_and_their_number_is_bounded() {
         let pool = KeyedPool::new("test", Duration::from_secs(1), Duration::from_secs(60), 3);
         for port in 1..=5 {
             pool.get(&format!("127.0.0.1:{port}"));
@@ -146,6 +147,6 @@ mod tests {
         pool.get("127.0.0.1:5");
         tokio::time::advance(Duration::from_secs(59)).await;
         pool.get("127.0.0.1:9");
-        assert_eq!(pool.len(), 2, "only the one that was used again, and the new one");
+        assert_eq!(pool.len(), 2, "only the recently used entry and the new one");
     }
 }

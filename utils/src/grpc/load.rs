@@ -1,17 +1,20 @@
-//! How loaded an endpoint is: Peak-EWMA of its latency times the calls in flight.
+//! The load of an endpoint: Peak-EWMA of its latency times the calls in flight.
+//!
+//! `tower::load::PeakEwma` does not fit: it also measures calls that fail fast, does not penalize cancelled calls, and
+//! can't be reset when an endpoint works again.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// After this long, what was measured counts a third.
+/// Time constant of the decay: after this time a measurement has a third (1/e) of its weight.
 const DECAY: Duration = Duration::from_secs(10);
-/// What an endpoint without a measurement is taken for once a call is on its way to it: it gets one, not all of them.
-const UNKNOWN: Duration = Duration::from_secs(1);
+/// Assumed latency of an unmeasured endpoint with a call in flight. Thus it gets one call first, not all of them.
+const ASSUMED_LATENCY: Duration = Duration::from_secs(1);
 
-/// Latency that follows a rise at once and a fall slowly, so that one slow answer is enough to be careful.
+/// A latency estimate that rises immediately and falls slowly, so that one slow response already diverts calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Load {
-    /// Seconds, and when it was measured.
+    /// The latency in seconds, and the time of the measurement.
     latency: Option<(f64, Instant)>,
     in_flight: u32,
 }
@@ -21,34 +24,34 @@ impl Load {
         self.in_flight += 1;
     }
 
-    /// A call has ended without telling anything about the latency.
+    /// Records the end of a call. The latency is recorded separately, by [`Load::measure`].
     pub(super) fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// A call took so long, or at least so long.
-    pub(super) fn measure(&mut self, took: Duration, now: Instant) {
-        let took = took.as_secs_f64();
+    /// Records the latency of a call.
+    pub(super) fn measure(&mut self, latency: Duration, now: Instant) {
+        let measured = latency.as_secs_f64();
         let latency = match self.latency {
-            Some((known, at)) if took < known => {
+            Some((known, at)) if measured < known => {
                 let weight = weight(at, now);
-                known * weight + took * (1.0 - weight)
+                known * weight + measured * (1.0 - weight)
             }
-            _ => took,
+            _ => measured,
         };
         self.latency = Some((latency, now));
     }
 
-    /// Forgets what was measured: it was of another time.
-    pub(super) fn forget(&mut self) {
+    /// Discards outdated measurements.
+    pub(super) fn reset(&mut self) {
         self.latency = None;
     }
 
-    /// Seconds of work before a call to this endpoint would be answered; only good for comparing.
+    /// Estimated seconds until a new call would get its response. Useful only for comparisons.
     pub(super) fn cost(&self, now: Instant) -> f64 {
         match self.latency {
             Some((latency, at)) => latency * weight(at, now) * f64::from(self.in_flight + 1),
-            None => UNKNOWN.as_secs_f64() * f64::from(self.in_flight),
+            None => ASSUMED_LATENCY.as_secs_f64() * f64::from(self.in_flight),
         }
     }
 }
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_answer_counts_at_once_and_is_forgotten_slowly() {
+    fn a_slow_response_counts_immediately_and_decays_slowly() {
         let start = Instant::now();
         let mut load = Load::default();
         load.measure(Duration::from_millis(1), start);
@@ -76,19 +79,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_endpoint_gets_one_call_first() {
+    fn an_unmeasured_endpoint_gets_one_call_first() {
         let now = Instant::now();
-        let (mut known, mut unknown) = (Load::default(), Load::default());
-        known.measure(Duration::from_millis(1), now);
-        assert!(unknown.cost(now) < known.cost(now));
-        unknown.begin();
-        assert!(unknown.cost(now) > known.cost(now));
-        unknown.end();
-        assert!(unknown.cost(now) < known.cost(now));
+        let (mut measured, mut unmeasured) = (Load::default(), Load::default());
+        measured.measure(Duration::from_millis(1), now);
+        assert!(unmeasured.cost(now) < measured.cost(now));
+        unmeasured.begin();
+        assert!(unmeasured.cost(now) > measured.cost(now));
+        unmeasured.end();
+        assert!(unmeasured.cost(now) < measured.cost(now));
     }
 
     #[test]
-    fn calls_in_flight_weigh() {
+    fn calls_in_flight_increase_the_cost() {
         let now = Instant::now();
         let mut load = Load::default();
         load.measure(Duration::from_millis(10), now);

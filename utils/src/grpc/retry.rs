@@ -1,4 +1,4 @@
-//! Tries a call again, elsewhere, when it was answered with `UNAVAILABLE`.
+//! Retries calls that fail with `UNAVAILABLE`, on another endpoint.
 
 use super::endpoint::code_of;
 use crate::{backoff::Backoff, metrics};
@@ -14,18 +14,19 @@ use std::{
 use tonic::{Code, body::Body};
 use tower::{BoxError, Layer, Service, ServiceExt as _};
 
-/// Between two tries: long enough for a restarting peer to close its old connections, short against any deadline.
+/// Pauses between attempts: long enough for a restarting peer to close its old connections, and short compared to any
+/// deadline.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What was tried for one call. Travels with the request to the balancer, which fills it.
+/// The attempts of one call. It is a request extension that the balancer fills.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tried(Arc<Mutex<Tries>>);
 
 #[derive(Debug, Default)]
 struct Tries {
     addresses: Vec<Arc<str>>,
-    hopeless: bool,
+    is_final: bool,
 }
 
 impl Tried {
@@ -37,13 +38,13 @@ impl Tried {
         self.lock().addresses.iter().any(|tried| **tried == *address)
     }
 
-    /// Another try would not help.
-    pub(super) fn give_up(&self) {
-        self.lock().hopeless = true;
+    /// Prevents further attempts, because they would not help.
+    pub(super) fn stop_retrying(&self) {
+        self.lock().is_final = true;
     }
 
-    fn is_hopeless(&self) -> bool {
-        self.lock().hopeless
+    fn is_final(&self) -> bool {
+        self.lock().is_final
     }
 
     fn lock(&self) -> MutexGuard<'_, Tries> {
@@ -71,8 +72,8 @@ impl<S> Layer<S> for RetryLayer {
     }
 }
 
-/// Reads the request's body into memory, once, and sends it as often as needed. All our calls have one message for a
-/// request, of bounded size, and are idempotent.
+/// Buffers the body of a request and sends it with every attempt. All our requests are one message of bounded size, and
+/// all calls are idempotent.
 #[derive(Clone, Debug)]
 pub(super) struct Retry<S> {
     inner: S,
@@ -96,7 +97,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The one that was polled ready is the one to call; the clone takes its place.
+        // Call the service that was polled ready, and keep the clone.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let (service, tries) = (self.service, self.tries);
@@ -106,16 +107,16 @@ where
             let tried = Tried::default();
             parts.extensions.insert(tried.clone());
             let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-            for again in (0..tries).rev() {
+            for retries_left in (0..tries).rev() {
                 let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
                 let response = inner.ready().await?.call(request).await?;
-                if again == 0 || code_of(&response) != Code::Unavailable || tried.is_hopeless() {
+                if retries_left == 0 || code_of(&response) != Code::Unavailable || tried.is_final() {
                     return Ok(response);
                 }
                 metrics::call_retried(service);
                 backoff.wait().await;
             }
-            unreachable!("the last try returns")
+            unreachable!("the last attempt returns")
         })
     }
 }

@@ -10,23 +10,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// Calls in flight have so long to finish once the server stops; then their connections are left behind.
+/// Time for calls in flight to finish once the server stops. After that the server returns and drops their connections.
 const GRACE: Duration = Duration::from_secs(10);
-/// A peer that says nothing is asked whether it lives this often, and given up if it doesn't answer.
+/// Interval of HTTP/2 pings on idle connections.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A connection whose ping is not answered within this time is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Calls that one connection may have in flight; more wait at the client.
+/// Concurrent calls per connection. The client queues further calls.
 const MAX_STREAMS: u32 = 1024;
 
-/// Binds an address of the configuration, `host:port`; port 0 takes a free one.
+/// Binds a configured `host:port`. Port 0 selects a free port.
 ///
 /// # Errors
-/// When the address can't be bound.
+/// The address can't be bound.
 pub async fn bind(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Bind { address: address.to_owned(), source })
 }
 
-/// What a server serves.
+/// A gRPC server with health and reflection.
 #[derive(Debug)]
 pub struct Server {
     routes: Routes,
@@ -36,23 +37,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// `descriptors`: an encoded `FileDescriptorSet` for reflection; empty for none. gRPC health says `SERVING` while
-    /// `readiness` is ready.
+    /// `descriptors` is an encoded `FileDescriptorSet` for reflection; if it is empty, there is no reflection. gRPC
+    /// health reports `SERVING` while `readiness` is ready.
     pub fn new(routes: Routes, descriptors: &'static [u8], readiness: Readiness) -> Self {
         Self { routes, descriptors, readiness, tls: None }
     }
 
-    /// With TLS it takes only peers that show a certificate.
+    /// Uses mutual TLS: peers must present a certificate.
     #[must_use]
     pub fn tls(mut self, tls: Option<MutualTls>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// Serves on a bound listener until `stop`, then lets calls in flight finish for some seconds.
+    /// Serves on a bound listener until `stop`, then waits up to 10 s for calls in flight to finish.
     ///
     /// # Errors
-    /// When the descriptors are not valid or the listener fails.
+    /// The descriptors are not valid, or the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
         let address =
             listener.local_addr().map_err(|source| Error::Bind { address: "a listener".into(), source })?;
@@ -82,19 +83,19 @@ impl Server {
                 }
             }
         };
-        let patience = async {
+        let grace_period = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
             ended = served => ended.map_err(|error| Error::Serve { address, source: error.into() }),
-            () = patience => Ok(()),
+            () = grace_period => Ok(()),
             () = self.readiness.follow(|ready| report(&health, ready)) => Ok(()),
         }
     }
 }
 
-/// The service "" stands for the whole server: Consul and Kubernetes ask for it.
+/// Reports the health of the service "", which stands for the whole server. Consul and Kubernetes check it.
 async fn report(health: &HealthReporter, ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     health.set_service_status("", status).await;

@@ -13,7 +13,7 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-/// A server of gRPC health whose answers the test decides.
+/// A gRPC health server with responses that the test chooses.
 pub(super) struct Fake<F>(pub(super) Arc<F>);
 
 #[tonic::async_trait]
@@ -49,7 +49,7 @@ pub(super) async fn check(channel: &crate::Channel) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn a_local_channel_is_the_server_itself() {
+async fn a_local_channel_calls_the_server_directly() {
     let routes = routes(|request| async move {
         if request.service == "x" { Err(Status::not_found("no x")) } else { Ok(()) }
     });
@@ -71,11 +71,11 @@ async fn p7_a_local_call_that_hangs_ends_with_its_deadline() {
         HealthClient::new(channel).check(request).await.unwrap_err().code(),
         tonic::Code::DeadlineExceeded
     );
-    assert!(start.elapsed() < Duration::from_secs(1), "the call's own deadline goes first");
+    assert!(start.elapsed() < Duration::from_secs(1), "the call's own deadline takes precedence");
 }
 
 #[tokio::test]
-async fn p9_a_server_tells_its_health_and_stops() {
+async fn p9_a_server_reports_its_health_and_stops() {
     let readiness = Readiness::new();
     let latch = readiness.latch("test");
     let listener = bind("127.0.0.1:0").await.unwrap();
@@ -88,7 +88,7 @@ async fn p9_a_server_tells_its_health_and_stops() {
     let mut client = HealthClient::new(endpoint.connect().await.unwrap());
     let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     let status = async |watch: &mut tonic::Streaming<HealthCheckResponse>| {
-        watch.message().await.unwrap().expect("watch goes on").status()
+        watch.message().await.unwrap().expect("the watch continues").status()
     };
     use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
     while status(&mut watch).await != NotServing {}
@@ -102,7 +102,7 @@ async fn p9_a_server_tells_its_health_and_stops() {
     served.await.unwrap().unwrap();
 }
 
-/// A real server on a port of its own.
+/// A server on a port of its own.
 struct Instance {
     address: String,
     calls: Arc<AtomicUsize>,
@@ -111,8 +111,8 @@ struct Instance {
 }
 
 impl Instance {
-    /// Answers after `delay`, with UNAVAILABLE while `away`.
-    async fn start(address: &str, delay: Duration, away: Arc<AtomicBool>) -> Self {
+    /// Starts a server that responds after `delay`, with UNAVAILABLE while `is_failing`.
+    async fn start(address: &str, delay: Duration, is_failing: Arc<AtomicBool>) -> Self {
         let listener = bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (calls, stop, tasks) =
@@ -120,10 +120,10 @@ impl Instance {
         let counter = calls.clone();
         let routes = routes(move |_| {
             counter.fetch_add(1, Relaxed);
-            let away = away.load(Relaxed);
+            let fails = is_failing.load(Relaxed);
             async move {
                 tokio::time::sleep(delay).await;
-                if away { Err(Status::unavailable("database away")) } else { Ok(()) }
+                if fails { Err(Status::unavailable("database unavailable")) } else { Ok(()) }
             }
         });
         let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming_shutdown(
@@ -155,11 +155,11 @@ fn addresses(instances: &[&Instance]) -> Addresses {
 
 fn watched(instances: &[&Instance]) -> (watch::Sender<Addresses>, Channel) {
     let (sender, receiver) = watch::channel(addresses(instances));
-    (sender, balanced("test", Instances::following(receiver), Options::default()))
+    (sender, balanced("test", Instances::from_receiver(receiver), Options::default()))
 }
 
 #[tokio::test]
-async fn p9_no_call_fails_when_one_of_two_instances_dies_and_the_dead_one_is_ejected() {
+async fn p9_no_call_fails_when_one_of_two_instances_stops_and_is_ejected() {
     let (one, two) = (Instance::quick().await, Instance::quick().await);
     let (_sender, channel) = watched(&[&one, &two]);
     for _ in 0..50 {
@@ -171,20 +171,24 @@ async fn p9_no_call_fails_when_one_of_two_instances_dies_and_the_dead_one_is_eje
     for _ in 0..300 {
         check(&channel).await.unwrap();
     }
-    assert!(start.elapsed() < Duration::from_secs(3), "tries of the dead one cost {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "attempts on the stopped instance: {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
-async fn p6_an_instance_that_says_unavailable_is_left_alone_and_used_again() {
-    let away = Arc::new(AtomicBool::new(true));
-    let one = Instance::start("127.0.0.1:0", Duration::ZERO, away.clone()).await;
+async fn p6_an_unavailable_instance_is_ejected_and_used_again_when_it_recovers() {
+    let is_failing = Arc::new(AtomicBool::new(true));
+    let one = Instance::start("127.0.0.1:0", Duration::ZERO, is_failing.clone()).await;
     let two = Instance::quick().await;
     let (_sender, channel) = watched(&[&one, &two]);
     for _ in 0..200 {
         check(&channel).await.unwrap();
     }
-    assert!(one.calls() <= 10, "asked {} times while away", one.calls());
-    away.store(false, Relaxed);
+    assert!(one.calls() <= 10, "called {} times while it failed", one.calls());
+    is_failing.store(false, Relaxed);
     let before = one.calls();
     eventually(async || {
         check(&channel).await.unwrap();
@@ -194,7 +198,7 @@ async fn p6_an_instance_that_says_unavailable_is_left_alone_and_used_again() {
 }
 
 #[tokio::test]
-async fn an_instance_that_dies_and_comes_back_is_found_again() {
+async fn a_restarted_instance_is_used_again() {
     let one = Instance::quick().await;
     let (_sender, channel) = watched(&[&one]);
     check(&channel).await.unwrap();
@@ -206,7 +210,7 @@ async fn an_instance_that_dies_and_comes_back_is_found_again() {
 }
 
 #[tokio::test]
-async fn p9_changes_of_the_set_are_followed() {
+async fn p9_the_balancer_applies_changes_of_the_set() {
     let (one, two) = (Instance::quick().await, Instance::quick().await);
     let (sender, channel) = watched(&[&one]);
     check(&channel).await.unwrap();
@@ -228,13 +232,13 @@ async fn p9_changes_of_the_set_are_followed() {
 }
 
 #[tokio::test]
-async fn p7_with_no_instance_a_call_fails_fast() {
+async fn p7_without_instances_a_call_fails_fast() {
     let (sender, channel) = watched(&[]);
     let start = std::time::Instant::now();
     let status = check(&channel).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    // An instance that appears in the meantime takes the call.
+    // An instance that appears while the call waits receives it.
     let one = Instance::quick().await;
     let (answer, ()) = tokio::join!(check(&channel), async {
         sender.send_replace(addresses(&[&one]));
@@ -243,7 +247,7 @@ async fn p7_with_no_instance_a_call_fails_fast() {
 }
 
 #[tokio::test]
-async fn the_quicker_instance_gets_more() {
+async fn the_faster_instance_gets_more_calls() {
     let quick = Instance::start("127.0.0.1:0", Duration::from_millis(1), Arc::default()).await;
     let slow = Instance::start("127.0.0.1:0", Duration::from_millis(30), Arc::default()).await;
     let (_sender, channel) = watched(&[&quick, &slow]);
@@ -254,12 +258,12 @@ async fn the_quicker_instance_gets_more() {
 }
 
 #[tokio::test]
-async fn p7_an_instance_that_hangs_costs_the_deadline_and_is_avoided() {
+async fn p7_an_instance_that_hangs_is_avoided_after_one_call() {
     let hanging = Instance::start("127.0.0.1:0", Duration::from_secs(3600), Arc::default()).await;
     let quick = Instance::quick().await;
     let (_sender, receiver) = watch::channel(addresses(&[&hanging, &quick]));
     let options = Options { deadline: Duration::from_millis(200), ..Options::default() };
-    let channel = balanced("test", Instances::following(receiver), options);
+    let channel = balanced("test", Instances::from_receiver(receiver), options);
     let mut failed = 0;
     for _ in 0..50 {
         if let Err(status) = check(&channel).await {

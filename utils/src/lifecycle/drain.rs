@@ -1,4 +1,4 @@
-//! The wish to stop, and the end of patience.
+//! The signal to stop, and its deadline.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -6,24 +6,24 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Tells everybody that the process stops. A clone is the same drain.
+/// Signals to all tasks that the process stops. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Drain {
     begun: CancellationToken,
-    /// Patience is over: what still runs is dropped.
+    /// The deadline has passed: tasks that still run are dropped.
     ended: CancellationToken,
     reason: Arc<OnceLock<String>>,
     limit: Duration,
 }
 
 impl Drain {
-    /// Not begun. Once it is, everything has `limit` to finish.
+    /// A drain that has not begun. Once it has, all work must finish within `limit`.
     pub fn new(limit: Duration) -> Self {
         let ended = CancellationToken::new();
         Self { begun: ended.child_token(), ended, reason: Arc::default(), limit }
     }
 
-    /// Begins, for a reason that is logged. Later calls do nothing.
+    /// Begins the drain and logs the reason. Later calls have no effect.
     pub fn begin(&self, reason: impl Into<String>) {
         if self.reason.set(reason.into()).is_ok() {
             tracing::info!(reason = self.reason(), "stopping");
@@ -31,38 +31,38 @@ impl Drain {
         }
     }
 
-    /// Ends at once: tasks that still run are dropped.
+    /// Ends the drain immediately: tasks that still run are dropped.
     pub fn end(&self) {
-        self.begin("told to end at once");
+        self.begin("immediate stop requested");
         self.ended.cancel();
     }
 
-    /// Returns once begun.
+    /// Waits until the drain has begun.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
-    /// Returns once patience is over.
+    /// Waits until the drain has ended: tasks that still run are dropped.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     pub fn is_begun(&self) -> bool {
         self.begun.is_cancelled()
     }
 
-    /// A token that is cancelled when this begins, for what takes a token.
+    /// A token that is cancelled when the drain begins.
     pub fn token(&self) -> CancellationToken {
         self.begun.clone()
     }
 
-    /// Why it has begun; empty before that.
+    /// Why the drain has begun; empty until then.
     pub fn reason(&self) -> &str {
         self.reason.get().map_or("", String::as_str)
     }
 
-    /// How long everything has once it has begun.
+    /// The time within which a drain that has begun must finish.
     pub fn limit(&self) -> Duration {
         self.limit
     }

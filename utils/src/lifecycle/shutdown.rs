@@ -1,4 +1,4 @@
-//! What has to be done to stop, in order.
+//! The work of a shutdown, in phases.
 
 use super::{Drain, Tasks};
 use crate::Readiness;
@@ -11,24 +11,26 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The phases of a stop, in their order. Why this order: nobody new is sent here before the door is closed; clients
-/// leave before the work that they have given is finished; the log has everything before its producer goes; what the
-/// others write through goes after them; telemetry sees it all.
+/// The phases of a shutdown, in order.
+///
+/// The order has these reasons. Clients stop sending before the listeners close. Clients leave before the service
+/// finishes their work. The producer flushes after the last record was produced. Connection pools close after their
+/// last user. Telemetry stops last, so that it covers the whole shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Leave discovery. Readiness is switched off before.
+    /// Leave discovery. The process is already not ready.
     Deregister,
     /// Close listeners.
     StopAccepting,
-    /// Tell connected clients to go elsewhere.
+    /// Tell connected clients to reconnect elsewhere.
     TellClients,
-    /// Stop fetching; finish and commit what is in flight.
+    /// Stop fetching; finish and commit the records in flight.
     FinishWork,
     /// Flush the producer.
     Flush,
     /// Close connections to databases and caches.
     Pools,
-    /// Logs, metrics and the admin server.
+    /// Stop logs, metrics and the admin server.
     Telemetry,
 }
 
@@ -44,14 +46,14 @@ impl Phase {
     ];
 }
 
-/// How often [`Shutdown::probe`] asks a dependency.
+/// Interval of the checks of [`Shutdown::probe`].
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long [`Shutdown::flush`] gives a producer.
+/// Time limit of a producer's flush.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Work = (&'static str, BoxFuture<'static, ()>);
 
-/// Everything that starts and stops a process. A clone is the same.
+/// Holds the drain, the tasks, the readiness and the shutdown work of a process. Clones share one state.
 #[derive(Clone)]
 pub struct Shutdown {
     drain: Drain,
@@ -61,45 +63,45 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing to do yet; a stop may take `limit`.
+    /// A shutdown without work. Once begun, it may take `limit`.
     pub fn new(limit: Duration) -> Self {
         let drain = Drain::new(limit);
         Self { tasks: Tasks::new(drain.clone()), drain, readiness: Readiness::new(), work: Arc::default() }
     }
 
-    /// Says that it is time.
+    /// The drain that starts this shutdown.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
 
-    /// Owns what runs.
+    /// The tasks of this process.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
-    /// The latches of this process.
+    /// The readiness of this process.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// Adds work to a phase. It is begun when the phase comes, beside the other work of that phase. Work that is added
-    /// after its phase is never begun: add it while the program starts.
+    /// Adds work to a phase. All work of a phase runs concurrently. Add it during startup: work that is added after its
+    /// phase never runs.
     pub fn on(&self, phase: Phase, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.lock().entry(phase).or_default().push((name, work.boxed()));
     }
 
-    /// Asks a dependency every two seconds whether it answers, and sets its latch accordingly, until the drain begins.
-    pub fn probe<F, E>(&self, dependency: &'static str, mut ask: impl FnMut() -> F + Send + 'static)
+    /// Checks a dependency every two seconds and sets or clears its latch, until the drain begins.
+    pub fn probe<F, E>(&self, dependency: &'static str, mut check: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Display,
     {
         let latch = self.readiness.latch(dependency);
-        let ask = move || ask().map(|answer| answer.map_err(|error| error.to_string()));
-        self.tasks.spawn(dependency, latch.probe(PROBE_INTERVAL, self.drain.token(), ask));
+        let check = move || check().map(|result| result.map_err(|error| error.to_string()));
+        self.tasks.spawn(dependency, latch.probe(PROBE_INTERVAL, self.drain.token(), check));
     }
 
-    /// Flushes a producer in [`Phase::Flush`]; `flush` gets the time that it may take.
+    /// Flushes a producer in [`Phase::Flush`]. The argument of `flush` is its time limit.
     pub fn flush<F, E>(&self, flush: impl FnOnce(Duration) -> F + Send + 'static)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -112,7 +114,7 @@ impl Shutdown {
         });
     }
 
-    /// A token that is cancelled when a phase comes.
+    /// A token that is cancelled when a phase starts.
     pub fn token(&self, phase: Phase) -> CancellationToken {
         let token = CancellationToken::new();
         let cancel = token.clone();
@@ -120,8 +122,8 @@ impl Shutdown {
         token
     }
 
-    /// Waits for the drain to begin, then goes through the phases and waits for all tasks. Returns when all is done or
-    /// the limit has passed.
+    /// Waits until the drain begins, runs the phases in order, then waits for all tasks. Returns when everything has
+    /// finished or the limit has passed.
     pub async fn run(&self) {
         self.drain.begun().await;
         self.readiness.begin_drain();
@@ -139,10 +141,14 @@ impl Shutdown {
         tokio::select! {
             () = phases => tracing::info!("stopped"),
             () = tokio::time::sleep(self.drain.limit()) => {
-                tracing::warn!(limit = ?self.drain.limit(), tasks = self.tasks.len(), "not stopped in time; ending");
+                tracing::warn!(
+                    limit = ?self.drain.limit(),
+                    tasks = self.tasks.len(),
+                    "shutdown exceeded its limit; dropping the remaining tasks"
+                );
                 self.drain.end();
             }
-            () = self.drain.ended() => tracing::warn!("ended at once"),
+            () = self.drain.ended() => tracing::warn!("stopped immediately"),
         }
     }
 
@@ -187,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_phase_that_hangs_is_ended_by_the_limit() {
+    async fn the_limit_ends_a_phase_that_hangs() {
         let shutdown = Shutdown::new(Duration::from_secs(3));
         shutdown.on(Phase::Flush, "hangs", std::future::pending());
         shutdown.drain().begin("test");
@@ -198,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_wish_ends_at_once() {
+    async fn an_immediate_stop_skips_the_remaining_phases() {
         let shutdown = Shutdown::new(Duration::from_secs(30));
         shutdown.on(Phase::Flush, "hangs", std::future::pending());
         shutdown.drain().end();

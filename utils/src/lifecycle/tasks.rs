@@ -1,4 +1,4 @@
-//! The owner of tasks.
+//! Ownership of tasks.
 
 use super::Drain;
 use futures_util::FutureExt as _;
@@ -14,9 +14,9 @@ use std::{
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// What a task gives back: nothing, or a result whose error says why it ended.
+/// The output of a task: nothing, or a result whose error is the reason of a failure.
 pub trait Outcome {
-    /// Why it failed, if it did.
+    /// The reason, if the task failed.
     fn failure(self) -> Option<String>;
 }
 
@@ -28,13 +28,13 @@ impl Outcome for () {
 
 impl<E: fmt::Display> Outcome for Result<(), E> {
     fn failure(self) -> Option<String> {
-        // The alternate form is the whole chain where the error has one (anyhow).
+        // The alternate form of an anyhow error has the whole chain of causes.
         self.err().map(|error| format!("{error:#}"))
     }
 }
 
-/// Owns tasks: knows when all have ended, logs those that fail, and stops the process when a critical one ends.
-/// A clone is the same owner.
+/// Owns tasks: logs failures, begins the drain when a critical task ends, and waits for all tasks to finish. Clones
+/// share one state.
 #[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -43,17 +43,17 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// No task yet; `drain` is begun when a critical one ends, and ends them all.
+    /// An owner without tasks. A critical task that ends begins `drain`; the end of `drain` drops all tasks.
     pub fn new(drain: Drain) -> Self {
         Self { tracker: TaskTracker::new(), drain, failed: Arc::default() }
     }
 
-    /// The drain that these tasks follow.
+    /// The drain of these tasks.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
 
-    /// Runs a task that others can do without: if it fails or panics, that is logged.
+    /// Spawns a task that the process can run without. If it fails or panics, the error is logged.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -61,7 +61,7 @@ impl Tasks {
         self.run(name, false, task);
     }
 
-    /// Runs a task that the process can't do without: if it ends in any way before the drain has begun, that begins it.
+    /// Spawns a task that the process needs. If it ends for any reason before the drain has begun, the drain begins.
     pub fn spawn_critical<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -92,29 +92,29 @@ impl Tasks {
                 }
                 if critical && (failure.is_some() || !drain.is_begun()) {
                     failed.store(true, Ordering::Relaxed);
-                    drain.begin(failure.unwrap_or_else(|| format!("{name} has ended by itself")));
+                    drain.begin(failure.unwrap_or_else(|| format!("the task {name} ended unexpectedly")));
                 }
             }
             .in_current_span(),
         );
     }
 
-    /// Whether a critical task failed, or ended before it was asked to.
+    /// Whether a critical task failed, or ended before the drain had begun.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Tasks that still run.
+    /// Number of running tasks.
     pub fn len(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Whether none runs.
+    /// Whether no task is running.
     pub fn is_empty(&self) -> bool {
         self.tracker.is_empty()
     }
 
-    /// Returns when every task has ended. It begins nothing: what the tasks wait for must have been told to them.
+    /// Waits until every task has ended. It does not stop the tasks: signal them first.
     pub async fn join(&self) {
         self.tracker.close();
         self.tracker.wait().await;
@@ -126,7 +126,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a text")
+        .unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_fails_stops_nothing() {
+    async fn a_failed_task_does_not_begin_the_drain() {
         let tasks = tasks();
         tasks.spawn("fails", async { Err::<(), _>("away") });
         tasks.spawn("panics", async {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_drain_drops_what_still_runs() {
+    async fn the_end_of_the_drain_drops_running_tasks() {
         let tasks = tasks();
         tasks.spawn("hangs", std::future::pending::<()>());
         assert_eq!(tasks.len(), 1);

@@ -1,4 +1,4 @@
-//! The server's side of handshakes: within a time, and side by side, so that a slow one holds up nobody.
+//! Server handshakes. They have a timeout and run concurrently, so that a slow peer does not delay others.
 
 use super::MutualTls;
 use futures_util::{Stream, StreamExt as _, future::ready};
@@ -11,20 +11,20 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::TcpListenerStream;
 
-/// A peer that has not finished its handshake by then is left.
+/// Time limit of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes between services at a time; more peers wait to be accepted.
-const SIDE_BY_SIDE: usize = 64;
-/// When the process can take no more files, accepting rests for so long.
-const REST: Duration = Duration::from_millis(500);
+/// Concurrent handshakes between services. Further connections wait in the accept queue.
+const MAX_CONCURRENT: usize = 64;
+/// Pause after a failed accept. The usual cause is a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     timeout(TIMEOUT, TlsAcceptor::from(config).accept(stream))
         .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long")))
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out")))
 }
 
-/// The connections of a listener whose peers have shown a good certificate.
+/// The connections of a listener whose peers have presented a valid certificate.
 pub(crate) fn incoming(
     listener: TcpListener,
     tls: MutualTls,
@@ -36,23 +36,23 @@ pub(crate) fn incoming(
                 let stream = match accepted {
                     Ok(stream) => stream,
                     Err(error) => {
-                        tracing::error!(%error, "no connection can be accepted");
-                        tokio::time::sleep(REST).await;
+                        tracing::error!(%error, "can't accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                         return None;
                     }
                 };
                 let peer = stream.peer_addr();
-                let shaken = match stream.set_nodelay(true) {
+                let accepted = match stream.set_nodelay(true) {
                     Ok(()) => accept(tls.server(), stream).await,
                     Err(error) => Err(error),
                 };
-                if let Err(error) = &shaken {
+                if let Err(error) = &accepted {
                     crate::metrics::handshake_failed("grpc");
-                    tracing::warn!(?peer, %error, "a peer was refused");
+                    tracing::warn!(?peer, %error, "TLS handshake failed");
                 }
-                shaken.ok()
+                accepted.ok()
             }
         })
-        .buffer_unordered(SIDE_BY_SIDE)
-        .filter_map(|shaken| ready(shaken.map(Ok)))
+        .buffer_unordered(MAX_CONCURRENT)
+        .filter_map(|accepted| ready(accepted.map(Ok)))
 }

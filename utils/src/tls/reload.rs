@@ -1,83 +1,83 @@
-//! What is made of files, made again when they change.
+//! A value that is loaded from files and loaded again when they change.
 
-use super::files::Named;
+use super::files::ConfiguredFile;
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-/// Files are looked at this often, and only when a connection is made. That costs less than the handshake that follows, so it
-/// is done where it is needed, and there is no task that would have to be stopped.
+/// Minimum time between two checks for changed files. A check happens only when a connection is made: it is cheaper than
+/// the handshake, and it needs no background task.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Made from files; see [`Reload::current`].
+/// A value that is loaded from files; see [`Reload::current`].
 pub(super) struct Reload<T> {
-    files: Vec<Named>,
-    make: Box<dyn Fn() -> Result<T, Vec<String>> + Send + Sync>,
+    files: Vec<ConfiguredFile>,
+    load: Box<dyn Fn() -> Result<T, Vec<String>> + Send + Sync>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     current: T,
-    /// The files of `current`.
-    stamps: Stamps,
-    /// Files that nothing could be made of, so that it is said once.
-    faulty: Option<Stamps>,
-    looked_at: Instant,
+    /// The file versions from which `current` was loaded.
+    versions: FileVersions,
+    /// The file versions that last failed to load. Each failure is logged once.
+    failed: Option<FileVersions>,
+    checked_at: Instant,
 }
 
-/// Time of change and size of each file; `None` for one that is not there.
-type Stamps = Vec<Option<(SystemTime, u64)>>;
+/// Modification time and size of each file; `None` if it does not exist.
+type FileVersions = Vec<Option<(SystemTime, u64)>>;
 
 impl<T: Clone> Reload<T> {
-    /// Makes the first one.
+    /// Loads the first value.
     pub(super) fn new(
-        files: Vec<Named>,
-        make: impl Fn() -> Result<T, Vec<String>> + Send + Sync + 'static,
+        files: Vec<ConfiguredFile>,
+        load: impl Fn() -> Result<T, Vec<String>> + Send + Sync + 'static,
     ) -> Result<Self, Vec<String>> {
-        // Looked at before they are read: a change in between is seen as one.
-        let stamps = stamps(&files);
-        let current = make()?;
-        let state = Mutex::new(State { current, stamps, faulty: None, looked_at: Instant::now() });
-        Ok(Self { files, make: Box::new(make), state })
+        // Take the versions before loading: the next check then detects a change in between.
+        let versions = versions(&files);
+        let current = load()?;
+        let state = Mutex::new(State { current, versions, failed: None, checked_at: Instant::now() });
+        Ok(Self { files, load: Box::new(load), state })
     }
 
-    /// As the files are, or were when they were last without fault.
+    /// The value of the current files, or of the last valid ones.
     pub(super) fn current(&self) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked_at.elapsed() >= PERIOD {
-            state.looked_at = Instant::now();
-            self.look(&mut state);
+        if state.checked_at.elapsed() >= PERIOD {
+            state.checked_at = Instant::now();
+            self.reload_if_changed(&mut state);
         }
         state.current.clone()
     }
 
-    fn look(&self, state: &mut State<T>) {
-        let stamps = stamps(&self.files);
-        if stamps == state.stamps {
+    fn reload_if_changed(&self, state: &mut State<T>) {
+        let versions = versions(&self.files);
+        if versions == state.versions {
             return;
         }
         let paths = || self.files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>();
-        match (self.make)() {
-            Ok(made) => {
-                tracing::info!(files = ?paths(), "certificates have changed and were read again");
-                (state.current, state.stamps, state.faulty) = (made, stamps, None);
+        match (self.load)() {
+            Ok(loaded) => {
+                tracing::info!(files = ?paths(), "reloaded changed certificates");
+                (state.current, state.versions, state.failed) = (loaded, versions, None);
             }
-            // Perhaps one of the files was written and the other is yet to be: it is tried again.
-            Err(faults) if state.faulty.as_ref() != Some(&stamps) => {
+            // Perhaps only one of several files has been replaced yet. The next check tries again.
+            Err(errors) if state.failed.as_ref() != Some(&versions) => {
                 tracing::warn!(
-                    faults = faults.join("; "),
-                    "certificates have changed and can't be used; the last ones stay"
+                    errors = errors.join("; "),
+                    "can't reload changed certificates; keeping the last valid ones"
                 );
-                state.faulty = Some(stamps);
+                state.failed = Some(versions);
             }
             Err(_) => {}
         }
     }
 }
 
-fn stamps(files: &[Named]) -> Stamps {
+fn versions(files: &[ConfiguredFile]) -> FileVersions {
     files
         .iter()
         .map(|file| {

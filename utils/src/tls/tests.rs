@@ -30,7 +30,7 @@ fn mutual(authority: &Authority, service: &str) -> Option<MutualTls> {
     MutualTls::new(&config(authority, &authority.issue(&[service], Validity::Current)), service).unwrap()
 }
 
-/// A server of gRPC health; it ends with the set.
+/// Starts a gRPC health server. It stops when the set is dropped.
 async fn serve(tls: Option<MutualTls>) -> (SocketAddr, JoinSet<()>) {
     let listener = grpc::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,8 +49,8 @@ async fn check(channel: Channel) -> Result<(), tonic::Status> {
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(|_| ())
 }
 
-/// What a peer without [`MutualTls`], and so without its checks, hears from a server; its error is the refusal.
-async fn ask(address: SocketAddr, authority: &Authority, own: Option<&Files>) -> std::io::Result<usize> {
+/// Connects as a peer that does not verify its own certificate first. The error is the server's refusal.
+async fn connect(address: SocketAddr, authority: &Authority, own: Option<&Files>) -> std::io::Result<usize> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&authority.ca).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(provider())
@@ -68,13 +68,13 @@ async fn ask(address: SocketAddr, authority: &Authority, own: Option<&Files>) ->
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("db-service").unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    // The server's word on our certificate comes after the handshake, as we see it.
+    // With TLS 1.3 a client learns only after its handshake whether the server accepted its certificate.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     stream.read(&mut [0; 64]).await
 }
 
 #[tokio::test]
-async fn p8_services_talk_to_services_of_their_authority() {
+async fn p8_services_accept_certificates_of_their_authority() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path(), "ours");
     let (address, _served) = serve(mutual(&ours, "db-service")).await;
@@ -82,11 +82,11 @@ async fn p8_services_talk_to_services_of_their_authority() {
     let pool = KeyedPool::new("db-service", Duration::from_secs(2), Duration::from_secs(60), 10)
         .tls(mutual(&ours, "pusher"));
     check(pool.get(&address.to_string())).await.unwrap();
-    assert!(ask(address, &ours, Some(&ours.issue(&["anybody"], Validity::Current))).await.unwrap() > 0);
+    assert!(connect(address, &ours, Some(&ours.issue(&["anybody"], Validity::Current))).await.unwrap() > 0);
 }
 
 #[tokio::test]
-async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_caller_are_refused() {
+async fn p8_a_foreign_an_expired_and_a_missing_client_certificate_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
     let (address, _served) = serve(mutual(&ours, "db-service")).await;
@@ -95,7 +95,7 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_caller_are_refused
         (Some(ours.issue(&["consumer"], Validity::Expired)), "Expired"),
         (None, "CertificateRequired"),
     ] {
-        let error = ask(address, &ours, own.as_ref()).await.unwrap_err().to_string();
+        let error = connect(address, &ours, own.as_ref()).await.unwrap_err().to_string();
         assert!(error.contains(refusal), "{error} is not {refusal}");
     }
     let plain = check(channel("db-service", address, None)).await.unwrap_err();
@@ -103,11 +103,11 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_caller_are_refused
 }
 
 #[tokio::test]
-async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_service_are_refused() {
+async fn p8_a_foreign_an_expired_and_a_missing_server_certificate_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
     let caller = mutual(&ours, "consumer");
-    // One of our own, but another service; then the right name of a strange authority; then one without TLS.
+    // Our authority but another service; then the right name from a foreign authority; then no TLS.
     for (tls, refusal) in [
         (mutual(&ours, "pusher"), "not valid for name \"db-service\""),
         (mutual(&theirs, "db-service"), "UnknownIssuer"),
@@ -122,13 +122,13 @@ async fn p8_a_wrong_an_expired_and_a_missing_certificate_of_a_service_are_refuse
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), ours.issue(&["db-service"], Validity::Expired));
     let address = listener.local_addr().unwrap();
     let mut served = JoinSet::new();
-    served.spawn(async move { serve_anyway(listener, &past).await });
+    served.spawn(async move { serve_unchecked(listener, &past).await });
     let refused = check(channel("db-service", address, caller)).await.unwrap_err();
     assert!(refused.message().contains("expired"), "{refused}");
 }
 
-/// One handshake with a certificate that [`MutualTls`] would not take.
-async fn serve_anyway(listener: TcpListener, files: &Files) {
+/// Performs one handshake with a certificate that [`MutualTls`] would refuse to load.
+async fn serve_unchecked(listener: TcpListener, files: &Files) {
     let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -142,7 +142,7 @@ async fn serve_anyway(listener: TcpListener, files: &Files) {
 }
 
 #[tokio::test]
-async fn p7_a_peer_that_says_nothing_holds_up_nobody() {
+async fn p7_silent_peers_do_not_delay_other_handshakes() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path(), "ours");
     let (address, _served) = serve(mutual(&ours, "db-service")).await;
@@ -154,14 +154,14 @@ async fn p7_a_peer_that_says_nothing_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn p9_new_certificates_and_a_new_authority_are_taken_without_a_restart() {
+async fn p9_new_certificates_and_a_new_authority_are_loaded_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let old = Authority::new(folder.path(), "old");
     let (server, caller) = (mutual(&old, "db-service"), mutual(&old, "consumer"));
     let (address, _served) = serve(server.clone()).await;
     check(channel("db-service", address, caller.clone())).await.unwrap();
 
-    // Half of a change: the certificate is there, its key is not. The last good ones stay.
+    // Replace the certificate but not yet its key: the last valid files stay in use.
     let newer = tempfile::tempdir().unwrap();
     let new = Authority::new(newer.path(), "new");
     let (of_db, of_consumer) =
@@ -177,15 +177,15 @@ async fn p9_new_certificates_and_a_new_authority_are_taken_without_a_restart() {
     std::fs::copy(&new.ca, &old.ca).unwrap();
     [of_db.key, of_consumer.certificate, of_consumer.key].iter().for_each(|path| replace(path));
     eventually(async || {
-        ask(address, &new, Some(&new.issue(&["x"], Validity::Current))).await.is_ok_and(|n| n > 0)
+        connect(address, &new, Some(&new.issue(&["x"], Validity::Current))).await.is_ok_and(|n| n > 0)
     })
     .await;
     eventually(async || check(channel("db-service", address, caller.clone())).await.is_ok()).await;
-    ask(address, &old, Some(&old.issue(&["y"], Validity::Current))).await.unwrap_err();
+    connect(address, &old, Some(&old.issue(&["y"], Validity::Current))).await.unwrap_err();
 }
 
 #[test]
-fn what_is_wrong_with_files_is_told_in_sentences() {
+fn errors_in_tls_files_name_the_key_the_file_and_the_problem() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "theirs"));
     let good = ours.issue(&["db-service"], Validity::Current);
@@ -229,9 +229,9 @@ fn what_is_wrong_with_files_is_told_in_sentences() {
         (tls(&ours.ca, &other.certificate, &other.key), vec!["is not for the DNS name 'db-service'"]),
     ];
     for (config, wanted) in cases {
-        let faults = MutualTls::config_errors(&config, "db-service");
-        assert_eq!(faults.is_empty(), wanted.is_empty(), "{faults:?}");
-        let text = faults.join("\n");
+        let errors = MutualTls::config_errors(&config, "db-service");
+        assert_eq!(errors.is_empty(), wanted.is_empty(), "{errors:?}");
+        let text = errors.join("\n");
         for sentence in wanted {
             assert!(text.contains(sentence), "{sentence} is not in {text}");
         }
@@ -241,7 +241,7 @@ fn what_is_wrong_with_files_is_told_in_sentences() {
         tls_key: good.key,
         ..abi::config::Gateway::default()
     };
-    let faults = ServerTls::config_errors(&gateway);
-    assert_eq!(faults.len(), 2, "an expired certificate and a key of another: {faults:?}");
-    assert!(trust("redis.ca", &no_pem).unwrap_err().to_string().starts_with("redis.ca: "));
+    let errors = ServerTls::config_errors(&gateway);
+    assert_eq!(errors.len(), 2, "an expired certificate and a key of another: {errors:?}");
+    assert!(trust_authorities("redis.ca", &no_pem).unwrap_err().to_string().starts_with("redis.ca: "));
 }

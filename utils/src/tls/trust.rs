@@ -1,30 +1,31 @@
-//! Whom a client believes.
+//! TLS client settings: the authorities that a client trusts.
 
-use super::{files::Named, provider};
+use super::{files::ConfiguredFile, provider};
 use crate::Error;
 use rustls::{ClientConfig, RootCertStore};
 
-/// A client's settings that take no server at all, for addresses without TLS.
-pub fn nobody() -> ClientConfig {
+/// Client settings that accept no server, for addresses without TLS.
+pub fn trust_nothing() -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("the provider has all versions")
+        .expect("the provider supports all versions")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth()
 }
 
-/// A client's settings that take servers whose certificate an authority in the file at `path` has signed, or without a path
-/// one of the system's. `key` is the key of the configuration that names the file.
+/// Client settings that trust the authorities in the file at `path`, or those of the system if `path` is empty. `key` is
+/// the configuration key of the file.
 ///
 /// # Errors
-/// What is wrong with the file, or that the system has no authorities.
-pub fn trust(key: &'static str, path: &str) -> Result<ClientConfig, Error> {
-    let fault = |fault| Error::Tls { faults: vec![fault] };
-    let authorities = if path.is_empty() { system(key) } else { Named::new(key, path).authorities() };
+/// The file is not valid, or the system has no authorities.
+pub fn trust_authorities(key: &'static str, path: &str) -> Result<ClientConfig, Error> {
+    let tls_error = |error| Error::Tls { errors: vec![error] };
+    let authorities =
+        if path.is_empty() { system(key) } else { ConfiguredFile::new(key, path).authorities() };
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| fault(error.to_string()))?;
-    Ok(config.with_root_certificates(authorities.map_err(fault)?).with_no_client_auth())
+        .map_err(|error| tls_error(error.to_string()))?;
+    Ok(config.with_root_certificates(authorities.map_err(tls_error)?).with_no_client_auth())
 }
 
 fn system(key: &'static str) -> Result<RootCertStore, String> {

@@ -1,7 +1,6 @@
-//! The way of spans to the collector: a bounded queue, a thread that empties it in batches, and a last batch at the stop.
+//! Span export: a bounded queue, a thread that exports batches, and a final export at shutdown.
 
-use super::EXPORT;
-use crate::{Error, Phase, Shutdown, cli::Program, metrics};
+use crate::{Error, Phase, Shutdown, metrics};
 use abi::config::Trace;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _};
@@ -11,42 +10,58 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter},
 };
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-/// Spans that wait to be exported; more are dropped.
+/// Capacity of the export queue. When it is full, further spans are dropped.
 const QUEUE: usize = 4_096;
-/// Spans of one export.
+/// Spans per export.
 const BATCH: usize = 512;
-/// Spans wait so long for others.
+/// How long a span waits for its batch to fill.
 const DELAY: Duration = Duration::from_secs(1);
-/// An export that takes longer is given up, with its spans.
-const EXPORT_LIMIT: Duration = Duration::from_secs(3);
-/// The last export at a stop has so long.
-const LAST: Duration = Duration::from_secs(3);
+/// Time limit of an export. Its spans are dropped after that.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit of the final export at shutdown.
+const FINAL_EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Makes spans and sends them.
+/// The exporter of this process; not set when tracing is off. One per process, like the log and the metrics recorder.
+pub(super) static EXPORT: OnceLock<Export> = OnceLock::new();
+
+/// Creates and exports spans.
 #[derive(Debug)]
 pub(super) struct Export {
     pub(super) provider: SdkTracerProvider,
-    /// Which part of the messages that come in is followed, from 0 to 1.
+    /// Fraction of the incoming messages that is sampled, from 0 to 1.
     pub(super) sample: f64,
 }
 
-/// Starts to tell of the messages that are followed, if a collector is configured, until `shutdown` stops it. Must be called in
-/// a runtime. The collector need not be there, now or ever.
+/// Whether this process exports traces.
+pub fn is_on() -> bool {
+    EXPORT.get().is_some()
+}
+
+/// Starts the export if a collector is configured; `shutdown` stops it. Must be called in a runtime. The collector need
+/// not be reachable.
 ///
 /// # Errors
-/// The endpoint can't be one.
-pub(crate) fn start(program: &Program, config: &Trace, shutdown: &Shutdown) -> Result<(), Error> {
+/// The endpoint is not valid.
+pub(crate) fn start(
+    program: &'static str,
+    version: &'static str,
+    config: &Trace,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
     if config.endpoint.is_empty() {
         return Ok(());
     }
     let exporter = OtlpExporter::builder()
         .with_tonic()
         .with_endpoint(config.endpoint.as_str())
-        .with_timeout(EXPORT_LIMIT)
+        .with_timeout(EXPORT_TIMEOUT)
         .build()
         .map_err(|error| Error::Telemetry { reason: format!("trace.endpoint: {error}") })?;
     let batches = BatchConfigBuilder::default()
@@ -54,42 +69,43 @@ pub(crate) fn start(program: &Program, config: &Trace, shutdown: &Shutdown) -> R
         .with_max_export_batch_size(BATCH)
         .with_scheduled_delay(DELAY)
         .build();
-    let processor = BatchSpanProcessor::builder(Watched { exporter, is_failing: AtomicBool::new(false) })
-        .with_batch_config(batches)
-        .build();
+    let processor =
+        BatchSpanProcessor::builder(CountingExporter { exporter, is_failing: AtomicBool::new(false) })
+            .with_batch_config(batches)
+            .build();
     let instance = format!("{:016x}", rand::random::<u64>());
     let resource = Resource::builder_empty()
-        .with_service_name(program.name)
-        .with_attribute(KeyValue::new("service.version", program.version))
+        .with_service_name(program)
+        .with_attribute(KeyValue::new("service.version", version))
         .with_attribute(KeyValue::new("service.instance.id", instance))
         .build();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(processor)
         .with_resource(resource)
-        // Who is followed was decided before there is a span.
+        // Sampling is decided per message, before a span is created.
         .with_sampler(Sampler::AlwaysOn)
         .build();
     let export = Export { provider: provider.clone(), sample: config.sample };
-    EXPORT.set(export).map_err(|_| Error::Telemetry { reason: "traces were started twice".into() })?;
-    tracing::info!(endpoint = config.endpoint, sample = config.sample, "messages are followed");
+    EXPORT.set(export).map_err(|_| Error::Telemetry { reason: "tracing was started twice".into() })?;
+    tracing::info!(endpoint = config.endpoint, sample = config.sample, "tracing of messages started");
     shutdown.on(Phase::Telemetry, "traces", async move {
-        // It blocks, and what sends the spans may run on this very thread.
-        let last = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST));
+        // The call blocks, and the exporter may need this thread to send.
+        let last = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FINAL_EXPORT_TIMEOUT));
         if let Ok(Err(error)) = last.await {
-            tracing::warn!(%error, "the last spans did not reach the collector");
+            tracing::warn!(%error, "the final export of spans failed");
         }
     });
     Ok(())
 }
 
-/// Counts what is exported, and tells when that begins to fail and when it goes on.
+/// Counts exported spans, and logs when exports start to fail and when they work again.
 #[derive(Debug)]
-struct Watched {
+struct CountingExporter {
     exporter: OtlpExporter,
     is_failing: AtomicBool,
 }
 
-impl SpanExporter for Watched {
+impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let result = self.exporter.export(batch).await;
@@ -97,7 +113,7 @@ impl SpanExporter for Watched {
         let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(error) if !was_failing => {
-                tracing::warn!(%error, "spans don't reach the collector and are lost; messages are not concerned");
+                tracing::warn!(%error, "spans don't reach the collector and are lost; messages are not affected");
             }
             Ok(()) if was_failing => tracing::info!("spans reach the collector again"),
             _ => {}

@@ -1,31 +1,33 @@
-//! A span for each of some messages.
+//! Spans of the sampled messages of a batch.
 
-use super::{EXPORT, Kind, below, read, write};
+use super::{
+    context::{TRACEPARENT, parent, read, write},
+    export::EXPORT,
+};
 use bytes::Bytes;
 use opentelemetry::{
     Context, KeyValue, Value,
-    trace::{Span as _, Status, TracerProvider as _},
+    trace::{Span as _, SpanKind as Kind, Status, TracerProvider as _},
 };
 use opentelemetry_sdk::trace::Span;
 use std::collections::HashSet;
 
-/// Those of some messages that are followed, each in a span that has begun. Empty nearly always, and then every call here
-/// returns at once.
+/// One open span per sampled message of a batch. Usually it is empty, and all its methods are then nearly free.
 ///
-/// What was done well is [finished](Self::finish). Spans that are dropped before that, by an error or because a call was given
-/// up, end as failed.
+/// [`Spans::finish`] ends spans successfully. Spans that are dropped earlier, by an error or a cancelled call, end with
+/// an error status.
 #[derive(Debug, Default)]
-pub struct Spans(pub(super) Vec<Followed>);
+pub struct Spans(pub(super) Vec<SampledMessage>);
 
 #[derive(Debug)]
-pub(super) struct Followed {
+pub(super) struct SampledMessage {
     pub(super) service: &'static str,
     pub(super) message: String,
     pub(super) span: Span,
 }
 
 impl Spans {
-    /// Decides by chance whether a message that came in is followed, and if so begins its trace.
+    /// Decides at random whether to sample an incoming message. If so, starts its trace.
     pub fn begin(service: &'static str, name: &'static str, message: &str) -> Self {
         let mut spans = Self::default();
         if EXPORT.get().is_some_and(|export| rand::random::<f64>() < export.sample) {
@@ -35,7 +37,7 @@ impl Spans {
         spans
     }
 
-    /// Goes on with the trace of a message, if `traceparent` says that it is followed.
+    /// Adds a span for a message if its `traceparent` is valid and sampled.
     pub fn continue_trace(
         &mut self,
         service: &'static str,
@@ -62,20 +64,20 @@ impl Spans {
         let tracer = export.provider.tracer(service);
         let builder = tracer.span_builder(name).with_kind(kind);
         let span = tracer.build_with_context(builder, parent);
-        self.0.push(Followed { service, message: message.to_owned(), span });
+        self.0.push(SampledMessage { service, message: message.to_owned(), span });
     }
 
-    /// Whether no message is followed.
+    /// Whether no message is sampled.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A span below each of these.
+    /// Starts a child of each span.
     pub fn children(&self, name: &'static str, kind: Kind) -> Self {
         self.children_where(name, kind, |_| true)
     }
 
-    /// A span below each of these whose message is among `messages`.
+    /// Starts a child of each span whose message is among `messages`.
     pub fn children_among<'a>(
         &self,
         name: &'static str,
@@ -89,11 +91,11 @@ impl Spans {
         self.children_where(name, kind, |message| messages.contains(message))
     }
 
-    fn children_where(&self, name: &'static str, kind: Kind, holds: impl Fn(&str) -> bool) -> Self {
+    fn children_where(&self, name: &'static str, kind: Kind, selects: impl Fn(&str) -> bool) -> Self {
         let mut children = Self::default();
-        for Followed { service, message, span } in &self.0 {
-            if holds(message)
-                && let Some(parent) = below(span.span_context().clone())
+        for SampledMessage { service, message, span } in &self.0 {
+            if selects(message)
+                && let Some(parent) = parent(span.span_context().clone())
             {
                 children.add(service, name, kind.clone(), message, &parent);
             }
@@ -101,31 +103,31 @@ impl Spans {
         children
     }
 
-    /// Says something of each span: ids and numbers, never what a message says, nor secrets.
+    /// Sets an attribute of each span. Use ids and numbers; never the text of a message, and never secrets.
     pub fn set<V: Into<Value>>(&mut self, key: &'static str, value: impl Fn() -> V) {
-        for followed in &mut self.0 {
-            followed.span.set_attribute(KeyValue::new(key, value()));
+        for sampled in &mut self.0 {
+            sampled.span.set_attribute(KeyValue::new(key, value()));
         }
     }
 
-    /// The headers of a record of the log that is written within the first of these.
+    /// The trace headers of a record: the context of the first span.
     pub fn headers(&self) -> Vec<(String, Bytes)> {
-        let header = |followed: &Followed| {
-            (super::TRACEPARENT.to_owned(), Bytes::from(write(followed.span.span_context())))
+        let header = |sampled: &SampledMessage| {
+            (TRACEPARENT.to_owned(), Bytes::from(write(sampled.span.span_context())))
         };
         self.0.first().map(header).into_iter().collect()
     }
 
-    /// Ends the spans: what they stand for was done.
+    /// Ends the spans successfully.
     pub fn finish(mut self) {
-        self.0.drain(..).for_each(|mut followed| followed.span.end());
+        self.0.drain(..).for_each(|mut sampled| sampled.span.end());
     }
 }
 
 impl Drop for Spans {
     fn drop(&mut self) {
-        for followed in &mut self.0 {
-            followed.span.set_status(Status::error("not finished"));
+        for sampled in &mut self.0 {
+            sampled.span.set_status(Status::error("not finished"));
         }
     }
 }

@@ -1,42 +1,46 @@
-use super::{Kind, Spans, export::Export, *};
-use opentelemetry::trace::Status;
+use super::{
+    Kind, Spans, TRACEPARENT,
+    context::read,
+    export::{EXPORT, Export},
+};
+use opentelemetry::{SpanId, TraceId, trace::Status};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tonic::{Request, metadata::MetadataMap};
 
-/// Spans of all tests of this process.
+/// The exported spans of all tests in this process.
 #[derive(Clone, Debug, Default)]
-struct Told(Arc<Mutex<Vec<SpanData>>>);
+struct Exported(Arc<Mutex<Vec<SpanData>>>);
 
-impl SpanExporter for Told {
+impl SpanExporter for Exported {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         self.0.lock().unwrap().extend(batch);
         Ok(())
     }
 }
 
-fn told() -> &'static Told {
-    static TOLD: OnceLock<Told> = OnceLock::new();
-    TOLD.get_or_init(|| {
-        let told = Told::default();
-        let provider = SdkTracerProvider::builder().with_simple_exporter(told.clone()).build();
-        assert!(EXPORT.set(Export { provider, sample: 1.0 }).is_ok(), "nobody else sets it");
-        told
+fn exported() -> &'static Exported {
+    static EXPORTED: OnceLock<Exported> = OnceLock::new();
+    EXPORTED.get_or_init(|| {
+        let exported = Exported::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
+        assert!(EXPORT.set(Export { provider, sample: 1.0 }).is_ok(), "only this function sets it");
+        exported
     })
 }
 
-/// The spans of one trace that have ended, by when they ended.
+/// The ended spans of one trace, in the order in which they ended.
 fn ended(trace: TraceId) -> Vec<SpanData> {
-    let told = told().0.lock().unwrap();
-    told.iter().filter(|span| span.span_context.trace_id() == trace).cloned().collect()
+    let spans = exported().0.lock().unwrap();
+    spans.iter().filter(|span| span.span_context.trace_id() == trace).cloned().collect()
 }
 
 fn begin(message: &str) -> (Spans, TraceId) {
     use opentelemetry::trace::Span as _;
-    told();
+    exported();
     let spans = Spans::begin("ws-gateway", "send", message);
     let trace = spans.0[0].span.span_context().trace_id();
     (spans, trace)
@@ -49,7 +53,7 @@ fn metadata(spans: &Spans) -> MetadataMap {
 }
 
 #[test]
-fn a_trace_goes_on_through_a_record_and_a_call() {
+fn a_trace_continues_through_a_record_and_a_call() {
     let (send, trace) = begin("m1");
     let log = send.children("log", Kind::Producer);
     let headers = log.headers();
@@ -92,21 +96,21 @@ fn every_message_of_a_call_keeps_its_own_trace() {
 }
 
 #[test]
-fn what_is_dropped_has_failed() {
+fn a_dropped_span_has_an_error_status() {
     let (spans, trace) = begin("m1");
     drop(spans);
     assert!(matches!(ended(trace)[0].status, Status::Error { .. }));
 }
 
 #[test]
-fn p7_a_call_carries_so_many_traces_and_no_more() {
+fn p7_the_number_of_traces_in_a_call_is_bounded() {
     let mut spans = Spans::default();
     for number in 0..40 {
         spans.0.append(&mut begin(&format!("{number:032}")).0.0);
     }
     let metadata = metadata(&spans);
     assert_eq!(metadata.get_all(TRACEPARENT).iter().count(), 32);
-    // A server of HTTP/2 takes 16 KiB of headers; an entry counts 32 bytes beside its name and value.
+    // HTTP/2 servers accept 16 KiB of headers. Each header counts its name, its value and 32 bytes.
     let headers = metadata.clone().into_headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     assert!(bytes < 8 << 10, "{bytes}");
@@ -114,7 +118,7 @@ fn p7_a_call_carries_so_many_traces_and_no_more() {
 }
 
 #[test]
-fn a_header_that_is_none_or_says_no_is_ignored() {
+fn a_malformed_or_unsampled_traceparent_is_ignored() {
     assert!(read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());
     assert!(read("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03-more").is_some());
     for header in [
