@@ -92,8 +92,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Another process has the embedded log open.
-    #[error("{path}: another process has the log open")]
+    /// This or another process has the embedded log open.
+    #[error("{path}: the log is open already")]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -184,7 +184,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether every further commit of this group member will fail too: the group goes on without it.
+    /// Whether every further commit of this group member will fail too: the group continues without it.
     pub(crate) fn is_fenced(&self) -> bool {
         match self {
             Self::Closed => true,

@@ -212,7 +212,7 @@ fn require_partition_order(address: &Address) -> Result<(), Error> {
 
 fn require_committed_reads(address: &Address) -> Result<(), Error> {
     if address.reads_uncommitted() {
-        let error = "`isolation=read_uncommitted` is not for handlers that make records: after a crash they would be made twice";
+        let error = "`isolation=read_uncommitted` is not for transformations: after a crash, records would be written twice";
         return Err(config_error(error));
     }
     Ok(())

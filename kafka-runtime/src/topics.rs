@@ -27,8 +27,8 @@ pub struct TopicSpec {
     /// Number of replicas for a new topic, and the minimum for an existing one. From three on, two must be in sync to acknowledge
     /// a record. `None` lets the brokers choose.
     pub replication: Option<u32>,
-    /// Makes fewer replicas or a lower `min.insync.replicas` than required a warning instead of an error. Fewer replicas in sync
-    /// than `min.insync.replicas` are always an error, because no record can be acknowledged.
+    /// Whether fewer replicas or a lower `min.insync.replicas` than required are a warning instead of an error. Fewer replicas in
+    /// sync than `min.insync.replicas` are always an error, because no record can be acknowledged.
     pub allow_fewer_replicas: bool,
     /// Further settings for a new topic, for example `retention.ms`. A different value in an existing topic is logged as a warning.
     pub settings: Vec<(String, String)>,

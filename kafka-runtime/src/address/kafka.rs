@@ -97,7 +97,7 @@ impl Address {
         }
     }
 
-    /// How the topics are made and checked in Kafka. The dead-letter topic has one partition and unlimited retention, so that
+    /// The specifications of the topics in Kafka. The dead-letter topic has one partition and unlimited retention, so that
     /// no dead letter expires before an operator has handled it.
     pub fn topic_specs(&self) -> Vec<TopicSpec> {
         let settings = &self.settings;

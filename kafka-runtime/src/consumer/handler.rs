@@ -130,7 +130,7 @@ mod tests {
     fn a_boxed_rejection_stays_a_rejection() {
         let boxed: BoxError = HandlerError::reject("no such user").into();
         assert!(!HandlerError::from(boxed).is_retryable());
-        let other: BoxError = "the store is away".into();
+        let other: BoxError = "the store is down".into();
         assert!(HandlerError::from(other).is_retryable());
     }
 

@@ -71,7 +71,7 @@ pub(super) async fn work<H: RecordHandler>(context: WorkerContext, handler: H, c
     }
 }
 
-/// The records that were taken from the queue and are not done, and the watermark before which all are.
+/// The unfinished records that were taken from the queue, and the watermark: all records before it are done.
 #[derive(Debug, Default)]
 struct Window {
     /// Sizes by offset.

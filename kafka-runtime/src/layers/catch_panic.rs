@@ -20,7 +20,7 @@ impl<S: Clone> Layer<S> for CatchPanicLayer {
     }
 }
 
-/// Made by [`CatchPanicLayer`].
+/// The service of [`CatchPanicLayer`].
 #[derive(Clone, Debug)]
 pub struct CatchPanic<S> {
     inner: S,

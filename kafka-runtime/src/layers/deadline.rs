@@ -29,7 +29,7 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// Made by [`DeadlineLayer`].
+/// The service of [`DeadlineLayer`].
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     inner: S,

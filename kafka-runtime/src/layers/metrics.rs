@@ -46,7 +46,7 @@ impl<S> Layer<S> for MetricsLayer {
     }
 }
 
-/// Made by [`MetricsLayer`].
+/// The service of [`MetricsLayer`].
 #[derive(Clone)]
 pub struct Metrics<S> {
     inner: S,

@@ -29,7 +29,7 @@ impl<S> Layer<S> for RetryLayer {
     }
 }
 
-/// Made by [`RetryLayer`].
+/// The service of [`RetryLayer`].
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,

@@ -24,7 +24,7 @@ impl<S> Layer<S> for TraceLayer {
     }
 }
 
-/// Made by [`TraceLayer`].
+/// The service of [`TraceLayer`].
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
     inner: S,

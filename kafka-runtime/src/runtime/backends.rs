@@ -33,7 +33,7 @@ impl Backends {
         Err(Error::Closed)
     }
 
-    /// The producer for an address; made if no earlier address had the same settings.
+    /// The producer for an address, shared by addresses with the same settings.
     pub(super) fn producer(&mut self, address: &Address) -> Result<Arc<dyn Producer>, Error> {
         #[cfg(feature = "embedded")]
         if let Some(producer) = self.logs.producer(address)? {
@@ -55,7 +55,7 @@ impl Backends {
         producers
     }
 
-    /// Makes missing topics and checks the existing ones. Topics of the embedded log were made when it was opened.
+    /// Creates missing topics and checks existing ones in Kafka. Those of the embedded log were created when it was opened.
     pub(super) async fn check_topics(&self) -> Result<(), Error> {
         #[cfg(feature = "kafka")]
         self.kafka.check_topics().await?;

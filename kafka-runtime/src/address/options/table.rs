@@ -23,7 +23,7 @@ pub(crate) static OPTIONS: &[AddressOption] = &[
         "partitions",
         Some(""),
         Some("1"),
-        "Number of partitions of topics that have to be made. If unset, a missing Kafka topic is an error.",
+        "Number of partitions of new topics. If unset, a missing Kafka topic is an error.",
         |s, v| put(&mut s.partitions, some(number(v, 1, 100_000))),
     ),
     kafka(
@@ -109,7 +109,7 @@ pub(crate) static OPTIONS: &[AddressOption] = &[
         "isolation",
         "read_committed",
         "`read_committed` hides records of open and aborted transactions, `read_uncommitted` delivers them. \
-        Handlers that make records need `read_committed`.",
+        Transformations need `read_committed`.",
         |s, v| put(&mut s.isolation, choice(v, &["read_committed", "read_uncommitted"])),
     ),
     // Fetching.

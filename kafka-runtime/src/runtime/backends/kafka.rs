@@ -15,7 +15,7 @@ pub(super) struct Clients {
     checks: Vec<TopicCheck>,
 }
 
-/// Topics of one cluster that are made or checked before any consumer runs.
+/// Topics of one cluster that are created or checked before any consumer runs.
 struct TopicCheck {
     kafka: KafkaConfig,
     topics: Vec<TopicSpec>,
