@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_what_others_write_cannot_steer_the_terminal() {
+    fn p8_text_of_other_users_cannot_inject_terminal_control_characters() {
         let line = entry_line(&entry("d:alice:bob", "bob", "a\u{1b}[2Jb\rc"), "alice", false);
         assert!(!line.contains('\u{1b}') && !line.contains('\r'));
     }

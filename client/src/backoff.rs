@@ -18,7 +18,7 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses from about 100 ms to `max`.
     pub fn new(max: Duration) -> Self {
-        // backon adds jitter of up to once the delay: half the delay gives pauses from half to all of it.
+        // backon adds jitter between zero and its delay. With half the delay, pauses lie between half and all of it.
         let builder = ExponentialBuilder::new()
             .with_min_delay(FIRST / 2)
             .with_max_delay(max.max(FIRST) / 2)

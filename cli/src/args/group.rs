@@ -36,7 +36,7 @@ pub enum GroupCommand {
         /// The group, `g:...`.
         group: String,
     },
-    /// List your groups, or the members of one.
+    /// List your groups, or the members of a group.
     List {
         /// The group, `g:...`.
         group: Option<String>,

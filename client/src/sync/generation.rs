@@ -61,7 +61,7 @@ impl Sync {
         });
         let back: BTreeMap<_, _> = back.collect();
         if !back.is_empty() {
-            // Whatever the receiver seq says, the entries after the kept ones are missing here.
+            // Even if the receiver seq is unchanged, the entries after the kept ones are missing here.
             self.have = None;
         }
         self.restored = Some((generation, back));
