@@ -44,7 +44,7 @@ pub fn request(data: &[u8]) {
             (parts, axum::body::to_bytes(body, 1 << 20).await.expect("an answer is shorter than 1 MiB"))
         };
         let (parts, answer) = edge.gateway.runtime.block_on(answered);
-        let logged = edge.gateway.check_log();
+        edge.gateway.check_log();
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if parts.status.is_success() {
             assert!(parts.status == 204 || kind == Some("application/json"), "{kind:?}");
@@ -55,9 +55,7 @@ pub fn request(data: &[u8]) {
         assert_eq!(problem["status"], parts.status.as_u16());
         let detail = problem["detail"].as_str().expect("a problem has a sentence");
         crate::check_sentence(detail);
-        // The fake store returns no result for a change. No other request may cause a server error.
-        if parts.status.is_server_error() {
-            assert!(logged == 1 && detail == "the store gave no result", "{line}: {problem}");
-        }
+        // The fake services accept every call, so no request may cause a server error.
+        assert!(!parts.status.is_server_error(), "{line}: {problem}");
     });
 }
