@@ -17,7 +17,7 @@ struct Edge {
 thread_local! {
     static EDGE: RefCell<Edge> = RefCell::new({
         let gateway = Gateway::default();
-        let router = ws_gateway::http::router(gateway.backend.clone(), TaskTracker::new(), 1);
+        let router = ws_gateway::http::router(gateway.backend.clone(), TaskTracker::new());
         Edge { gateway, router }
     });
 }

@@ -22,7 +22,7 @@ use ws_gateway::{
     hub::Connection,
     outbox::{Outbox, Outgoing},
     send,
-    session::{Request, Session, Step},
+    session::{Done, Session, Step},
 };
 
 thread_local! {
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// The input is a script. The first byte selects the wire format. Then come steps, each with a byte for its kind: a frame, a
-/// `hello`, a sign of life, or a wait.
+/// `hello`, a control frame, or a wait.
 pub fn script(data: &[u8]) {
     GATEWAY.with_borrow(|gateway| {
         let _entered = gateway.runtime.enter();
@@ -43,7 +43,7 @@ pub fn script(data: &[u8]) {
             match kind % 8 {
                 0 => device.wait(crate::byte(&mut rest)),
                 1 => device.hello(),
-                2 => device.session.on_sign_of_life(device.now),
+                2 => device.session.on_control_frame(device.now),
                 _ => match crate::part(&mut rest) {
                     Some(bytes) => device.frame(bytes),
                     None => break,
@@ -72,9 +72,9 @@ impl<'a> Device<'a> {
         Self {
             gateway,
             format,
-            session: Session::new(gateway.backend.session.clone(), now),
+            session: Session::new(gateway.backend.settings().clone(), now),
             now,
-            outbox: Arc::new(Outbox::new(gateway.backend.max_outbox)),
+            outbox: Arc::new(Outbox::new(gateway.backend.limits().max_outbox)),
             connection: None,
             acked: 0,
             closed: false,
@@ -128,7 +128,7 @@ impl<'a> Device<'a> {
                 self.answer(id, Err(error));
             }
             (Step::Authenticate(_, hello), None) => {
-                let welcome = backend.welcome(hello, self.format, self.outbox.clone());
+                let welcome = backend.connections().open(hello, self.format, self.outbox.clone());
                 match self.gateway.runtime.block_on(welcome) {
                     Ok((connection, welcome)) => {
                         assert_eq!(connection.identity, alice(), "the token names another device");
@@ -146,23 +146,20 @@ impl<'a> Device<'a> {
                 }
             }
             (Step::Answer(_, request), Some(connection)) => {
-                if request == Request::Ping {
-                    self.session.renewed(self.now);
-                }
                 let answer = self.gateway.runtime.block_on(backend.answer(&connection, request));
                 self.answer(id, answer);
             }
             (Step::Renew, Some(connection)) => {
                 self.gateway
                     .runtime
-                    .block_on(backend.renew(&connection))
+                    .block_on(backend.connections().renew(&connection))
                     .expect("the memory cache does not fail");
                 answers = 0;
             }
             (Step::Recheck, Some(connection)) => {
                 self.gateway
                     .runtime
-                    .block_on(backend.recheck(&connection.identity))
+                    .block_on(backend.authentication().check_session(&connection.identity))
                     .expect("the fake store accepts every call");
                 answers = 0;
             }
@@ -182,15 +179,12 @@ impl<'a> Device<'a> {
             return 0;
         };
         assert!(drained.close.is_none());
-        let count = drained.frames.len();
+        let (count, mut sent) = (drained.frames.len(), Vec::new());
         for outgoing in drained.frames {
             let frame = match outgoing {
                 Outgoing::Frame(frame) => *frame,
                 Outgoing::Sent { id, result } => {
-                    if let Err(error) = &result {
-                        self.session.refused(id, error);
-                    }
-                    self.session.answered(id);
+                    sent.push((id, result.as_ref().err().cloned()));
                     self.acked += usize::from(result.is_ok());
                     let frame = result.map_or_else(|error| Frame::Error(error.into()), Frame::Ack);
                     ServerFrame { id, frame: Some(frame) }
@@ -210,7 +204,7 @@ impl<'a> Device<'a> {
             };
             assert_eq!(read, frame);
         }
-        self.session.written(self.now);
+        self.session.on_done(Done::Write(sent), self.now, self.now);
         count
     }
 
@@ -221,7 +215,7 @@ impl<'a> Device<'a> {
 
     fn goodbye(self) {
         if let Some(connection) = &self.connection {
-            self.gateway.runtime.block_on(self.gateway.backend.goodbye(connection));
+            self.gateway.runtime.block_on(self.gateway.backend.connections().close(connection));
         }
         assert_eq!(self.gateway.check_log(), self.acked, "the log has exactly the acknowledged messages");
     }

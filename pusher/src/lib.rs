@@ -1,26 +1,27 @@
-//! pusher: hands stored messages to the gateways that hold their receivers.
+//! pusher: delivers stored entries and signals to the gateways that hold their receivers.
 //!
-//! It owns no state that matters. A push comes with all its receivers; their gateways are looked up in one round trip
-//! and each gets one delivery with what concerns it, all at the same time. It promises:
-//! - nobody online is no work, and one gateway that fails or hangs costs the devices of others nothing (P5, P9);
-//! - a gateway is never given up: as long as the routes name it, it is asked again (P5).
+//! A push names all its receivers. The pusher looks up their gateways in one round trip, then sends each gateway one delivery
+//! with the entries of its own users, all concurrently. It owns no durable state. It promises:
+//! - a push to users who are offline costs one lookup, and a gateway that fails or hangs does not delay devices on other
+//!   gateways (P5, P9);
+//! - a gateway is retried as long as routes name it (P5).
 //!
-//! It does not promise delivery: a device that missed one learns from its receiver's `seq` with the next heartbeat.
+//! It does not promise delivery. A device that missed a delivery finds out with its next heartbeat, from the receiver's `seq`.
 //!
-//! - [`app`]: the program, bound and run.
+//! - [`app`]: the program.
 //! - [`service`]: `PushService`, for a listener or for calls within a process.
-//! - `split`: which gateway gets what.
-//! - `rest`: what a gateway that hangs may cost.
+//! - `split`: divides a push among gateways.
+//! - `slow_gateways`: limits the cost of a gateway that hangs.
 
 pub mod app;
 mod metrics;
-mod rest;
 pub mod service;
+mod slow_gateways;
 mod split;
 
 pub use app::{App, PROGRAM, build};
 pub use metrics::describe_metrics;
 pub use service::{Pusher, server};
 
-/// Largest gRPC message that is taken: above what the consumer makes of a batch.
+/// Largest gRPC message, in bytes. It must exceed the largest push that the consumer makes of a batch.
 const MAX_MESSAGE: usize = 32 << 20;

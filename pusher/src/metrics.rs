@@ -3,14 +3,16 @@
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Registers the help texts of this crate's metrics. A program calls it at start, before anything is counted.
 pub fn describe_metrics() {
-    describe_counter!("godwit_pusher_deliveries_total", "Deliveries to gateways, by how they ended.");
-    describe_histogram!("godwit_pusher_delivery_seconds", "How long gateways took to answer a delivery.");
-    describe_counter!("godwit_pusher_users_total", "Users of pushes, and whether any gateway held them.");
-    // From 0 on: an alert sees a rise, not a first value.
-    for outcome in [Outcome::Taken, Outcome::Failed, Outcome::Late, Outcome::Rested] {
+    describe_counter!("godwit_pusher_deliveries_total", "Deliveries to gateways, by outcome.");
+    describe_histogram!("godwit_pusher_delivery_seconds", "Time that gateways took to answer a delivery.");
+    describe_counter!(
+        "godwit_pusher_users_total",
+        "Receivers of pushes, by whether any gateway held a connection of theirs."
+    );
+    // Counters exist from the start with 0: an alert on an increase would miss the first value.
+    for outcome in [Outcome::Accepted, Outcome::Failed, Outcome::TimedOut, Outcome::Skipped] {
         metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome.name()).increment(0);
     }
 }
@@ -18,34 +20,34 @@ pub fn describe_metrics() {
 /// How a delivery to a gateway ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
-    /// The gateway has it.
-    Taken,
-    /// The gateway can't be reached or refused it.
+    /// The gateway accepted it.
+    Accepted,
+    /// The gateway could not be reached, or returned an error.
     Failed,
     /// The gateway did not answer in time.
-    Late,
-    /// The gateway was late lately and was not asked.
-    Rested,
+    TimedOut,
+    /// The gateway was skipped, because an earlier delivery timed out.
+    Skipped,
 }
 
 impl Outcome {
     fn name(self) -> &'static str {
         match self {
-            Self::Taken => "taken",
+            Self::Accepted => "taken",
             Self::Failed => "failed",
-            Self::Late => "late",
-            Self::Rested => "rested",
+            Self::TimedOut => "late",
+            Self::Skipped => "rested",
         }
     }
 }
 
-/// A delivery to a gateway ended.
+/// Records the end of a delivery to a gateway.
 pub(crate) fn delivery(outcome: Outcome, took: Duration) {
     metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome.name()).increment(1);
     metrics::histogram!("godwit_pusher_delivery_seconds").record(took.as_secs_f64());
 }
 
-/// So many users were looked up, and so many of them are connected somewhere.
+/// Records the number of users that were looked up, and of those with a connection.
 pub(crate) fn users(all: usize, online: usize) {
     metrics::counter!("godwit_pusher_users_total", "online" => "true").increment(online as u64);
     metrics::counter!("godwit_pusher_users_total", "online" => "false").increment((all - online) as u64);

@@ -1,9 +1,9 @@
-//! `PushService`: routes, split, deliver.
+//! `PushService`: looks up the routes of the receivers, splits the push, delivers the parts.
 
 use crate::{
     MAX_MESSAGE,
     metrics::{self, Outcome},
-    rest::Rests,
+    slow_gateways::SlowGateways,
     split,
 };
 use abi::{
@@ -24,52 +24,47 @@ use utils::trace::{Kind, Spans};
 /// Name of this service in traces.
 const SERVICE: &str = "pusher";
 
-/// Finds the gateways of users and delivers to them.
+/// Looks up the gateways of users and delivers to them.
 pub struct Pusher {
     cache: Arc<dyn Cache>,
     gateways: Gateways,
     deadline: Duration,
-    rests: Rests,
+    slow_gateways: SlowGateways,
 }
 
-/// The service, over a cache that knows the routes and a way to reach gateways. A gateway has `deadline` for a delivery.
+/// The service. `cache` has the routes, `gateways` opens channels, and `deadline` limits one delivery to a gateway.
 pub fn server(cache: Arc<dyn Cache>, gateways: Gateways, deadline: Duration) -> PushServiceServer<Pusher> {
-    PushServiceServer::new(Pusher { cache, gateways, deadline, rests: Rests::default() })
+    PushServiceServer::new(Pusher { cache, gateways, deadline, slow_gateways: SlowGateways::default() })
         .max_decoding_message_size(MAX_MESSAGE)
 }
 
 impl Pusher {
-    /// Delivers to one gateway. Whatever goes wrong stays here: others have theirs, and devices learn by heartbeat.
+    /// Delivers to one gateway, and returns the number of connections that it reached. A failure is logged and counted, not
+    /// returned: it must not affect other gateways, and devices find out about a missed delivery with their next heartbeat.
     async fn deliver(&self, gateway: Arc<str>, push: PushRequest, spans: &Spans) -> u32 {
         let began = Instant::now();
-        let Some(deadline) = self.rests.deadline(&gateway, self.deadline) else {
-            metrics::delivery(Outcome::Rested, Duration::ZERO);
+        let Some(deadline) = self.slow_gateways.deadline(&gateway, self.deadline) else {
+            metrics::delivery(Outcome::Skipped, Duration::ZERO);
             return 0;
         };
-        let (outcome, connections) = match timeout(deadline, call((self.gateways)(&gateway), push, spans))
-            .await
-        {
+        let answer = timeout(deadline, call((self.gateways)(&gateway), push, spans)).await;
+        let (outcome, connections) = match answer {
             Ok(Ok(connections)) => {
-                self.rests.answered(&gateway);
-                (Outcome::Taken, connections)
+                self.slow_gateways.answered(&gateway);
+                (Outcome::Accepted, connections)
             }
-            // The channel's own deadline, should it be the shorter one.
-            Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => {
-                self.rests.late(&gateway);
-                (Outcome::Late, 0)
-            }
+            // The channel has a deadline as well, which may be shorter.
+            Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => (Outcome::TimedOut, 0),
             Ok(Err(status)) => {
-                self.rests.answered(&gateway);
+                self.slow_gateways.answered(&gateway);
                 tracing::warn!(gateway = %gateway, code = ?status.code(), error = status.message(), "delivery failed");
                 (Outcome::Failed, 0)
             }
-            Err(_) => {
-                self.rests.late(&gateway);
-                (Outcome::Late, 0)
-            }
+            Err(_) => (Outcome::TimedOut, 0),
         };
-        if matches!(outcome, Outcome::Late) {
-            tracing::warn!(gateway = %gateway, ?deadline, "the gateway did not answer a delivery in time");
+        if matches!(outcome, Outcome::TimedOut) {
+            self.slow_gateways.timed_out(&gateway);
+            tracing::warn!(gateway = %gateway, ?deadline, "delivery timed out");
         }
         metrics::delivery(outcome, began.elapsed());
         connections
@@ -86,8 +81,8 @@ async fn call(channel: Channel, push: PushRequest, spans: &Spans) -> Result<u32,
     Ok(response.into_inner().connections)
 }
 
-fn count(of: usize) -> i64 {
-    i64::try_from(of).unwrap_or(i64::MAX)
+fn count(items: usize) -> i64 {
+    i64::try_from(items).unwrap_or(i64::MAX)
 }
 
 #[tonic::async_trait]

@@ -1,20 +1,19 @@
-//! One push for many users becomes one push per gateway, each with no more than that gateway needs.
+//! Divides a push for many users into one push per gateway, each with only the users and entries of that gateway.
 
 use abi::v1::{PushRequest, Receipt};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
-/// Marks an entry that nobody at a gateway receives.
+/// Marks an entry that no user at a gateway receives.
 const UNUSED: u32 = u32::MAX;
 
-/// All users of a push: those of `receivers`, then those of each of `receipts`. [`split`] takes their routes in this
-/// order.
+/// All users of a push: those of `receivers`, then those of `receipts`. [`split`] expects their routes in this order.
 pub(crate) fn users(request: &PushRequest) -> Vec<&str> {
     let receivers = request.receivers.iter().map(|receiver| receiver.user.as_str());
-    let told = request.receipts.iter().flat_map(|receipt| receipt.users.iter().map(String::as_str));
-    receivers.chain(told).collect()
+    let signalled = request.receipts.iter().flat_map(|receipt| receipt.users.iter().map(String::as_str));
+    receivers.chain(signalled).collect()
 }
 
-/// The push of each gateway that holds any of the users.
+/// The push for each gateway that holds a connection of any of the users.
 pub(crate) fn split(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<str>, PushRequest)> {
     let mut gateways: HashMap<&Arc<str>, usize> = HashMap::new();
     for gateway in routes.iter().flatten() {
@@ -23,7 +22,7 @@ pub(crate) fn split(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<
     }
     match gateways.len() {
         0 => Vec::new(),
-        // The way of the one-process program: nothing is copied.
+        // The fast path of the one-process program: nothing is copied.
         1 => {
             let gateway = routes.iter().flatten().next().map(Arc::clone);
             gateway.map(|gateway| (gateway, reduce(request, routes))).into_iter().collect()
@@ -32,7 +31,7 @@ pub(crate) fn split(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<
     }
 }
 
-/// Keeps the users who have a route, and what they receive.
+/// Keeps the users who have a route, and their entries.
 fn reduce(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> PushRequest {
     let mut online = routes.iter().map(|gateways| !gateways.is_empty());
     let mut keep = || online.next().unwrap_or(false);
@@ -47,7 +46,7 @@ fn reduce(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> PushRequest {
     request
 }
 
-/// Gives every gateway a push of its own.
+/// Makes a separate push for each gateway.
 fn distribute(
     request: PushRequest,
     routes: &[Vec<Arc<str>>],
@@ -61,19 +60,19 @@ fn distribute(
             pushes[gateways[gateway]].receivers.push(receiver.clone());
         }
     }
-    for Receipt { receipt, users } in request.receipts {
-        let mut told: HashMap<usize, Vec<String>> = HashMap::new();
+    for mut receipt in request.receipts {
+        let users = mem::take(&mut receipt.users);
+        let mut users_by_gateway: HashMap<usize, Vec<String>> = HashMap::new();
         for user in users {
             for gateway in routes.next().into_iter().flatten() {
-                told.entry(gateways[gateway]).or_default().push(user.clone());
+                users_by_gateway.entry(gateways[gateway]).or_default().push(user.clone());
             }
         }
-        for (gateway, users) in told {
-            pushes[gateway].receipts.push(Receipt { receipt: receipt.clone(), users });
+        for (gateway, users) in users_by_gateway {
+            pushes[gateway].receipts.push(Receipt { users, ..receipt.clone() });
         }
     }
     for push in &mut pushes {
-        // Lent for the numbering only; entries are cloned where they are needed.
         push.entries.reserve(request.entries.len());
         let numbers = renumber_among(push, request.entries.len());
         let needed = request.entries.iter().zip(numbers).filter(|(_, number)| *number != UNUSED);
@@ -89,8 +88,8 @@ fn renumber(request: &mut PushRequest) -> Vec<u32> {
     renumber_among(request, entries)
 }
 
-/// Makes the receivers' indexes count only the entries that some receiver here gets. Gives the new index of each entry.
-/// Indexes of entries that don't exist are dropped.
+/// Rewrites the receivers' indexes so that they count only the entries that some receiver gets. Returns the new index of each
+/// entry. Indexes of entries that don't exist are dropped.
 fn renumber_among(request: &mut PushRequest, entries: usize) -> Vec<u32> {
     let mut numbers = vec![UNUSED; entries];
     for receiver in &mut request.receivers {
@@ -157,7 +156,7 @@ mod tests {
         )
     }
 
-    /// Who gets what at which gateway.
+    /// Each receiver of a push at a gateway, with its entries, as text.
     fn shares(gateway: &str, push: &PushRequest) -> BTreeSet<String> {
         let entries = push.receivers.iter().map(|receiver| {
             let seqs: Vec<_> =
@@ -172,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p5_every_user_gets_the_same_at_each_of_their_gateways_and_nobody_more((push, routes) in pushes()) {
+        fn p5_every_user_gets_the_same_at_each_gateway_and_no_gateway_gets_more((push, routes) in pushes()) {
             let mut expected = BTreeSet::new();
             for gateway in routes.iter().flatten() {
                 let mut alone = push.clone();
@@ -187,7 +186,7 @@ mod tests {
                 prop_assert_eq!(part.app.as_str(), "app");
                 found.extend(shares(gateway, part));
                 let used: BTreeSet<_> = part.receivers.iter().flat_map(|receiver| &receiver.entries).collect();
-                prop_assert_eq!(used.len(), part.entries.len(), "an entry that nobody there receives");
+                prop_assert_eq!(used.len(), part.entries.len(), "an entry without a receiver");
                 for receiver in &part.receivers {
                     prop_assert!(receiver.entries.is_sorted());
                 }
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_no_entry_is_dropped() {
+    fn an_index_without_an_entry_is_dropped() {
         let push = PushRequest {
             entries: vec![entry(1)],
             receivers: vec![receiver("alice".into(), vec![0, 7])],

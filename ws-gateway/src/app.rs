@@ -1,7 +1,7 @@
 //! The program: a gateway over Kafka and Redis that finds the other services by discovery.
 
 use crate::{
-    backend::Dependencies,
+    dependencies::Dependencies,
     gateway::{Gateway, drain_limit, signing_keys},
 };
 use abi::config::Config;

@@ -9,7 +9,7 @@ use abi::{
 use axum::extract::ws::Message;
 use prost::Message as _;
 
-/// How a device talks, as agreed by the subprotocol.
+/// Wire format of a connection, negotiated as the WebSocket subprotocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `godwit.v1.proto`: binary frames.
@@ -19,21 +19,21 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format behind the subprotocol that was agreed on. A device that `asked` for none speaks JSON, which a person can
-    /// type; with one that asked only for others there is no agreement.
-    pub fn of_subprotocol(agreed: Option<&str>, asked: bool) -> Option<Self> {
-        match agreed {
+    /// The format of the `selected` subprotocol. If the device `requested` none, it speaks JSON, because a person can type
+    /// JSON. `None` if it requested only unknown subprotocols.
+    pub fn of_subprotocol(selected: Option<&str>, requested: bool) -> Option<Self> {
+        match selected {
             Some(SUBPROTOCOL_PROTO) => Some(Self::Proto),
             Some(SUBPROTOCOL_JSON) => Some(Self::Json),
-            None if !asked => Some(Self::Json),
+            None if !requested => Some(Self::Json),
             _ => None,
         }
     }
 
-    /// Reads a frame.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with what is wrong; the connection may go on.
+    /// `INVALID_REQUEST` for a malformed frame. The connection may continue.
     pub fn decode(self, message: &Message) -> Result<ClientFrame, ApiError> {
         match (self, message) {
             (Self::Proto, Message::Binary(bytes)) => ClientFrame::decode(bytes.clone())
@@ -50,7 +50,7 @@ impl Format {
         }
     }
 
-    /// Writes a frame.
+    /// Encodes a frame.
     pub fn encode(self, frame: &ServerFrame) -> Message {
         match self {
             Self::Proto => Message::Binary(frame.encode_to_vec().into()),
@@ -58,7 +58,7 @@ impl Format {
         }
     }
 
-    /// About how many bytes a `Deliver` frame of these entries has.
+    /// Approximate size in bytes of a `Deliver` frame of these entries.
     pub fn size(self, entries: &[&EncodedEntry]) -> usize {
         let size = match self {
             Self::Proto => EncodedEntry::proto_size,
@@ -67,7 +67,7 @@ impl Format {
         entries.iter().map(|entry| size(entry)).sum()
     }
 
-    /// Writes a `Deliver` frame of entries that were encoded before.
+    /// A `Deliver` frame of entries that are encoded already.
     pub fn deliver(self, receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> Message {
         match self {
             Self::Proto => Message::Binary(deliver_proto(receiver_seq, raised, entries)),
@@ -76,15 +76,15 @@ impl Format {
     }
 }
 
-/// A frame in JSON; an error in the place of one that says something that JSON has no name for, such as a value of a later
-/// version of the contract.
+/// A frame in JSON. JSON names enum values, so a value of a later version of the contract can't be encoded; an error replaces
+/// such a frame.
 fn json(frame: &ServerFrame) -> String {
     serde_json::to_string(frame).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a frame can't be written in JSON");
-        let fault =
-            ApiError::new(ErrorCode::Internal, "the answer can't be written in JSON; try godwit.v1.proto");
-        let error = ServerFrame { id: frame.id, frame: Some(Frame::Error(fault.into())) };
-        serde_json::to_string(&error).expect("an error of our own has a JSON form")
+        tracing::warn!(%error, "cannot encode a frame in JSON");
+        let error =
+            ApiError::new(ErrorCode::Internal, "the answer can't be encoded in JSON; use godwit.v1.proto");
+        let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())) };
+        serde_json::to_string(&frame).expect("an error of our own has a JSON form")
     })
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use abi::v1::{Head, HeadsPage, Ping, client_frame::Frame};
 
     #[test]
-    fn a_frame_of_the_other_format_is_an_error_that_says_so() {
+    fn a_frame_in_the_wrong_format_is_refused_with_the_right_format() {
         let text = Message::Text("{}".into());
         let binary = Message::Binary(Default::default());
         assert!(Format::Proto.decode(&text).unwrap_err().message.contains("send binary frames"));
@@ -102,20 +102,20 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_in_json_are_an_error() {
+    fn unknown_fields_in_json_are_refused() {
         let text = Message::Text(r#"{"id":1,"shout":{}}"#.into());
         assert!(Format::Json.decode(&text).unwrap_err().message.contains("shout"));
     }
 
     #[test]
-    fn p7_an_error_does_not_repeat_all_that_it_is_about() {
+    fn p7_an_error_text_is_short_even_for_a_large_frame() {
         let text = Message::Text(format!(r#"{{"{}\n":{{}}}}"#, "x".repeat(60_000)).into());
-        let fault = Format::Json.decode(&text).unwrap_err();
-        assert!(fault.message.len() < 500, "{} bytes", fault.message.len());
+        let error = Format::Json.decode(&text).unwrap_err();
+        assert!(error.message.len() < 500, "{} bytes", error.message.len());
     }
 
     #[test]
-    fn p6_a_value_of_a_later_version_is_an_error_in_json() {
+    fn p6_an_enum_value_of_a_later_version_becomes_an_error_in_json() {
         let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
         let frame = ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)) };
         let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };

@@ -1,7 +1,7 @@
-//! A deliberate defect, to show that the fault suite finds it. Only with the feature `defects`, which no program that is meant
-//! for people has; the environment variable `GODWIT_DEFECT` switches it on.
+//! A deliberate defect that the fault suite must detect. It exists only with the feature `defects`, which no released program
+//! has, and is switched on by the environment variable `GODWIT_DEFECT`.
 //!
-//! - `random-message-id`: the id of a message is random, so that a retry is another message.
+//! - `random-message-id`: message ids are random, so a retry becomes a second message.
 
 use std::sync::OnceLock;
 
@@ -10,15 +10,15 @@ fn has_random_ids() -> bool {
     *RANDOM.get_or_init(|| std::env::var("GODWIT_DEFECT").as_deref() == Ok("random-message-id"))
 }
 
-/// Says what kind of build this is.
+/// Logs that this build has defects.
 pub(crate) fn warn() {
     tracing::warn!(
         random_message_id = has_random_ids(),
-        "THIS BUILD OF THE GATEWAY HAS DELIBERATE DEFECTS, for tests only: messages can be doubled"
+        "THIS BUILD OF THE GATEWAY HAS DELIBERATE DEFECTS, for tests only: messages can be duplicated"
     );
 }
 
-/// The id that a message has, or another one.
+/// The given id, or a random one.
 pub(crate) fn message_id(id: String) -> String {
     if has_random_ids() { abi::ids::hex(&rand::random::<[u8; 16]>()) } else { id }
 }

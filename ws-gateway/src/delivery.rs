@@ -1,12 +1,17 @@
-//! `GatewayService`: what pushers and other gateways ask of the connections here.
+//! `GatewayService`: pushers deliver to the connections of this gateway, and other gateways close connections here.
 
 use crate::{
-    backend::{Backend, revoked},
-    hub::replaced_fault,
+    backend::Backend,
+    hub::{Hub, replaced, revoked},
     metrics, trace,
 };
-use abi::v1::{
-    DisconnectRequest, DisconnectResponse, PushRequest, PushResponse, gateway_service_server::GatewayService,
+use abi::{
+    ApiError,
+    error::ErrorCode,
+    v1::{
+        DisconnectRequest, DisconnectResponse, PushRequest, PushResponse,
+        gateway_service_server::GatewayService,
+    },
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -14,18 +19,27 @@ use utils::trace::Spans;
 
 /// The connections of this gateway, over gRPC.
 #[derive(Clone, Debug)]
-pub struct Delivery(pub Arc<Backend>);
+pub struct Delivery {
+    app: String,
+    hub: Arc<Hub>,
+}
+
+impl Delivery {
+    pub(crate) fn new(backend: &Backend) -> Self {
+        Self { app: backend.app().into(), hub: backend.connections().hub().clone() }
+    }
+}
 
 #[tonic::async_trait]
 impl GatewayService for Delivery {
     async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let spans = Spans::extract(trace::SERVICE, "deliver", request.metadata());
         let push = request.into_inner();
-        if push.app != self.0.app {
-            metrics::refused(abi::error::ErrorCode::InvalidRequest);
-            return Err(abi::ApiError::invalid("this gateway serves another application").into());
+        if push.app != self.app {
+            metrics::refused(ErrorCode::InvalidRequest);
+            return Err(ApiError::invalid("this gateway serves another application").into());
         }
-        let connections = self.0.hub.deliver(push, &spans).await;
+        let connections = self.hub.deliver(push, &spans).await;
         spans.finish();
         Ok(Response::new(PushResponse { connections }))
     }
@@ -36,8 +50,8 @@ impl GatewayService for Delivery {
     ) -> Result<Response<DisconnectResponse>, Status> {
         let DisconnectRequest { session, user, replaced_at_ms, .. } = request.into_inner();
         match replaced_at_ms {
-            0 => self.0.hub.disconnect(&user, &session, i64::MAX, &revoked()),
-            opened_since => self.0.hub.disconnect(&user, &session, opened_since, &replaced_fault()),
+            0 => self.hub.disconnect(&user, &session, i64::MAX, &revoked()),
+            opened_before_ms => self.hub.disconnect(&user, &session, opened_before_ms, &replaced()),
         };
         Ok(Response::new(DisconnectResponse {}))
     }

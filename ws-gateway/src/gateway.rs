@@ -1,11 +1,13 @@
-//! The gateway over given dependencies: bound, then run.
+//! The service over given dependencies: everything bound, then run. Both the program `ws-gateway` and the one-process program
+//! `godwit` use it.
 
 use crate::{
-    backend::{Backend, Dependencies},
+    backend::Backend,
     delivery::Delivery,
+    dependencies::Dependencies,
     drain, http,
     proxies::Proxies,
-    serve::{self, Serving},
+    serve::{self, Options},
     token::Tokens,
 };
 use abi::{
@@ -20,13 +22,15 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use utils::{Phase, Shutdown, tls::ServerTls};
 
-/// Largest delivery from a pusher.
+/// Largest gRPC message from a pusher, in bytes.
 const MAX_DELIVERY: usize = 32 << 20;
-/// How long everything else may take when a gateway stops: requests, sockets and calls in flight, records on their way to the
-/// log.
-const STOP: Duration = Duration::from_secs(25);
-/// What requests have begun has so long to be finished, once they are answered and the devices are gone.
-const FINISH: Duration = Duration::from_secs(2);
+/// Part of the drain limit for everything but the drain of connections: requests and calls in flight, open sockets, the flush
+/// of the log.
+const DRAIN_MARGIN: Duration = Duration::from_secs(25);
+/// How long the tasks of requests may take after all requests are answered and all devices are gone.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between attempts to get the signing keys from db-service.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything bound, nothing running.
 #[derive(Debug)]
@@ -34,16 +38,17 @@ pub struct Gateway {
     backend: Arc<Backend>,
     listener: TcpListener,
     address: SocketAddr,
-    serving: Serving,
+    options: Options,
     drain: Duration,
     drain_grace: Duration,
 }
 
 impl Gateway {
-    /// Takes a bound listener for HTTP and WebSocket, and the address under which pushers reach this gateway.
+    /// Takes a bound listener for HTTP and WebSocket. `grpc_address` is the `host:port` under which pushers and other gateways
+    /// reach this one.
     ///
     /// # Errors
-    /// A sentence: no keys, costs of Argon2id that are out of bounds, a listener without an address.
+    /// There is no signing key, the costs of Argon2id are out of its bounds, or the certificate is unusable.
     pub fn build(
         config: &Config,
         listener: TcpListener,
@@ -58,66 +63,63 @@ impl Gateway {
         let backend = Backend::new(config, tokens, grpc_address, dependencies)
             .map_err(|error| anyhow::anyhow!("auth.argon2_memory_kib and auth.argon2_passes: {error}"))?;
         Ok(Self {
-            backend: Arc::new(backend),
             address: listener.local_addr()?,
             listener,
-            serving: Serving {
-                max_open: config.gateway.max_connections as usize,
+            options: Options {
+                max_connections: backend.limits().max_connections,
                 tls: ServerTls::new(&config.gateway)?,
                 proxies: Proxies::new(&config.gateway.trusted_proxies),
             },
+            backend: Arc::new(backend),
             drain: config.gateway.drain,
             drain_grace: config.gateway.drain_grace,
         })
     }
 
-    /// Where HTTP and WebSocket are served.
+    /// The address that serves HTTP and WebSocket.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same as the beginning of a URL.
+    /// The same address as a URL: `http://HOST:PORT` or `https://HOST:PORT`.
     pub fn url(&self) -> String {
-        let scheme = if self.serving.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// What pushers and other gateways call.
+    /// The gRPC service that pushers and other gateways call.
     pub fn grpc(&self) -> GatewayServiceServer<Delivery> {
-        GatewayServiceServer::new(Delivery(self.backend.clone())).max_decoding_message_size(MAX_DELIVERY)
+        GatewayServiceServer::new(Delivery::new(&self.backend)).max_decoding_message_size(MAX_DELIVERY)
     }
 
-    /// Serves until the shutdown, as tasks of it.
+    /// Serves until `shutdown`. Returns once everything runs.
     pub fn run(self, shutdown: &Shutdown) {
         let sockets = TaskTracker::new();
         let stop = shutdown.token(Phase::StopAccepting);
-        let router = http::router(self.backend.clone(), sockets.clone(), self.serving.max_open);
-        let server = serve::serve(self.listener, router, self.serving, stop);
+        let router = http::router(self.backend.clone(), sockets.clone());
+        let server = serve::serve(self.listener, router, self.options, stop);
         shutdown.tasks().spawn_critical("http", server);
         let grace = self.drain_grace;
-        // `/readyz` says so by now: whoever sends connections here has the time to notice.
+        // `/readyz` reports not ready from now on. Load balancers need this time to notice.
         shutdown.on(Phase::Deregister, "grace", async move { tokio::time::sleep(grace).await });
         let (backend, time) = (self.backend, self.drain);
         shutdown.on(Phase::TellClients, "sockets", async move {
             sockets.close();
-            drain::run(&backend.hub, &sockets, time).await;
-            backend.tasks.close();
-            if tokio::time::timeout(FINISH, backend.tasks.wait()).await.is_err() {
-                tracing::info!(
-                    left = backend.tasks.len(),
-                    "gateways were not told in time to close sessions"
-                );
+            drain::run(backend.connections().hub(), &sockets, time).await;
+            let tasks = backend.request_tasks();
+            if tokio::time::timeout(TASKS_TIMEOUT, tasks.finish()).await.is_err() {
+                tracing::info!(tasks = tasks.running(), "tasks of requests did not end in time");
             }
         });
     }
 }
 
-/// The longest that a program with a gateway takes to stop.
+/// The longest time that a program with a gateway takes to drain.
 pub fn drain_limit(config: &Config) -> Duration {
-    config.gateway.drain_grace.max(config.discovery.drain_grace) + config.gateway.drain + STOP
+    config.gateway.drain_grace.max(config.discovery.drain_grace) + config.gateway.drain + DRAIN_MARGIN
 }
 
-/// The keys of access tokens: those of the configuration, or those that db-service keeps. Waits for db-service.
+/// The keys that sign access tokens: those of the configuration, otherwise those of db-service. Waits until db-service answers.
 pub async fn signing_keys(config: &Config, db: abi::Channel) -> Vec<SigningKey> {
     if !config.auth.keys.is_empty() {
         return Tokens::configured_keys(&config.auth.keys);
@@ -127,9 +129,9 @@ pub async fn signing_keys(config: &Config, db: abi::Channel) -> Vec<SigningKey> 
         match db.get_signing_keys(GetSigningKeysRequest {}).await {
             Ok(keys) => return keys.into_inner().keys,
             Err(error) => {
-                tracing::warn!(%error, "db-service does not answer yet; asking again for the signing keys")
+                tracing::warn!(%error, "cannot get the signing keys from db-service yet; trying again")
             }
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }

@@ -1,52 +1,36 @@
 //! Groups over HTTP: create, add, remove, leave, list members.
-//!
-//! A change is an entry of the conversation like a message, and goes the same way: through the log, behind all that was
-//! acknowledged before it. Stored by another way it would overtake that, and who joins would see what was said before. The
-//! answer waits until it is stored, so that whoever gets it can rely on it at once.
 
 use crate::{
     backend::Backend,
     hub::Identity,
+    permissions::not_a_member,
     problem::{Authorized, Json, Path, Problem, Query},
-    trace,
 };
 use abi::{
     ApiError, MAX_GROUP_NAME,
     ids::{self, Conversation},
     v1::{
-        CheckChangeRequest, Entry, GroupChange, GroupCreated, HistoryVisibility, Member, MemberLeft,
-        MembersAdded, MembersRemoved, SaveResult, entry::Content, group_change::Change,
+        Entry, GroupCreated, HistoryVisibility, Member, MemberLeft, MembersAdded, MembersRemoved,
+        group_change::Change,
     },
 };
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use utils::trace::Kind;
+use std::sync::Arc;
 use uuid::Uuid;
 
-/// A change that was logged is looked for after so long, and then less and less often.
-const FIRST_LOOK: Duration = Duration::from_millis(4);
-const LAST_LOOK: Duration = Duration::from_millis(100);
-/// A change that is not stored by then waits for something that is away.
-const STORED_WITHIN: Duration = Duration::from_secs(5);
-/// A refusal that stays for so long is final, unless the log is behind.
-const REFUSED_WITHIN: Duration = Duration::from_millis(500);
-
-/// How much of the past a later member sees.
+/// Which entries a new member can see.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum History {
     /// From the entry with which the member joined.
     #[default]
     FromJoin,
-    /// Everything.
+    /// All entries.
     All,
 }
 
-/// A new group.
+/// The body of a request that creates a group.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
@@ -59,7 +43,7 @@ pub struct Create {
     request_id: Option<String>,
 }
 
-/// Users to add.
+/// The body of a request that adds users.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Add {
@@ -68,7 +52,7 @@ pub struct Add {
     request_id: Option<String>,
 }
 
-/// What may follow the `?` of a removal.
+/// The query of a request that removes a member.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removal {
@@ -76,14 +60,14 @@ pub struct Removal {
     request_id: Option<String>,
 }
 
-/// A change that was made.
+/// The answer to a change.
 #[derive(Serialize)]
 pub struct Changed {
     conversation: String,
     entry: Entry,
 }
 
-/// Who is in a group.
+/// The members of a group.
 #[derive(Serialize)]
 pub struct Listed {
     members: Vec<Member>,
@@ -99,7 +83,7 @@ pub async fn create(
         return Err(ApiError::invalid(format!("name must have 1 to {MAX_GROUP_NAME} characters")).into());
     }
     let request_id = request_id(create.request_id)?;
-    let conversation = ids::group(&backend.app, &identity.user, &request_id);
+    let conversation = ids::group(backend.app(), &identity.user, &request_id);
     let history = match create.history {
         History::FromJoin => HistoryVisibility::FromJoin,
         History::All => HistoryVisibility::All,
@@ -127,7 +111,7 @@ pub async fn add(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(add.request_id)?, change).await?))
 }
 
-/// `DELETE /v1/groups/{conversation}/members/{user}`: removes somebody, or oneself.
+/// `DELETE /v1/groups/{conversation}/members/{user}`: removes a member, or leaves the group if the user is the caller.
 pub async fn remove(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
@@ -151,23 +135,20 @@ pub async fn members(
     Path(conversation): Path<String>,
 ) -> Result<axum::Json<Listed>, Problem> {
     check_group(&conversation)?;
-    backend.limits.send(&identity.user)?;
-    let members = backend.stored_members(&conversation).await?.members;
+    backend.rate_limits().send(&identity.user)?;
+    let members = backend.permissions().stored_members(&conversation).await?.members;
     if !members.iter().any(|member| member.user == identity.user) {
         return Err(not_a_member().into());
     }
     Ok(axum::Json(Listed { members }))
 }
 
-/// The one answer for a conversation that is not there and for one that is not the user's.
-pub fn not_a_member() -> ApiError {
-    ApiError::forbidden("you are not in this conversation")
-}
-
 fn check_group(conversation: &str) -> Result<(), ApiError> {
     match Conversation::parse(conversation)? {
         Conversation::Group(_) => Ok(()),
-        Conversation::Direct(..) => Err(ApiError::invalid("a direct conversation has no members to change")),
+        Conversation::Direct(..) => {
+            Err(ApiError::invalid("a direct conversation has no members that can be changed"))
+        }
     }
 }
 
@@ -189,59 +170,7 @@ async fn apply(
     request_id: String,
     change: Change,
 ) -> Result<Changed, ApiError> {
-    backend.limits.send(&identity.user)?;
-    let content = Content::GroupChange(GroupChange { change: Some(change) });
-    let mut entry = backend.entry(&identity, conversation, request_id, content);
-    let spans = trace::begin("change", &entry);
-    let stored = match check(backend, &entry).await? {
-        Some(stored) => stored,
-        None => {
-            backend.log(&entry, spans.children("log", Kind::Producer)).await?;
-            let waiting = spans.children("wait", Kind::Internal);
-            let stored = until_stored(backend, &entry).await?;
-            waiting.finish();
-            stored
-        }
-    };
-    if let Some(members) = stored.members {
-        // Whoever was removed may still send as long as the cache has the members of before.
-        backend.put_members(&entry.conversation, &members).await.map_err(|error| {
-            tracing::warn!(%error, "a group has changed and the cache was not told");
-            ApiError::unavailable(
-                "the change is stored but not yet in force everywhere; repeat it with the same request_id",
-            )
-        })?;
-    }
-    entry.conversation_seq = stored.conversation_seq;
-    entry.countable_seq = stored.countable_seq;
-    spans.finish();
+    backend.rate_limits().send(&identity.user)?;
+    let entry = backend.group_changes().apply(&identity, conversation, request_id, change).await?;
     Ok(Changed { conversation: entry.conversation.clone(), entry })
-}
-
-/// Where a change is stored; `None` if it is not, and is allowed.
-async fn check(backend: &Backend, entry: &Entry) -> Result<Option<SaveResult>, ApiError> {
-    let request = CheckChangeRequest { entry: Some(entry.clone()) };
-    Ok(backend.db().check_change(request).await?.into_inner().stored)
-}
-
-/// Waits until the consumer has stored a change that was logged.
-async fn until_stored(backend: &Backend, entry: &Entry) -> Result<SaveResult, ApiError> {
-    let began = Instant::now();
-    let mut pause = FIRST_LOOK;
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
-        match check(backend, entry).await {
-            Ok(Some(stored)) => return Ok(stored),
-            Ok(None) if began.elapsed() < STORED_WITHIN => {}
-            Ok(None) => {
-                return Err(ApiError::unavailable(
-                    "the change is logged and not made yet; repeat it with the same request_id to learn of it",
-                ));
-            }
-            // Another change came first, and maybe one more is on its way that allows this one again.
-            Err(_) if began.elapsed() < REFUSED_WITHIN => {}
-            Err(refusal) => return Err(refusal),
-        }
-    }
 }

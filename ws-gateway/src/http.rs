@@ -1,4 +1,4 @@
-//! The paths of the edge.
+//! The paths of the gateway.
 
 use crate::{
     accounts,
@@ -19,18 +19,17 @@ use axum::{
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
-/// Read and write buffers of a socket, in bytes. The library's own defaults take 130 KiB per connection. The write buffer has
-/// no upper bound of its own, which would be one on frames: a page of history is one frame, and nothing is added to a buffer
-/// that could not be written.
+/// Read and write buffers of a socket, in bytes. The defaults of the library are 130 KiB per connection. The write buffer has no
+/// maximum, because that would limit the size of a frame, and a page of history is one frame. It stays bounded all the same: no
+/// frame is added to a buffer that could not be written.
 const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
 
-/// What the paths share.
+/// State of the WebSocket path.
 #[derive(Clone, Debug)]
 struct Edge {
     backend: Arc<Backend>,
     sockets: TaskTracker,
-    max_connections: usize,
 }
 
 impl axum::extract::FromRef<Edge> for Arc<Backend> {
@@ -39,8 +38,8 @@ impl axum::extract::FromRef<Edge> for Arc<Backend> {
     }
 }
 
-/// Everything under `/v1`. Sockets are tasks of `sockets`, of which there may be `max_connections`.
-pub fn router(backend: Arc<Backend>, sockets: TaskTracker, max_connections: usize) -> Router {
+/// All paths under `/v1`. Each WebSocket holds a token of `sockets`.
+pub fn router(backend: Arc<Backend>, sockets: TaskTracker) -> Router {
     let accounts = Router::new()
         .route("/v1/accounts", post(accounts::register))
         .route("/v1/sessions", post(accounts::log_in))
@@ -52,7 +51,7 @@ pub fn router(backend: Arc<Backend>, sockets: TaskTracker, max_connections: usiz
         .with_state(backend.clone());
     Router::new()
         .route("/v1/ws", any(connect))
-        .with_state(Edge { backend, sockets, max_connections })
+        .with_state(Edge { backend, sockets })
         .merge(accounts)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -66,36 +65,37 @@ async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|error| {
-        ApiError::invalid(format!("this path takes a WebSocket handshake: {}", error.body_text()))
+        ApiError::invalid(format!("this path expects a WebSocket handshake: {}", error.body_text()))
     })?;
-    edge.backend.may_connect(address)?;
+    edge.backend.rate_limits().connect(address)?;
     if edge.sockets.is_closed() {
         return Err(ApiError::new(
             abi::error::ErrorCode::GoingAway,
-            "this server is going away; connect again",
+            "this server is stopping; connect again",
         )
         .into());
     }
-    if edge.sockets.len() >= edge.max_connections {
+    let limits = edge.backend.limits();
+    if edge.sockets.len() >= limits.max_connections {
         return Err(
-            ApiError::unavailable("this server has all the connections that it takes; try again").into()
+            ApiError::unavailable("this server has reached its limit of connections; try again").into()
         );
     }
     let upgrade = upgrade
         .protocols([SUBPROTOCOL_PROTO, SUBPROTOCOL_JSON])
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_frame_size(edge.backend.max_frame)
-        .max_message_size(edge.backend.max_frame);
+        .max_frame_size(limits.max_frame)
+        .max_message_size(limits.max_frame);
     let selected = upgrade.selected_protocol().and_then(|name| name.to_str().ok());
-    let asked = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let format = Format::of_subprotocol(selected, asked).ok_or_else(|| {
-        ApiError::invalid(format!("ask for the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
+    let requested = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let format = Format::of_subprotocol(selected, requested).ok_or_else(|| {
+        ApiError::invalid(format!("request the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
     })?;
-    // Counted from now on, not from when the socket is up: the bound must hold for a crowd that comes at once.
-    let place = edge.sockets.token();
+    // Counted before the upgrade completes: the limit must hold for many connections that arrive at once.
+    let token = edge.sockets.token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         socket::serve(edge.backend, socket, format).await;
-        drop(place);
+        drop(token);
     }))
 }

@@ -1,28 +1,38 @@
-//! ws-gateway: the one edge of Godwit. HTTP for accounts and groups, a WebSocket per device.
+//! ws-gateway: the edge of Godwit. It serves HTTP for accounts and groups, and a WebSocket per device.
 //!
-//! It owns the connections of devices and nothing else: everything durable is db-service's, everything shared is the
-//! cache's. It promises that a `send` is acknowledged only when the log has it durably (P1), that who a device is comes
-//! from its token alone and is checked before the ack (P8), that nothing overtakes a message which was refused for now (P3), that
-//! no device makes another one wait, and that an idle connection without TLS costs less than 10 KB (P7).
+//! It owns the connections of devices and nothing else: db-service owns everything durable, the cache everything shared. It
+//! promises:
+//! - a `send` is acknowledged only when the log has it durably (P1);
+//! - a device's identity comes from its token alone and is checked before the ack (P8);
+//! - no message overtakes an earlier one of its conversation that was refused temporarily (P3);
+//! - a slow device does not slow down others, and an idle connection without TLS costs less than 10 KB (P7).
 //!
-//! A message comes in through [`socket`], is judged by [`session`], checked and logged by [`send`](mod@send), and its ack
-//! goes out through the [`outbox`]. A delivery comes in through [`delivery`], is spread by the [`hub`], and goes out
-//! through the same outboxes.
+//! A message enters through [`socket`], passes the rules of [`session`], is checked and logged by [`send`](mod@send), and its
+//! ack leaves through the [`outbox`]. A delivery enters through [`delivery`], is distributed to connections by the [`hub`],
+//! and leaves through the same outboxes.
 //!
-//! - [`gateway`]: bound, then run; `app`: the program; [`drain`]: how devices leave when it stops.
-//! - [`serve`]: accepts connections, within bounds; [`http`]: the paths; [`accounts`], [`groups`]: what stands behind them; [`problem`]: how errors look.
-//! - [`session`]: the state machine of the protocol, without a socket; [`codec`]: the two wire formats.
-//! - [`backend`]: the other services, permissions; [`limits`], [`token`], [`password`].
+//! - `app`: the program. [`gateway`]: the service over given [`dependencies`]. [`drain`]: closes all connections gradually.
+//! - [`serve`]: accepts connections. [`http`]: the paths; [`accounts`] and [`groups`] handle them. [`problem`]: errors and
+//!   extractors.
+//! - [`session`]: the state machine of the protocol, without a socket. [`codec`]: the two wire formats.
+//! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`reading`], [`signals`],
+//!   [`entry_log`], [`group_changes`], [`connections`], [`request_tasks`].
+//! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
 mod app;
+pub mod authentication;
 pub mod backend;
 pub mod codec;
+pub mod connections;
 #[cfg(feature = "defects")]
 mod defects;
 pub mod delivery;
+pub mod dependencies;
 pub mod drain;
+pub mod entry_log;
 pub mod gateway;
+pub mod group_changes;
 pub mod groups;
 pub mod http;
 pub mod hub;
@@ -30,16 +40,21 @@ pub mod limits;
 mod metrics;
 pub mod outbox;
 pub mod password;
+pub mod permissions;
 pub mod problem;
 mod proxies;
+pub mod rate_limits;
+pub mod reading;
+pub mod request_tasks;
 pub mod send;
 pub mod serve;
 pub mod session;
+pub mod signals;
 pub mod socket;
 pub mod token;
 mod trace;
 
 pub use app::{App, PROGRAM, build};
-pub use backend::Dependencies;
+pub use dependencies::Dependencies;
 pub use gateway::{Gateway, drain_limit, signing_keys};
 pub use metrics::describe_metrics;

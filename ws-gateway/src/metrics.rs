@@ -1,15 +1,17 @@
-//! What the edge tells operators. No label names a user or a conversation.
+//! Metrics of the gateway. No label names a user or a conversation.
 
 use abi::error::ErrorCode;
 use metrics::{
     Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// Tells the metrics recorder of this process what the metrics of this crate mean. For whoever starts a program, before they
-/// are counted.
+/// Registers the help texts of this crate's metrics. A program calls it at start, before anything is counted.
 pub fn describe_metrics() {
     describe_gauge!("godwit_ws_gateway_connections", "Open WebSocket connections.");
-    describe_counter!("godwit_ws_gateway_sends_total", "Messages that devices sent, taken or not.");
+    describe_counter!(
+        "godwit_ws_gateway_sends_total",
+        "Messages that devices sent, both accepted and refused."
+    );
     describe_counter!(
         "godwit_ws_gateway_acks_total",
         "Messages that were acknowledged: the log has them durably."
@@ -25,13 +27,13 @@ pub fn describe_metrics() {
     );
     describe_histogram!(
         "godwit_ws_gateway_delivery_seconds",
-        "Age of the oldest message of a frame when it was written to a device's socket, counted from when a gateway took the message."
+        "Age of the oldest message of a frame when it was written to a device's socket, counted from when a gateway accepted the message."
     );
     describe_gauge!(
         "godwit_ws_gateway_drain_connections",
-        "Connections that a gateway which stops has not told to go yet."
+        "Connections that a draining gateway has not closed yet."
     );
-    // From 0 on: an alert sees a rise, not a first value.
+    // Counters exist from the start with 0: an alert on an increase would miss the first value.
     to_drain(0);
     for code in [ErrorCode::Internal, ErrorCode::Unavailable] {
         counter!("godwit_ws_gateway_errors_total", "code" => code.name()).increment(0);
@@ -46,12 +48,12 @@ pub(crate) fn sent() {
     counter!("godwit_ws_gateway_sends_total").increment(1);
 }
 
-/// From the time of a message to the write to a device's socket, in seconds.
+/// Seconds from the acceptance of a message to the write to a device's socket.
 pub(crate) fn delivery() -> Histogram {
     histogram!("godwit_ws_gateway_delivery_seconds")
 }
 
-/// So many connections are still to be told to go.
+/// Number of connections that the drain has not closed yet.
 pub(crate) fn to_drain(connections: u32) {
     gauge!("godwit_ws_gateway_drain_connections").set(connections);
 }
@@ -71,7 +73,7 @@ pub(crate) fn refused(code: ErrorCode) {
     counter!("godwit_ws_gateway_errors_total", "code" => code.name()).increment(1);
 }
 
-/// A connection was closed by this side.
+/// The gateway closed a connection.
 pub(crate) fn closed(code: ErrorCode) {
     counter!("godwit_ws_gateway_closes_total", "code" => code.name()).increment(1);
 }

@@ -1,8 +1,8 @@
-//! What waits to be written to one device: a bounded queue that the log's, the hub's and the connection's own task fill
-//! and the connection's task empties in one go.
+//! The outbox of a device: a bounded queue of outgoing frames. The producer's callbacks, the hub and the connection's own task
+//! push to it; the connection's task drains it all at once.
 //!
-//! It costs nothing while it is empty: an idle connection is the common one. Whoever fills it never waits; a device that
-//! lets it grow beyond its bound is closed and catches up later.
+//! An empty outbox allocates nothing, because most connections are idle. Pushing never waits. If a device reads too slowly and
+//! its outbox exceeds the limit, the connection is closed; the device syncs after it has reconnected.
 
 use abi::{
     ApiError,
@@ -18,33 +18,33 @@ use std::{
 };
 use utils::trace::Spans;
 
-/// Something to write.
+/// A frame to write.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// A frame that is encoded already.
+    /// An encoded frame.
     Encoded(Message),
-    /// A frame with entries, encoded already.
+    /// An encoded frame with entries.
     Delivery {
         /// The frame.
         frame: Message,
-        /// When the oldest of the entries was taken by a gateway, milliseconds since 1970-01-01 UTC.
+        /// When a gateway accepted the oldest of the entries, milliseconds since 1970-01-01 UTC.
         sent_at_ms: i64,
-        /// Of those of its messages that are followed, until it is written.
+        /// Spans of the traced messages in it. They end when the frame is written.
         writing: Spans,
     },
-    /// An answer of the session.
+    /// The answer to a request.
     Frame(Box<ServerFrame>),
-    /// What became of a `send`; one place among those in flight is free again.
+    /// The answer to a `send`, which is then no longer in flight.
     Sent {
         /// Id of the request.
         id: u32,
-        /// The ack, or why there is none.
+        /// The ack, or the error.
         result: Result<Ack, ApiError>,
     },
 }
 
 impl Outgoing {
-    /// About how many bytes it takes; frames of the session are small and few.
+    /// Approximate size in bytes. Frames other than deliveries are few and small.
     pub fn size(&self) -> usize {
         match self {
             Self::Encoded(frame) | Self::Delivery { frame, .. } => match frame {
@@ -62,54 +62,54 @@ impl Outgoing {
 struct State {
     queue: VecDeque<Outgoing>,
     bytes: usize,
-    /// A refusal waits of which the connection's task does not know.
-    refused: bool,
+    /// The queue has a refusal that the session does not know yet.
+    has_refusal: bool,
     close: Option<ApiError>,
     waker: Option<Waker>,
 }
 
-/// The queue; see the module.
+/// The outgoing frames of one connection; see the module.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
     max_bytes: usize,
 }
 
-/// All that was waiting.
+/// The content of a drained outbox.
 #[derive(Debug, Default)]
 pub struct Drained {
-    /// To write, oldest first.
+    /// Frames to write, oldest first.
     pub frames: VecDeque<Outgoing>,
-    /// Then close, for this reason.
+    /// If set, close the connection for this reason after the frames are written.
     pub close: Option<ApiError>,
 }
 
 impl Outbox {
-    /// An empty outbox that takes `max_bytes`.
+    /// An empty outbox for at most `max_bytes`.
     pub fn new(max_bytes: usize) -> Self {
         Self { state: Mutex::default(), max_bytes }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way, so what a poisoned lock guards is whole.
+        // No code panics while it holds the lock, so the state is consistent even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds something to write. After [`Self::close`] it is dropped: the device catches up.
+    /// Adds a frame. After [`Self::close`] the frame is dropped; the device syncs after it has reconnected.
     pub fn push(&self, outgoing: Outgoing) {
         self.add(self.state(), outgoing);
     }
 
-    /// Adds that a send that was in flight is refused. The session hears of it when it is drained.
-    pub fn push_refusal(&self, id: u32, fault: ApiError) {
+    /// Adds the refusal of a send that was in flight. The session processes it after the outbox is drained.
+    pub fn push_refusal(&self, id: u32, error: ApiError) {
         let mut state = self.state();
-        state.refused = true;
-        self.add(state, Outgoing::Sent { id, result: Err(fault) });
+        state.has_refusal = true;
+        self.add(state, Outgoing::Sent { id, result: Err(error) });
     }
 
-    /// Whether a send in flight was refused of which the session has not heard yet.
+    /// Whether a send in flight was refused and the session does not know it yet.
     pub fn has_refusal(&self) -> bool {
-        self.state().refused
+        self.state().has_refusal
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, outgoing: Outgoing) {
@@ -122,7 +122,7 @@ impl Outbox {
             state.queue = VecDeque::new();
             state.close = Some(ApiError::new(
                 ErrorCode::TooSlow,
-                "the device takes frames too slowly; it catches up later",
+                "the device reads too slowly; connect again and sync",
             ));
         }
         let waker = state.waker.take();
@@ -132,10 +132,10 @@ impl Outbox {
         }
     }
 
-    /// Asks for the connection to be closed after what is waiting. The first reason stays.
-    pub fn close(&self, fault: ApiError) {
+    /// Requests that the connection be closed after the queued frames are written. Only the first reason counts.
+    pub fn close(&self, error: ApiError) {
         let mut state = self.state();
-        state.close.get_or_insert(fault);
+        state.close.get_or_insert(error);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -143,7 +143,7 @@ impl Outbox {
         }
     }
 
-    /// Takes all that is waiting, as soon as there is something. For one task only.
+    /// Takes everything in the queue as soon as it is not empty. Only one task may poll.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Drained> {
         let mut state = self.state();
         if state.queue.is_empty() && state.close.is_none() {
@@ -153,15 +153,15 @@ impl Outbox {
             return Poll::Pending;
         }
         state.bytes = 0;
-        state.refused = false;
+        state.has_refusal = false;
         Poll::Ready(Drained { frames: mem::take(&mut state.queue), close: state.close.clone() })
     }
 
-    /// Whether the connection is to be closed because its device is too slow; what can't be written must not be waited for.
-    pub fn poll_overflow(&self, cx: &mut Context<'_>) -> Poll<ApiError> {
+    /// Ready once the connection must be closed, so that a write to a device that does not read is abandoned.
+    pub fn poll_close(&self, cx: &mut Context<'_>) -> Poll<ApiError> {
         let mut state = self.state();
         match &state.close {
-            Some(fault) => Poll::Ready(fault.clone()),
+            Some(error) => Poll::Ready(error.clone()),
             None => {
                 state.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_pushed_is_drained_in_order_and_at_once() {
+    async fn pushed_frames_are_drained_in_order_and_all_at_once() {
         let outbox = Outbox::new(1_000);
         outbox.push(frame(1));
         outbox.push(frame(2));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p7_a_slow_device_is_closed_and_what_waited_is_dropped() {
+    async fn p7_a_slow_device_is_closed_and_its_queue_is_dropped() {
         let outbox = Outbox::new(1_000);
         for _ in 0..100 {
             outbox.push(frame(100));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p3_a_refusal_is_known_until_it_is_drained_also_when_nobody_will_write_it() {
+    async fn p3_a_refusal_is_visible_until_it_is_drained_even_after_a_close() {
         let outbox = Outbox::new(1_000);
         assert!(!outbox.has_refusal());
         outbox.push_refusal(1, ApiError::unavailable("not now"));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_reason_to_close_stays_and_what_waited_is_written_first() {
+    async fn the_first_close_reason_wins_and_queued_frames_are_written_first() {
         let outbox = Outbox::new(1_000);
         outbox.push(frame(5));
         outbox.close(ApiError::new(ErrorCode::GoingAway, "drain"));

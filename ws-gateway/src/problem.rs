@@ -2,7 +2,7 @@
 
 pub use utils::problem::{Path, Problem, Query};
 
-use crate::{backend::Backend, hub::Identity, serve::REQUEST_TIMEOUT};
+use crate::{backend::Backend, hub::Identity};
 use abi::{
     ApiError,
     error::{ErrorCode, excerpt},
@@ -15,50 +15,53 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use utils::problem::respond;
 
-/// There is nothing at this path.
+/// How long a client may take to send the head of a request, and then its body.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The response for an unknown path.
 pub async fn no_such_path() -> Response {
-    respond(404, &ApiError::not_found("there is nothing at this path; see docs/protocol.md"))
+    respond(404, &ApiError::not_found("there is no such path; see docs/protocol.md"))
 }
 
-/// The path does not take this method.
+/// The response for an unknown method.
 pub async fn no_such_method() -> Response {
-    respond(405, &ApiError::invalid("this path does not take that method; see docs/protocol.md"))
+    respond(405, &ApiError::invalid("this path does not support that method; see docs/protocol.md"))
 }
 
-/// A JSON body, at most as large as a frame.
+/// A JSON body, limited to the size of a frame.
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, backend: &Arc<Backend>) -> Result<Self, Problem> {
-        let bytes = read(request.into_body(), backend.max_frame).await?;
+        let bytes = read(request.into_body(), backend.limits().max_frame).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            ApiError::invalid(format!("the body is not what this path takes: {}", excerpt(error))).into()
+            ApiError::invalid(format!("the body is not valid for this path: {}", excerpt(error))).into()
         })
     }
 }
 
-/// A whole body of `most` bytes at most. It has to come in time: whoever sends a request and never its body would hold a
+/// Reads a body of at most `limit` bytes. It has a timeout, because a client that never sends the body would occupy a
 /// connection for ever.
-pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let bytes = timeout(REQUEST_TIMEOUT, axum::body::to_bytes(body, most)).await.map_err(|_| {
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let bytes = timeout(REQUEST_TIMEOUT, axum::body::to_bytes(body, limit)).await.map_err(|_| {
         let seconds = REQUEST_TIMEOUT.as_secs();
         ApiError::new(
             ErrorCode::IdleTimeout,
-            format!("the body did not come within {seconds} s of the head; send the request again"),
+            format!("the body did not arrive within {seconds} s of the request head; send the request again"),
         )
     })?;
     bytes.map_err(|_| {
-        ApiError::new(ErrorCode::TooLarge, format!("the body is cut off or larger than {most} bytes"))
+        ApiError::new(ErrorCode::TooLarge, format!("the body is incomplete or larger than {limit} bytes"))
     })
 }
 
-/// The user behind the access token of `Authorization: Bearer`.
+/// The identity behind the access token in `Authorization: Bearer`.
 pub struct Authorized(pub Identity);
 
 impl FromRequestParts<Arc<Backend>> for Authorized {
@@ -67,15 +70,15 @@ impl FromRequestParts<Arc<Backend>> for Authorized {
     async fn from_request_parts(parts: &mut Parts, backend: &Arc<Backend>) -> Result<Self, Problem> {
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        Ok(Self(backend.authenticate(token).await?))
+        Ok(Self(backend.authentication().identify(token).await?))
     }
 }
 
-/// Where a request comes from; put in by the server that took the connection.
+/// The client's address, which the server adds to each request.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub IpAddr);
 
-/// The client's address, for limits.
+/// Extracts the client's address, for rate limits.
 pub struct Address(pub IpAddr);
 
 impl<S: Sync> FromRequestParts<S> for Address {

@@ -1,7 +1,7 @@
-//! Who is believed about where a client is.
+//! The address of a client behind trusted proxies.
 //!
-//! Limits per address look at the peer of the connection. Behind a proxy that is the proxy, for everybody: so a proxy that is
-//! named in the configuration is believed when it says for whom it asks, and nobody else is.
+//! Rate limits per address need the client's address. Behind a proxy the peer of every connection is the proxy. So
+//! `X-Forwarded-For` is read, but only if the peer is one of the proxies in the configuration: any client can send that header.
 
 use abi::config::Network;
 use http::{HeaderMap, HeaderName};
@@ -10,21 +10,21 @@ use std::{
     sync::Arc,
 };
 
-/// Every proxy adds the address of its peer at the end.
+/// Each proxy appends the address of its peer.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies of the configuration. Cheap to clone.
+/// The trusted proxies. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies(Arc<[Network]>);
 
 impl Proxies {
-    /// These are believed.
+    /// Trusts these networks.
     pub fn new(trusted: &[Network]) -> Self {
         Self(trusted.into())
     }
 
-    /// Where a request comes from that came over a connection with `peer`: from the last address that is not a trusted
-    /// proxy's. What stands in front of that anybody may have written.
+    /// The client's address: the last one in the chain of `peer` and forwarded addresses that is not a trusted proxy. The client
+    /// itself may have written the addresses before that one.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.trusts(peer) {
             return peer.to_canonical();
@@ -32,7 +32,7 @@ impl Proxies {
         let mut client = peer;
         let lists = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|list| list.to_str().ok());
         for hop in lists.flat_map(|list| list.rsplit(',')) {
-            // Beyond what can't be read nothing is known: it stays with the last proxy.
+            // An unreadable address ends the chain: the last proxy counts as the client.
             let Some(address) = address(hop.trim()) else { break };
             client = address;
             if !self.trusts(address) {
@@ -47,7 +47,7 @@ impl Proxies {
     }
 }
 
-/// Some proxies add the port as well.
+/// Parses an address, with or without a port and brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
@@ -69,16 +69,16 @@ mod tests {
     }
 
     #[test]
-    fn p8_only_a_trusted_proxy_is_believed_about_an_address() {
+    fn p8_forwarded_addresses_count_only_from_a_trusted_proxy() {
         assert_eq!(client("1.2.3.4", &["9.9.9.9"]), "1.2.3.4", "not a proxy");
-        assert_eq!(client("11.0.0.1", &["9.9.9.9"]), "11.0.0.1", "not a proxy of ours");
+        assert_eq!(client("11.0.0.1", &["9.9.9.9"]), "11.0.0.1", "not a trusted proxy");
         assert_eq!(client("10.0.0.1", &["9.9.9.9"]), "9.9.9.9");
         assert_eq!(client("::ffff:10.0.0.1", &["9.9.9.9"]), "9.9.9.9");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1", "the proxy itself, for example its health check");
     }
 
     #[test]
-    fn p8_what_a_client_wrote_in_front_is_not_believed() {
+    fn p8_forwarded_addresses_written_by_the_client_are_ignored() {
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 9.9.9.9"]), "9.9.9.9");
         assert_eq!(client("10.0.0.1", &["6.6.6.6", "9.9.9.9, 10.0.0.2"]), "9.9.9.9");
         assert_eq!(client("10.0.0.1", &["10.6.6.6,9.9.9.9,10.0.0.3,10.0.0.2"]), "9.9.9.9");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_come_in_several_spellings() {
+    fn addresses_are_parsed_with_ports_brackets_and_mapped_ipv4() {
         assert_eq!(client("fd00::1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["9.9.9.9:1234"]), "9.9.9.9");

@@ -1,12 +1,6 @@
-//! A message from a device to the log. The answer comes by the outbox, when the log has it durably.
+//! Sends a message from a device to the log. The ack is queued in the outbox when the log has the message durably.
 
-use crate::{
-    backend::{Backend, not_logged},
-    hub::Connection,
-    metrics,
-    outbox::Outgoing,
-    trace,
-};
+use crate::{backend::Backend, entry_log::not_logged, hub::Connection, metrics, outbox::Outgoing, trace};
 use abi::{
     ApiError,
     error::ErrorCode,
@@ -16,29 +10,29 @@ use abi::{
 use kafka_runtime::Position;
 use utils::trace::Kind;
 
-/// Longest content type, in characters (RFC 6838 allows 127 for each half; nobody uses them).
+/// Longest content type, in characters. RFC 6838 allows 127 for each of the two halves; real ones are much shorter.
 const MAX_CONTENT_TYPE: usize = 127;
 
-/// Checks a message and hands it to the log. Messages of one connection reach the log in the order of these calls.
+/// Checks a message and queues it for the log. Messages of one connection reach the log in the order of these calls.
 ///
 /// # Errors
-/// What the device is told; nothing was logged then.
+/// The error for the device. The message was then not queued.
 pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), ApiError> {
     metrics::sent();
     let user = &connection.identity.user;
-    // Before anything else: what is refused was work too.
-    backend.limits.send(user)?;
+    // First, so that refused messages count as well: checking them costs work.
+    backend.rate_limits().send(user)?;
     ids::check_client_msg_id(&send.client_msg_id)?;
     let message = send.message.ok_or_else(|| ApiError::invalid("message is missing"))?;
-    check_message(&message, backend.max_body)?;
+    check_message(&message, backend.limits().max_body)?;
     let conversation = Conversation::parse(&send.conversation)?;
-    backend.may_send(user, conversation).await?;
+    backend.permissions().check_send(user, conversation).await?;
     let conversation = conversation.to_string();
-    let entry =
-        backend.entry(&connection.identity, conversation, send.client_msg_id, Content::Message(message));
+    let (log, content) = (backend.entry_log(), Content::Message(message));
+    let entry = log.entry(&connection.identity, conversation, send.client_msg_id, content);
     let spans = trace::begin("send", &entry);
     let logging = spans.children("log", Kind::Producer);
-    let record = backend.record(&entry, &logging);
+    let record = log.record(&entry, &logging);
     let ack = Ack {
         message_id: entry.message_id,
         sent_at_ms: entry.sent_at_ms,
@@ -55,9 +49,11 @@ pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Sen
         Err(error) => outbox.push_refusal(id, not_logged(&error)),
     });
     if connection.outbox.has_refusal() {
-        return Err(ApiError::unavailable("a message before it could not be logged; try again"));
+        return Err(ApiError::unavailable(
+            "an earlier message could not be logged; send both again, in order",
+        ));
     }
-    backend.producer().enqueue(record, on_delivery).map_err(|error| not_logged(&error))
+    log.enqueue(record, on_delivery)
 }
 
 fn check_message(message: &Message, max_body: usize) -> Result<(), ApiError> {
@@ -92,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn p7_a_body_has_a_bound_in_bytes() {
+    fn p7_the_body_limit_counts_bytes() {
         let text = |length| message("", Some(Body::Text("x".repeat(length))));
         check_message(&text(16), 16).unwrap();
         assert_eq!(check_message(&text(17), 16).unwrap_err().code, ErrorCode::TooLarge);
@@ -101,14 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_something_of_some_type() {
+    fn a_message_needs_a_body_and_a_printable_content_type() {
         let body = Some(Body::Text("hello".into()));
         check_message(&message("text/markdown; charset=utf-8", body.clone()), 16).unwrap();
         for (content_type, body) in
             [("", None), (&*"x".repeat(128), body.clone()), ("text/plain\n", body.clone()), ("text/é", body)]
         {
-            let fault = check_message(&message(content_type, body), 16).unwrap_err();
-            assert_eq!(fault.code, ErrorCode::InvalidRequest);
+            let error = check_message(&message(content_type, body), 16).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidRequest);
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Accepts connections and serves HTTP on them, within bounds: so many at a time, and none that says nothing.
+//! Accepts connections and serves HTTP on them. The number of connections is limited, and silent ones are closed.
 //!
-//! A connection that becomes a WebSocket leaves here and is the session's; the bound on those is in [`http`](crate::http).
+//! After an upgrade to a WebSocket the connection no longer counts here; [`http`](crate::http) limits WebSockets.
 
-use crate::{problem::ClientAddress, proxies::Proxies};
+use crate::{
+    problem::{ClientAddress, REQUEST_TIMEOUT},
+    proxies::Proxies,
+};
 use axum::Router;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,27 +19,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use utils::tls::ServerTls;
 
-/// A connection has so long to send the head of a request, the first and every further one, and then so long for its body.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// When the process can take no more files, accepting rests for so long.
-const REST: Duration = Duration::from_millis(100);
-/// Requests in flight have so long to be answered once the server stops.
-const FINISH: Duration = Duration::from_secs(5);
+/// Pause after a failed accept, for example when the process has no free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests in flight may take after the stop signal.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How connections are taken.
+/// How connections are accepted.
 #[derive(Clone, Debug)]
-pub struct Serving {
-    /// So many speak HTTP at a time: one more is closed at once.
-    pub max_open: usize,
-    /// Over TLS, with this certificate.
+pub struct Options {
+    /// Most connections that speak HTTP at the same time. Further ones are closed immediately.
+    pub max_connections: usize,
+    /// Serve TLS with this certificate.
     pub tls: Option<ServerTls>,
-    /// Who is believed about a client's address.
+    /// The proxies that may forward a client's address.
     pub proxies: Proxies,
 }
 
-/// Serves until `stop`; then finishes the requests that are in flight.
-pub async fn serve(listener: TcpListener, router: Router, serving: Serving, stop: CancellationToken) {
-    let (open, connections) = (Arc::new(Semaphore::new(serving.max_open)), TaskTracker::new());
+/// Serves until `stop`, then finishes the requests in flight.
+pub async fn serve(listener: TcpListener, router: Router, options: Options, stop: CancellationToken) {
+    let (open, connections) = (Arc::new(Semaphore::new(options.max_connections)), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -45,54 +46,54 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, stop
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if !is_of_the_connection(&error) {
-                    tracing::error!(%error, "no connection can be accepted");
-                    tokio::time::sleep(REST).await;
+                if !is_connection_error(&error) {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
-        let Ok(place) = open.clone().try_acquire_owned() else { continue };
-        let (router, serving, stop) = (router.clone(), serving.clone(), stop.clone());
+        let Ok(permit) = open.clone().try_acquire_owned() else { continue };
+        let (router, options, stop) = (router.clone(), options.clone(), stop.clone());
         connections.spawn(async move {
-            // Within the task: a handshake that takes its time holds up nobody but its own place.
-            take(stream, address, router, &serving, stop).await;
-            drop(place);
+            // The handshake runs in the task: a slow one delays no other connection.
+            handle(stream, address, router, &options, stop).await;
+            drop(permit);
         });
     }
-    // Who comes now is to be refused and to go elsewhere, not to wait here for the end of this process.
+    // New connections must be refused now, so that clients try another gateway. Otherwise they would wait in the backlog.
     drop(listener);
     connections.close();
-    if tokio::time::timeout(FINISH, connections.wait()).await.is_err() {
+    if tokio::time::timeout(FINISH_TIMEOUT, connections.wait()).await.is_err() {
         tracing::info!(left = connections.len(), "requests were not answered in time");
     }
 }
 
-/// Errors of accepting that say nothing of the next connection.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether an accept failed because of its connection, so that the next one may succeed.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn take(
+async fn handle(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    Serving { tls, proxies, .. }: &Serving,
+    Options { tls, proxies, .. }: &Options,
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+        tracing::debug!(%error, "cannot disable Nagle's algorithm for a connection");
     }
     let proxies = proxies.clone();
     let Some(tls) = tls else { return serve_connection(stream, address, proxies, router, stop).await };
-    let shaken = tokio::select! {
-        shaken = tls.accept(stream) => shaken,
+    let handshake = tokio::select! {
+        handshake = tls.accept(stream) => handshake,
         () = stop.cancelled() => return,
     };
-    match shaken {
+    match handshake {
         Ok(stream) => serve_connection(stream, address, proxies, router, stop).await,
-        Err(error) => tracing::debug!(%error, "a connection did not become one of TLS"),
+        Err(error) => tracing::debug!(%error, "tls handshake failed"),
     }
 }
 
@@ -124,7 +125,7 @@ async fn serve_connection<S>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
+        tracing::debug!(%error, "http connection failed");
     }
 }
 

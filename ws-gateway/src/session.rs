@@ -1,51 +1,83 @@
-//! The state machine of a WebSocket session: typed frames and the time go in, steps come out. It has no socket, no clock and
-//! no backend, so every rule of the protocol is tested here.
+//! The protocol of a WebSocket connection as a state machine: typed frames and the time go in, steps come out. It has no socket,
+//! no clock and no backend, so every rule of the protocol can be tested here.
 
-mod order;
+mod send_order;
 
 use crate::hub::Identity;
 use abi::{
     ApiError,
+    config::Config,
     error::ErrorCode,
     v1::{ClientFrame, GetHeads, GetHistory, Hello, MarkRead, Send, client_frame::Frame},
 };
-use order::Order;
-use std::time::Duration;
+use send_order::SendOrder;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use utils::rate::TokenBucket;
 
-/// What a session goes by.
+/// Timeouts and limits of a session.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A device has so long to say hello.
+    /// How long a device may take to send its hello.
     pub hello_timeout: Duration,
-    /// A device sends a heartbeat this often.
+    /// How often a device sends a heartbeat.
     pub heartbeat: Duration,
-    /// Whether the log-in is still good is asked again this often.
+    /// How often the gateway checks that the account session is still valid.
     pub recheck: Duration,
     /// Most unanswered sends.
     pub max_in_flight: u32,
-    /// Requests other than sends: per second, and at once.
-    pub requests: (u32, u32),
+    /// Rate limit of requests other than sends, per second.
+    pub requests_per_second: u32,
+    /// Burst of requests other than sends.
+    pub request_burst: u32,
 }
 
-/// What the connection does next.
+impl Settings {
+    /// The configured settings.
+    pub fn new(config: &Config) -> Self {
+        let (gateway, limits) = (&config.gateway, &config.limits);
+        Self {
+            hello_timeout: gateway.hello_timeout,
+            heartbeat: gateway.heartbeat,
+            recheck: config.auth.access_token_life,
+            max_in_flight: gateway.max_in_flight,
+            requests_per_second: limits.requests_per_second,
+            request_burst: limits.request_burst,
+        }
+    }
+
+    /// After this long without a frame (2.5 heartbeats) a device counts as gone, and its route expires.
+    pub fn idle_timeout(&self) -> Duration {
+        self.heartbeat * 5 / 2
+    }
+}
+
+/// The next step of the connection.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Check the token, register the connection, say welcome; then tell [`Session::welcomed`].
+    /// Check the token, register the connection, send welcome; then call [`Session::welcomed`].
     Authenticate(u32, Hello),
-    /// Check and log a message. It is in flight until [`Session::answered`].
+    /// Check and log a message. It is in flight until its answer is written; see [`Done`].
     Send(u32, Send),
     /// Answer a request.
     Answer(u32, Request),
-    /// Answer with an error and go on.
+    /// Answer with an error and continue.
     Refuse(u32, ApiError),
     /// Renew the route of the connection.
     Renew,
-    /// Ask whether the log-in is still good.
+    /// Check that the account session is still valid.
     Recheck,
-    /// Close.
+    /// Close the connection.
     Close(ApiError),
+}
+
+/// Work that the connection did, during which it read no frames.
+#[derive(Debug)]
+pub enum Done {
+    /// A step. If the step was a send and failed immediately: its request id and error.
+    Step(Option<(u32, ApiError)>),
+    /// A write to the socket. The answers to sends among the frames: request ids, and the error of each refusal.
+    Write(Vec<(u32, Option<ApiError>)>),
 }
 
 /// A request that the backend answers.
@@ -67,30 +99,30 @@ enum Phase {
     Live { identity: Identity, renew_at: Instant, recheck_at: Instant },
 }
 
-/// One session; see the module.
+/// The state of one connection; see the module.
 #[derive(Debug)]
 pub struct Session {
-    settings: std::sync::Arc<Settings>,
+    settings: Arc<Settings>,
     phase: Phase,
+    /// When the device last sent anything.
     heard_at: Instant,
-    sends: Order,
+    sends: SendOrder,
     requests: TokenBucket,
 }
 
 impl Session {
     /// A session whose socket was opened now.
-    pub fn new(settings: std::sync::Arc<Settings>, now: Instant) -> Self {
-        let (rate, burst) = settings.requests;
+    pub fn new(settings: Arc<Settings>, now: Instant) -> Self {
         Self {
             phase: Phase::AwaitingHello { until: now + settings.hello_timeout },
-            requests: TokenBucket::new(rate, burst, now),
+            requests: TokenBucket::new(settings.requests_per_second, settings.request_burst, now),
             heard_at: now,
-            sends: Order::default(),
+            sends: SendOrder::default(),
             settings,
         }
     }
 
-    /// Who it is, once it was welcomed.
+    /// The identity of the device, after [`Self::welcomed`].
     pub fn identity(&self) -> Option<&Identity> {
         match &self.phase {
             Phase::AwaitingHello { .. } => None,
@@ -98,30 +130,26 @@ impl Session {
         }
     }
 
-    /// Whether another frame may be read: with too many sends unanswered the device waits.
+    /// Whether another frame may be read. Backpressure: with too many unanswered sends, frames stay in the socket.
     pub fn can_read(&self) -> bool {
         self.sends.in_flight() < self.settings.max_in_flight as usize
     }
 
-    /// Something arrived that is not a frame of ours, such as a WebSocket ping.
-    pub fn on_sign_of_life(&mut self, now: Instant) {
+    /// Handles a control frame, such as a WebSocket ping.
+    pub fn on_control_frame(&mut self, now: Instant) {
         self.heard_at = now;
     }
 
-    /// A frame arrived, or something that should have been one.
+    /// Handles a frame, or the error of one that could not be decoded.
     pub fn on_frame(&mut self, frame: Result<ClientFrame, ApiError>, now: Instant) -> Step {
         self.heard_at = now;
         let frame = match frame {
             Ok(frame) => frame,
-            Err(fault) => return self.refuse(0, fault, now),
+            Err(error) => return self.refuse(0, error, now),
         };
         let id = frame.id;
         let Some(content) = frame.frame else {
-            return self.refuse(
-                id,
-                ApiError::invalid("the frame is empty, or of a kind that this server does not know"),
-                now,
-            );
+            return self.refuse(id, ApiError::invalid("the frame is empty or of an unknown kind"), now);
         };
         match (&self.phase, content) {
             (Phase::AwaitingHello { .. }, Frame::Hello(hello)) => Step::Authenticate(id, hello),
@@ -131,17 +159,24 @@ impl Session {
             )),
             (Phase::Live { .. }, Frame::Hello(_)) => self.refuse(
                 id,
-                ApiError::invalid("hello was said before; open another connection for another token"),
+                ApiError::invalid("hello was sent before; open another connection to use another token"),
                 now,
             ),
             (Phase::Live { .. }, Frame::Send(send)) => match self.sends.begin(id, &send, now) {
                 Ok(()) => Step::Send(id, send),
-                Err(fault) => Step::Refuse(id, fault),
+                Err(error) => Step::Refuse(id, error),
             },
             (Phase::Live { .. }, Frame::Heads(heads)) => self.request(id, Request::Heads(heads), now),
             (Phase::Live { .. }, Frame::History(history)) => self.request(id, Request::History(history), now),
             (Phase::Live { .. }, Frame::Read(read)) => self.request(id, Request::Read(read), now),
-            (Phase::Live { .. }, Frame::Ping(_)) => self.request(id, Request::Ping, now),
+            (Phase::Live { .. }, Frame::Ping(_)) => {
+                let step = self.request(id, Request::Ping, now);
+                // The answer to a ping renews the route.
+                if let (Step::Answer(..), Phase::Live { renew_at, .. }) = (&step, &mut self.phase) {
+                    *renew_at = now + self.settings.heartbeat;
+                }
+                step
+            }
         }
     }
 
@@ -154,18 +189,20 @@ impl Session {
         }
     }
 
-    /// Errors cost a request too, or a device that sends nonsense would be served without a limit.
-    fn refuse(&mut self, id: u32, fault: ApiError, now: Instant) -> Step {
+    /// Invalid frames count as requests, so that they are limited as well.
+    fn refuse(&mut self, id: u32, error: ApiError, now: Instant) -> Step {
         if self.identity().is_none() {
-            return Step::Close(fault);
+            return Step::Close(error);
         }
         match self.requests.try_take(1, now) {
-            Ok(()) => Step::Refuse(id, fault),
-            Err(wait) => Step::Close(ApiError::rate_limited("too many bad frames on this connection", wait)),
+            Ok(()) => Step::Refuse(id, error),
+            Err(wait) => {
+                Step::Close(ApiError::rate_limited("too many invalid frames on this connection", wait))
+            }
         }
     }
 
-    /// The device was let in.
+    /// The device is authenticated and has its welcome.
     pub fn welcomed(&mut self, identity: Identity, now: Instant) {
         self.phase = Phase::Live {
             identity,
@@ -174,53 +211,39 @@ impl Session {
         };
     }
 
-    /// The route was renewed, by a heartbeat or by [`Step::Renew`].
-    pub fn renewed(&mut self, now: Instant) {
-        if let Phase::Live { renew_at, .. } = &mut self.phase {
-            *renew_at = now + self.settings.heartbeat;
+    /// Records work that the connection did from `began` to `now`. The caller reports it before it reads the next frame.
+    pub fn on_done(&mut self, done: Done, began: Instant, now: Instant) {
+        match done {
+            Done::Step(None) => {}
+            Done::Step(Some((id, error))) => self.sends.refused(id, &error),
+            Done::Write(answers) => {
+                for (id, error) in answers {
+                    if let Some(error) = error {
+                        self.sends.refused(id, &error);
+                    }
+                    self.sends.answered(id);
+                }
+            }
         }
+        self.sends.extend_holds(now - began);
+        self.sends.start_holds(now);
     }
 
-    /// A send is refused: what comes after it in its conversation must not overtake it. To be told as soon as it is known.
-    pub fn refused(&mut self, id: u32, fault: &ApiError) {
-        self.sends.refused(id, fault);
+    fn idle_at(&self) -> Instant {
+        self.heard_at + self.settings.idle_timeout()
     }
 
-    /// Whether [`Self::written`] and [`Self::was_busy`] need to be told.
-    pub fn is_holding(&self) -> bool {
-        self.sends.is_holding()
-    }
-
-    /// The answers that it was told of are written.
-    pub fn written(&mut self, now: Instant) {
-        self.sends.written(now);
-    }
-
-    /// For so long nothing was read, because something else was done.
-    pub fn was_busy(&mut self, time: Duration) {
-        self.sends.was_busy(time);
-    }
-
-    /// A send was answered, with an ack or an error.
-    pub fn answered(&mut self, id: u32) {
-        self.sends.answered(id);
-    }
-
-    fn silent_until(&self) -> Instant {
-        self.heard_at + self.settings.heartbeat * 5 / 2
-    }
-
-    /// When [`Self::on_time`] has something to say at the latest.
+    /// When to call [`Self::on_time`] at the latest.
     pub fn deadline(&self) -> Instant {
         match &self.phase {
             Phase::AwaitingHello { until } => *until,
-            Phase::Live { renew_at, recheck_at, .. } => self.silent_until().min(*renew_at).min(*recheck_at),
+            Phase::Live { renew_at, recheck_at, .. } => self.idle_at().min(*renew_at).min(*recheck_at),
         }
     }
 
-    /// Time has passed.
+    /// Returns the step that is due now, if any.
     pub fn on_time(&mut self, now: Instant) -> Option<Step> {
-        let silent_until = self.silent_until();
+        let idle_at = self.idle_at();
         match &mut self.phase {
             Phase::AwaitingHello { until } if now >= *until => {
                 let seconds = self.settings.hello_timeout.as_secs_f32();
@@ -229,9 +252,9 @@ impl Session {
                     format!("no hello within {seconds} s of opening the connection"),
                 )))
             }
-            Phase::Live { .. } if now >= silent_until => Some(Step::Close(ApiError::new(
+            Phase::Live { .. } if now >= idle_at => Some(Step::Close(ApiError::new(
                 ErrorCode::IdleTimeout,
-                "nothing was heard from the device for two and a half heartbeats",
+                "the device sent nothing for 2.5 heartbeats",
             ))),
             Phase::Live { recheck_at, .. } if now >= *recheck_at => {
                 *recheck_at = now + self.settings.recheck;

@@ -1,7 +1,7 @@
-//! The thin shell around a session: one task, one WebSocket, one outbox.
+//! The I/O of a connection: one task, one WebSocket, one outbox around a [`Session`].
 //!
-//! An idle connection is this task's memory and the socket's buffers, so the rare and large futures (calls to other
-//! services) are boxed: they cost only while they run.
+//! An idle connection costs the memory of this task and of the socket's buffers. Futures that are large and rare (calls to
+//! other services) are boxed, so that they use memory only while they run.
 
 use crate::{
     backend::Backend,
@@ -10,16 +10,17 @@ use crate::{
     metrics,
     outbox::{Drained, Outbox, Outgoing},
     send,
-    session::{Request, Session, Step},
+    session::{Done, Session, Step},
 };
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{ServerFrame, server_frame::Frame},
+    v1::{Hello, ServerFrame, server_frame::Frame},
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -29,16 +30,16 @@ use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
 use utils::{clock::now_ms, trace::Spans};
 
-/// A device that does not take a goodbye in this time does not get one.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the gateway tries to send the reason of a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + std::marker::Send + 'a>>;
 
 /// Why the loop ended.
 enum End {
-    /// The device is gone, or the socket is broken.
+    /// The device has closed the connection, or the socket failed.
     Gone,
-    /// This side closes.
+    /// The gateway closes the connection.
     Close(ApiError),
 }
 
@@ -47,7 +48,7 @@ impl From<axum::Error> for End {
         use tungstenite::{Error, error::ProtocolError};
         match error.into_inner().downcast::<Error>().map(|error| *error) {
             Ok(Error::Capacity(error)) => {
-                let sentence = format!("the frame is larger than this server takes: {error}");
+                let sentence = format!("the frame is larger than this server accepts: {error}");
                 Self::Close(ApiError::new(ErrorCode::TooLarge, sentence))
             }
             Ok(Error::Utf8(error)) => {
@@ -58,33 +59,33 @@ impl From<axum::Error> for End {
                 Self::Close(ApiError::invalid(format!("not a WebSocket frame: {error}")))
             }
             Ok(error) => {
-                tracing::debug!(%error, "socket ended");
+                tracing::debug!(%error, "socket failed");
                 Self::Gone
             }
             Err(error) => {
-                tracing::debug!(error, "socket ended");
+                tracing::debug!(error, "socket failed");
                 Self::Gone
             }
         }
     }
 }
 
-struct Shell {
+struct Socket {
     backend: Arc<Backend>,
     socket: WebSocket,
     session: Session,
     outbox: Arc<Outbox>,
     format: Format,
     connection: Option<Arc<Connection>>,
-    /// What the device said before it was welcomed.
+    /// A frame that arrived during authentication.
     early: Option<Message>,
-    /// Set to a deadline of the session that may have moved on since: those only move on, so it is set again when it fires
-    /// and not with every frame.
+    /// Set to an earlier deadline of the session, which may have moved since. Deadlines only move forward, so the timer is
+    /// reset when it fires, not with every frame.
     timer: Pin<Box<Sleep>>,
 }
 
-/// Waits for the device to leave. A frame that it sends is for later, and tells that it is there.
-async fn left(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
+/// Waits until the device closes the connection. The first frame that arrives is stored in `early` and ends reading.
+async fn closed(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
     loop {
         match socket.next().await {
             None | Some(Ok(Message::Close(_))) => return End::Gone,
@@ -98,19 +99,20 @@ async fn left(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
     }
 }
 
-/// Serves a socket to its end.
+/// Serves a WebSocket until it is closed.
 pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
-    let session = Session::new(backend.session.clone(), Instant::now());
-    let outbox = Arc::new(Outbox::new(backend.max_outbox));
+    let session = Session::new(backend.settings().clone(), Instant::now());
+    let outbox = Arc::new(Outbox::new(backend.limits().max_outbox));
     let timer = Box::pin(tokio::time::sleep_until(session.deadline()));
-    let mut shell = Shell { backend, socket, session, outbox, format, connection: None, early: None, timer };
+    let mut socket =
+        Socket { backend, socket, session, outbox, format, connection: None, early: None, timer };
     metrics::connections().increment(1);
-    let end = shell.run().await;
-    Box::pin(shell.finish(end)).await;
+    let end = socket.run().await;
+    Box::pin(socket.finish(end)).await;
     metrics::connections().decrement(1);
 }
 
-impl Shell {
+impl Socket {
     async fn run(&mut self) -> End {
         loop {
             if let Err(end) = self.turn().await {
@@ -146,7 +148,7 @@ impl Shell {
         match message {
             Message::Close(_) => Err(End::Gone),
             Message::Ping(_) | Message::Pong(_) => {
-                self.session.on_sign_of_life(now);
+                self.session.on_control_frame(now);
                 Ok(())
             }
             message => {
@@ -159,184 +161,185 @@ impl Shell {
     }
 
     async fn perform(&mut self, step: Step) -> Result<(), End> {
-        let begun = self.session.is_holding().then(Instant::now);
-        let performed = self.perform_at_once(step).await;
-        if let Some(begun) = begun {
-            self.session.was_busy(begun.elapsed());
-        }
-        performed
+        let began = Instant::now();
+        let refused = match step {
+            Step::Send(id, message) => {
+                let connection = self.connection()?;
+                let sent: Boxed<'_, _> = Box::pin(send::send(&self.backend, &connection, id, message));
+                sent.await.err().map(|error| {
+                    connection.outbox.push(Outgoing::Sent { id, result: Err(error.clone()) });
+                    (id, error)
+                })
+            }
+            step => {
+                self.perform_request(step).await?;
+                None
+            }
+        };
+        self.session.on_done(Done::Step(refused), began, Instant::now());
+        Ok(())
     }
 
-    async fn perform_at_once(&mut self, step: Step) -> Result<(), End> {
+    async fn perform_request(&mut self, step: Step) -> Result<(), End> {
         match step {
-            Step::Send(id, send) => {
-                let connection = self.connection.clone().ok_or(End::Gone)?;
-                let sent: Boxed<'_, _> = Box::pin(send::send(&self.backend, &connection, id, send));
-                if let Err(fault) = sent.await {
-                    self.session.refused(id, &fault);
-                    connection.outbox.push(Outgoing::Sent { id, result: Err(fault) });
-                }
-                Ok(())
-            }
-            Step::Refuse(id, fault) => {
-                self.outbox.push(error(id, fault));
-                Ok(())
-            }
-            Step::Close(fault) => Err(End::Close(fault)),
-            Step::Authenticate(id, hello) => Box::pin(self.authenticate(id, hello)).await,
+            Step::Send(..) => {}
+            Step::Refuse(id, error) => self.outbox.push(error_frame(id, error)),
+            Step::Close(error) => return Err(End::Close(error)),
+            Step::Authenticate(id, hello) => Box::pin(self.authenticate(id, hello)).await?,
             Step::Answer(id, request) => {
-                let connection = self.connection.clone().ok_or(End::Gone)?;
-                if request == Request::Ping {
-                    self.session.renewed(Instant::now());
-                }
+                let connection = self.connection()?;
                 let answer = Box::pin(self.backend.answer(&connection, request)).await;
                 self.outbox.push(match answer {
                     Ok(frame) => Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(frame) })),
-                    Err(fault) => error(id, fault),
+                    Err(error) => error_frame(id, error),
                 });
-                Ok(())
             }
             Step::Renew => {
-                let connection = self.connection.clone().ok_or(End::Gone)?;
-                if let Err(fault) = Box::pin(self.backend.renew(&connection)).await {
-                    tracing::debug!(%fault, "a route was not renewed");
+                let connection = self.connection()?;
+                if let Err(error) = Box::pin(self.backend.connections().renew(&connection)).await {
+                    tracing::debug!(%error, "cannot renew a route");
                 }
-                Ok(())
             }
             Step::Recheck => {
-                let connection = self.connection.clone().ok_or(End::Gone)?;
-                match Box::pin(self.backend.recheck(&connection.identity)).await {
-                    Err(fault) if fault.code == ErrorCode::Revoked => Err(End::Close(fault)),
-                    _ => Ok(()),
+                let connection = self.connection()?;
+                let checked =
+                    Box::pin(self.backend.authentication().check_session(&connection.identity)).await;
+                if let Err(error) = checked
+                    && error.code == ErrorCode::Revoked
+                {
+                    return Err(End::Close(error));
                 }
             }
         }
+        Ok(())
     }
 
-    async fn authenticate(&mut self, id: u32, hello: abi::v1::Hello) -> Result<(), End> {
+    fn connection(&self) -> Result<Arc<Connection>, End> {
+        self.connection.clone().ok_or(End::Gone)
+    }
+
+    async fn authenticate(&mut self, id: u32, hello: Hello) -> Result<(), End> {
         let Self { backend, socket, early, .. } = self;
-        let welcome = backend.welcome(hello, self.format, self.outbox.clone());
-        let late = |_| ApiError::unavailable("this server is too slow; try again");
-        // A device that gave up may be back already on another connection, which this one must not replace.
+        let opened = backend.connections().open(hello, self.format, self.outbox.clone());
+        let too_late = |_| ApiError::unavailable("the server could not authenticate you in time; try again");
+        // Stops when the device disconnects. The device may already have a new connection, which this one must not replace.
         let (connection, welcome) = tokio::select! {
-            welcomed = timeout(backend.session.hello_timeout, welcome) => {
-                welcomed.map_err(late).flatten().map_err(End::Close)?
+            opened = timeout(backend.settings().hello_timeout, opened) => {
+                opened.map_err(too_late).flatten().map_err(End::Close)?
             }
-            end = left(socket, early) => return Err(end),
+            end = closed(socket, early) => return Err(end),
         };
         self.session.welcomed(connection.identity.clone(), Instant::now());
         self.connection = Some(connection);
-        // Written past the outbox: deliveries may wait there already, and welcome comes first.
+        // Bypasses the outbox, which may already hold deliveries: welcome must be the first frame.
         let frame = ServerFrame { id, frame: Some(Frame::Welcome(welcome)) };
         self.socket.send(self.format.encode(&frame)).await.map_err(End::from)
     }
 
-    /// Writes all that was waiting, with one flush. A device that does not take it is given up when its outbox overflows or
-    /// somebody asks for the connection to be closed, or after the time that a silent device has.
+    /// Writes the drained frames with one flush. The write is abandoned when the outbox overflows, when the connection must be
+    /// closed, or after the idle timeout.
     async fn write(&mut self, drained: Drained) -> Result<(), End> {
-        let patience = self.backend.session.heartbeat * 5 / 2;
-        let (socket, session, format) = (&mut self.socket, &mut self.session, self.format);
-        let frames = drained.frames;
-        let begun = session.is_holding().then(Instant::now);
-        let written = async {
-            let mut deliveries = Vec::new();
-            for outgoing in frames {
-                let message = match outgoing {
-                    Outgoing::Encoded(message) => message,
-                    Outgoing::Delivery { frame, sent_at_ms, writing } => {
-                        deliveries.push((sent_at_ms, writing));
-                        frame
-                    }
-                    Outgoing::Frame(frame) => format.encode(&frame),
-                    Outgoing::Sent { id, result } => {
-                        let frame = match result {
-                            Ok(ack) => Frame::Ack(ack),
-                            Err(fault) => {
-                                metrics::refused(fault.code);
-                                session.refused(id, &fault);
-                                Frame::Error(fault.into())
-                            }
-                        };
-                        session.answered(id);
-                        format.encode(&ServerFrame { id, frame: Some(frame) })
-                    }
-                };
-                socket.feed(message).await?;
-            }
-            socket.flush().await?;
-            if let Some(begun) = begun {
-                session.was_busy(begun.elapsed());
-            }
-            if session.is_holding() {
-                session.written(Instant::now());
-            }
-            delivered(deliveries);
-            Ok::<_, axum::Error>(())
-        };
-        if let Some(fault) = drained.close {
-            let _ = timeout(GOODBYE, written).await;
-            return Err(End::Close(fault));
+        let began = Instant::now();
+        let idle_timeout = self.backend.settings().idle_timeout();
+        let written = write(&mut self.socket, self.format, drained.frames);
+        if let Some(error) = drained.close {
+            let _ = timeout(CLOSE_TIMEOUT, written).await;
+            return Err(End::Close(error));
         }
-        tokio::select! {
+        let answers = tokio::select! {
             biased;
-            written = written => written.map_err(End::from),
-            fault = poll_fn(|cx| self.outbox.poll_overflow(cx)) => Err(End::Close(fault)),
-            () = tokio::time::sleep(patience) => Err(End::Gone),
-        }
+            written = written => written?,
+            error = poll_fn(|cx| self.outbox.poll_close(cx)) => return Err(End::Close(error)),
+            () = tokio::time::sleep(idle_timeout) => return Err(End::Gone),
+        };
+        self.session.on_done(Done::Write(answers), began, Instant::now());
+        Ok(())
     }
 
-    /// Has the connection forgotten, and its device told why: at the same time, as the cache may be slow to answer or away, and
-    /// a gateway that stops does not wait long.
+    /// Removes the connection and tells the device the reason, concurrently: the cache may be slow, and a draining gateway does
+    /// not wait for long.
     async fn finish(self, end: End) {
         let (backend, connection) = (self.backend.clone(), self.connection.clone());
-        let forgotten = async {
+        let removed = async {
             if let Some(connection) = &connection {
-                backend.goodbye(connection).await;
+                backend.connections().close(connection).await;
             }
         };
-        tokio::join!(forgotten, self.say_goodbye(end));
+        tokio::join!(removed, self.send_reason(end));
     }
 
-    async fn say_goodbye(mut self, end: End) {
-        let End::Close(fault) = end else { return };
-        metrics::closed(fault.code);
-        // A close has room for a code and 123 bytes. The sentence goes ahead in a frame of its own.
-        let frame = ServerFrame { id: 0, frame: Some(Frame::Error(fault.clone().into())) };
-        let close = CloseFrame { code: fault.code.close(), reason: fault.close_reason().into() };
-        let goodbye = async {
+    async fn send_reason(mut self, end: End) {
+        let End::Close(error) = end else { return };
+        metrics::closed(error.code);
+        // A close frame has room for a code and 123 bytes. The whole sentence goes ahead in an error frame.
+        let frame = ServerFrame { id: 0, frame: Some(Frame::Error(error.clone().into())) };
+        let close = CloseFrame { code: error.code.close(), reason: error.close_reason().into() };
+        let sent = async {
             self.socket.feed(self.format.encode(&frame)).await?;
             self.socket.send(Message::Close(Some(close))).await?;
-            // The device answers with a close of its own; a socket that is dropped before may take the goodbye along.
+            // Wait for the device's close frame: dropping the socket earlier may discard the frames before they are sent.
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Close(_))) | None => return Ok::<_, axum::Error>(()),
                     Some(Ok(_)) => {}
-                    // What can't be read (a frame that is too large) is still there, and a socket that is dropped with
-                    // unread bytes is reset: let the device have the goodbye first.
-                    Some(Err(_)) => tokio::time::sleep(GOODBYE).await,
+                    // Dropping a socket with unread bytes (a frame that is too large) resets the connection. Give the
+                    // device time to receive the reason first.
+                    Some(Err(_)) => tokio::time::sleep(CLOSE_TIMEOUT).await,
                 }
             }
         };
-        let _ = timeout(GOODBYE, goodbye).await;
+        let _ = timeout(CLOSE_TIMEOUT, sent).await;
     }
 }
 
-/// Frames with entries of these times were written.
-fn delivered(deliveries: Vec<(i64, Spans)>) {
+/// Writes frames and flushes. Returns the answers to sends among them, for [`Done::Write`].
+async fn write(
+    socket: &mut WebSocket,
+    format: Format,
+    frames: VecDeque<Outgoing>,
+) -> Result<Vec<(u32, Option<ApiError>)>, axum::Error> {
+    let (mut answers, mut deliveries) = (Vec::new(), Vec::new());
+    for outgoing in frames {
+        let message = match outgoing {
+            Outgoing::Encoded(message) => message,
+            Outgoing::Delivery { frame, sent_at_ms, writing } => {
+                deliveries.push((sent_at_ms, writing));
+                frame
+            }
+            Outgoing::Frame(frame) => format.encode(&frame),
+            Outgoing::Sent { id, result: Ok(ack) } => {
+                answers.push((id, None));
+                format.encode(&ServerFrame { id, frame: Some(Frame::Ack(ack)) })
+            }
+            Outgoing::Sent { id, result: Err(error) } => {
+                metrics::refused(error.code);
+                answers.push((id, Some(error.clone())));
+                format.encode(&ServerFrame { id, frame: Some(Frame::Error(error.into())) })
+            }
+        };
+        socket.feed(message).await?;
+    }
+    socket.flush().await?;
+    record_deliveries(deliveries);
+    Ok(answers)
+}
+
+/// Records the latency of written deliveries, given when their oldest entries were sent, and ends their spans.
+fn record_deliveries(deliveries: Vec<(i64, Spans)>) {
     if deliveries.is_empty() {
         return;
     }
     let (latency, now) = (metrics::delivery(), now_ms());
     for (sent_at_ms, writing) in deliveries {
-        // The clocks of two gateways may differ.
+        // Clocks of gateways differ: the difference may be negative.
         latency.record((now - sent_at_ms).max(0) as f64 / 1_000.0);
         writing.finish();
     }
 }
 
-fn error(id: u32, fault: ApiError) -> Outgoing {
-    metrics::refused(fault.code);
-    Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(Frame::Error(fault.into())) }))
+fn error_frame(id: u32, error: ApiError) -> Outgoing {
+    metrics::refused(error.code);
+    Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(Frame::Error(error.into())) }))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! Access tokens: JWTs signed with HMAC-SHA-256, short-lived, bound to an application, a user, a device and its session. And
-//! refresh tokens, which are good because their hash is stored; a seal tells those that were issued at some time from made-up ones.
+//! Access tokens and refresh tokens.
+//!
+//! An access token is a short-lived JWT, signed with HMAC-SHA-256 and bound to an application, a user, a device and its session. A
+//! refresh token is valid if its hash is stored. Its seal, a signature, distinguishes an old refresh token from a forged one.
 
 use crate::hub::Identity;
 use abi::{ApiError, config::Secret, error::ErrorCode, v1::SigningKey};
@@ -12,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What a token says. Names are those of RFC 7519 where it has one.
+/// Claims of an access token. The names are those of RFC 7519 where it defines one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     /// User.
@@ -32,7 +34,7 @@ struct Claims {
 /// Signs and verifies access tokens.
 pub struct Tokens {
     app: String,
-    life: Duration,
+    lifetime: Duration,
     signer: (String, EncodingKey),
     verifiers: HashMap<String, DecodingKey>,
     validation: Validation,
@@ -47,15 +49,15 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Takes keys, newest first: the first signs, all verify. `None` if there is no key.
-    pub fn new(app: String, life: Duration, keys: &[SigningKey]) -> Option<Self> {
+    /// Takes keys, newest first. The first key signs, all keys verify. `None` if there is no key.
+    pub fn new(app: String, lifetime: Duration, keys: &[SigningKey]) -> Option<Self> {
         let first = keys.first()?;
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         validation.set_required_spec_claims(&["exp", "sub"]);
         Some(Self {
             app,
-            life,
+            lifetime,
             signer: (first.id.clone(), EncodingKey::from_secret(&first.secret)),
             verifiers: keys
                 .iter()
@@ -65,7 +67,7 @@ impl Tokens {
         })
     }
 
-    /// Keys as the configuration writes them, `ID=SECRET`.
+    /// Parses the keys of the configuration, `ID=SECRET`.
     pub fn configured_keys(keys: &[Secret]) -> Vec<SigningKey> {
         keys.iter()
             .filter_map(|key| key.expose().split_once('='))
@@ -73,12 +75,12 @@ impl Tokens {
             .collect()
     }
 
-    /// How long a token is good for.
-    pub fn life(&self) -> Duration {
-        self.life
+    /// Time from the issue of an access token to its expiry.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
-    /// A token for a device, good from now on.
+    /// A new access token for a device.
     ///
     /// # Errors
     /// `INTERNAL` if it can't be signed.
@@ -90,7 +92,7 @@ impl Tokens {
             dev: identity.device.clone(),
             sid: identity.session.clone(),
             iat: now,
-            exp: now.saturating_add(self.life.as_secs()),
+            exp: now.saturating_add(self.lifetime.as_secs()),
         };
         let (id, key) = &self.signer;
         let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::HS256) };
@@ -107,9 +109,8 @@ impl Tokens {
         self.seal_refresh(session, &BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
     }
 
-    /// The one that `refresh_token` of the session is exchanged for, the same each time for as long as the same key signs: of an
-    /// exchange that a device has repeated, the first attempt may be the last to be carried out, and must not replace what the
-    /// device got.
+    /// The refresh token for which `refresh_token` is exchanged. It is deterministic as long as the same key signs. A device may
+    /// repeat an exchange, and the first attempt may be executed last: it must not replace the token that the device has got.
     ///
     /// # Errors
     /// `INTERNAL` if it can't be sealed.
@@ -129,7 +130,7 @@ impl Tokens {
         })
     }
 
-    /// Whether a refresh token was issued here, whatever has become of it. Unknown if the key has been taken out since.
+    /// Whether a refresh token was issued with one of the keys, no matter if it is still valid.
     pub fn has_issued(&self, refresh_token: &str) -> bool {
         let Some((token, seal)) = refresh_token.rsplit_once('.') else { return false };
         let message = sealed(token);
@@ -138,36 +139,37 @@ impl Tokens {
             .any(|key| crypto::verify(seal, message.as_bytes(), key, Algorithm::HS256).unwrap_or(false))
     }
 
-    /// Who a token speaks for.
+    /// The identity in an access token.
     ///
     /// # Errors
-    /// `TOKEN_EXPIRED`, or `UNAUTHENTICATED` for whatever else is wrong with it.
+    /// `TOKEN_EXPIRED`; `UNAUTHENTICATED` for any other invalid token.
     pub fn verify(&self, token: &str) -> Result<Identity, ApiError> {
-        let wrong = |why: &str| {
-            ApiError::new(ErrorCode::Unauthenticated, format!("the access token {why}; log in again"))
+        let invalid = |reason: &str| {
+            ApiError::new(ErrorCode::Unauthenticated, format!("the access token {reason}; log in again"))
         };
         if token.is_empty() {
             return Err(ApiError::new(ErrorCode::Unauthenticated, "there is no access token; log in first"));
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| wrong("is malformed"))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("is malformed"))?;
         let key =
-            header.kid.and_then(|id| self.verifiers.get(&id)).ok_or_else(|| wrong("has an unknown key"))?;
+            header.kid.and_then(|id| self.verifiers.get(&id)).ok_or_else(|| invalid("has an unknown key"))?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => {
                     ApiError::new(ErrorCode::TokenExpired, "the access token has expired; refresh it")
                 }
-                _ => wrong("is not valid"),
+                _ => invalid("is not valid"),
             })?
             .claims;
         if claims.app != self.app {
-            return Err(wrong("is for another application"));
+            return Err(invalid("is for another application"));
         }
         Ok(Identity { user: claims.sub, device: claims.dev, session: claims.sid })
     }
 }
 
-/// What the seal of a refresh token is made over: nothing that could be an access token, which has the same keys.
+/// The message that the seal of a refresh token signs. Access tokens are signed with the same keys; the prefix keeps a seal from
+/// being valid as the signature of one.
 fn sealed(refresh_token: &str) -> String {
     format!("refresh:{refresh_token}")
 }
@@ -180,8 +182,8 @@ mod tests {
         SigningKey { id: id.into(), secret: id.repeat(32).into_bytes().into() }
     }
 
-    fn tokens(life: Duration, keys: &[SigningKey]) -> Tokens {
-        Tokens::new("default".into(), life, keys).unwrap()
+    fn tokens(lifetime: Duration, keys: &[SigningKey]) -> Tokens {
+        Tokens::new("default".into(), lifetime, keys).unwrap()
     }
 
     fn alice() -> Identity {
@@ -191,7 +193,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn p8_a_token_speaks_for_whom_it_was_issued_and_for_nobody_else() {
+    fn p8_a_token_is_valid_for_its_identity_only_and_can_not_be_forged() {
         let tokens = tokens(MINUTE, &[key("k1")]);
         let token = tokens.issue(&alice()).unwrap();
         assert_eq!(tokens.verify(&token).unwrap(), alice());
@@ -212,21 +214,21 @@ mod tests {
     }
 
     #[test]
-    fn p8_an_expired_token_says_so() {
+    fn p8_an_expired_token_has_its_own_error_code() {
         let tokens = tokens(Duration::ZERO, &[key("k1")]);
         let token = tokens.issue(&alice()).unwrap();
         crate::token::tests::wait_a_second();
         assert_eq!(tokens.verify(&token).unwrap_err().code, ErrorCode::TokenExpired);
     }
 
-    /// Expiry has a resolution of one second and the library reads the system's clock.
+    /// Expiry has a resolution of one second, and the library reads the system clock.
     #[expect(clippy::disallowed_methods, reason = "a test without a runtime")]
     fn wait_a_second() {
         std::thread::sleep(Duration::from_millis(1_100));
     }
 
     #[test]
-    fn p9_keys_are_rotated_without_a_log_in() {
+    fn p9_tokens_stay_valid_when_keys_are_rotated() {
         let before = tokens(MINUTE, &[key("k1")]);
         let after = tokens(MINUTE, &[key("k2"), key("k1")]);
         assert_eq!(after.verify(&before.issue(&alice()).unwrap()).unwrap(), alice());
@@ -245,23 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn p8_a_refresh_token_is_known_as_issued_and_nothing_else_is() {
+    fn p8_only_issued_refresh_tokens_pass_the_check_of_their_seal() {
         let tokens = tokens(MINUTE, &[key("k2"), key("k1")]);
         let before = Tokens::new("default".into(), MINUTE, &[key("k1")]).unwrap();
         let token = before.issue_refresh("s1").unwrap();
         assert!(token.starts_with("s1.") && tokens.has_issued(&token));
         let (unsealed, seal) = token.rsplit_once('.').unwrap();
         let access = tokens.issue(&alice()).unwrap();
-        for made_up in
+        for forged in
             ["", "s1", "s1.x", unsealed, &format!("s2{}", &token[2..]), &format!("s1.x.{seal}"), &access]
         {
-            assert!(!tokens.has_issued(made_up), "{made_up}");
+            assert!(!tokens.has_issued(forged), "{forged}");
         }
         assert_eq!(tokens.verify(&token).unwrap_err().code, ErrorCode::Unauthenticated);
     }
 
     #[test]
-    fn an_exchange_that_is_repeated_gives_the_same_token() {
+    fn a_repeated_exchange_gives_the_same_refresh_token() {
         let before = tokens(MINUTE, &[key("k1")]);
         let first = before.issue_refresh("s1").unwrap();
         let next = before.issue_next_refresh("s1", &first).unwrap();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn p8_keys_are_not_shown() {
+    fn p8_debug_output_does_not_contain_keys() {
         let shown = format!("{:?}", tokens(MINUTE, &[key("k1")]));
         assert!(shown.contains("k1") && !shown.contains("k1k1"), "{shown}");
     }

@@ -1,4 +1,4 @@
-//! Gateways to push to.
+//! Gateways for tests.
 
 use abi::v1::{
     DisconnectRequest, DisconnectResponse, PushRequest, PushResponse,
@@ -11,35 +11,36 @@ use std::{
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::{Request, Response, Status};
 
-/// How a gateway meets a delivery.
+/// How a gateway responds to a delivery.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Manner {
-    Takes,
-    Fails,
-    Hangs,
+pub(crate) enum Behaviour {
+    Accept,
+    Fail,
+    Hang,
 }
 
 /// A gateway behind a real listener.
 pub(crate) struct Gateway {
     pub(crate) address: String,
-    manner: Arc<Mutex<Manner>>,
-    taken: tokio::sync::Mutex<mpsc::Receiver<PushRequest>>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    received: tokio::sync::Mutex<mpsc::Receiver<PushRequest>>,
     _server: JoinSet<()>,
 }
 
 struct Service {
-    manner: Arc<Mutex<Manner>>,
-    taken: mpsc::Sender<PushRequest>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    received: mpsc::Sender<PushRequest>,
 }
 
 impl Gateway {
-    pub(crate) async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (sender, taken) = mpsc::channel(64);
-        let manner = Arc::new(Mutex::new(manner));
-        let service = GatewayServiceServer::new(Service { manner: Arc::clone(&manner), taken: sender })
-            .max_decoding_message_size(32 << 20);
+        let (sender, received) = mpsc::channel(64);
+        let behaviour = Arc::new(Mutex::new(behaviour));
+        let service =
+            GatewayServiceServer::new(Service { behaviour: Arc::clone(&behaviour), received: sender })
+                .max_decoding_message_size(32 << 20);
         let mut server = JoinSet::new();
         server.spawn(async move {
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
@@ -49,17 +50,17 @@ impl Gateway {
                 .await
                 .unwrap();
         });
-        Self { address, manner, taken: tokio::sync::Mutex::new(taken), _server: server }
+        Self { address, behaviour, received: tokio::sync::Mutex::new(received), _server: server }
     }
 
-    /// The next push that arrived, whatever became of it.
-    pub(crate) async fn taken(&self) -> PushRequest {
-        let mut taken = self.taken.lock().await;
-        tokio::time::timeout(Duration::from_secs(10), taken.recv()).await.unwrap().unwrap()
+    /// The next push that arrived, whether or not the gateway accepted it.
+    pub(crate) async fn received(&self) -> PushRequest {
+        let mut received = self.received.lock().await;
+        tokio::time::timeout(Duration::from_secs(10), received.recv()).await.unwrap().unwrap()
     }
 
-    pub(crate) fn set(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 }
 
@@ -68,13 +69,13 @@ impl GatewayService for Service {
     async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let push = request.into_inner();
         let connections = push.receivers.len() as u32;
-        // A test that does not look at pushes may leave them.
-        let _ = self.taken.try_send(push);
-        let manner = *self.manner.lock().unwrap();
-        match manner {
-            Manner::Takes => Ok(Response::new(PushResponse { connections })),
-            Manner::Fails => Err(Status::unavailable("a test")),
-            Manner::Hangs => std::future::pending().await,
+        // The queue is full if the test does not read pushes.
+        let _ = self.received.try_send(push);
+        let behaviour = *self.behaviour.lock().unwrap();
+        match behaviour {
+            Behaviour::Accept => Ok(Response::new(PushResponse { connections })),
+            Behaviour::Fail => Err(Status::unavailable("a test")),
+            Behaviour::Hang => std::future::pending().await,
         }
     }
 
@@ -82,18 +83,18 @@ impl GatewayService for Service {
         &self,
         _: Request<DisconnectRequest>,
     ) -> Result<Response<DisconnectResponse>, Status> {
-        Err(Status::unimplemented("not for pushers"))
+        Err(Status::unimplemented("pushers do not call this"))
     }
 }
 
-/// A channel of its own for every call: the pusher's rules are tested, not those of a pool.
+/// A new channel for every call: these tests are about the pusher, not about a pool of channels.
 pub(crate) fn channel(address: &str) -> abi::Channel {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let service = tower::ServiceBuilder::new().map_err(Into::into).service(endpoint.connect_lazy());
     tower::util::BoxCloneSyncService::new(service)
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {

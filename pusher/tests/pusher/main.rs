@@ -1,4 +1,4 @@
-//! `PushService` at its wire: real gRPC servers stand for gateways, alive, dead, hanging and failing.
+//! `PushService` over gRPC, with gateways that accept, fail, hang or are dead.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -9,7 +9,7 @@ use abi::v1::{
     Entry, PushRequest, ReadReceipt, Receipt, Receiver, ReceiverSeq, push_service_client::PushServiceClient,
 };
 use cache::{Cache, MemoryCache};
-use gateways::{Gateway, Manner, channel};
+use gateways::{Behaviour, Gateway, channel};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -59,15 +59,15 @@ fn request(entries: u64, receivers: &[Receiver]) -> PushRequest {
 }
 
 #[tokio::test]
-async fn p5_without_anybody_online_a_push_is_nothing() {
+async fn p5_a_push_to_offline_users_reaches_no_connection() {
     let pusher = Pusher::new(LONG);
     assert_eq!(pusher.push(request(1, &[receiver("alice", &[0]), receiver("bob", &[0])])).await, 0);
     assert_eq!(pusher.push(PushRequest::default()).await, 0);
 }
 
 #[tokio::test]
-async fn p5_a_gateway_gets_what_concerns_its_users_and_no_more() {
-    let (one, two) = (Gateway::start(Manner::Takes).await, Gateway::start(Manner::Takes).await);
+async fn p5_a_gateway_gets_only_the_entries_of_its_users() {
+    let (one, two) = (Gateway::start(Behaviour::Accept).await, Gateway::start(Behaviour::Accept).await);
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     pusher.online("bob", &two.address).await;
@@ -79,29 +79,29 @@ async fn p5_a_gateway_gets_what_concerns_its_users_and_no_more() {
         receiver("dave", &[3]),
     ];
     assert_eq!(pusher.push(request(4, &receivers)).await, 3);
-    let push = one.taken().await;
+    let push = one.received().await;
     assert_eq!(push.receivers, [receiver("alice", &[0, 1])]);
     assert_eq!(push.entries, [entry(1), entry(3)]);
-    let push = two.taken().await;
+    let push = two.received().await;
     assert_eq!(push.receivers, [receiver("bob", &[0, 1]), receiver("carol", &[])]);
     assert_eq!(push.entries, [entry(2), entry(3)]);
 }
 
 #[tokio::test]
-async fn p5_a_user_on_two_gateways_gets_it_on_both() {
-    let (one, two) = (Gateway::start(Manner::Takes).await, Gateway::start(Manner::Takes).await);
+async fn p5_a_user_on_two_gateways_is_reached_on_both() {
+    let (one, two) = (Gateway::start(Behaviour::Accept).await, Gateway::start(Behaviour::Accept).await);
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     pusher.online("alice", &two.address).await;
     let push = request(1, &[receiver("alice", &[0])]);
     assert_eq!(pusher.push(push.clone()).await, 2);
-    assert_eq!(one.taken().await, push);
-    assert_eq!(two.taken().await, push);
+    assert_eq!(one.received().await, push);
+    assert_eq!(two.received().await, push);
 }
 
 #[tokio::test]
-async fn receipts_go_the_same_way() {
-    let (one, two) = (Gateway::start(Manner::Takes).await, Gateway::start(Manner::Takes).await);
+async fn receipts_are_delivered_like_entries() {
+    let (one, two) = (Gateway::start(Behaviour::Accept).await, Gateway::start(Behaviour::Accept).await);
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     pusher.online("bob", &two.address).await;
@@ -111,53 +111,53 @@ async fn receipts_go_the_same_way() {
     };
     let push = PushRequest {
         app: "app".into(),
-        receipts: vec![receipt(&["alice", "bob", "nobody"]), receipt(&["nobody"])],
+        receipts: vec![receipt(&["alice", "bob", "mallory"]), receipt(&["mallory"])],
         ..PushRequest::default()
     };
     pusher.push(push).await;
-    assert_eq!(one.taken().await.receipts, [receipt(&["alice"])]);
-    assert_eq!(two.taken().await.receipts, [receipt(&["bob"])]);
+    assert_eq!(one.received().await.receipts, [receipt(&["alice"])]);
+    assert_eq!(two.received().await.receipts, [receipt(&["bob"])]);
 }
 
 #[tokio::test]
-async fn p5_gateways_that_are_dead_or_fail_cost_others_nothing_and_are_asked_again() {
-    let alive = Gateway::start(Manner::Takes).await;
-    let failing = Gateway::start(Manner::Fails).await;
+async fn p5_dead_or_failing_gateways_do_not_affect_others_and_are_retried() {
+    let alive = Gateway::start(Behaviour::Accept).await;
+    let failing = Gateway::start(Behaviour::Fail).await;
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &alive.address).await;
     pusher.online("bob", "127.0.0.1:1").await;
     pusher.online("carol", &failing.address).await;
     for _ in 0..3 {
-        let everybody = [receiver("alice", &[0]), receiver("bob", &[0]), receiver("carol", &[0])];
-        assert_eq!(pusher.push(request(1, &everybody)).await, 1);
-        alive.taken().await;
-        failing.taken().await;
+        let receivers = [receiver("alice", &[0]), receiver("bob", &[0]), receiver("carol", &[0])];
+        assert_eq!(pusher.push(request(1, &receivers)).await, 1);
+        alive.received().await;
+        failing.received().await;
     }
 }
 
 #[tokio::test]
-async fn p5_a_gateway_that_hangs_does_not_hold_up_the_others_and_comes_back() {
+async fn p5_a_hanging_gateway_does_not_delay_others_and_is_retried() {
     let deadline = Duration::from_millis(500);
-    let alive = Gateway::start(Manner::Takes).await;
-    let hanging = Gateway::start(Manner::Hangs).await;
+    let alive = Gateway::start(Behaviour::Accept).await;
+    let hanging = Gateway::start(Behaviour::Hang).await;
     let pusher = Pusher::new(deadline);
     pusher.online("alice", &alive.address).await;
     pusher.online("bob", &hanging.address).await;
     let push = request(1, &[receiver("alice", &[0]), receiver("bob", &[0])]);
     assert_eq!(pusher.push(push.clone()).await, 1);
-    // From now on it rests, so a push waits for nobody.
+    // Now the hanging gateway is skipped, so pushes are fast.
     let began = Instant::now();
     for _ in 0..5 {
         assert_eq!(pusher.push(push.clone()).await, 1);
     }
     assert!(began.elapsed() < deadline, "pushes waited {:?} for a gateway that hangs", began.elapsed());
-    hanging.set(Manner::Takes);
-    gateways::eventually("the gateway is asked again", async || pusher.push(push.clone()).await == 2).await;
+    hanging.set(Behaviour::Accept);
+    gateways::eventually("the gateway is retried", async || pusher.push(push.clone()).await == 2).await;
 }
 
 #[tokio::test]
-async fn p7_a_push_as_large_as_a_batch_gets_through() {
-    let one = Gateway::start(Manner::Takes).await;
+async fn p7_a_push_as_large_as_a_batch_is_delivered() {
+    let one = Gateway::start(Behaviour::Accept).await;
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     let mut push = request(1, &[receiver("alice", &[0])]);

@@ -1,6 +1,6 @@
 //! The program, over real Redis.
 
-use crate::gateways::{Gateway, Manner};
+use crate::gateways::{Behaviour, Gateway};
 use crate::{LONG, receiver, request};
 use abi::{
     config::{self, Config, Secret},
@@ -11,7 +11,7 @@ use std::time::Duration;
 use utils::{Shutdown, discovery::Instances, grpc};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p5_the_program_finds_routes_in_redis_and_delivers() {
+async fn p5_the_program_reads_routes_from_redis_and_delivers() {
     let any = || "127.0.0.1:0".to_owned();
     let url =
         std::env::var("GODWIT_TEST_REDIS").expect("GODWIT_TEST_REDIS is not set: run tests/run, or set it");
@@ -27,14 +27,14 @@ async fn p5_the_program_finds_routes_in_redis_and_delivers() {
     app.run(&shutdown).unwrap();
     shutdown.readiness().ready().await;
 
-    let gateway = Gateway::start(Manner::Takes).await;
+    let gateway = Gateway::start(Behaviour::Accept).await;
     let cache = RedisCache::new(&config.redis).unwrap();
     cache.connect("app", "alice", "c", &gateway.address, LONG).await.unwrap();
     let channel = grpc::balanced("pusher", Instances::fixed([address]), grpc::Options::default());
     let push = request(1, &[receiver("alice", &[0]), receiver("bob", &[0])]);
     let pushed = PushServiceClient::new(abi::Caller::new(channel)).push(push).await.unwrap();
     assert_eq!(pushed.into_inner().connections, 1);
-    assert_eq!(gateway.taken().await.receivers, [receiver("alice", &[0])]);
+    assert_eq!(gateway.received().await.receivers, [receiver("alice", &[0])]);
 
     cache.disconnect("app", "alice", "c").await.unwrap();
     shutdown.drain().begin("test");

@@ -5,56 +5,56 @@ use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use utils::certificates::{Authority, Validity};
 
-async fn start(max_open: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
-    start_as(Serving { max_open, tls: None, proxies: Proxies::default() }).await
+async fn start(max_connections: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
+    start_with(Options { max_connections, tls: None, proxies: Proxies::default() }).await
 }
 
-async fn start_as(serving: Serving) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
+async fn start_with(options: Options) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let slow = async || tokio::time::sleep(FINISH).await;
+    let slow = async || tokio::time::sleep(FINISH_TIMEOUT).await;
     let router = Router::new().route("/", get(async || "hello")).route("/slow", get(slow));
     let router = router.route("/address", get(async |Address(address): Address| address.to_string()));
     let read = async |body| problem::read(body, 100).await.map(|_| "thanks").map_err(Problem::from);
     let router = router.route("/body", post(async move |body: axum::body::Body| read(body).await));
     let mut server = tokio::task::JoinSet::new();
-    server.spawn(serve(listener, router, serving, stop.clone()));
+    server.spawn(serve(listener, router, options, stop.clone()));
     (address, stop, server)
 }
 
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // What is not HTTP at all is closed in any way.
+    // The server may reset a connection that does not speak HTTP.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_connection_that_says_nothing_is_closed() {
+async fn p7_a_silent_connection_is_closed() {
     let (address, _stop, _server) = start(2).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let mut answer = Vec::new();
-    // Closed with or without a word: what counts is that it does not stay.
+    // Closed with or without a response: only the time matters.
     let _ = silent.read_to_end(&mut answer).await;
-    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(began.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_request_whose_body_does_not_come_is_answered_and_closed() {
+async fn p7_a_request_without_its_body_is_answered_and_closed() {
     let (address, _stop, _server) = start(2).await;
     let mut slow = TcpStream::connect(address).await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let began = tokio::time::Instant::now();
     slow.write_all(b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nx").await.unwrap();
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("idle_timeout"), "{answer}");
-    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(began.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn p9_who_comes_while_the_last_requests_are_answered_is_refused() {
+async fn p9_new_connections_are_refused_while_the_last_requests_finish() {
     let (address, stop, mut server) = start(2).await;
     let mut last = TcpStream::connect(address).await.unwrap();
     last.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -65,17 +65,17 @@ async fn p9_who_comes_while_the_last_requests_are_answered_is_refused() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(FINISH / 2, refused).await.expect("it still takes connections");
+    tokio::time::timeout(FINISH_TIMEOUT / 2, refused).await.expect("the server still accepts connections");
     drop(last);
     server.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn p7_connections_are_bounded_and_a_place_is_free_again_after_one() {
+async fn p7_connections_are_limited_and_a_closed_one_makes_room() {
     let (address, stop, mut server) = start(1).await;
     let mut first = TcpStream::connect(address).await.unwrap();
     let mut second = TcpStream::connect(address).await.unwrap();
-    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "there was no place for it");
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "the second connection exceeds the limit");
     assert!(ask(&mut first).await.ends_with("hello"));
     let mut answer = String::new();
     while !answer.ends_with("hello") {
@@ -89,25 +89,26 @@ async fn p7_connections_are_bounded_and_a_place_is_free_again_after_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_connection_that_never_ends_its_handshake_is_closed_and_holds_up_nobody() {
+async fn p7_an_unfinished_tls_handshake_times_out_and_delays_no_other_connection() {
     let folder = tempfile::tempdir().unwrap();
     let files = Authority::new(folder.path(), "ours").issue(&["127.0.0.1"], Validity::Current);
     let gateway = Gateway { tls_certificate: files.certificate, tls_key: files.key, ..Gateway::default() };
     let tls = ServerTls::new(&gateway).unwrap();
-    let (address, _stop, _server) = start_as(Serving { max_open: 3, tls, proxies: Proxies::default() }).await;
+    let (address, _stop, _server) =
+        start_with(Options { max_connections: 3, tls, proxies: Proxies::default() }).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut next = TcpStream::connect(address).await.unwrap();
-    assert!(!ask(&mut next).await.contains("hello"), "nobody is served without TLS");
-    let begun = tokio::time::Instant::now();
+    assert!(!ask(&mut next).await.contains("hello"), "served without TLS");
+    let began = tokio::time::Instant::now();
     let _ = silent.read_to_end(&mut Vec::new()).await;
-    assert!(begun.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+    assert!(began.elapsed() <= 2 * REQUEST_TIMEOUT, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn p8_a_trusted_proxy_says_where_a_client_is_and_nobody_else() {
+async fn p8_only_a_trusted_proxy_can_set_the_address_of_a_client() {
     for (trusted, seen) in [("127.0.0.0/8", "9.9.9.9"), ("10.0.0.0/8", "127.0.0.1")] {
         let proxies = Proxies::new(&[trusted.parse().unwrap()]);
-        let (address, _stop, _server) = start_as(Serving { max_open: 1, tls: None, proxies }).await;
+        let (address, _stop, _server) = start_with(Options { max_connections: 1, tls: None, proxies }).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = "GET /address HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: 6.6.6.6, 9.9.9.9\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();

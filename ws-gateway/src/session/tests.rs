@@ -1,8 +1,7 @@
-//! Every rule of the session, without a socket.
+//! The rules of the session, without a socket.
 
 use super::*;
 use abi::v1::Ping;
-use std::sync::Arc;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -12,7 +11,8 @@ fn session(now: Instant) -> Session {
         heartbeat: 30 * SECOND,
         recheck: 900 * SECOND,
         max_in_flight: 2,
-        requests: (1, 3),
+        requests_per_second: 1,
+        request_burst: 3,
     };
     Session::new(Arc::new(settings), now)
 }
@@ -38,13 +38,13 @@ fn ping() -> Result<ClientFrame, ApiError> {
 
 fn closed(step: &Step) -> ErrorCode {
     match step {
-        Step::Close(fault) => fault.code,
+        Step::Close(error) => error.code,
         other => panic!("not a close: {other:?}"),
     }
 }
 
 #[test]
-fn p8_nothing_but_hello_comes_first() {
+fn p8_the_first_frame_must_be_hello() {
     let now = Instant::now();
     assert_eq!(closed(&session(now).on_frame(ping(), now)), ErrorCode::Unauthenticated);
     assert_eq!(closed(&session(now).on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::InvalidRequest);
@@ -55,7 +55,7 @@ fn p8_nothing_but_hello_comes_first() {
 }
 
 #[test]
-fn p7_hello_comes_in_time_or_never() {
+fn p7_a_connection_without_hello_is_closed_after_the_timeout() {
     let now = Instant::now();
     let mut session = session(now);
     assert_eq!(session.deadline(), now + 5 * SECOND);
@@ -64,20 +64,20 @@ fn p7_hello_comes_in_time_or_never() {
 }
 
 #[test]
-fn p8_a_second_hello_changes_nothing() {
+fn p8_a_second_hello_is_refused_and_keeps_the_identity() {
     let now = Instant::now();
     let mut session = live(now);
     let step = session.on_frame(frame(Frame::Hello(Hello::default())), now);
-    assert!(matches!(step, Step::Refuse(1, fault) if fault.code == ErrorCode::InvalidRequest));
+    assert!(matches!(step, Step::Refuse(1, error) if error.code == ErrorCode::InvalidRequest));
     assert_eq!(session.identity(), Some(&identity()));
 }
 
 #[test]
-fn p7_a_silent_device_is_closed_and_any_sign_of_life_counts() {
+fn p7_a_silent_device_is_closed_and_a_control_frame_counts_as_activity() {
     let now = Instant::now();
     let mut session = live(now);
-    session.on_sign_of_life(now + 60 * SECOND);
-    session.renewed(now + 100 * SECOND);
+    session.on_control_frame(now + 60 * SECOND);
+    assert_eq!(session.on_time(now + 76 * SECOND), Some(Step::Renew));
     assert_eq!(session.on_time(now + 76 * SECOND), None);
     assert_eq!(closed(&session.on_time(now + 135 * SECOND).unwrap()), ErrorCode::IdleTimeout);
 }
@@ -90,22 +90,21 @@ fn p5_the_route_is_renewed_with_every_heartbeat() {
     assert_eq!(session.on_time(now + 30 * SECOND), Some(Step::Renew));
     assert_eq!(session.on_time(now + 30 * SECOND), None);
     assert_eq!(session.on_frame(ping(), now + 40 * SECOND), Step::Answer(1, Request::Ping));
-    session.renewed(now + 40 * SECOND);
     assert_eq!(session.deadline(), now + 70 * SECOND);
 }
 
 #[test]
-fn p8_the_log_in_is_asked_for_again() {
+fn p8_the_account_session_is_rechecked_periodically() {
     let now = Instant::now();
     let mut session = live(now);
     let later = now + 900 * SECOND;
-    session.on_sign_of_life(later);
+    session.on_control_frame(later);
     assert_eq!(session.on_time(later), Some(Step::Recheck));
     assert_ne!(session.on_time(later), Some(Step::Recheck));
 }
 
 #[test]
-fn p7_reading_stops_while_too_many_sends_are_unanswered() {
+fn p7_reading_pauses_while_too_many_sends_are_unanswered() {
     let now = Instant::now();
     let mut session = live(now);
     for _ in 0..2 {
@@ -113,21 +112,21 @@ fn p7_reading_stops_while_too_many_sends_are_unanswered() {
         assert!(matches!(session.on_frame(frame(Frame::Send(Send::default())), now), Step::Send(1, _)));
     }
     assert!(!session.can_read());
-    session.answered(1);
+    session.on_done(Done::Write(vec![(1, None)]), now, now);
     assert!(session.can_read());
 }
 
 #[test]
-fn p7_requests_are_limited_and_the_answer_says_how_long_to_wait() {
+fn p7_requests_are_rate_limited_and_the_error_says_how_long_to_wait() {
     let now = Instant::now();
     let mut session = live(now);
     for _ in 0..3 {
         assert_eq!(session.on_frame(ping(), now), Step::Answer(1, Request::Ping));
     }
     match session.on_frame(ping(), now) {
-        Step::Refuse(1, fault) => {
-            assert_eq!(fault.code, ErrorCode::RateLimited);
-            let wait = fault.retry_after.unwrap();
+        Step::Refuse(1, error) => {
+            assert_eq!(error.code, ErrorCode::RateLimited);
+            let wait = error.retry_after.unwrap();
             assert!(wait > Duration::ZERO && wait <= SECOND, "{wait:?}");
             assert_eq!(session.on_frame(ping(), now + wait), Step::Answer(1, Request::Ping));
         }
@@ -136,7 +135,7 @@ fn p7_requests_are_limited_and_the_answer_says_how_long_to_wait() {
 }
 
 #[test]
-fn p7_a_flood_of_nonsense_is_closed() {
+fn p7_a_flood_of_invalid_frames_closes_the_connection() {
     let now = Instant::now();
     let mut session = live(now);
     for _ in 0..3 {

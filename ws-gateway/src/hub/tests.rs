@@ -1,0 +1,166 @@
+use super::*;
+use abi::{
+    config::Config,
+    v1::{Deliver, Entry, Message as Content, entry, message::Body},
+};
+use axum::extract::ws::Message;
+use prost::Message as _;
+use std::future::poll_fn;
+
+/// A hub with these limits of connections per user and of bytes per delivery.
+fn hub(connections_per_user: usize, max_delivery: usize) -> Hub {
+    Hub::new(Limits { connections_per_user, max_delivery, ..Limits::new(&Config::default()) })
+}
+
+fn connection(user: &str, device: &str, id: &str) -> Arc<Connection> {
+    connection_as(Format::Proto, user, device, id)
+}
+
+fn connection_as(format: Format, user: &str, device: &str, id: &str) -> Arc<Connection> {
+    Arc::new(Connection {
+        id: id.into(),
+        identity: Identity { user: user.into(), device: device.into(), session: format!("s-{device}") },
+        opened_at_ms: 1_000,
+        format,
+        outbox: Arc::new(Outbox::new(10_000)),
+    })
+}
+
+fn push(user: &str, entries: Vec<u32>) -> PushRequest {
+    PushRequest {
+        app: "default".into(),
+        entries: vec![Entry::default(), Entry::default()],
+        receivers: vec![Receiver {
+            user: user.into(),
+            receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 1 }),
+            raised: 1,
+            entries,
+        }],
+        receipts: Vec::new(),
+    }
+}
+
+fn text(text: &str) -> Entry {
+    let message = Content { body: Some(Body::Text(text.into())), ..Content::default() };
+    Entry { content: Some(entry::Content::Message(message)), ..Entry::default() }
+}
+
+async fn delivered(connection: &Connection) -> Vec<Deliver> {
+    let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).await;
+    assert_eq!(drained.close, None);
+    let deliver = |outgoing| {
+        let frame = match outgoing {
+            Outgoing::Delivery { frame, .. } | Outgoing::Encoded(frame) => frame,
+            other => panic!("no delivery: {other:?}"),
+        };
+        let frame: ServerFrame = match frame {
+            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            binary => ServerFrame::decode(binary.into_data()).unwrap(),
+        };
+        match frame.frame {
+            Some(Frame::Deliver(deliver)) => deliver,
+            other => panic!("no delivery: {other:?}"),
+        }
+    };
+    drained.frames.into_iter().map(deliver).collect()
+}
+
+#[tokio::test]
+async fn p7_a_delivery_over_the_limit_is_sent_without_its_entries() {
+    let hub = hub(4, 1_000);
+    let phone = connection("alice", "phone", "1");
+    let laptop = connection_as(Format::Json, "alice", "laptop", "2");
+    hub.add(phone.clone()).unwrap();
+    hub.add(laptop.clone()).unwrap();
+    // Large only in JSON, large in both formats, and small.
+    for texts in [
+        ["\u{1}".repeat(250), String::new()],
+        ["x".repeat(600), "y".repeat(600)],
+        [const { String::new() }; 2],
+    ] {
+        let mut push = push("alice", vec![0, 1]);
+        push.entries = texts.iter().map(|body| text(body)).collect();
+        push.receivers[0].raised = 2;
+        assert_eq!(hub.deliver(push, &Spans::default()).await, 2);
+    }
+    for (device, entries) in [(phone, [2, 0, 2]), (laptop, [0, 0, 2])] {
+        let deliveries = delivered(&device).await;
+        assert_eq!(deliveries.iter().map(|deliver| deliver.entries.len()).collect::<Vec<_>>(), entries);
+        assert!(deliveries.iter().all(|deliver| deliver.raised == 2 && deliver.receiver_seq.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn p7_a_delivery_to_many_devices_is_written_while_it_is_queued() {
+    let hub = hub(4, usize::MAX);
+    let mut push = push("0", vec![0]);
+    push.entries = vec![text(&"x".repeat(YIELD_AFTER / 4))];
+    let mut devices = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let user = number.to_string();
+        let outbox = Arc::new(Outbox::new(YIELD_AFTER));
+        let device = Connection { outbox, ..Arc::into_inner(connection(&user, "phone", &user)).unwrap() };
+        let device = Arc::new(device);
+        hub.add(device.clone()).unwrap();
+        devices.spawn(async move { delivered(&device).await });
+        push.receivers.push(Receiver { user, ..push.receivers[0].clone() });
+    }
+    // The test runs on one thread: frames that are written by now were written before the delivery had ended.
+    hub.deliver(push, &Spans::default()).await;
+    let written = std::iter::from_fn(|| devices.try_join_next()).count();
+    assert!((4..8).contains(&written), "{written} devices had received it");
+}
+
+#[tokio::test]
+async fn p5_removing_a_replaced_connection_keeps_the_new_one() {
+    let hub = hub(4, 1_000);
+    let (old, new) = (connection("alice", "phone", "1"), connection("alice", "phone", "2"));
+    hub.add(old.clone()).unwrap();
+    hub.add(new.clone()).unwrap();
+    let drained = poll_fn(|cx| old.outbox.poll_drain(cx)).await;
+    assert_eq!(drained.close.unwrap().code, ErrorCode::Replaced);
+    hub.remove(&old);
+    assert_eq!(hub.deliver(push("alice", vec![0]), &Spans::default()).await, 1);
+    hub.remove(&new);
+    assert_eq!(hub.deliver(push("alice", vec![0]), &Spans::default()).await, 0);
+}
+
+#[tokio::test]
+async fn p5_a_registration_that_is_not_kept_is_removed() {
+    let hub = hub(4, 1_000);
+    let (left, stayed) = (connection("alice", "phone", "1"), connection("bob", "phone", "2"));
+    hub.add(left.clone()).unwrap();
+    drop(hub.registration(&left));
+    hub.add(stayed.clone()).unwrap();
+    hub.registration(&stayed).keep();
+    let delivered = async |user| hub.deliver(push(user, vec![0]), &Spans::default()).await;
+    assert_eq!((delivered("alice").await, delivered("bob").await), (0, 1));
+}
+
+#[test]
+fn p7_connections_of_a_user_are_limited() {
+    let hub = hub(2, 1_000);
+    hub.add(connection("alice", "phone", "1")).unwrap();
+    hub.add(connection("alice", "tablet", "2")).unwrap();
+    assert_eq!(hub.add(connection("alice", "laptop", "3")).unwrap_err().code, ErrorCode::RateLimited);
+    hub.add(connection("bob", "phone", "4")).unwrap();
+}
+
+#[tokio::test]
+async fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_is_ignored() {
+    let hub = hub(2, 1_000);
+    hub.add(connection("alice", "phone", "1")).unwrap();
+    assert_eq!(hub.deliver(push("bob", vec![0]), &Spans::default()).await, 0);
+    assert_eq!(hub.deliver(push("alice", vec![99]), &Spans::default()).await, 1);
+}
+
+#[test]
+fn disconnecting_a_session_spares_connections_opened_later() {
+    let hub = hub(4, 1_000);
+    hub.add(connection("alice", "phone", "1")).unwrap();
+    hub.add(connection("alice", "tablet", "2")).unwrap();
+    let reason = ApiError::new(ErrorCode::Revoked, "logged out");
+    assert_eq!(hub.disconnect("alice", "s-phone", 1_000, &reason), 0);
+    assert_eq!(hub.disconnect("alice", "s-phone", 1_001, &reason), 1);
+    assert_eq!(hub.disconnect("alice", "s-other", i64::MAX, &reason), 0);
+}
