@@ -190,6 +190,16 @@ impl<R> PartitionQueues<R> {
         rejected
     }
 
+    /// Whether no record is queued or unanswered.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.values().flatten().all(|queue| {
+            let state = queue.lock();
+            state.waiting.is_empty() && state.unanswered == 0
+        })
+    }
+
     /// Removes all queues and returns their records.
     pub(super) fn drain(&self) -> Vec<R> {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
