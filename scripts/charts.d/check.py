@@ -1,4 +1,4 @@
-"""The chart, rendered and held against what it has to be. Run by scripts/charts."""
+"""Renders the chart and checks the result. Run by scripts/charts."""
 
 import argparse
 import os
@@ -12,11 +12,11 @@ import kubernetes_validate
 import yaml
 
 CHART = Path("deploy/helm/godwit")
-# The oldest Kubernetes that the chart is for (Chart.yaml), and the newest that there are schemas of.
+# The oldest supported Kubernetes (Chart.yaml), and the newest with published schemas.
 VERSIONS = ["1.27.0", "1.37.0"]
 SERVICES = {"ws-gateway": "gateway", "consumer": "consumer", "db-service": "dbService", "pusher": "pusher"}
 
-# Values that must be refused, and a part of the sentence that says why.
+# Values that must be refused, and a part of the expected error.
 REFUSED = [
     (["gateway.replica=3"], "replica is not allowed"),
     (["gateway.replicas=many"], "gateway.replicas"),
@@ -42,12 +42,12 @@ REFUSED = [
     (["config.kafka.partitions=3", "consumer.autoscaling.enabled=true"], "6 consumers can't share 3 partitions"),
 ]
 
-faults = []
+failures = []
 
 
-def check(holds, fault):
+def check(holds, failure):
     if not holds:
-        faults.append(fault)
+        failures.append(failure)
 
 
 def helm(command, *arguments):
@@ -66,11 +66,11 @@ def render(values, version):
 
 
 def validate(where, document, version):
-    """Strict: a field that Kubernetes does not know is a fault. It would be dropped in silence."""
+    """Validates strictly: an unknown field fails, because Kubernetes would drop it silently."""
     try:
         kubernetes_validate.validate(document, version.rsplit(".", 1)[0], strict=True)
     except kubernetes_validate.ValidationError as error:
-        faults.append(f"{where}: {document['kind']} {document['metadata']['name']}: {error}")
+        failures.append(f"{where}: {document['kind']} {document['metadata']['name']}: {error}")
 
 
 def of_kind(documents, kind):
@@ -78,7 +78,7 @@ def of_kind(documents, kind):
 
 
 def certificates(folder):
-    """An authority and a certificate for every name, as a Secret of cert-manager has them."""
+    """Creates an authority and one certificate for all names, with the file names of a cert-manager Secret."""
     names = ",".join(f"DNS:{name}" for name in (*SERVICES, "chat.example.com"))
     request = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
     subprocess.run(
@@ -93,12 +93,12 @@ def certificates(folder):
 
 
 def program(where, deployment, config, programs):
-    """Gives a program the configuration of its pod."""
+    """Checks the configuration of a pod with the program itself."""
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     mounted = container["volumeMounts"]
     named = {m["mountPath"] for m in mounted}
     for path in set(re.findall(r"/etc/godwit/(?:certificates|tls|secrets)", config + str(container["env"]))):
-        check(path in named, f"{where}: {path} is in its configuration and not mounted")
+        check(path in named, f"{where}: {path} is in the configuration but not mounted")
     check(any(m["mountPath"] == "/etc/godwit/godwit.toml" for m in mounted), f"{where}: no configuration is mounted")
     files = {
         item["path"]
@@ -108,7 +108,7 @@ def program(where, deployment, config, programs):
     }
     binary = programs / container["name"]
     if not binary.exists():
-        return faults.append(f"{where}: there is no {binary} to give its configuration to: cargo build --workspace --bins")
+        return failures.append(f"{where}: {binary} is missing: run cargo build --workspace --bins")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         certificates(folder)
@@ -126,7 +126,7 @@ def program(where, deployment, config, programs):
 
 
 def promises(where, documents, values, programs):
-    """What every service has, and what refers to what."""
+    """Checks the objects of every service and the references between them."""
     config = of_kind(documents, "ConfigMap")["godwit"]["data"]["godwit.toml"]
     deployments, pdbs = of_kind(documents, "Deployment"), of_kind(documents, "PodDisruptionBudget")
     services, policies = of_kind(documents, "Service"), of_kind(documents, "NetworkPolicy")
@@ -135,13 +135,13 @@ def promises(where, documents, values, programs):
     for short, key in SERVICES.items():
         name = f"godwit-{short}"
         if name not in deployments:
-            faults.append(f"{where}: there is no deployment {name}")
+            failures.append(f"{where}: there is no deployment {name}")
             continue
         spec = deployments[name]["spec"]
         pod, labels = spec["template"]["spec"], spec["template"]["metadata"]["labels"]
         container, here = pod["containers"][0], f"{where}: {name}"
         matches = lambda selector: all(labels.get(k) == v for k, v in selector.items())
-        check(matches(spec["selector"]["matchLabels"]), f"{here}: its selector misses its pods")
+        check(matches(spec["selector"]["matchLabels"]), f"{here}: the selector does not match its pods")
         for kind, found in (("disruption budget", pdbs), ("network policy", policies)):
             selector = found.get(name, {}).get("spec", {})
             selector = selector.get("selector", selector.get("podSelector", {})).get("matchLabels", {"none": "none"})
@@ -151,28 +151,28 @@ def promises(where, documents, values, programs):
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             check(container[probe]["httpGet"] == {"path": path, "port": "admin"}, f"{here}: {probe}")
         safe = container["securityContext"]
-        check(pod["securityContext"]["runAsNonRoot"] and safe["readOnlyRootFilesystem"], f"{here}: may be root, or write")
+        check(pod["securityContext"]["runAsNonRoot"] and safe["readOnlyRootFilesystem"], f"{here}: may run as root, or write to its file system")
         check(not safe["allowPrivilegeEscalation"] and safe["capabilities"]["drop"] == ["ALL"], f"{here}: has privileges")
         check("podAntiAffinity" in pod["affinity"], f"{here}: no anti-affinity")
         stop = int(re.search(r'drain = "(\d+)s"', config)[1]) + 26 if short == "ws-gateway" else {"consumer": 26}.get(short, 16)
         before = int(container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", 0])[1])
-        check(pod["terminationGracePeriodSeconds"] > before + stop, f"{here}: is killed before it has drained")
+        check(pod["terminationGracePeriodSeconds"] > before + stop, f"{here}: is killed before its drain ends")
         wanted = values.get(key, {}).get("autoscaling", {}).get("enabled", False)
         check(wanted == (name in scalers) == ("replicas" not in spec), f"{here}: autoscaling")
         for service in services.values():
             if service["spec"]["selector"]["app.kubernetes.io/component"] == short:
-                check(matches(service["spec"]["selector"]), f"{here}: its service misses its pods")
+                check(matches(service["spec"]["selector"]), f"{here}: the service does not match its pods")
                 for port in service["spec"]["ports"]:
-                    check(port["targetPort"] in ports, f"{here}: its service names a port that it has not")
+                    check(port["targetPort"] in ports, f"{here}: the service names an unknown port")
         program(here, deployments[name], config, programs)
     for name, port in re.findall(r'(?:db|pusher) = \["([^:"]+):(\d+)"\]', config):
         found = services.get(name, {}).get("spec", {})
         check(found.get("clusterIP") == "None", f"{where}: {name} does not resolve to pods")
         check(int(port) in [p["port"] for p in found.get("ports", [])], f"{where}: {name} has no port {port}")
-    check(re.search(r"(db|pusher) = ", config), f"{where}: nothing says where services are")
+    check(re.search(r"(db|pusher) = ", config), f"{where}: no addresses of services")
     secrets = of_kind(documents, "Secret")
     tryout = {f"godwit-{name}" for name, its in values.get("tryout", {}).items() if its.get("enabled")}
-    check(set(secrets) <= tryout, f"{where}: secrets are written, not named: {set(secrets) - tryout}")
+    check(set(secrets) <= tryout, f"{where}: secrets are written into the values: {set(secrets) - tryout}")
 
 
 def main():
@@ -190,26 +190,26 @@ def main():
                 validate(f"{values.name}, Kubernetes {version}", document, version)
             count += len(documents)
         promises(values.name, documents, yaml.safe_load(values.read_text()), arguments.programs)
-    # The validation itself must be able to fail.
+    # Check that the validation can fail.
     broken = next(d for d in documents if d["kind"] == "Deployment")
     broken["spec"]["template"]["spec"]["terminationGracePeriod"] = 1
-    before = len(faults)
+    before = len(failures)
     validate("a misspelt field", broken, VERSIONS[0])
-    if len(faults) == before:
-        faults.append("a field that Kubernetes does not know was not found")
-    del faults[before : before + 1]
+    if len(failures) == before:
+        failures.append("the validation accepted an unknown field")
+    del failures[before : before + 1]
     for assignments, sentence in REFUSED:
         sets_ = [part for assignment in assignments for part in ("--set", assignment)]
         small = CHART / "values-small.yaml"
         status, _, errors = helm("template", "godwit", str(CHART), "--kube-version", VERSIONS[0], "-f", str(small), *sets_)
         check(status != 0, f"{assignments} was not refused")
         check(sentence in errors, f"{assignments}: '{sentence}' is not in: {errors}")
-    # Debian's promtool knows nothing of Kubernetes, so this one is only read.
+    # Debian's promtool has no Kubernetes discovery, so check this file by hand.
     jobs = yaml.safe_load(Path("deploy/prometheus/kubernetes.yml").read_text())["scrape_configs"]
     check(any("job" == rule.get("target_label") for job in jobs for rule in job["relabel_configs"]), "kubernetes.yml: no job")
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    if faults:
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if failures:
         sys.exit(1)
     print(f"{len(sets)} sets of values, {count} documents valid for Kubernetes {' and '.join(VERSIONS)}, {len(REFUSED)} wrong values refused")
 

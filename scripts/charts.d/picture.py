@@ -1,9 +1,9 @@
-"""A picture of a dashboard, drawn from its file with what a running Prometheus answers to its queries. For docs/overview.png:
+"""Draws a dashboard from its file and the answers of a running Prometheus to its queries. For docs/overview.png:
 
     prometheus --config.file=... &   godwit ... &   godwit-cli load pair ...
     python scripts/charts.d/picture.py deploy/grafana/dashboards/overview.json http://127.0.0.1:9090 docs/overview.png
 
-Not Grafana: it has the titles, places, units, queries and legends of the panels, and none of Grafana's looks. Needs matplotlib.
+The picture has the titles, places, units, queries and legends of the panels, but not Grafana's design. Needs matplotlib.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SHADES = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 
 
 def human(value, unit):
-    """A value as people read it."""
+    """Formats a value for people."""
     if unit == "s":
         for factor, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
             if abs(value) >= factor or name == "µs":
@@ -45,7 +45,7 @@ class Prometheus:
         self.start = self.end - 60 * minutes
 
     def series(self, expression):
-        """What a query gives over the time shown, each as labels, times and values."""
+        """The series that a query returns over the shown time, each as labels and (time, value) points."""
         expression = expression.replace("$__rate_interval", f"{4 * self.step}s").replace("$instance", ".*")
         query = {"query": expression, "start": self.start, "end": self.end, "step": self.step}
         with urllib.request.urlopen(f"{self.url}/api/v1/query_range?{urllib.parse.urlencode(query)}") as answer:

@@ -1,5 +1,5 @@
-# For scripts/compose in place of the published haproxy image where that can't be pulled: Debian's HAProxy, 2.6, which reads
-# deploy/compose/haproxy.cfg as well.
+# Debian's HAProxy 2.6, which also reads deploy/compose/haproxy.cfg. scripts/compose builds it where the published haproxy image cannot
+# be pulled.
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
 USER haproxy

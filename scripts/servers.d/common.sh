@@ -1,5 +1,5 @@
-# Sourced by the scripts in tests/: the cache folder, package helpers, the jars of Kafka.
-# env: GODWIT_SERVERS_CACHE (default $XDG_CACHE_HOME/godwit-servers): what was fetched once, safe to delete.
+# Sourced by the scripts: the cache folder, package helpers, the jars of Kafka.
+# env: GODWIT_SERVERS_CACHE (default $XDG_CACHE_HOME/godwit-servers): downloads; safe to delete.
 # shellcheck shell=bash
 KIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${GODWIT_SERVERS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit-servers}
@@ -9,7 +9,7 @@ die() { say "error: $*"; exit 1; }
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 have() { command -v "$1" >/dev/null; }
 
-# Installs Debian packages that are missing. A policy-rc.d keeps their services from starting by themselves.
+# Installs missing Debian packages. A policy-rc.d keeps their services from starting.
 apt_install() {
   local missing=() policy=/usr/sbin/policy-rc.d package
   for package; do
@@ -27,8 +27,8 @@ apt_install() {
   root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
 }
 
-# Prints the path of PACKAGE, downloaded from another SUITE of the DISTRIBUTION (Debian or Ubuntu). The system's own
-# apt sources stay as they are: this uses lists of its own, from the mirror that the system uses.
+# Downloads PACKAGE from another SUITE of the DISTRIBUTION (Debian or Ubuntu) and prints its path. Uses separate package lists from
+# the system's mirror; the system's apt sources stay unchanged.
 deb_from() { # DISTRIBUTION SUITE COMPONENT PACKAGE
   local distribution=$1 suite=$2 component=$3 package=$4 dir=$CACHE/deb/$2 keyring mirror options
   compgen -G "$dir/${package}_*.deb" && return
@@ -49,7 +49,7 @@ deb_from() { # DISTRIBUTION SUITE COMPONENT PACKAGE
   compgen -G "$dir/${package}_*.deb" || die "no $package in $distribution $suite"
 }
 
-# Kafka needs Java 17 or newer, which is not every distribution's default.
+# Kafka needs Java 17 or newer, which is not the default of every distribution.
 java_package() {
   root apt-get -qq update >&2
   if [ -n "$(apt-cache search --names-only '^openjdk-17-jre-headless$')" ]; then echo openjdk-17-jre-headless; else echo default-jre-headless; fi
@@ -57,7 +57,7 @@ java_package() {
 
 kafka_version() { sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$KIT/pom.xml"; }
 
-# Prints the folder of the broker's jars, fetched from Maven Central once per version.
+# Prints the folder of the broker's jars; downloads them from Maven Central once per version.
 kafka_jars() {
   local dir
   dir=$CACHE/kafka-$(kafka_version)
@@ -73,7 +73,7 @@ kafka_jars() {
   echo "$dir/libs"
 }
 
-# Prints the consul program: the one that is installed, or the one of the last Debian or Ubuntu that had a package.
+# Prints the path of consul: the installed one, or the one from the last Debian or Ubuntu release with a package.
 consul_program() {
   local program=$CACHE/consul/usr/bin/consul
   command -v consul && return

@@ -1,7 +1,7 @@
-//! Runs a command with Kafka, PostgreSQL and Redis in containers, and tells it of them as `scripts/servers env` would.
+//! Runs a command with Kafka, PostgreSQL and Redis in containers, and passes their addresses in the variables of `scripts/servers env`.
 //!
-//! usage: containers LABEL COMMAND [ARGUMENT...]. The containers carry the label `godwit.tests=LABEL`, so that whoever ends
-//! this program before it can remove them finds them. The exit code is the command's.
+//! usage: containers LABEL COMMAND [ARGUMENT...]. The containers carry the label `godwit.tests=LABEL`, by which a script can remove them
+//! if this program is killed. The exit code is the command's.
 
 use anyhow::{Context as _, Result};
 use std::{env, process::ExitCode, time::Instant};
@@ -16,7 +16,7 @@ use testcontainers_modules::{
 };
 use tokio::process::Command;
 
-/// Those of `deploy/compose.yaml`.
+/// Image tags, as in `deploy/compose.yaml`.
 const VERSIONS: [&str; 3] = ["4.3.1", "16", "7"];
 const POSTGRES_PORT: u16 = 5432;
 
@@ -59,7 +59,7 @@ async fn start<I: Image>(image: impl Into<ContainerRequest<I>>, label: &str) -> 
     request.start().await.with_context(|| format!("start {name}"))
 }
 
-/// Where the tests, outside of the container, reach one of its ports.
+/// The address of a container's port on the host.
 async fn address<I: Image>(container: &ContainerAsync<I>, port: impl Into<ContainerPort>) -> Result<String> {
     Ok(format!("127.0.0.1:{}", container.get_host_port_ipv4(port).await?))
 }
