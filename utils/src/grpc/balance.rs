@@ -2,7 +2,7 @@
 //! caller's zone are preferred while one of them works.
 //!
 //! `tower::balance` does not fit: it knows no zones, can't skip endpoints that a retry has already tried, and a call on
-//! an empty set waits for ever.
+//! an empty set waits forever.
 
 use super::{
     ejection::{Policy, State},
