@@ -85,9 +85,9 @@ fn acked(number: u8, at: u32) -> Outcome {
 /// Alice has a phone and a tablet, Bob and Carol a phone each. In the group, entry 4 removes Carol. Alice sends 2 and 3 to the
 /// group, and 7 to Bob; Bob sends 5 to the group. Message 9 was never acknowledged.
 fn good_run() -> (Ledger, StoreView) {
-    let everybody = vec!["bob".to_owned(), "carol".to_owned()];
+    let members = vec!["bob".to_owned(), "carol".to_owned()];
     let group = vec![
-        entry(1, 1, "alice", Content::Created { members: everybody, sees_all: false }),
+        entry(1, 1, "alice", Content::Created { members, sees_all: false }),
         message(2, 2, "alice"),
         message(3, 3, "alice"),
         entry(4, 4, "alice", Content::Removed(vec!["carol".into()])),

@@ -137,7 +137,7 @@ impl SdkDevice {
             Command::Restart => return Some(End::Restarted(self.snapshots.load(client.state()))),
             Command::Sleep(pause) => {
                 sleep(pause).await;
-                // Commands that came meanwhile waited for the device, not for the system.
+                // Commands that arrived in this time waited for the device, not for the system.
                 self.context.recorder.excuse_pending(self.context.id);
             }
             Command::SendCopy(_) => {}

@@ -43,7 +43,7 @@ async fn waits_of_disrupted_devices_do_not_count_as_pauses() {
     let begin = Instant::now();
     let send = recorder.begin_send(0, 0, 50, false, false).send;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(recorder.longest_pause_since(begin) >= Duration::from_millis(15), "the wait goes on");
+    assert!(recorder.longest_pause_since(begin) >= Duration::from_millis(15), "the wait has not ended");
     recorder.acked(send, &ack(1));
     let pause = recorder.longest_pause_since(begin);
     assert!(pause >= Duration::from_millis(15));
