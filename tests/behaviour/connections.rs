@@ -1,4 +1,4 @@
-//! The edge of a connection: who is let in, and what happens to frames that are none.
+//! Connections: authentication, malformed frames, slow readers.
 
 use abi::{
     error::ErrorCode,
@@ -13,12 +13,12 @@ use tests::{
 use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::{Bytes, Message as WsMessage, protocol::frame::coding::OpCode};
 
-pub(crate) async fn p8_without_a_good_token_there_is_no_welcome(world: World) -> Result<()> {
+pub(crate) async fn p8_hello_with_an_invalid_token_is_refused(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
-    let (head, rest) = alice.access_token.split_once('.').context("no token of three parts")?;
+    let (head, rest) = alice.access_token.split_once('.').context("the token has no dots")?;
     let other = if rest.starts_with('A') { 'B' } else { 'A' };
     let forged = format!("{head}.{other}{}", &rest[1..]);
-    // {"alg":"none"}: a token that says of itself that it needs no signature.
+    // The header {"alg":"none"} claims that the token needs no signature.
     let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split('.').next().unwrap_or(""));
     for token in ["", "nonsense", "a.b.c", &forged, &unsigned, &alice.refresh_token] {
         for wire in [Wire::Json, Wire::Proto] {
@@ -35,9 +35,9 @@ fn hello(token: &str, device: &str) -> Frame {
     Frame::Hello(Hello { token: token.into(), device: device.into(), have: None })
 }
 
-pub(crate) async fn p8_nothing_is_served_before_hello(world: World) -> Result<()> {
+pub(crate) async fn p8_requests_before_hello_are_refused(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    for frame in [Frame::Ping(Ping {}), send(&alice.with(&bob), &new_id(), "hello")] {
+    for frame in [Frame::Ping(Ping {}), send(&alice.conversation_with(&bob), &new_id(), "hello")] {
         let mut device = Device::open(world.gateway(), Wire::Proto).await?;
         device.pipeline([frame]).await?;
         assert_eq!(device.closed().await?.0, ErrorCode::Unauthenticated);
@@ -48,10 +48,10 @@ pub(crate) async fn p8_nothing_is_served_before_hello(world: World) -> Result<()
 pub(crate) async fn p8_a_second_hello_is_refused(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
     let mut device = world.connect(&alice).await?;
-    // Not even with the token of somebody else does a connection become theirs.
-    let fault = refusal(device.call(hello(&bob.access_token, "")).await);
-    assert_eq!(fault.code, ErrorCode::InvalidRequest);
-    device.send(&alice.with(&bob), &new_id(), "hello").await?;
+    // A connection can't change its user.
+    let error = refusal(device.call(hello(&bob.access_token, "")).await);
+    assert_eq!(error.code, ErrorCode::InvalidRequest);
+    device.send(&alice.conversation_with(&bob), &new_id(), "hello").await?;
     assert_eq!(device.entries(1).await?[0].sender, alice.user);
     Ok(())
 }
@@ -69,16 +69,16 @@ pub(crate) async fn p8_a_token_for_another_device_is_refused(world: World) -> Re
     Ok(())
 }
 
-/// The next frame must be a refusal of that request.
-async fn refused(device: &mut Device, id: u32) -> Result<()> {
+/// Checks that the next frame is an `InvalidRequest` error for the request `id`.
+async fn expect_error(device: &mut Device, id: u32) -> Result<()> {
     let frame = device.frame().await?;
-    let Some(server_frame::Frame::Error(error)) = &frame.frame else { bail!("no error: {frame:?}") };
+    let Some(server_frame::Frame::Error(error)) = &frame.frame else { bail!("not an error: {frame:?}") };
     assert_eq!((frame.id, error.code()), (id, ErrorCode::InvalidRequest), "{error:?}");
     assert!(!error.message.is_empty());
     Ok(())
 }
 
-pub(crate) async fn p7_an_unknown_or_broken_frame_is_answered_and_the_connection_lives(
+pub(crate) async fn p7_an_unknown_or_malformed_frame_gets_an_error_and_the_connection_stays_open(
     world: World,
 ) -> Result<()> {
     let alice = world.user("alice").await?;
@@ -87,38 +87,38 @@ pub(crate) async fn p7_an_unknown_or_broken_frame_is_answered_and_the_connection
         ["", "{", "[]", "null", "17", r#"{"id":"x"}"#, r#"{"id":5,"shout":{}}"#, r#"{"id":-1,"ping":{}}"#]
     {
         json.write(WsMessage::text(text)).await?;
-        refused(&mut json, 0).await.with_context(|| text.to_owned())?;
+        expect_error(&mut json, 0).await.with_context(|| text.to_owned())?;
     }
     json.write(WsMessage::text(r#"{"id":6}"#)).await?;
-    refused(&mut json, 6).await?;
+    expect_error(&mut json, 6).await?;
     json.ping().await?;
     let tablet = world.log_in(&alice, "tablet").await?;
     let (mut proto, _) = world.connect_as(&tablet, Wire::Proto, None).await?;
     for bytes in [&[0xff_u8][..], &[0x12], &[0x12, 0x7f, 1], &[0x1a, 0x03, 0x0a, 0x01, 0xff]] {
         proto.write(WsMessage::binary(bytes.to_vec())).await?;
-        refused(&mut proto, 0).await.with_context(|| format!("{bytes:?}"))?;
+        expect_error(&mut proto, 0).await.with_context(|| format!("{bytes:?}"))?;
     }
-    // Field 1 (id) = 6, and a field that nobody has defined yet.
+    // Field 1 (id) = 6, and an undefined field.
     proto.write(WsMessage::binary(vec![0x08, 6, 0xfa, 0x07, 0x00])).await?;
-    refused(&mut proto, 6).await?;
+    expect_error(&mut proto, 6).await?;
     proto.ping().await?;
     Ok(())
 }
 
-pub(crate) async fn p7_a_frame_of_the_other_format_is_answered(world: World) -> Result<()> {
+pub(crate) async fn p7_a_frame_in_the_other_wire_format_gets_an_error(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
     let (mut json, _) = world.connect_as(&alice, Wire::Json, None).await?;
     json.write(WsMessage::binary(vec![0x08, 1, 0x3a, 0])).await?;
-    refused(&mut json, 0).await?;
+    expect_error(&mut json, 0).await?;
     json.ping().await?;
     let (mut proto, _) = world.connect_as(&world.log_in(&alice, "tablet").await?, Wire::Proto, None).await?;
     proto.write(WsMessage::text(r#"{"id":1,"ping":{}}"#)).await?;
-    refused(&mut proto, 0).await?;
+    expect_error(&mut proto, 0).await?;
     proto.ping().await?;
     Ok(())
 }
 
-pub(crate) async fn p7_a_frame_that_is_too_large_closes_the_connection(world: World) -> Result<()> {
+pub(crate) async fn p7_an_oversized_frame_closes_the_connection(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
     let mut device = world.connect(&alice).await?;
     device.write(WsMessage::binary(vec![0; 64 * 1024 + 1])).await?;
@@ -128,7 +128,7 @@ pub(crate) async fn p7_a_frame_that_is_too_large_closes_the_connection(world: Wo
     Ok(())
 }
 
-pub(crate) async fn p7_text_that_is_not_utf8_closes_the_connection(world: World) -> Result<()> {
+pub(crate) async fn p7_invalid_utf8_closes_the_connection(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
     let (mut device, _) = world.connect_as(&alice, Wire::Json, None).await?;
     let text = Bytes::from_static(b"{\"id\":1,\"ping\":\"\xff\xfe\"}");
@@ -152,37 +152,39 @@ pub(crate) async fn p7_an_unknown_subprotocol_is_refused(world: World) -> Result
          sec-websocket-protocol: godwit.v999\r\n\r\n"
     );
     let stream = tokio::time::timeout(tests::PATIENCE, http::raw(gateway, handshake.as_bytes())).await;
-    let answer = stream.context("an unknown subprotocol was let in")??;
+    let answer = stream.context("an unknown subprotocol was accepted")??;
     assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"));
-    // Without a handshake the path has nothing to give either.
+    // A request without a WebSocket handshake is refused too.
     let answer = http::request(gateway, "GET", "/v1/ws", None, None).await?;
     assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"));
     Ok(())
 }
 
-pub(crate) async fn p7_a_device_that_does_not_read_is_cut_off_and_catches_up(world: World) -> Result<()> {
+pub(crate) async fn p7_a_device_that_does_not_read_is_disconnected_and_catches_up(
+    world: World,
+) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
-    // With a small window it takes less to fill what the kernel buffers between the two.
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
+    // A small receive window keeps the kernel's buffers small, so the device's queue fills sooner.
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(8 * 1024)?;
     let stream = socket.connect(world.gateway().parse()?).await?;
-    let mut bobs = Device::over(stream, Wire::Proto).await?;
-    bobs.hello(&bob.access_token, None).await?;
+    let mut bob_device = Device::over(stream, Wire::Proto).await?;
+    bob_device.hello(&bob.access_token, None).await?;
     let body = "x".repeat(16 * 1024);
-    let count = 640; // 10 MiB: what waits for a device is bounded by 1 MiB, and the kernel takes up to 4 MiB
-    // Few enough to come with their entries.
+    let count = 640; // 10 MiB: the queue of a device holds 1 MiB, and the kernel buffers up to 4 MiB
+    // Bursts of 8 messages are below the limit for deliveries with entries.
     for _ in 0..count / 8 {
-        let ids = alices.pipeline((0..8).map(|_| send(&talk, &new_id(), &body))).await?;
+        let ids = alice_device.pipeline((0..8).map(|_| send(&conversation, &new_id(), &body))).await?;
         for id in ids {
-            alices.answer(id).await?;
+            alice_device.answer(id).await?;
         }
-        alices.entries(8).await?;
+        alice_device.entries(8).await?;
     }
     let mut seen = 0;
     let code = loop {
-        match bobs.next().await? {
+        match bob_device.next().await? {
             Incoming::Closed(code, _) => break code,
             Incoming::Frame(frame) => {
                 if let Some(server_frame::Frame::Deliver(deliver)) = frame.frame {
@@ -191,10 +193,10 @@ pub(crate) async fn p7_a_device_that_does_not_read_is_cut_off_and_catches_up(wor
             }
         }
     };
-    // Where not even a goodbye fits, the connection just ends.
+    // If the close frame does not fit into the buffers either, the connection ends without it.
     assert!(code.is_none() || code == Some(ErrorCode::TooSlow.close()), "closed with {code:?}");
-    assert!(seen < count, "all {seen} messages were kept for a device that did not read");
-    let mut bobs = world.connect(&bob).await?;
-    assert_eq!(bobs.whole_history(&talk).await?.len(), count);
+    assert!(seen < count, "all {seen} messages were queued for a device that does not read");
+    let mut bob_device = world.connect(&bob).await?;
+    assert_eq!(bob_device.whole_history(&conversation).await?.len(), count);
     Ok(())
 }

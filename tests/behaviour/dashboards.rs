@@ -1,4 +1,4 @@
-//! Dashboards, alerts and what scales pods, held against what running programs export.
+//! Dashboards, alerts and autoscaling rules, compared with the metrics that running programs export.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn dashboards() -> Result<BTreeMap<String, Value>> {
     Ok(dashboards)
 }
 
-/// Every metric that a text names, without what a histogram adds to its name.
+/// The names of all metrics in a text, without the suffix `_bucket` of histograms.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|word| word.starts_with("godwit_"));
@@ -59,16 +59,16 @@ pub(crate) async fn every_alert_has_a_runbook_and_every_runbook_an_alert() -> Re
     for alert in alerts {
         let link = format!("runbook: docs/runbooks.md#{}\n", alert.to_lowercase());
         ensure!(rules.contains(&link), "{alert} does not name its runbook");
-        let places = ["**Means.**", "**Users see.**", "**Do.**"].map(|part| sections[alert].find(part));
+        let positions = ["**Means.**", "**Users see.**", "**Do.**"].map(|part| sections[alert].find(part));
         ensure!(
-            places[0].is_some() && places.is_sorted(),
-            "{alert}: its runbook says what it means, what users see and what to do, in that order"
+            positions[0].is_some() && positions.is_sorted(),
+            "{alert}: its runbook needs the parts Means, Users see and Do, in this order"
         );
     }
     Ok(())
 }
 
-pub(crate) async fn dashboards_show_every_program_from_one_source() -> Result<()> {
+pub(crate) async fn every_program_has_a_dashboard_and_all_use_one_data_source() -> Result<()> {
     let dashboards = dashboards()?;
     for name in ["overview", "path"].iter().chain(&DISTRIBUTED_PROGRAMS) {
         ensure!(dashboards.contains_key(&format!("{name}.json")), "there is no dashboard {name}");
@@ -78,15 +78,18 @@ pub(crate) async fn dashboards_show_every_program_from_one_source() -> Result<()
     for (name, dashboard) in &dashboards {
         let panels = dashboard["panels"].as_array().context("panels")?;
         let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
-        assert_eq!(ids.len(), panels.len(), "{name}: ids of panels");
+        assert_eq!(ids.len(), panels.len(), "{name}: panel ids are unique");
         for panel in panels.iter().filter(|panel| panel["type"] != "row") {
             let title = &panel["title"];
             assert_eq!(panel["datasource"]["uid"], source, "{name}: {title}");
             let targets = panel["targets"].as_array().context("targets")?;
-            ensure!(!targets.is_empty(), "{name}: {title} asks nothing");
+            ensure!(!targets.is_empty(), "{name}: {title} has no query");
             for target in targets {
-                let asked = target["expr"].as_str().unwrap_or_default();
-                ensure!(!metrics_in(asked).is_empty(), "{name}: {title} names no metric of ours: {asked}");
+                let query = target["expr"].as_str().unwrap_or_default();
+                ensure!(
+                    !metrics_in(query).is_empty(),
+                    "{name}: {title} queries no metric of Godwit: {query}"
+                );
             }
         }
     }
@@ -113,15 +116,15 @@ pub(crate) async fn every_metric_of_a_dashboard_or_an_alert_is_exported() -> Res
     for program in DISTRIBUTED_PROGRAMS {
         admins.extend(distributed.instances(program).map(|instance| instance.admin().to_owned()));
     }
-    // Kept until the end: what they hold must go on running.
+    // The worlds own the systems, which must run until the end.
     let worlds = [World::new(Arc::new(embedded)), World::new(Arc::new(distributed))];
     for world in &worlds {
         let (alice, bob) = world.two_users().await?;
-        let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
-        alices.send(&alice.with(&bob), &new_id(), "hello").await?;
-        bobs.entries(1).await?;
+        let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
+        alice_device.send(&alice.conversation_with(&bob), &new_id(), "hello").await?;
+        bob_device.entries(1).await?;
     }
-    eventually("every metric that is named is exported", async || {
+    eventually("every named metric is exported", async || {
         let mut exported = BTreeSet::new();
         for admin in &admins {
             let answer = http::request(admin, "GET", "/metrics", None, None).await?;
@@ -129,7 +132,7 @@ pub(crate) async fn every_metric_of_a_dashboard_or_an_alert_is_exported() -> Res
             exported.extend(series.flat_map(metrics_in));
         }
         let missing: Vec<_> = named.iter().filter(|(metric, _)| !exported.contains(*metric)).collect();
-        ensure!(missing.is_empty(), "named and not exported, with where: {missing:?}");
+        ensure!(missing.is_empty(), "named but not exported (metric, file): {missing:?}");
         Ok(())
     })
     .await

@@ -1,4 +1,4 @@
-//! What `docs/` says, held against what runs.
+//! The documentation, compared with the running programs.
 
 use abi::error::{ErrorCode, Reconnect};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,6 +11,7 @@ use std::{
 };
 use tests::{
     device::{Device, Incoming, Wire},
+    http::Answer,
     process::Process,
     system::{Embedded, System as _, unique},
     world::World,
@@ -24,18 +25,18 @@ fn protocol() -> Result<String> {
     std::fs::read_to_string(docs().join("protocol.md")).context("read docs/protocol.md")
 }
 
-/// One user of the transcript: a device, and what it was told and has not shown yet.
-struct Party {
+/// A user's connection in the transcript, and the received frames that the transcript has not shown yet.
+struct Participant {
     device: Device,
-    heard: Vec<Value>,
+    received: Vec<Value>,
 }
 
-/// Values that differ from run to run, by their names.
+/// Placeholders of the transcript (`<name>`), with the values that they stand for in this run.
 #[derive(Default)]
-struct Names(HashMap<String, Value>);
+struct Placeholders(HashMap<String, Value>);
 
-impl Names {
-    /// Puts the values that are known in the place of their names.
+impl Placeholders {
+    /// Replaces known placeholders by their values.
     fn fill(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => self.0.get(text).cloned().unwrap_or_else(|| value.clone()),
@@ -47,34 +48,35 @@ impl Names {
         }
     }
 
-    /// Whether a value is what the document says; remembers the values of new names if it is.
-    fn learn(&mut self, written: &Value, seen: &Value) -> bool {
+    /// Whether an actual value matches the documented one. If so, remembers the values of new placeholders.
+    fn matches(&mut self, expected: &Value, actual: &Value) -> bool {
         let mut new = HashMap::new();
-        let same = Self::same(&self.fill(written), seen, &mut new);
-        if same {
+        let equal = Self::equal(&self.fill(expected), actual, &mut new);
+        if equal {
             self.0.extend(new);
         }
-        same
+        equal
     }
 
-    fn same(written: &Value, seen: &Value, new: &mut HashMap<String, Value>) -> bool {
-        match (written, seen) {
-            (Value::String(name), seen) if name.starts_with('<') && name.ends_with('>') => {
-                *new.entry(name.clone()).or_insert_with(|| seen.clone()) == *seen
+    fn equal(expected: &Value, actual: &Value, new: &mut HashMap<String, Value>) -> bool {
+        match (expected, actual) {
+            (Value::String(name), actual) if name.starts_with('<') && name.ends_with('>') => {
+                *new.entry(name.clone()).or_insert_with(|| actual.clone()) == *actual
             }
-            (Value::Array(written), Value::Array(seen)) => {
-                written.len() == seen.len() && written.iter().zip(seen).all(|(w, s)| Self::same(w, s, new))
+            (Value::Array(expected), Value::Array(actual)) => {
+                expected.len() == actual.len()
+                    && expected.iter().zip(actual).all(|(e, a)| Self::equal(e, a, new))
             }
-            (Value::Object(written), Value::Object(seen)) => {
-                written.len() == seen.len()
-                    && written.iter().all(|(key, w)| seen.get(key).is_some_and(|s| Self::same(w, s, new)))
+            (Value::Object(expected), Value::Object(actual)) => {
+                expected.len() == actual.len()
+                    && expected.iter().all(|(key, e)| actual.get(key).is_some_and(|a| Self::equal(e, a, new)))
             }
-            _ => written == seen,
+            _ => expected == actual,
         }
     }
 }
 
-pub(crate) async fn the_session_of_the_protocol_page_is_what_happens(world: World) -> Result<()> {
+pub(crate) async fn the_transcript_of_the_protocol_page_can_be_replayed(world: World) -> Result<()> {
     let page = protocol()?;
     let lines: Vec<_> = page
         .split("```transcript\n")
@@ -84,77 +86,96 @@ pub(crate) async fn the_session_of_the_protocol_page_is_what_happens(world: Worl
         .filter(|line| !line.is_empty())
         .collect();
     ensure!(lines.len() > 30, "docs/protocol.md has a transcript of {} lines", lines.len());
-    let mut parties: HashMap<&str, Party> = HashMap::new();
-    let (mut names, mut answer) = (Names::default(), None);
+    let mut transcript = Transcript::default();
     for line in lines {
-        let (who, what) = line.split_once(' ').context("a line without a name")?;
-        let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
-        let json = |names: &Names| -> Result<Value> {
-            Ok(names.fill(&serde_json::from_str(rest).with_context(|| format!("no JSON: {line}"))?))
-        };
-        match verb {
-            "connects" => {
-                let device = Device::open(world.first_gateway(), Wire::Json).await?;
-                parties.insert(who, Party { device, heard: Vec::new() });
-            }
-            "leaves" => parties.remove(who).context("who?")?.device.drop_connection(),
-            "closed" => {
-                let (code, reason) = connected(&mut parties, who)?.device.closed().await?;
-                ensure!(format!("{} {reason}", code.close()) == rest, "{line}: {} {reason}", code.close());
-            }
-            ">" => {
-                let text = json(&names)?.to_string();
-                connected(&mut parties, who)?
-                    .device
-                    .write(tokio_tungstenite::tungstenite::Message::text(text))
-                    .await?;
-            }
-            "<" => {
-                let written: Value =
-                    serde_json::from_str(rest).with_context(|| format!("no JSON: {line}"))?;
-                hear(connected(&mut parties, who)?, &written, &mut names)
-                    .await
-                    .with_context(|| line.to_owned())?;
-            }
-            "POST" | "GET" | "DELETE" => {
-                let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
-                let token = names.fill(&Value::String(body.to_owned()));
-                let token = token.as_str().filter(|token| !token.is_empty() && !token.starts_with('{'));
-                let body = body.starts_with('{').then(|| serde_json::from_str(body)).transpose()?;
-                answer = Some(world.http(verb, path, token, body).await?);
-            }
-            status => {
-                let answer = answer.take().with_context(|| format!("an answer to nothing: {line}"))?;
-                ensure!(answer.status.to_string() == status, "{line}: {answer:?}");
-                let same = rest.is_empty() && answer.body.is_empty()
-                    || names.learn(&serde_json::from_str(rest)?, &answer.json()?);
-                ensure!(same, "{line}: {answer:?}");
-            }
-        }
+        transcript.replay(line, &world).await.with_context(|| line.to_owned())?;
     }
     Ok(())
 }
 
-fn connected<'a>(parties: &'a mut HashMap<&str, Party>, who: &str) -> Result<&'a mut Party> {
-    parties.get_mut(who).with_context(|| format!("{who} is not connected"))
+/// The state of a replayed transcript.
+#[derive(Default)]
+struct Transcript {
+    participants: HashMap<String, Participant>,
+    placeholders: Placeholders,
+    /// The answer to the last HTTP request, until the transcript shows it.
+    answer: Option<Answer>,
 }
 
-/// Waits for a frame as written. An answer and a delivery may overtake each other.
-async fn hear(party: &mut Party, written: &Value, names: &mut Names) -> Result<()> {
-    loop {
-        if let Some(index) = party.heard.iter().position(|seen| names.learn(written, seen)) {
-            party.heard.remove(index);
-            return Ok(());
+impl Transcript {
+    async fn replay(&mut self, line: &str, world: &World) -> Result<()> {
+        let (name, step) = line.split_once(' ').context("a line without a name")?;
+        let (verb, rest) = step.split_once(' ').unwrap_or((step, ""));
+        match verb {
+            "connects" => {
+                let device = Device::open(world.first_gateway(), Wire::Json).await?;
+                self.participants.insert(name.to_owned(), Participant { device, received: Vec::new() });
+            }
+            "leaves" => {
+                self.participants.remove(name).context("not connected")?.device.drop_connection();
+            }
+            "closed" => {
+                let (code, reason) = self.participant(name)?.device.closed().await?;
+                let closed = format!("{} {reason}", code.close());
+                ensure!(closed == rest, "closed with {closed}");
+            }
+            ">" => {
+                let text = self.placeholders.fill(&json(rest)?).to_string();
+                let message = tokio_tungstenite::tungstenite::Message::text(text);
+                self.participant(name)?.device.write(message).await?;
+            }
+            "<" => {
+                let participant = self.participants.get_mut(name).context("not connected")?;
+                participant.receive(&json(rest)?, &mut self.placeholders).await?;
+            }
+            "POST" | "GET" | "DELETE" => {
+                let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+                let token = self.placeholders.fill(&Value::String(body.to_owned()));
+                let token = token.as_str().filter(|token| !token.is_empty() && !token.starts_with('{'));
+                let body = body.starts_with('{').then(|| serde_json::from_str(body)).transpose()?;
+                self.answer = Some(world.http(verb, path, token, body).await?);
+            }
+            status => {
+                let answer = self.answer.take().context("an answer without a request")?;
+                ensure!(answer.status.to_string() == status, "{answer:?}");
+                let equal = rest.is_empty() && answer.body.is_empty()
+                    || self.placeholders.matches(&json(rest)?, &answer.json()?);
+                ensure!(equal, "{answer:?}");
+            }
         }
-        match party.device.next().await {
-            Ok(Incoming::Frame(frame)) => party.heard.push(serde_json::to_value(&frame)?),
-            Ok(Incoming::Closed(code, reason)) => bail!("closed with {code:?} {reason}: {:?}", party.heard),
-            Err(error) => return Err(error).with_context(|| format!("there was only {:?}", party.heard)),
+        Ok(())
+    }
+
+    fn participant(&mut self, name: &str) -> Result<&mut Participant> {
+        self.participants.get_mut(name).context("not connected")
+    }
+}
+
+fn json(text: &str) -> Result<Value> {
+    serde_json::from_str(text).context("not JSON")
+}
+
+impl Participant {
+    /// Waits for a frame that matches. Answers and deliveries may arrive in another order than documented.
+    async fn receive(&mut self, expected: &Value, placeholders: &mut Placeholders) -> Result<()> {
+        loop {
+            if let Some(index) = self.received.iter().position(|frame| placeholders.matches(expected, frame))
+            {
+                self.received.remove(index);
+                return Ok(());
+            }
+            match self.device.next().await {
+                Ok(Incoming::Frame(frame)) => self.received.push(serde_json::to_value(&frame)?),
+                Ok(Incoming::Closed(code, reason)) => {
+                    bail!("closed with {code:?} {reason}, after {:?}", self.received)
+                }
+                Err(error) => return Err(error).with_context(|| format!("received: {:?}", self.received)),
+            }
         }
     }
 }
 
-pub(crate) async fn the_table_of_closes_is_the_table_of_errors() -> Result<()> {
+pub(crate) async fn the_documented_close_codes_match_the_error_codes() -> Result<()> {
     let page = protocol()?;
     let mut rows = 0;
     for row in page.lines().filter(|line| line.starts_with("| 40")) {
@@ -173,18 +194,21 @@ pub(crate) async fn the_table_of_closes_is_the_table_of_errors() -> Result<()> {
     Ok(())
 }
 
-/// The feature `defects` is for the fault suite alone; a program that has it can be told so by its environment.
-pub(crate) async fn no_program_has_a_deliberate_defect() -> Result<()> {
+/// Only the fault suite builds with the feature `defects`, which reads `GODWIT_DEFECT` from the environment.
+pub(crate) async fn no_program_contains_a_deliberate_defect() -> Result<()> {
     for program in ["godwit", "consumer", "ws-gateway"] {
         let bytes = std::fs::read(tests::process::path(program)?)?;
-        let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
-        ensure!(holds("GODWIT_CONFIG"), "{program} does not hold the variables that it reads in plain text");
-        ensure!(!holds("GODWIT_DEFECT"), "{program} was built with deliberate defects");
+        let contains = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        ensure!(
+            contains("GODWIT_CONFIG"),
+            "{program} does not contain its environment variables as plain text"
+        );
+        ensure!(!contains("GODWIT_DEFECT"), "{program} was built with deliberate defects");
     }
     Ok(())
 }
 
-/// A Python that can run the example.
+/// A Python with the package `websockets`.
 fn python() -> Result<String> {
     let named = std::env::var("GODWIT_TEST_PYTHON").ok();
     named
@@ -199,65 +223,65 @@ fn python() -> Result<String> {
         )
 }
 
-/// The example as a program.
-fn chat(gateway: &str, user: &str, with: &str) -> Result<Process> {
+/// Starts the example.
+fn chat(gateway: &str, user: &str, peer: &str) -> Result<Process> {
     let mut command = Command::new(python()?);
     let script = docs().join("examples/chat.py");
-    command.arg("-B").arg(script).args([user, "a long password", with, &format!("http://{gateway}")]);
+    command.arg("-B").arg(script).args([user, "a long password", peer, &format!("http://{gateway}")]);
     Process::spawn("chat.py", command)
 }
 
-pub(crate) async fn the_python_example_talks_and_catches_up(world: World) -> Result<()> {
+pub(crate) async fn the_python_example_sends_receives_and_catches_up(world: World) -> Result<()> {
     let (alice, bob) = (format!("alice-{}", unique()), format!("bob-{}", unique()));
-    let chat = |user: &str, with: &str| chat(world.gateway(), user, with);
-    world.user_named(&bob, "phone").await.context("bob is there, and away")?;
-    // Bob's password is another one: the example says so and leaves.
-    let mut wrong = chat(&bob, &alice)?;
-    ensure!(!wrong.ended().await?.success(), "a wrong password was taken");
+    let chat = |user: &str, peer: &str| chat(world.gateway(), user, peer);
+    world.user_named(&bob, "phone").await.context("register bob")?;
+    // This bob has another password, so the example must fail.
+    let mut rejected = chat(&bob, &alice)?;
+    ensure!(!rejected.ended().await?.success(), "a wrong password was accepted");
     let bob = format!("bob-{}", unique());
-    let mut silent = chat(&bob, &alice)?;
-    drop(silent.stdin());
-    ensure!(silent.ended().await?.success(), "{}", silent.output().join("\n"));
-    let mut alices = chat(&alice, &bob)?;
-    alices.stdin().context("no input")?.write_all(b"hello\nare you there?\n")?;
-    ensure!(alices.ended().await?.success(), "{}", alices.output().join("\n"));
-    let mut bobs = chat(&bob, &alice)?;
-    let mut input = bobs.stdin().context("no input")?;
-    bobs.line(&format!("{alice}: are you there?")).await?;
+    let mut registering = chat(&bob, &alice)?;
+    drop(registering.stdin());
+    ensure!(registering.ended().await?.success(), "{}", registering.output().join("\n"));
+    let mut alice_device = chat(&alice, &bob)?;
+    alice_device.stdin().context("no input")?.write_all(b"hello\nare you there?\n")?;
+    ensure!(alice_device.ended().await?.success(), "{}", alice_device.output().join("\n"));
+    let mut bob_device = chat(&bob, &alice)?;
+    let mut input = bob_device.stdin().context("no input")?;
+    bob_device.line(&format!("{alice}: are you there?")).await?;
     input.write_all(b"yes\n")?;
-    bobs.line(&format!("{bob}: yes")).await?;
+    bob_device.line(&format!("{bob}: yes")).await?;
     assert_eq!(
-        bobs.output(),
+        bob_device.output(),
         [format!("{alice}: hello"), format!("{alice}: are you there?"), format!("{bob}: yes")]
     );
     drop(input);
-    ensure!(bobs.ended().await?.success(), "{}", bobs.output().join("\n"));
+    ensure!(bob_device.ended().await?.success(), "{}", bob_device.output().join("\n"));
     Ok(())
 }
 
-/// Also where registration is closed: then who has an account logs in.
-pub(crate) async fn the_python_example_comes_back_after_a_restart() -> Result<()> {
+/// The second start disables registration, so the example must log in.
+pub(crate) async fn the_python_example_reconnects_after_a_restart() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut open = Embedded::start_in(folder.path().into(), &[]).await?;
-    for (user, with) in [("alice", "bob"), ("bob", "alice")] {
-        let mut registers = chat(&open.gateways()[0], user, with)?;
-        drop(registers.stdin());
-        ensure!(registers.ended().await?.success(), "{}", registers.output().join("\n"));
+    let mut system = Embedded::start_in(folder.path().into(), &[]).await?;
+    for (user, peer) in [("alice", "bob"), ("bob", "alice")] {
+        let mut registering = chat(&system.gateways()[0], user, peer)?;
+        drop(registering.stdin());
+        ensure!(registering.ended().await?.success(), "{}", registering.output().join("\n"));
     }
-    open.kill();
-    let closed = ["auth.registration=false", "gateway.drain=200ms"];
-    let mut system = Embedded::start_in(folder.path().into(), &closed).await?;
-    let mut alices = chat(&system.gateways()[0], "alice", "bob")?;
-    let mut input = alices.stdin().context("no input")?;
+    system.kill();
+    let settings = ["auth.registration=false", "gateway.drain=200ms"];
+    let mut system = Embedded::start_in(folder.path().into(), &settings).await?;
+    let mut alice_device = chat(&system.gateways()[0], "alice", "bob")?;
+    let mut input = alice_device.stdin().context("no input")?;
     input.write_all(b"before\n")?;
-    alices.line("alice: before").await?;
+    alice_device.line("alice: before").await?;
     system.process().signal("TERM")?;
     system.process().ended().await?;
     system.start_again().await?;
     input.write_all(b"after\n")?;
-    alices.line("alice: after").await?;
-    assert_eq!(alices.output(), ["alice: before", "alice: after"]);
+    alice_device.line("alice: after").await?;
+    assert_eq!(alice_device.output(), ["alice: before", "alice: after"]);
     drop(input);
-    ensure!(alices.ended().await?.success(), "{}", alices.output().join("\n"));
+    ensure!(alice_device.ended().await?.success(), "{}", alice_device.output().join("\n"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Groups: who is in, who may what, and who sees which part of the past.
+//! Groups: members, permissions, and the visible part of the history.
 
 use abi::{
     error::ErrorCode,
@@ -7,7 +7,7 @@ use abi::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::{
-    device::{Device, new_id, numbers, refusal, texts},
+    device::{Device, new_id, refusal, seqs, texts},
     http::Answer,
     world::{Session, World},
 };
@@ -19,7 +19,7 @@ async fn add(world: &World, by: &Session, group: &str, users: &[&Session]) -> Re
     world.http("POST", &path, Some(&by.access_token), Some(json!({ "users": users }))).await
 }
 
-/// Removes a user from a group; oneself: leaves it.
+/// Removes a user from a group. A user who removes themselves leaves the group.
 async fn remove(world: &World, by: &Session, group: &str, user: &Session) -> Result<Answer> {
     let path = format!("/v1/groups/{group}/members/{}", user.user);
     world.http("DELETE", &path, Some(&by.access_token), None).await
@@ -39,8 +39,8 @@ fn change(entry: &Entry) -> Option<&Change> {
     }
 }
 
-/// The next messages, exactly so many. A change of the group arrives as an entry or as the news that there is something:
-/// who needs it reads the history.
+/// Waits for exactly `count` messages, and skips group changes. Those arrive as entries or as notifications, so tests read
+/// them from the history.
 async fn messages(device: &mut Device, count: usize) -> Result<Vec<Entry>> {
     let mut messages = Vec::new();
     while messages.len() < count {
@@ -50,27 +50,23 @@ async fn messages(device: &mut Device, count: usize) -> Result<Vec<Entry>> {
     Ok(messages)
 }
 
-async fn refused_in(device: &mut Device, group: &str) {
+async fn check_access_refused(device: &mut Device, group: &str) {
     let page = GetHistory { conversation: group.into(), ..GetHistory::default() };
     assert_eq!(refusal(device.send(group, &new_id(), "hello").await).code, ErrorCode::Forbidden);
     assert_eq!(refusal(device.history(page).await).code, ErrorCode::Forbidden);
     assert_eq!(refusal(device.mark_read(group, 1).await).code, ErrorCode::Forbidden);
 }
 
-async fn three_users(world: &World) -> Result<(Session, Session, Session)> {
-    Ok((world.user("alice").await?, world.user("bob").await?, world.user("carol").await?))
-}
-
-pub(crate) async fn p1_a_group_talks(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p1_members_of_a_group_exchange_messages(world: World) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let mut devices = Vec::new();
     for user in [&alice, &bob, &carol] {
         devices.push(world.connect(user).await?);
     }
     let group = world.group(&alice, &[&bob, &carol], "from_join").await?;
     for device in &mut devices {
-        let news = device.deliver().await?;
-        assert!(news.raised > 0 && news.entries.len() <= 1, "{news:?}");
+        let deliver = device.deliver().await?;
+        assert!(deliver.raised > 0 && deliver.entries.len() <= 1, "{deliver:?}");
         let created = device.whole_history(&group).await?.remove(0);
         assert!(matches!(change(&created), Some(Change::Created(_))), "{created:?}");
         assert_eq!((created.conversation_seq, created.countable_seq), (1, 0));
@@ -81,7 +77,7 @@ pub(crate) async fn p1_a_group_talks(world: World) -> Result<()> {
     let mut all = Vec::new();
     for device in &mut devices {
         let seen = messages(device, 3).await?;
-        assert_eq!(numbers(&seen), [2, 3, 4]);
+        assert_eq!(seqs(&seen), [2, 3, 4]);
         all.push(seen);
     }
     assert!(all.iter().all(|seen| *seen == all[0]), "{all:?}");
@@ -95,7 +91,7 @@ pub(crate) async fn p1_a_group_talks(world: World) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn p2_a_repeated_creation_is_the_same_group(world: World) -> Result<()> {
+pub(crate) async fn p2_a_repeated_creation_returns_the_same_group(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
     let body = json!({ "name": "friends", "members": [bob.user], "history": "all", "request_id": new_id() });
     let mut ids = Vec::new();
@@ -114,19 +110,19 @@ pub(crate) async fn p2_a_repeated_creation_is_the_same_group(world: World) -> Re
 }
 
 pub(crate) async fn p3_changes_of_a_group_are_entries_of_its_conversation(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
-    let mut alices = world.connect(&alice).await?;
+    let (alice, bob, carol) = world.three_users().await?;
+    let mut alice_device = world.connect(&alice).await?;
     let group = world.group(&alice, &[&bob], "all").await?;
-    alices.send(&group, &new_id(), "hello").await?;
-    messages(&mut alices, 1).await?;
+    alice_device.send(&group, &new_id(), "hello").await?;
+    messages(&mut alice_device, 1).await?;
     assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
-    let mut carols = world.connect(&carol).await?;
-    carols.send(&group, &new_id(), "hi").await?;
-    messages(&mut alices, 1).await?;
+    let mut carol_device = world.connect(&carol).await?;
+    carol_device.send(&group, &new_id(), "hi").await?;
+    messages(&mut alice_device, 1).await?;
     assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
     assert_eq!(remove(&world, &carol, &group, &carol).await?.status, 200);
-    let seen = alices.whole_history(&group).await?;
-    assert_eq!(numbers(&seen), [1, 2, 3, 4, 5, 6]);
+    let seen = alice_device.whole_history(&group).await?;
+    assert_eq!(seqs(&seen), [1, 2, 3, 4, 5, 6]);
     let countable: Vec<_> = seen.iter().map(|entry| entry.countable_seq).collect();
     assert_eq!(countable, [0, 1, 1, 2, 2, 2]);
     let kinds: Vec<_> = seen
@@ -144,64 +140,68 @@ pub(crate) async fn p3_changes_of_a_group_are_entries_of_its_conversation(world:
     Ok(())
 }
 
-pub(crate) async fn p4_who_joins_sees_from_the_entry_of_joining_or_everything(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
-    let mut alices = world.connect(&alice).await?;
+pub(crate) async fn p4_a_new_member_sees_entries_since_joining_or_the_whole_history(
+    world: World,
+) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
+    let mut alice_device = world.connect(&alice).await?;
     for (history, visible) in [("from_join", vec![4, 5]), ("all", vec![1, 2, 3, 4, 5])] {
         let group = world.group(&alice, &[&bob], history).await?;
         for text in ["one", "two"] {
-            alices.send(&group, &new_id(), text).await?;
+            alice_device.send(&group, &new_id(), text).await?;
         }
-        messages(&mut alices, 2).await?;
-        let mut carols = world.connect(&carol).await?;
+        messages(&mut alice_device, 2).await?;
+        let mut carol_device = world.connect(&carol).await?;
         assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
-        alices.send(&group, &new_id(), "three").await?;
-        assert_eq!(texts(&messages(&mut carols, 1).await?), ["three"]);
-        messages(&mut alices, 1).await?;
-        assert_eq!(numbers(&carols.whole_history(&group).await?), visible, "{history}");
+        alice_device.send(&group, &new_id(), "three").await?;
+        assert_eq!(texts(&messages(&mut carol_device, 1).await?), ["three"]);
+        messages(&mut alice_device, 1).await?;
+        assert_eq!(seqs(&carol_device.whole_history(&group).await?), visible, "{history}");
         let newest = GetHistory { conversation: group.clone(), newest: true, ..GetHistory::default() };
-        let newest = carols.history(newest).await?;
+        let newest = carol_device.history(newest).await?;
         assert_eq!((newest.entries.len(), newest.more), (visible.len(), false));
-        let heads = carols.heads("", 0).await?.heads;
+        let heads = carol_device.heads("", 0).await?.heads;
         let head = heads.iter().find(|head| head.conversation == group).context("no head")?;
         assert_eq!(head.visible_from, visible[0]);
         let listed = members(&world, &bob, &group).await?;
-        let carols = listed.iter().find(|member| member.user == carol.user).context("carol is no member")?;
-        assert_eq!(carols.visible_from, visible[0]);
+        let carol_device =
+            listed.iter().find(|member| member.user == carol.user).context("carol is not a member")?;
+        assert_eq!(carol_device.visible_from, visible[0]);
     }
     Ok(())
 }
 
-/// A change takes its place behind all that was acknowledged before it: who joins must not see that, who was a member may.
-pub(crate) async fn p3_a_change_overtakes_no_message(world: World) -> Result<()> {
+/// A change is stored after all messages that were acknowledged before it. A new member with history from joining must not
+/// see those.
+pub(crate) async fn p3_a_change_never_overtakes_an_acknowledged_message(world: World) -> Result<()> {
     const ROUNDS: usize = 8;
     const MESSAGES: usize = 50;
-    let (alice, bob, carol) = three_users(&world).await?;
-    let mut alices = world.connect(&alice).await?;
+    let (alice, bob, carol) = world.three_users().await?;
+    let mut alice_device = world.connect(&alice).await?;
     let group = world.group(&alice, &[&bob], "from_join").await?;
     for _ in 0..ROUNDS {
-        for joins in [true, false] {
+        for join in [true, false] {
             let sends = (0..MESSAGES).map(|_| tests::device::send(&group, &new_id(), "before the change"));
-            for id in alices.pipeline(sends).await? {
-                alices.answer(id).await?;
+            for id in alice_device.pipeline(sends).await? {
+                alice_device.answer(id).await?;
             }
-            let answer = match joins {
+            let answer = match join {
                 true => add(&world, &alice, &group, &[&carol]).await?,
                 false => remove(&world, &alice, &group, &carol).await?,
             };
             assert_eq!(answer.status, 200, "{answer:?}");
         }
     }
-    let seen = alices.whole_history(&group).await?;
+    let seen = alice_device.whole_history(&group).await?;
     let changes = seen.iter().enumerate().filter(|(_, entry)| change(entry).is_some());
-    let places: Vec<_> = changes.map(|(place, _)| place).collect();
+    let positions: Vec<_> = changes.map(|(position, _)| position).collect();
     let expected: Vec<_> = (0..=2 * ROUNDS).map(|n| n * (MESSAGES + 1)).collect();
-    assert_eq!(places, expected);
+    assert_eq!(positions, expected);
     Ok(())
 }
 
-pub(crate) async fn p8_only_an_owner_changes_members(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p8_only_an_owner_can_change_members(world: World) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let group = world.group(&alice, &[&bob], "all").await?;
     for answer in [
         add(&world, &bob, &group, &[&carol]).await?,
@@ -212,75 +212,75 @@ pub(crate) async fn p8_only_an_owner_changes_members(world: World) -> Result<()>
         assert_eq!((answer.status, answer.problem()?.as_str()), (403, "forbidden"));
     }
     assert_eq!(members(&world, &alice, &group).await?.len(), 2);
-    // To add a member once more changes nothing and is no error.
+    // Adding a member again succeeds and changes nothing.
     assert_eq!(add(&world, &alice, &group, &[&bob]).await?.status, 200);
     assert_eq!(members(&world, &alice, &group).await?.len(), 2);
     Ok(())
 }
 
-pub(crate) async fn p8_who_was_removed_neither_sends_nor_reads(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p8_a_removed_member_can_neither_send_nor_read(world: World) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let group = world.group(&alice, &[&bob, &carol], "all").await?;
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
-    bobs.send(&group, &new_id(), "still here").await?;
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    bob_device.send(&group, &new_id(), "still here").await?;
     assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
-    refused_in(&mut bobs, &group).await;
-    assert_eq!(bobs.heads("", 0).await?.heads, []);
-    let secret = alices.send(&group, &new_id(), "now that bob is gone").await?;
-    let mut carols = world.connect(&carol).await?;
+    check_access_refused(&mut bob_device, &group).await;
+    assert_eq!(bob_device.heads("", 0).await?.heads, []);
+    let secret = alice_device.send(&group, &new_id(), "now that bob is gone").await?;
+    let mut carol_device = world.connect(&carol).await?;
     tests::eventually("the message is stored", async || {
-        let seen = carols.whole_history(&group).await?;
+        let seen = carol_device.whole_history(&group).await?;
         anyhow::ensure!(seen.iter().any(|entry| entry.message_id == secret.message_id));
         Ok(())
     })
     .await?;
-    // What bob is told from here on is his own: the group's secret is not among it.
+    // Bob's device gets entries of his own conversations, and never the secret of the group.
     let notes = abi::ids::direct(&bob.user, &bob.user);
-    let mark = bobs.send(&notes, &new_id(), "mark").await?;
+    let last = bob_device.send(&notes, &new_id(), "last").await?;
     loop {
-        let entries = bobs.deliver().await?.entries;
+        let entries = bob_device.deliver().await?.entries;
         assert!(entries.iter().all(|entry| entry.message_id != secret.message_id));
-        if entries.iter().any(|entry| entry.message_id == mark.message_id) {
+        if entries.iter().any(|entry| entry.message_id == last.message_id) {
             return Ok(());
         }
     }
 }
 
-pub(crate) async fn p8_nobody_is_told_of_groups_that_they_were_never_in(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p8_removing_a_non_member_sends_that_user_nothing(world: World) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let group = world.group(&alice, &[&bob], "all").await?;
-    let mut carols = world.connect(&carol).await?;
-    let before = carols.ping().await?;
+    let mut carol_device = world.connect(&carol).await?;
+    let before = carol_device.ping().await?;
     let answer = remove(&world, &alice, &group, &carol).await?;
     assert_eq!((answer.status, answer.problem()?.as_str()), (404, "not_found"));
-    assert_eq!(carols.ping().await?, before);
+    assert_eq!(carol_device.ping().await?, before);
     Ok(())
 }
 
-pub(crate) async fn p5_who_is_removed_is_told_so(world: World) -> Result<()> {
+pub(crate) async fn p5_a_removed_member_receives_the_removal(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
     let group = world.group(&alice, &[&bob], "all").await?;
-    let mut bobs = world.connect(&bob).await?;
+    let mut bob_device = world.connect(&bob).await?;
     assert_eq!(remove(&world, &alice, &group, &bob).await?.status, 200);
     loop {
-        let entries = bobs.deliver().await?.entries;
+        let entries = bob_device.deliver().await?.entries;
         if entries.iter().any(|entry| matches!(change(entry), Some(Change::Removed(_)))) {
             return Ok(());
         }
     }
 }
 
-pub(crate) async fn p2_a_request_id_is_no_client_msg_id(world: World) -> Result<()> {
+pub(crate) async fn p2_request_ids_and_client_msg_ids_do_not_collide(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let mut alices = world.connect(&alice).await?;
+    let mut alice_device = world.connect(&alice).await?;
     let group = world.group(&alice, &[&bob], "all").await?;
     let path = format!("/v1/groups/{group}/members/{}?request_id=1", bob.user);
-    alices.send(&group, "1", "hello").await?;
+    alice_device.send(&group, "1", "hello").await?;
     let removed = world.http("DELETE", &path, Some(&alice.access_token), None).await?;
     assert_eq!(removed.status, 200, "{removed:?}");
     assert_eq!(members(&world, &alice, &group).await?.len(), 1);
-    assert_eq!(alices.whole_history(&group).await?.len(), 3);
-    // The same request is answered again, another one with its id is not.
+    assert_eq!(alice_device.whole_history(&group).await?.len(), 3);
+    // A repeated request gets the same answer. Another request with the same id is refused.
     assert_eq!(world.http("DELETE", &path, Some(&alice.access_token), None).await?.status, 200);
     let (path, body) =
         (format!("/v1/groups/{group}/members"), json!({ "users": [bob.user], "request_id": "1" }));
@@ -289,28 +289,30 @@ pub(crate) async fn p2_a_request_id_is_no_client_msg_id(world: World) -> Result<
     Ok(())
 }
 
-pub(crate) async fn p8_who_left_neither_sends_nor_reads_and_ownership_goes_on(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on(
+    world: World,
+) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let group = world.group(&alice, &[&bob], "all").await?;
     assert_eq!(add(&world, &alice, &group, &[&carol]).await?.status, 200);
-    let mut alices = world.connect(&alice).await?;
+    let mut alice_device = world.connect(&alice).await?;
     assert_eq!(remove(&world, &alice, &group, &alice).await?.status, 200);
-    refused_in(&mut alices, &group).await;
-    // The one who has been in it for longest owns it now.
+    check_access_refused(&mut alice_device, &group).await;
+    // The member who joined first is the new owner.
     let listed = members(&world, &carol, &group).await?;
     let roles: Vec<_> = listed.iter().map(|member| (member.user.as_str(), member.role())).collect();
     assert_eq!(roles, [(&*bob.user, Role::Owner), (&*carol.user, Role::Member)]);
     assert_eq!(add(&world, &bob, &group, &[&alice]).await?.status, 200);
-    assert_eq!(alices.send(&group, &new_id(), "back again").await?.message_id.len(), 32);
+    assert_eq!(alice_device.send(&group, &new_id(), "back again").await?.message_id.len(), 32);
     Ok(())
 }
 
-pub(crate) async fn p8_strangers_see_nothing_of_a_group(world: World) -> Result<()> {
-    let (alice, bob, carol) = three_users(&world).await?;
+pub(crate) async fn p8_non_members_see_nothing_of_a_group(world: World) -> Result<()> {
+    let (alice, bob, carol) = world.three_users().await?;
     let group = world.group(&alice, &[&bob], "all").await?;
-    let mut carols = world.connect(&carol).await?;
-    refused_in(&mut carols, &group).await;
-    for path in [format!("/v1/groups/{group}/members"), "/v1/groups/g:there-is-none/members".into()] {
+    let mut carol_device = world.connect(&carol).await?;
+    check_access_refused(&mut carol_device, &group).await;
+    for path in [format!("/v1/groups/{group}/members"), "/v1/groups/g:unknown/members".into()] {
         let answer = world.http("GET", &path, Some(&carol.access_token), None).await?;
         assert_eq!((answer.status, answer.problem()?.as_str()), (403, "forbidden"), "{path}");
         let answer = world.http("GET", &path, None, None).await?;
@@ -319,18 +321,19 @@ pub(crate) async fn p8_strangers_see_nothing_of_a_group(world: World) -> Result<
     Ok(())
 }
 
-pub(crate) async fn p8_a_group_of_unknown_users_is_refused(world: World) -> Result<()> {
+pub(crate) async fn p8_a_group_with_unknown_users_is_refused(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let nobody = format!("nobody-{}", tests::system::unique());
+    let unknown_user = format!("nobody-{}", tests::system::unique());
     let group = world.group(&alice, &[&bob], "all").await?;
     let create = |body| world.http("POST", "/v1/groups", Some(&alice.access_token), Some(body));
-    let unknown = create(json!({ "name": "friends", "members": [bob.user, nobody] })).await?;
+    let unknown = create(json!({ "name": "friends", "members": [bob.user, unknown_user] })).await?;
     assert_eq!((unknown.status, unknown.problem()?.as_str()), (404, "not_found"));
     let path = format!("/v1/groups/{group}/members");
-    let unknown =
-        world.http("POST", &path, Some(&alice.access_token), Some(json!({ "users": [nobody] }))).await?;
+    let unknown = world
+        .http("POST", &path, Some(&alice.access_token), Some(json!({ "users": [unknown_user] })))
+        .await?;
     assert_eq!((unknown.status, unknown.problem()?.as_str()), (404, "not_found"));
-    for wrong in [
+    for invalid in [
         json!({ "name": "", "members": [] }),
         json!({ "name": "x".repeat(129), "members": [] }),
         json!({ "members": [] }),
@@ -338,8 +341,8 @@ pub(crate) async fn p8_a_group_of_unknown_users_is_refused(world: World) -> Resu
         json!({ "name": "friends", "members": [], "history": "some" }),
         json!({ "name": "friends", "members": [], "request_id": "" }),
     ] {
-        let answer = create(wrong.clone()).await?;
-        assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"), "{wrong}");
+        let answer = create(invalid.clone()).await?;
+        assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"), "{invalid}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Users that talk all the time, by the SDK, while something is done to the system; then every message is counted.
+//! A load of messages through the SDK, during disturbances of the system. At the end every message is counted.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use client::{Client, Event, Events, Options, Server, State, http::Api, tokens::SessionTokens};
@@ -19,7 +19,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 /// Pairs of a sender and a receiver.
 const PAIRS: usize = 4;
-/// Messages that must get through before and after each fault.
+/// Messages that must be acknowledged between two disturbances.
 const PROGRESS: usize = 300;
 
 /// A running load.
@@ -27,13 +27,13 @@ pub(crate) struct Load {
     pairs: Vec<(Session, String)>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
-    /// What each sender had acknowledged, in order.
+    /// Each returns the number of its pair, and its acknowledged messages in order.
     senders: JoinSet<Result<(usize, Vec<String>)>>,
     receivers: Vec<(Client, Events)>,
 }
 
 impl Load {
-    /// Makes the users and begins to send, over all gateways.
+    /// Creates the users and starts sending, over all gateways.
     pub(crate) async fn start(world: &World) -> Result<Self> {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut load = Self { pairs: vec![], stop, acknowledged, senders: JoinSet::new(), receivers: vec![] };
@@ -41,20 +41,23 @@ impl Load {
             let sender = world.user("sender").await?;
             let (receiver, client, events) = device(world, "receiver").await?;
             load.receivers.push((client, events));
-            let talk = abi::ids::direct(&sender.user, &receiver);
-            load.pairs.push((sender.clone(), talk.clone()));
+            let conversation = abi::ids::direct(&sender.user, &receiver);
+            load.pairs.push((sender.clone(), conversation.clone()));
             let (stop, acknowledged) = (Arc::clone(&load.stop), Arc::clone(&load.acknowledged));
             let (server, api) = server(world)?;
             let tokens = api.login(&sender.user, PASSWORD, "sdk").await?;
             load.senders.spawn(async move {
                 let tokens = SessionTokens::new(api, tokens);
-                // A sender that does not listen: its own copies stay at the server.
+                // The sender ignores its events: only receivers check deliveries.
                 let (client, _events) =
                     Client::connect(server, tokens, Options::default(), State::default()).await?;
                 let mut sent = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let text = format!("{pair}:{}", sent.len());
-                    client.send(&talk, client::text(&text)).await.with_context(|| format!("send {text}"))?;
+                    client
+                        .send(&conversation, client::text(&text))
+                        .await
+                        .with_context(|| format!("send {text}"))?;
                     sent.push(text);
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
@@ -62,22 +65,22 @@ impl Load {
                 Ok((pair, sent))
             });
         }
-        load.goes_on().await?;
+        load.progresses().await?;
         Ok(load)
     }
 
     /// Waits until more messages have been acknowledged.
-    pub(crate) async fn goes_on(&self) -> Result<()> {
+    pub(crate) async fn progresses(&self) -> Result<()> {
         let before = self.acknowledged.load(Ordering::Relaxed);
-        eventually("messages get through", async || {
+        eventually("messages are acknowledged", async || {
             let now = self.acknowledged.load(Ordering::Relaxed);
-            ensure!(now >= before + PROGRESS, "{} since then", now - before);
+            ensure!(now >= before + PROGRESS, "only {} so far", now - before);
             Ok(())
         })
         .await
     }
 
-    /// Stops sending, holds what was acknowledged against what was received and what is stored, and says how many that were.
+    /// Stops sending, compares the acknowledged messages with the received and the stored ones, and returns their number.
     pub(crate) async fn finish(mut self, world: &World) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all_sent = vec![Vec::new(); PAIRS];
@@ -93,7 +96,7 @@ impl Load {
                     .with_context(|| format!("lost: {} of {} were received", received.len(), sent.len()))?;
                 match event {
                     Some(Event::Entry(entry)) => {
-                        ensure!(entry.conversation_seq == received.len() as u64 + 1, "a number was left out");
+                        ensure!(entry.conversation_seq == received.len() as u64 + 1, "a seq is missing");
                         received.push(tests::device::text(&entry).to_owned());
                     }
                     Some(Event::Ended(error)) => bail!("the receiver ended: {error}"),
@@ -103,13 +106,18 @@ impl Load {
             }
             ensure!(
                 received == *sent,
-                "pair {pair} received other messages than were sent, or in another order"
+                "pair {pair}: the received messages or their order differ from the sent ones"
             );
             client.close().await;
         }
-        for ((sender, talk), sent) in self.pairs.iter().zip(&all_sent) {
-            let stored = world.connect(sender).await?.whole_history(talk).await?;
-            ensure!(texts(&stored) == *sent, "{talk}: {} stored, {} acknowledged", stored.len(), sent.len());
+        for ((sender, conversation), sent) in self.pairs.iter().zip(&all_sent) {
+            let stored = world.connect(sender).await?.whole_history(conversation).await?;
+            ensure!(
+                texts(&stored) == *sent,
+                "{conversation}: {} stored, {} acknowledged",
+                stored.len(),
+                sent.len()
+            );
         }
         Ok(all_sent.iter().map(Vec::len).sum())
     }
@@ -120,7 +128,7 @@ fn server(world: &World) -> Result<(Server, Api)> {
     Ok((server.clone(), Api::new(server)))
 }
 
-/// A new user with one device that listens.
+/// A new user with one connected device.
 async fn device(world: &World, name: &str) -> Result<(String, Client, Events)> {
     let (server, api) = server(world)?;
     let tokens = api.register(&format!("{name}-{}", unique()), PASSWORD, "sdk").await?;
@@ -130,9 +138,9 @@ async fn device(world: &World, name: &str) -> Result<(String, Client, Events)> {
     Ok((user, client, events))
 }
 
-/// Says in the tests' output what was counted, once nothing was lost, doubled or out of order.
-pub(crate) fn report(what: &str, acknowledged: usize) {
-    let line = format!("{what}: {acknowledged} acknowledged; lost 0, doubled 0, out of order 0");
-    // Whoever closed the output does not want to know.
+/// Prints the result of a finished load.
+pub(crate) fn report(disturbance: &str, acknowledged: usize) {
+    let line = format!("{disturbance}: {acknowledged} acknowledged; lost 0, duplicated 0, out of order 0");
+    // A closed stderr must not fail the test.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

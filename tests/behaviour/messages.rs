@@ -1,4 +1,4 @@
-//! Sending: what an ack means, what a retry is, in which order.
+//! Sending: acks, retries, order, refusals.
 
 use abi::{
     error::ErrorCode,
@@ -8,108 +8,118 @@ use abi::{
 use anyhow::{Result, bail};
 use std::time::SystemTime;
 use tests::{
-    device::{Device, Wire, new_id, numbers, refusal, send, text, texts},
+    device::{Device, Wire, new_id, refusal, send, seqs, text, texts},
     world::World,
 };
 
-pub(crate) async fn p1_two_users_talk_live(world: World) -> Result<()> {
+pub(crate) async fn p1_two_users_exchange_messages_live(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
-    alices.send(&talk, &new_id(), "hello bob").await?;
-    assert_eq!(texts(&bobs.entries(1).await?), ["hello bob"]);
-    bobs.send(&talk, &new_id(), "hello alice").await?;
-    let seen = alices.entries(2).await?;
+    let conversation = alice.conversation_with(&bob);
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    alice_device.send(&conversation, &new_id(), "hello bob").await?;
+    assert_eq!(texts(&bob_device.entries(1).await?), ["hello bob"]);
+    bob_device.send(&conversation, &new_id(), "hello alice").await?;
+    let seen = alice_device.entries(2).await?;
     assert_eq!(texts(&seen), ["hello bob", "hello alice"]);
-    assert_eq!(numbers(&seen), [1, 2]);
+    assert_eq!(seqs(&seen), [1, 2]);
     let senders: Vec<_> = seen.iter().map(|entry| entry.sender.as_str()).collect();
     assert_eq!(senders, [&*alice.user, &*bob.user]);
     Ok(())
 }
 
-pub(crate) async fn p1_who_was_away_catches_up_exactly(world: World) -> Result<()> {
+pub(crate) async fn p1_an_offline_user_catches_up_completely(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
     let sent: Vec<String> = (0..250).map(|n| format!("message {n}")).collect();
     for part in sent.chunks(50) {
-        let ids = alices.pipeline(part.iter().map(|text| send(&talk, &new_id(), text))).await?;
+        let ids = alice_device.pipeline(part.iter().map(|text| send(&conversation, &new_id(), text))).await?;
         for id in ids {
-            alices.answer(id).await?;
+            alice_device.answer(id).await?;
         }
     }
-    // The sender is told of what was stored: after that there is nothing to wait for.
-    alices.entries(sent.len()).await?;
-    let mut bobs = world.connect(&bob).await?;
-    let heads = bobs.heads("", 0).await?;
+    // The sender gets each entry after it is stored. Once all have arrived, bob can read all.
+    alice_device.entries(sent.len()).await?;
+    let mut bob_device = world.connect(&bob).await?;
+    let heads = bob_device.heads("", 0).await?;
     assert_eq!(heads.heads.len(), 1);
-    assert_eq!((heads.heads[0].conversation.as_str(), heads.heads[0].conversation_seq), (&*talk, 250));
-    let seen = bobs.whole_history(&talk).await?;
+    assert_eq!(
+        (heads.heads[0].conversation.as_str(), heads.heads[0].conversation_seq),
+        (&*conversation, 250)
+    );
+    let seen = bob_device.whole_history(&conversation).await?;
     assert_eq!(texts(&seen), sent);
-    assert_eq!(numbers(&seen), (1..=250).collect::<Vec<_>>());
+    assert_eq!(seqs(&seen), (1..=250).collect::<Vec<_>>());
     Ok(())
 }
 
-pub(crate) async fn p1_an_ack_names_the_message_and_its_time(world: World) -> Result<()> {
+pub(crate) async fn p1_an_ack_carries_the_message_id_and_time(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let mut device = world.connect(&alice).await?;
     let now = || {
-        SystemTime::UNIX_EPOCH.elapsed().map(|time| i64::try_from(time.as_millis()).expect("fits for ages"))
+        SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map(|time| i64::try_from(time.as_millis()).expect("a current time fits"))
     };
     let (id, before) = (new_id(), now()?);
-    let ack = device.send(&talk, &id, "hello").await?;
+    let ack = device.send(&conversation, &id, "hello").await?;
     assert_eq!(ack.client_msg_id, id);
-    assert_eq!(ack.message_id, ids::message(abi::DEFAULT_APP, &talk, &alice.user, &id));
-    assert!((before..=now()?).contains(&ack.sent_at_ms), "{} is not now", ack.sent_at_ms);
+    assert_eq!(ack.message_id, ids::message(abi::DEFAULT_APP, &conversation, &alice.user, &id));
+    assert!((before..=now()?).contains(&ack.sent_at_ms), "{} is not the time of the send", ack.sent_at_ms);
     let entry = device.entries(1).await?.remove(0);
     assert_eq!((&entry.message_id, entry.sent_at_ms), (&ack.message_id, ack.sent_at_ms));
     assert_eq!((&*entry.client_msg_id, &*entry.sender_device), (&*id, "phone"));
-    assert_eq!(device.whole_history(&talk).await?, [entry]);
+    assert_eq!(device.whole_history(&conversation).await?, [entry]);
     Ok(())
 }
 
-pub(crate) async fn p2_a_retry_is_the_same_message_and_the_first_content_wins(world: World) -> Result<()> {
+pub(crate) async fn p2_a_retry_stores_no_second_message_and_the_first_content_wins(
+    world: World,
+) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let mut device = world.connect(&alice).await?;
     let id = new_id();
-    let first = device.send(&talk, &id, "first").await?;
+    let first = device.send(&conversation, &id, "first").await?;
     for other in ["first", "something else"] {
-        assert_eq!(device.send(&talk, &id, other).await?.message_id, first.message_id);
+        assert_eq!(device.send(&conversation, &id, other).await?.message_id, first.message_id);
     }
-    // Both users of a direct conversation mean the same one, in whatever order it names them.
-    let turned =
-        format!("d:{}:{}", talk.split(':').next_back().unwrap_or(""), talk.split(':').nth(1).unwrap_or(""));
-    assert_eq!(device.send(&turned, &id, "turned").await?.message_id, first.message_id);
-    device.send(&talk, &new_id(), "the end").await?;
+    // A direct conversation has one identity, in either order of its users.
+    let swapped = format!(
+        "d:{}:{}",
+        conversation.split(':').next_back().unwrap_or(""),
+        conversation.split(':').nth(1).unwrap_or("")
+    );
+    assert_eq!(device.send(&swapped, &id, "swapped").await?.message_id, first.message_id);
+    device.send(&conversation, &new_id(), "the end").await?;
     let mut seen = Vec::new();
     while seen.last().is_none_or(|entry| text(entry) != "the end") {
         seen.extend(device.deliver().await?.entries);
     }
     assert_eq!(texts(&seen), ["first", "the end"]);
-    assert_eq!(texts(&device.whole_history(&talk).await?), ["first", "the end"]);
+    assert_eq!(texts(&device.whole_history(&conversation).await?), ["first", "the end"]);
     Ok(())
 }
 
-pub(crate) async fn p2_a_retry_over_a_new_connection_is_the_same_message(world: World) -> Result<()> {
+pub(crate) async fn p2_a_retry_over_a_new_connection_stores_no_second_message(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let ids: Vec<_> = (0..20).map(|_| new_id()).collect();
     let mut device = world.connect(&alice).await?;
-    device.pipeline(ids.iter().map(|id| send(&talk, id, id))).await?;
-    // The connection breaks before any ack was read: the device can't know which of them the log has.
+    device.pipeline(ids.iter().map(|id| send(&conversation, id, id))).await?;
+    // The connection breaks before the device reads any ack, so it must retry all messages.
     device.drop_connection();
     let mut device = world.connect(&alice).await?;
     for id in &ids {
-        device.send(&talk, id, id).await?;
+        device.send(&conversation, id, id).await?;
     }
-    let mark = new_id();
-    device.send(&talk, &mark, &mark).await?;
-    let mut seen = device.whole_history(&talk).await?;
-    while seen.last().is_none_or(|entry| text(entry) != mark) {
+    let last = new_id();
+    device.send(&conversation, &last, &last).await?;
+    let mut seen = device.whole_history(&conversation).await?;
+    while seen.last().is_none_or(|entry| text(entry) != last) {
         device.deliver().await?;
-        seen = device.whole_history(&talk).await?;
+        seen = device.whole_history(&conversation).await?;
     }
     assert_eq!(texts(&seen[..seen.len() - 1]), ids);
     Ok(())
@@ -117,44 +127,44 @@ pub(crate) async fn p2_a_retry_over_a_new_connection_is_the_same_message(world: 
 
 pub(crate) async fn p3_pipelined_messages_keep_their_order(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    let conversation = alice.conversation_with(&bob);
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
     let sent: Vec<String> = (0..200).map(|n| n.to_string()).collect();
-    // More than may be unanswered at a time: the gateway stops reading until it can go on, and refuses none.
-    let ids = alices.pipeline(sent.iter().map(|text| send(&talk, &new_id(), text))).await?;
+    // More than the limit of requests in flight. The gateway stops reading at the limit (backpressure) and refuses none.
+    let ids = alice_device.pipeline(sent.iter().map(|text| send(&conversation, &new_id(), text))).await?;
     for id in ids {
-        alices.answer(id).await?;
+        alice_device.answer(id).await?;
     }
-    assert_eq!(texts(&bobs.entries(200).await?), sent);
-    assert_eq!(texts(&bobs.whole_history(&talk).await?), sent);
+    assert_eq!(texts(&bob_device.entries(200).await?), sent);
+    assert_eq!(texts(&bob_device.whole_history(&conversation).await?), sent);
     Ok(())
 }
 
-pub(crate) async fn p4_everybody_sees_the_same_numbers_without_gaps(world: World) -> Result<()> {
+pub(crate) async fn p4_both_users_see_the_same_seqs_without_gaps(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    let conversation = alice.conversation_with(&bob);
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
     for round in 0..10 {
-        let text = |who, n| send(&talk, &new_id(), &format!("{who} {round}.{n}"));
-        let (hers, his) = (
-            alices.pipeline((0..5).map(|n| text("alice", n))).await?,
-            bobs.pipeline((0..5).map(|n| text("bob", n))).await?,
+        let text = |who, n| send(&conversation, &new_id(), &format!("{who} {round}.{n}"));
+        let (from_alice, from_bob) = (
+            alice_device.pipeline((0..5).map(|n| text("alice", n))).await?,
+            bob_device.pipeline((0..5).map(|n| text("bob", n))).await?,
         );
-        for (her, his) in hers.into_iter().zip(his) {
-            alices.answer(her).await?;
-            bobs.answer(his).await?;
+        for (alice_id, bob_id) in from_alice.into_iter().zip(from_bob) {
+            alice_device.answer(alice_id).await?;
+            bob_device.answer(bob_id).await?;
         }
     }
-    let (hers, his) = (alices.entries(100).await?, bobs.entries(100).await?);
-    assert_eq!(numbers(&hers), (1..=100).collect::<Vec<_>>());
-    assert_eq!(hers, his);
-    assert_eq!(hers, alices.whole_history(&talk).await?);
+    let (alice_seen, bob_seen) = (alice_device.entries(100).await?, bob_device.entries(100).await?);
+    assert_eq!(seqs(&alice_seen), (1..=100).collect::<Vec<_>>());
+    assert_eq!(alice_seen, bob_seen);
+    assert_eq!(alice_seen, alice_device.whole_history(&conversation).await?);
     Ok(())
 }
 
-pub(crate) async fn p5_json_and_proto_devices_see_the_same(world: World) -> Result<()> {
+pub(crate) async fn p5_json_and_proto_devices_see_the_same_entries(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let (mut json, _) = world.connect_as(&alice, Wire::Json, None).await?;
     let (mut proto, _) = world.connect_as(&bob, Wire::Proto, None).await?;
     let bodies = [
@@ -165,7 +175,11 @@ pub(crate) async fn p5_json_and_proto_devices_see_the_same(world: World) -> Resu
     for (n, body) in bodies.iter().enumerate() {
         let message = Message { content_type: "application/x-test".into(), body: Some(body.clone()) };
         let frame = |client_msg_id| {
-            Frame::Send(Send { conversation: talk.clone(), client_msg_id, message: Some(message.clone()) })
+            Frame::Send(Send {
+                conversation: conversation.clone(),
+                client_msg_id,
+                message: Some(message.clone()),
+            })
         };
         let sender: &mut Device = if n % 2 == 0 { &mut json } else { &mut proto };
         sender.call(frame(new_id())).await?;
@@ -176,73 +190,77 @@ pub(crate) async fn p5_json_and_proto_devices_see_the_same(world: World) -> Resu
         let Some(Content::Message(message)) = &entry.content else { bail!("not a message: {entry:?}") };
         assert_eq!((&*message.content_type, message.body.as_ref()), ("application/x-test", Some(&body)));
     }
-    assert_eq!(json.whole_history(&talk).await?, by_json);
+    assert_eq!(json.whole_history(&conversation).await?, by_json);
     assert_eq!(json.heads("", 0).await?.heads[0].conversation_seq, 3);
     Ok(())
 }
 
-pub(crate) async fn p7_the_largest_body_passes_and_one_byte_more_does_not(world: World) -> Result<()> {
+pub(crate) async fn p7_the_largest_body_is_accepted_and_one_more_byte_is_refused(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     for wire in [Wire::Proto, Wire::Json] {
         let (mut device, welcome) = world.connect_as(&alice, wire, None).await?;
         assert_eq!(welcome.max_body_bytes, 16 * 1024);
         let largest = "x".repeat(16 * 1024);
-        device.send(&talk, &new_id(), &largest).await?;
-        let fault = refusal(device.send(&talk, &new_id(), &format!("{largest}x")).await);
-        assert_eq!(fault.code, ErrorCode::TooLarge);
-        // Bytes count, not characters.
-        assert_eq!(refusal(device.send(&talk, &new_id(), &"é".repeat(8193)).await).code, ErrorCode::TooLarge);
+        device.send(&conversation, &new_id(), &largest).await?;
+        let error = refusal(device.send(&conversation, &new_id(), &format!("{largest}x")).await);
+        assert_eq!(error.code, ErrorCode::TooLarge);
+        // The limit counts bytes, not characters.
+        assert_eq!(
+            refusal(device.send(&conversation, &new_id(), &"é".repeat(8193)).await).code,
+            ErrorCode::TooLarge
+        );
         assert_eq!(text(&device.entries(1).await?[0]).len(), largest.len());
     }
     Ok(())
 }
 
-pub(crate) async fn p8_a_malformed_message_is_refused_and_says_why(world: World) -> Result<()> {
+pub(crate) async fn p8_the_refusal_of_a_malformed_message_names_the_field(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let talk = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let mut device = world.connect(&alice).await?;
     let long = "x".repeat(65);
-    for (conversation, id, named) in [
+    for (conversation, id, field) in [
         ("", "1", "conversation"),
         ("somewhere", "1", "conversation"),
         ("d:alice", "1", "conversation"),
         ("d:alice:bob:carol", "1", "conversation"),
-        (&talk, "", "client_msg_id"),
-        (&talk, "two words", "client_msg_id"),
-        (&talk, "\u{e9}", "client_msg_id"),
-        (&talk, &long, "client_msg_id"),
+        (&conversation, "", "client_msg_id"),
+        (&conversation, "two words", "client_msg_id"),
+        (&conversation, "\u{e9}", "client_msg_id"),
+        (&conversation, &long, "client_msg_id"),
     ] {
-        let fault = refusal(device.send(conversation, id, "hello").await);
-        assert_eq!(fault.code, ErrorCode::InvalidRequest, "{conversation:?} {id:?}");
-        assert!(fault.message.contains(named), "{:?} does not name {named}", fault.message);
+        let error = refusal(device.send(conversation, id, "hello").await);
+        assert_eq!(error.code, ErrorCode::InvalidRequest, "{conversation:?} {id:?}");
+        assert!(error.message.contains(field), "{:?} does not name {field}", error.message);
     }
     for message in [
         None,
         Some(Message::default()),
         Some(Message { content_type: "x".repeat(128), body: Some(Body::Text("hello".into())) }),
     ] {
-        let frame = Frame::Send(Send { conversation: talk.clone(), client_msg_id: new_id(), message });
+        let frame =
+            Frame::Send(Send { conversation: conversation.clone(), client_msg_id: new_id(), message });
         assert_eq!(refusal(device.call(frame).await).code, ErrorCode::InvalidRequest);
     }
-    // Nothing of that was stored, and the connection still serves.
-    let ack = device.send(&talk, &new_id(), "hello").await?;
+    // None of them is stored, and the connection still works.
+    let ack = device.send(&conversation, &new_id(), "hello").await?;
     assert_eq!(device.entries(1).await?[0].message_id, ack.message_id);
-    assert_eq!(device.whole_history(&talk).await?.len(), 1);
+    assert_eq!(device.whole_history(&conversation).await?.len(), 1);
     Ok(())
 }
 
-pub(crate) async fn p8_the_sender_is_who_the_token_says(world: World) -> Result<()> {
+pub(crate) async fn p8_the_sender_is_the_user_of_the_token(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
     let carol = world.user("carol").await?;
     let mut device = world.connect(&carol).await?;
-    let answer = device.call(send(&alice.with(&bob), &new_id(), "I am alice")).await;
+    let answer = device.call(send(&alice.conversation_with(&bob), &new_id(), "I am alice")).await;
     assert_eq!(refusal(answer).code, ErrorCode::Forbidden);
-    let answer = device.call(send(&carol.with(&bob), &new_id(), "I am carol")).await?;
+    let answer = device.call(send(&carol.conversation_with(&bob), &new_id(), "I am carol")).await?;
     assert!(matches!(answer, server_frame::Frame::Ack(_)));
-    let mut bobs = world.connect(&bob).await?;
+    let mut bob_device = world.connect(&bob).await?;
     let seen = tests::eventually("carol's message is stored", async || {
-        let seen = bobs.whole_history(&carol.with(&bob)).await?;
+        let seen = bob_device.whole_history(&carol.conversation_with(&bob)).await?;
         anyhow::ensure!(!seen.is_empty());
         Ok(seen)
     });

@@ -1,4 +1,4 @@
-//! The table of metrics, held against the sources and against running programs.
+//! The documented metrics, compared with the source code and with running programs.
 
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -14,7 +14,7 @@ use tests::{
     world::World,
 };
 
-/// What every system exports once a message has got through.
+/// Metrics that every system exports after one message.
 const AFTER_A_MESSAGE: [&str; 10] = [
     "godwit_ws_gateway_connections",
     "godwit_ws_gateway_sends_total",
@@ -28,7 +28,7 @@ const AFTER_A_MESSAGE: [&str; 10] = [
     "godwit_utils_ready",
 ];
 
-pub(crate) async fn the_table_of_metrics_is_what_the_sources_say() -> Result<()> {
+pub(crate) async fn the_documented_metrics_match_the_source_code() -> Result<()> {
     let table = table()?;
     ensure!(table.len() > 40, "docs/metrics.md has a table of {} rows", table.len());
     let mut literals = BTreeSet::new();
@@ -41,7 +41,11 @@ pub(crate) async fn the_table_of_metrics_is_what_the_sources_say() -> Result<()>
         literals.extend(text.split('"').skip(1).step_by(2).map(str::to_owned));
     }
     let named: BTreeSet<_> = literals.iter().filter(|literal| literal.starts_with("godwit_")).collect();
-    assert_eq!(table.keys().collect::<BTreeSet<_>>(), named, "docs/metrics.md names, and the sources name");
+    assert_eq!(
+        table.keys().collect::<BTreeSet<_>>(),
+        named,
+        "names in docs/metrics.md, and in the source code"
+    );
     for (name, row) in &table {
         let kind = match name.rsplit('_').next() {
             Some("total") => "counter",
@@ -49,7 +53,11 @@ pub(crate) async fn the_table_of_metrics_is_what_the_sources_say() -> Result<()>
             _ => &*row.kind,
         };
         assert_eq!(row.kind, kind, "{name}");
-        ensure!(literals.contains(&row.meaning), "{name}: the sources don't say \"{}\"", row.meaning);
+        ensure!(
+            literals.contains(&row.meaning),
+            "{name}: the source code has no help text \"{}\"",
+            row.meaning
+        );
     }
     Ok(())
 }
@@ -71,28 +79,28 @@ fn metrics_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-pub(crate) async fn embedded_the_table_of_metrics_is_what_is_exported() -> Result<()> {
+pub(crate) async fn embedded_exported_metrics_match_the_documentation() -> Result<()> {
     let system = Embedded::start(&[]).await?;
     let admin = system.admin().to_owned();
-    talk(&World::new(std::sync::Arc::new(system)), &[admin]).await
+    check_exported(&World::new(std::sync::Arc::new(system)), &[admin]).await
 }
 
-pub(crate) async fn distributed_the_table_of_metrics_is_what_is_exported() -> Result<()> {
+pub(crate) async fn distributed_exported_metrics_match_the_documentation() -> Result<()> {
     let mut system = Distributed::start(&[]).await?;
     let mut admins = Vec::new();
     for program in DISTRIBUTED_PROGRAMS {
         admins.extend(system.instances(program).map(|instance| instance.admin().to_owned()));
     }
-    talk(&World::new(std::sync::Arc::new(system)), &admins).await
+    check_exported(&World::new(std::sync::Arc::new(system)), &admins).await
 }
 
-/// One message gets through; then all that is exported is in the table as it is.
-async fn talk(world: &World, admins: &[String]) -> Result<()> {
+/// Sends a message, and checks that the table has every exported metric, with its type and meaning.
+async fn check_exported(world: &World, admins: &[String]) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
-    alices.send(&alice.with(&bob), &new_id(), "hello").await?;
-    bobs.entries(1).await?;
-    alices.entries(1).await?;
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    alice_device.send(&alice.conversation_with(&bob), &new_id(), "hello").await?;
+    bob_device.entries(1).await?;
+    alice_device.entries(1).await?;
     let table = table()?;
     let mut seen = Metrics::new();
     eventually("the metrics of a message are exported", async || {
@@ -106,7 +114,7 @@ async fn talk(world: &World, admins: &[String]) -> Result<()> {
     .await?;
     for (name, metric) in seen {
         let row = table.get(&name).with_context(|| format!("docs/metrics.md does not name {name}"))?;
-        assert_eq!(metric, *row, "{name}: exported, and in docs/metrics.md");
+        assert_eq!(metric, *row, "{name}: as exported, and in docs/metrics.md");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Catching up: the receiver's seq, heads, history, read positions.
+//! Catching up: receiver seqs, heads, history, read positions.
 
 use abi::{
     error::ErrorCode,
@@ -6,13 +6,13 @@ use abi::{
 };
 use anyhow::{Context as _, Result, ensure};
 use tests::{
-    device::{Device, Wire, new_id, numbers, refusal, send},
+    device::{Device, Wire, new_id, refusal, send, seqs},
     eventually,
     world::{Session, World},
 };
 
-/// Sends so many messages and waits until the sender has been told of all.
-async fn talk(device: &mut Device, conversation: &str, count: usize) -> Result<()> {
+/// Sends `count` messages and waits until the sender has received them.
+async fn send_numbered(device: &mut Device, conversation: &str, count: usize) -> Result<()> {
     let ids = device.pipeline((1..=count).map(|n| send(conversation, &new_id(), &n.to_string()))).await?;
     for id in ids {
         device.answer(id).await?;
@@ -30,91 +30,95 @@ fn page(conversation: &str) -> GetHistory {
     GetHistory { conversation: conversation.into(), ..GetHistory::default() }
 }
 
-pub(crate) async fn p4_a_delivery_says_what_the_receivers_seq_rose_by(world: World) -> Result<()> {
+pub(crate) async fn p4_a_delivery_carries_the_increase_of_the_receiver_seq(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
-    let (mut bobs, welcome) = world.connect_as(&bob, Wire::Proto, None).await?;
-    let mut have = welcome.receiver_seq.context("welcome has no receiver's seq")?;
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
+    let (mut bob_device, welcome) = world.connect_as(&bob, Wire::Proto, None).await?;
+    let mut have = welcome.receiver_seq.context("welcome has no receiver seq")?;
     assert_ne!(have.epoch, 0);
     for round in 1..=5 {
-        let ids = alices.pipeline((0..round).map(|_| send(&conversation, &new_id(), "hello"))).await?;
+        let ids = alice_device.pipeline((0..round).map(|_| send(&conversation, &new_id(), "hello"))).await?;
         for id in ids {
-            alices.answer(id).await?;
+            alice_device.answer(id).await?;
         }
         let mut missing = round;
         while missing > 0 {
-            let deliver = bobs.deliver().await?;
-            let seq = deliver.receiver_seq.context("a delivery without a receiver's seq")?;
+            let deliver = bob_device.deliver().await?;
+            let seq = deliver.receiver_seq.context("a delivery without a receiver seq")?;
             assert_eq!(u64::from(deliver.raised), deliver.entries.len() as u64);
             assert_eq!(seq, ReceiverSeq { epoch: have.epoch, seq: have.seq + u64::from(deliver.raised) });
-            // It is raised after the change can be read, never before.
+            // The receiver seq increases only after the entry can be read.
             let last = deliver.entries.last().map_or(0, |entry| entry.conversation_seq);
-            assert!(head(&mut bobs, &conversation).await?.conversation_seq >= last);
+            assert!(head(&mut bob_device, &conversation).await?.conversation_seq >= last);
             (have, missing) = (seq, missing - deliver.entries.len());
         }
     }
-    assert_eq!(bobs.ping().await?.receiver_seq, Some(have));
+    assert_eq!(bob_device.ping().await?.receiver_seq, Some(have));
     Ok(())
 }
 
-pub(crate) async fn p5_an_equal_receivers_seq_means_everything_is_there(world: World) -> Result<()> {
+pub(crate) async fn p5_an_equal_receiver_seq_means_the_device_is_up_to_date(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let (bobs, welcome) = world.connect_as(&bob, Wire::Proto, None).await?;
-    let nothing = welcome.receiver_seq;
-    bobs.drop_connection();
-    // Nothing happened: the number is the same.
-    assert_eq!(world.connect_as(&bob, Wire::Json, nothing).await?.1.receiver_seq, nothing);
-    let mut alices = world.connect(&alice).await?;
-    talk(&mut alices, &conversation, 3).await?;
-    // Something happened: it is another one.
-    let (mut bobs, welcome) = world.connect_as(&bob, Wire::Proto, nothing).await?;
-    assert_ne!(welcome.receiver_seq, nothing);
-    assert_eq!(bobs.whole_history(&conversation).await?.len(), 3);
-    bobs.drop_connection();
+    let conversation = alice.conversation_with(&bob);
+    let (bob_device, welcome) = world.connect_as(&bob, Wire::Proto, None).await?;
+    let initial = welcome.receiver_seq;
+    bob_device.drop_connection();
+    // Without a change the receiver seq stays the same.
+    assert_eq!(world.connect_as(&bob, Wire::Json, initial).await?.1.receiver_seq, initial);
+    let mut alice_device = world.connect(&alice).await?;
+    send_numbered(&mut alice_device, &conversation, 3).await?;
+    // Three messages change it.
+    let (mut bob_device, welcome) = world.connect_as(&bob, Wire::Proto, initial).await?;
+    assert_ne!(welcome.receiver_seq, initial);
+    assert_eq!(bob_device.whole_history(&conversation).await?.len(), 3);
+    bob_device.drop_connection();
     assert_eq!(world.connect_as(&bob, Wire::Proto, None).await?.1.receiver_seq, welcome.receiver_seq);
     Ok(())
 }
 
-pub(crate) async fn p5_heads_say_what_is_unread(world: World) -> Result<()> {
+pub(crate) async fn p5_heads_give_the_unread_count(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
-    talk(&mut alices, &conversation, 7).await?;
-    let mut bobs = world.connect(&bob).await?;
-    let at_first = head(&mut bobs, &conversation).await?;
-    assert_eq!((at_first.conversation_seq, at_first.countable_seq), (7, 7));
-    assert_eq!((at_first.read_seq, at_first.read_countable_seq, at_first.visible_from), (0, 0, 1));
-    assert!(at_first.last_sent_at_ms > 0);
-    assert_eq!(bobs.mark_read(&conversation, 5).await?.read_seq, 5);
-    let read = head(&mut bobs, &conversation).await?;
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
+    send_numbered(&mut alice_device, &conversation, 7).await?;
+    let mut bob_device = world.connect(&bob).await?;
+    let unread = head(&mut bob_device, &conversation).await?;
+    assert_eq!((unread.conversation_seq, unread.countable_seq), (7, 7));
+    assert_eq!((unread.read_seq, unread.read_countable_seq, unread.visible_from), (0, 0, 1));
+    assert!(unread.last_sent_at_ms > 0);
+    assert_eq!(bob_device.mark_read(&conversation, 5).await?.read_seq, 5);
+    let read = head(&mut bob_device, &conversation).await?;
     assert_eq!((read.read_seq, read.countable_seq - read.read_countable_seq), (5, 2));
-    // One user's position is not the other's.
-    assert_eq!(head(&mut alices, &conversation).await?.read_seq, 0);
+    // Read positions are per user.
+    assert_eq!(head(&mut alice_device, &conversation).await?.read_seq, 0);
     Ok(())
 }
 
-pub(crate) async fn p5_a_read_position_never_goes_back_nor_beyond_the_end(world: World) -> Result<()> {
+pub(crate) async fn p5_a_read_position_never_moves_back_or_past_the_end(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
-    talk(&mut alices, &conversation, 4).await?;
-    let mut bobs = world.connect(&bob).await?;
-    for (asked, now) in [(3, 3), (1, 3), (0, 3), (4, 4), (1_000_000, 4), (u64::MAX, 4)] {
-        assert_eq!(bobs.mark_read(&conversation, asked).await?.read_seq, now, "after asking for {asked}");
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
+    send_numbered(&mut alice_device, &conversation, 4).await?;
+    let mut bob_device = world.connect(&bob).await?;
+    for (asked, expected) in [(3, 3), (1, 3), (0, 3), (4, 4), (1_000_000, 4), (u64::MAX, 4)] {
+        assert_eq!(
+            bob_device.mark_read(&conversation, asked).await?.read_seq,
+            expected,
+            "after asking for {asked}"
+        );
     }
-    assert_eq!(head(&mut bobs, &conversation).await?.read_seq, 4);
+    assert_eq!(head(&mut bob_device, &conversation).await?.read_seq, 4);
     Ok(())
 }
 
-pub(crate) async fn p5_who_wrote_is_told_that_it_was_read(world: World) -> Result<()> {
+pub(crate) async fn p5_the_sender_gets_a_read_receipt(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let (mut alices, mut bobs) = (world.connect(&alice).await?, world.connect(&bob).await?);
-    talk(&mut alices, &conversation, 2).await?;
-    bobs.mark_read(&conversation, 2).await?;
-    let receipt = alices.receipt().await?;
+    let conversation = alice.conversation_with(&bob);
+    let (mut alice_device, mut bob_device) = (world.connect(&alice).await?, world.connect(&bob).await?);
+    send_numbered(&mut alice_device, &conversation, 2).await?;
+    bob_device.mark_read(&conversation, 2).await?;
+    let receipt = alice_device.receipt().await?;
     assert_eq!(
         (&receipt.conversation, &receipt.user, receipt.conversation_seq),
         (&conversation, &bob.user, 2)
@@ -122,12 +126,12 @@ pub(crate) async fn p5_who_wrote_is_told_that_it_was_read(world: World) -> Resul
     Ok(())
 }
 
-pub(crate) async fn p5_history_pages_both_ways(world: World) -> Result<()> {
+pub(crate) async fn p5_history_pages_forward_and_backward(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
-    let mut alices = world.connect(&alice).await?;
-    talk(&mut alices, &conversation, 25).await?;
-    let mut bobs = world.connect(&bob).await?;
+    let conversation = alice.conversation_with(&bob);
+    let mut alice_device = world.connect(&alice).await?;
+    send_numbered(&mut alice_device, &conversation, 25).await?;
+    let mut bob_device = world.connect(&bob).await?;
     for (asked, expected, more) in [
         (GetHistory { limit: 10, ..page(&conversation) }, (1..=10).collect::<Vec<_>>(), true),
         (GetHistory { after: 10, limit: 10, ..page(&conversation) }, (11..=20).collect(), true),
@@ -142,28 +146,28 @@ pub(crate) async fn p5_history_pages_both_ways(world: World) -> Result<()> {
         (GetHistory { before: u64::MAX, limit: 2, ..page(&conversation) }, vec![25, 24], true),
         (page(&conversation), (1..=25).collect(), false),
     ] {
-        let answer = bobs.history(asked.clone()).await?;
-        assert_eq!((numbers(&answer.entries), answer.more), (expected, more), "{asked:?}");
+        let answer = bob_device.history(asked.clone()).await?;
+        assert_eq!((seqs(&answer.entries), answer.more), (expected, more), "{asked:?}");
     }
-    // In either order of the users.
-    let turned = format!("d:{}:{}", bob.user, alice.user);
-    assert_eq!(bobs.history(page(&turned)).await?.entries.len(), 25);
+    // A direct conversation has one identity, in either order of its users.
+    let swapped = format!("d:{}:{}", bob.user, alice.user);
+    assert_eq!(bob_device.history(page(&swapped)).await?.entries.len(), 25);
     for contradiction in [
         GetHistory { after: 1, before: 5, ..page(&conversation) },
         GetHistory { after: 1, newest: true, ..page(&conversation) },
     ] {
-        assert_eq!(refusal(bobs.history(contradiction).await).code, ErrorCode::InvalidRequest);
+        assert_eq!(refusal(bob_device.history(contradiction).await).code, ErrorCode::InvalidRequest);
     }
     Ok(())
 }
 
-pub(crate) async fn p5_heads_come_in_pages(world: World) -> Result<()> {
+pub(crate) async fn p5_heads_are_paginated(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
     let mut device = world.connect(&alice).await?;
     let mut conversations = Vec::new();
     for _ in 0..7 {
-        let conversation = alice.with(&world.user("friend").await?);
-        talk(&mut device, &conversation, 1).await?;
+        let conversation = alice.conversation_with(&world.user("friend").await?);
+        send_numbered(&mut device, &conversation, 1).await?;
         conversations.push(conversation);
     }
     conversations.push(world.group(&alice, &[], "all").await?);
@@ -183,15 +187,15 @@ pub(crate) async fn p5_heads_come_in_pages(world: World) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn p7_pages_have_a_bound(world: World) -> Result<()> {
+pub(crate) async fn p7_page_sizes_are_limited(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
-    let conversation = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let mut device = world.connect(&alice).await?;
-    talk(&mut device, &conversation, 1).await?;
+    send_numbered(&mut device, &conversation, 1).await?;
     for limit in [-1, i32::MIN, 501, i32::MAX] {
-        let fault = refusal(device.history(GetHistory { limit, ..page(&conversation) }).await);
-        assert_eq!(fault.code, ErrorCode::InvalidRequest, "history, limit {limit}");
-        assert!(fault.message.contains("500"), "{}", fault.message);
+        let error = refusal(device.history(GetHistory { limit, ..page(&conversation) }).await);
+        assert_eq!(error.code, ErrorCode::InvalidRequest, "history, limit {limit}");
+        assert!(error.message.contains("500"), "{}", error.message);
         assert_eq!(
             refusal(device.heads("", limit).await).code,
             ErrorCode::InvalidRequest,
@@ -205,7 +209,7 @@ pub(crate) async fn p7_pages_have_a_bound(world: World) -> Result<()> {
     Ok(())
 }
 
-async fn refused_everything(world: &World, stranger: &Session, conversation: &str) -> Result<()> {
+async fn check_all_refused(world: &World, stranger: &Session, conversation: &str) -> Result<()> {
     let mut device = world.connect(stranger).await?;
     let forbidden = ErrorCode::Forbidden;
     assert_eq!(refusal(device.send(conversation, &new_id(), "let me in").await).code, forbidden);
@@ -215,27 +219,27 @@ async fn refused_everything(world: &World, stranger: &Session, conversation: &st
     Ok(())
 }
 
-pub(crate) async fn p8_a_conversation_of_others_is_closed(world: World) -> Result<()> {
+pub(crate) async fn p8_a_conversation_is_closed_to_other_users(world: World) -> Result<()> {
     let (alice, bob) = world.two_users().await?;
     let carol = world.user("carol").await?;
-    let conversation = alice.with(&bob);
+    let conversation = alice.conversation_with(&bob);
     let mut device = world.connect(&alice).await?;
-    talk(&mut device, &conversation, 1).await?;
-    refused_everything(&world, &carol, &conversation).await?;
-    // One that is not there looks the same: who asks learns nothing.
-    refused_everything(&world, &carol, "g:there-is-no-such-group").await?;
-    refused_everything(&world, &carol, &format!("d:{}:nobody", alice.user)).await?;
+    send_numbered(&mut device, &conversation, 1).await?;
+    check_all_refused(&world, &carol, &conversation).await?;
+    // A missing conversation gets the same error, so that a stranger can't find out which ones exist.
+    check_all_refused(&world, &carol, "g:there-is-no-such-group").await?;
+    check_all_refused(&world, &carol, &format!("d:{}:nobody", alice.user)).await?;
     assert_eq!(device.whole_history(&conversation).await?.len(), 1);
     Ok(())
 }
 
-pub(crate) async fn p8_who_does_not_exist_cannot_be_written_to(world: World) -> Result<()> {
+pub(crate) async fn p8_a_message_to_an_unknown_user_is_refused(world: World) -> Result<()> {
     let alice = world.user("alice").await?;
     let mut device = world.connect(&alice).await?;
-    let nobody = abi::ids::direct(&alice.user, &format!("nobody-{}", tests::system::unique()));
-    let fault = refusal(device.send(&nobody, &new_id(), "hello").await);
-    assert_eq!(fault.code, ErrorCode::NotFound);
-    // To oneself is fine: notes.
+    let unknown = abi::ids::direct(&alice.user, &format!("nobody-{}", tests::system::unique()));
+    let error = refusal(device.send(&unknown, &new_id(), "hello").await);
+    assert_eq!(error.code, ErrorCode::NotFound);
+    // A user may write to themselves.
     let notes = abi::ids::direct(&alice.user, &alice.user);
     device.send(&notes, &new_id(), "buy milk").await?;
     eventually("the note is stored", async || {

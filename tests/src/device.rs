@@ -3,7 +3,7 @@
 mod content;
 mod requests;
 
-pub use content::{new_id, numbers, refusal, send, text, texts};
+pub use content::{new_id, refusal, send, seqs, text, texts};
 
 use crate::PATIENCE;
 use abi::{

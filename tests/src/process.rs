@@ -195,7 +195,7 @@ impl Drop for Process {
 /// The path of a program of this workspace: in the folder of the running program, or above that of the running test.
 ///
 /// # Errors
-/// If it was not built; the error says how to build it.
+/// If it was not built; the error tells how to build it.
 pub fn path(program: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("find the running test")?;
     let folder = test.parent().context("the test is not in a target folder")?;

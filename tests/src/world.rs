@@ -59,8 +59,24 @@ impl Session {
     }
 
     /// Id of the direct conversation with another user.
-    pub fn with(&self, other: &Self) -> String {
+    pub fn conversation_with(&self, other: &Self) -> String {
         abi::ids::direct(&self.user, &other.user)
+    }
+}
+
+#[derive(Debug)]
+struct Addresses {
+    mode: &'static str,
+    gateways: Vec<String>,
+}
+
+impl System for Addresses {
+    fn mode(&self) -> &'static str {
+        self.mode
+    }
+
+    fn gateways(&self) -> &[String] {
+        &self.gateways
     }
 }
 
@@ -68,6 +84,12 @@ impl World {
     /// A world with this system.
     pub fn new(system: Arc<dyn System>) -> Self {
         Self { system, next_gateway: Arc::default() }
+    }
+
+    /// A world at the addresses of a system that the test keeps, for tests that stop or restart it. Its gateways keep their
+    /// addresses.
+    pub fn at_addresses_of(system: &dyn System) -> Self {
+        Self::new(Arc::new(Addresses { mode: system.mode(), gateways: system.gateways().to_vec() }))
     }
 
     /// The address of the next gateway, in turn.
@@ -123,6 +145,14 @@ impl World {
     /// If registering fails.
     pub async fn two_users(&self) -> Result<(Session, Session)> {
         Ok((self.user("alice").await?, self.user("bob").await?))
+    }
+
+    /// Registers three users.
+    ///
+    /// # Errors
+    /// If registering fails.
+    pub async fn three_users(&self) -> Result<(Session, Session, Session)> {
+        Ok((self.user("alice").await?, self.user("bob").await?, self.user("carol").await?))
     }
 
     /// Logs in another device of a user.

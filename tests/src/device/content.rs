@@ -29,7 +29,7 @@ pub fn texts(entries: &[Entry]) -> Vec<&str> {
 }
 
 /// The `conversation_seq` of each entry.
-pub fn numbers(entries: &[Entry]) -> Vec<u64> {
+pub fn seqs(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.conversation_seq).collect()
 }
 

@@ -25,7 +25,7 @@ impl Servers {
     /// Reads the addresses from the environment.
     ///
     /// # Errors
-    /// If a variable is missing; the error says how to set it. A test without its servers fails and is not skipped.
+    /// If a variable is missing; the error tells how to set it. A test without its servers fails and is not skipped.
     pub fn from_environment() -> Result<Self> {
         let get = |name: &str| {
             std::env::var(name).with_context(|| {
@@ -75,7 +75,7 @@ impl OwnServers {
     ///
     /// # Errors
     /// If the script fails; the error has its output.
-    pub fn start_guarded_consul(token: &str) -> Result<Self> {
+    pub fn start_consul_with_access_control(token: &str) -> Result<Self> {
         let mut servers = Self::unstarted(Self::folder(), free_ports(20)?, 1);
         (servers.names, servers.consul_token) = (&["consul"], token.to_owned());
         servers.up()

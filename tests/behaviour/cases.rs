@@ -1,0 +1,196 @@
+//! The tables of tests.
+
+use anyhow::Result;
+use std::pin::Pin;
+use tests::world::World;
+
+type TestFuture = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+/// A test that runs in both modes.
+pub(crate) struct SharedTest {
+    pub(crate) name: &'static str,
+    pub(crate) limits: Limits,
+    pub(crate) body: fn(World) -> TestFuture,
+}
+
+/// The limits of the system that a test runs on. Each mode has one system of each kind.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Limits {
+    /// The default limits.
+    Default,
+    /// Limits that a test can reach within a second.
+    Tight,
+}
+
+/// A test that starts its own systems.
+pub(crate) struct StandaloneTest {
+    pub(crate) name: &'static str,
+    pub(crate) body: fn() -> TestFuture,
+}
+
+macro_rules! shared_tests {
+    ($($limits:ident $module:ident: $($name:ident)*;)*) => {
+        vec![$($(SharedTest {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            limits: Limits::$limits,
+            body: |world| Box::pin(crate::$module::$name(world)),
+        }),*),*]
+    };
+}
+
+macro_rules! standalone_tests {
+    ($($module:ident: $($name:ident)*;)*) => {
+        vec![$($(StandaloneTest {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            body: || Box::pin(crate::$module::$name()),
+        }),*),*]
+    };
+}
+
+/// Tests of conversations: messages, devices, catching up, groups.
+fn conversation_tests() -> Vec<SharedTest> {
+    shared_tests! {
+        Default messages:
+            p1_two_users_exchange_messages_live
+            p1_an_offline_user_catches_up_completely
+            p1_an_ack_carries_the_message_id_and_time
+            p2_a_retry_stores_no_second_message_and_the_first_content_wins
+            p2_a_retry_over_a_new_connection_stores_no_second_message
+            p3_pipelined_messages_keep_their_order
+            p4_both_users_see_the_same_seqs_without_gaps
+            p5_json_and_proto_devices_see_the_same_entries
+            p7_the_largest_body_is_accepted_and_one_more_byte_is_refused
+            p8_the_refusal_of_a_malformed_message_names_the_field
+            p8_the_sender_is_the_user_of_the_token;
+        Default devices:
+            p2_every_device_gets_each_message_once_including_the_senders_other_devices
+            p5_a_new_connection_of_a_device_replaces_the_old_one
+            p5_closing_an_old_connection_does_not_affect_the_new_one
+            p8_logging_out_closes_the_connection_and_revokes_the_token
+            p8_logging_in_again_ends_the_earlier_session_of_the_device;
+        Default sync:
+            p4_a_delivery_carries_the_increase_of_the_receiver_seq
+            p5_an_equal_receiver_seq_means_the_device_is_up_to_date
+            p5_heads_give_the_unread_count
+            p5_a_read_position_never_moves_back_or_past_the_end
+            p5_the_sender_gets_a_read_receipt
+            p5_history_pages_forward_and_backward
+            p5_heads_are_paginated
+            p7_page_sizes_are_limited
+            p8_a_conversation_is_closed_to_other_users
+            p8_a_message_to_an_unknown_user_is_refused;
+        Default groups:
+            p1_members_of_a_group_exchange_messages
+            p2_a_repeated_creation_returns_the_same_group
+            p3_changes_of_a_group_are_entries_of_its_conversation
+            p4_a_new_member_sees_entries_since_joining_or_the_whole_history
+            p3_a_change_never_overtakes_an_acknowledged_message
+            p8_removing_a_non_member_sends_that_user_nothing
+            p5_a_removed_member_receives_the_removal
+            p2_request_ids_and_client_msg_ids_do_not_collide
+            p8_only_an_owner_can_change_members
+            p8_a_removed_member_can_neither_send_nor_read
+            p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on
+            p8_non_members_see_nothing_of_a_group
+            p8_a_group_with_unknown_users_is_refused;
+    }
+}
+
+/// Tests of the public interface: connections, HTTP, limits, the documented examples.
+fn interface_tests() -> Vec<SharedTest> {
+    shared_tests! {
+        Default connections:
+            p8_hello_with_an_invalid_token_is_refused
+            p8_requests_before_hello_are_refused
+            p8_a_second_hello_is_refused
+            p8_a_token_for_another_device_is_refused
+            p7_an_unknown_or_malformed_frame_gets_an_error_and_the_connection_stays_open
+            p7_a_frame_in_the_other_wire_format_gets_an_error
+            p7_an_oversized_frame_closes_the_connection
+            p7_invalid_utf8_closes_the_connection
+            p7_an_unknown_subprotocol_is_refused
+            p7_a_device_that_does_not_read_is_disconnected_and_catches_up;
+        Default http:
+            p8_a_user_name_can_be_registered_once
+            p8_a_wrong_password_and_an_unknown_user_get_the_same_answer
+            p8_a_refresh_token_works_once_except_for_a_retry_after_a_lost_answer
+            p8_requests_without_an_access_token_are_refused
+            p7_invalid_requests_get_problem_documents
+            p7_an_oversized_body_is_refused;
+        Tight limits:
+            p7_sends_above_the_rate_limit_are_refused_with_a_retry_delay
+            p7_requests_above_the_rate_limit_are_refused_with_a_retry_delay
+            p7_connections_per_user_are_limited
+            p7_an_idle_connection_is_closed
+            p7_a_connection_without_hello_is_closed_after_a_timeout
+            p8_an_expired_token_has_its_own_error_and_can_be_refreshed;
+        Default documents:
+            the_transcript_of_the_protocol_page_can_be_replayed
+            the_python_example_sends_receives_and_catches_up;
+    }
+}
+
+/// All tests that run in both modes.
+pub(crate) fn shared_tests() -> Vec<SharedTest> {
+    conversation_tests().into_iter().chain(interface_tests()).collect()
+}
+
+/// All tests that start their own systems.
+pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
+    standalone_tests! {
+        dashboards:
+            every_alert_has_a_runbook_and_every_runbook_an_alert
+            every_program_has_a_dashboard_and_all_use_one_data_source
+            every_metric_of_a_dashboard_or_an_alert_is_exported;
+        documents:
+            the_documented_close_codes_match_the_error_codes
+            the_python_example_reconnects_after_a_restart
+            no_program_contains_a_deliberate_defect;
+        metrics:
+            the_documented_metrics_match_the_source_code
+            embedded_exported_metrics_match_the_documentation
+            distributed_exported_metrics_match_the_documentation;
+        traces:
+            embedded_a_message_is_one_trace_from_send_to_socket
+            distributed_a_message_is_one_trace_from_send_to_socket
+            an_unreachable_collector_does_not_affect_delivery;
+        dead_letters:
+            embedded_p6_dead_letters_are_listed_shown_replayed_and_dropped
+            embedded_p8_dead_letters_require_the_operator_token
+            distributed_p6_dead_letters_are_listed_shown_replayed_and_dropped
+            distributed_p8_dead_letters_require_the_operator_token;
+        tls:
+            p8_services_and_servers_use_tls_and_a_foreign_certificate_is_refused
+            p8_clients_verify_the_certificate_of_the_gateway
+            p9_a_gateways_certificate_is_renewed_without_a_restart
+            every_config_error_about_certificates_is_reported_at_once;
+        embedded:
+            p9_key_rotation_logs_no_user_out
+            p1_sigkill_under_load_loses_nothing
+            p1_a_full_disk_refuses_messages_and_loses_none
+            p1_a_second_process_on_the_same_data_is_refused
+            p1_the_one_process_program_ignores_the_configured_topic
+            p9_a_graceful_shutdown_under_load_loses_nothing
+            p9_the_load_generator_reports_the_longest_pause
+            every_config_error_is_reported_at_once;
+        backup:
+            p1_a_move_to_the_services_and_back_keeps_all_data_and_sessions
+            p1_devices_adopt_a_restored_backup_that_was_made_under_load
+            p1_a_restored_database_is_completed_from_kafka;
+        distributed:
+            p1_sigkill_of_each_service_under_load_loses_nothing
+            p4_a_redis_data_loss_starts_a_new_epoch_and_loses_no_message
+            p8_a_removal_is_acknowledged_only_once_it_is_in_force
+            p6_an_outage_of_any_server_loses_nothing
+            p6_a_poison_record_is_dead_lettered_and_later_records_continue
+            p6_readiness_names_the_missing_server
+            p9_each_service_is_replaced_under_load_without_loss
+            every_config_error_is_reported_at_once;
+        discovery:
+            p9_all_callers_soon_see_instances_start_and_stop
+            p9_calls_continue_while_consul_is_down_and_after_it_lost_its_data
+            p8_a_consul_with_access_control_requires_a_token;
+        drain:
+            p9_a_draining_gateway_spreads_the_reconnects_and_loses_nothing;
+    }
+}
