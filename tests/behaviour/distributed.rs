@@ -149,11 +149,11 @@ pub(crate) async fn p6_a_poison_record_is_dead_lettered_and_later_records_contin
     producer.flush(PATIENCE)?;
     device.send(&conversation, &new_id(), "after").await?;
     assert_eq!(texts(&device.entries(1).await?), ["after"]);
-    let letters = dead_letters(&system, 2).await?;
-    let payloads: Vec<_> = letters.iter().map(|(payload, _)| payload.as_slice()).collect();
+    let dead_letters = dead_letters(&system, 2).await?;
+    let payloads: Vec<_> = dead_letters.iter().map(|(payload, _)| payload.as_slice()).collect();
     assert_eq!(payloads, [&b"not an entry"[..], b""]);
-    for (_, reason) in &letters {
-        assert!(!reason.is_empty(), "a dead letter without a reason: {letters:?}");
+    for (_, reason) in &dead_letters {
+        assert!(!reason.is_empty(), "a dead letter without a reason: {dead_letters:?}");
     }
     Ok(())
 }
@@ -166,7 +166,7 @@ async fn dead_letters(system: &Distributed, count: usize) -> Result<Vec<(Vec<u8>
         .set("group.id", &topic)
         .set("enable.auto.commit", "false")
         .create()?;
-    let mut letters = Vec::new();
+    let mut found = Vec::new();
     eventually("the dead letters are there", async || {
         if consumer.assignment()?.count() == 0 {
             let metadata = consumer.fetch_metadata(Some(&topic), Duration::from_secs(5))?;
@@ -183,13 +183,13 @@ async fn dead_letters(system: &Distributed, count: usize) -> Result<Vec<(Vec<u8>
             let reason =
                 reason.filter(|header| header.key.ends_with("reason")).find_map(|header| header.value);
             let reason = String::from_utf8_lossy(reason.unwrap_or_default()).into_owned();
-            letters.push((record.payload().unwrap_or_default().to_vec(), reason));
+            found.push((record.payload().unwrap_or_default().to_vec(), reason));
         }
-        ensure!(letters.len() >= count, "{letters:?}");
+        ensure!(found.len() >= count, "{found:?}");
         Ok(())
     })
     .await?;
-    Ok(letters)
+    Ok(found)
 }
 
 pub(crate) async fn p6_readiness_names_the_missing_server() -> Result<()> {

@@ -1,7 +1,7 @@
 //! The behaviour suite: tests of whole systems, in both modes.
 //!
-//! Most test bodies run twice, against the one-process program and against the four services on real servers. A
-//! prefix `p1_` to `p9_` is the line of the promise in `README.md` that the test checks.
+//! Most test bodies run twice: against the one-process program, and against the four services on real servers. The prefix
+//! of a test, `p1_` to `p9_`, is the line of the promise in `README.md` that the test checks.
 //!
 //! `cargo test -p tests --test behaviour [NAME]`. The distributed mode needs servers, see `tests/run`.
 
