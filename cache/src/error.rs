@@ -26,6 +26,7 @@ pub enum Error {
         reason: String,
     },
     /// Redis returned an error, or the connection broke.
+    #[cfg(feature = "redis")]
     #[error("redis failed during {call}")]
     Redis {
         /// The call.

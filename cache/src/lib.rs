@@ -20,11 +20,13 @@
 mod error;
 pub mod memory;
 mod metrics;
+#[cfg(feature = "redis")]
 pub mod redis;
 
 pub use error::Error;
 pub use memory::MemoryCache;
 pub use metrics::describe_metrics;
+#[cfg(feature = "redis")]
 pub use redis::RedisCache;
 
 use abi::v1::{Members, ReceiverSeq};

@@ -1,7 +1,6 @@
 //! Metrics of this crate.
 
 use metrics::{describe_counter, describe_histogram};
-use std::time::Duration;
 
 /// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
@@ -17,7 +16,8 @@ pub fn describe_metrics() {
 }
 
 /// A call to Redis has ended.
-pub(crate) fn call(call: &'static str, took: Duration, ok: bool) {
+#[cfg(feature = "redis")]
+pub(crate) fn call(call: &'static str, took: std::time::Duration, ok: bool) {
     metrics::histogram!("godwit_cache_call_seconds", "call" => call).record(took.as_secs_f64());
     // Also record 0: an alert sees an increase, but not a first value.
     metrics::counter!("godwit_cache_errors_total", "call" => call).increment((!ok).into());

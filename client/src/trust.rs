@@ -55,8 +55,8 @@ impl Trust {
     }
 
     fn new(authorities: RootCertStore) -> Self {
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(ring)
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has all versions")
             .with_root_certificates(authorities)

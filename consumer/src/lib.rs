@@ -18,6 +18,7 @@
 //! - `segment`: splits a batch so that group changes take effect in order;
 //! - `fan_out`: the receivers of each entry, in pushes of bounded size.
 
+#[cfg(feature = "program")]
 pub mod app;
 pub mod dead_letters;
 mod error;
@@ -27,6 +28,7 @@ mod metrics;
 mod segment;
 mod trace;
 
+#[cfg(feature = "program")]
 pub use app::{App, PROGRAM, build};
 pub use error::Error;
 pub use handler::{MessageHandler, before_commit, handler};

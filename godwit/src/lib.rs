@@ -45,7 +45,9 @@ pub struct App {
 
 /// Config errors that only this program can detect: unusable certificates.
 pub fn check(config: &Config) -> Vec<String> {
-    utils::tls::ServerTls::config_errors(&config.gateway)
+    let mut errors = utils::tls::ServerTls::config_errors(&config.gateway);
+    errors.extend(utils::trace::config_errors(&config.trace));
+    errors
 }
 
 /// Opens the log and the store, and binds the addresses.

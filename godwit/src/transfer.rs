@@ -4,16 +4,23 @@
 //! all records of the embedded log. An export of PostgreSQL requires that the consumers have stored all records in Kafka.
 //! A backup copies the log before the store.
 
+#[cfg(feature = "distributed")]
+mod postgres;
+#[cfg(not(feature = "distributed"))]
+mod without_postgres;
+
+#[cfg(not(feature = "distributed"))]
+use without_postgres as postgres;
+
 use crate::{CALL_DEADLINE, GROUP, consume, open_log};
 use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use cache::MemoryCache;
 use db_service::transfer::{Place, Source, Summary, Target, copy};
-use kafka_runtime::{Archive as _, KafkaArchive, KafkaConfig, Log};
+use kafka_runtime::{Archive as _, Log};
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
-    ops::Range,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -60,7 +67,7 @@ pub async fn export(config: &Config, mode: Mode, file: &Path, despite_lag: bool)
     };
     let copied = match mode {
         Mode::Embedded => export_folder(config, target).await,
-        Mode::Distributed => export_postgres(config, target, despite_lag).await,
+        Mode::Distributed => postgres::export(config, target, despite_lag).await,
     };
     if is_file {
         let finished = match &copied {
@@ -136,51 +143,6 @@ async fn is_stored(log: &Log) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-async fn export_postgres(
-    config: &Config,
-    target: Box<dyn Write + Send>,
-    despite_lag: bool,
-) -> anyhow::Result<Summary> {
-    let kafka =
-        KafkaConfig::with_options(config.kafka.brokers.clone(), "godwit-export", &config.kafka.options())?;
-    let topic = KafkaArchive::new(kafka, config.kafka.topic.as_str());
-    let unreachable = "cannot check in Kafka whether all records are stored";
-    let bounds = topic.bounds().await.context(unreachable)?;
-    let committed = topic.committed(&config.kafka.group).await.context(unreachable)?;
-    // A misspelled topic would have no lag.
-    let name = &config.kafka.topic;
-    ensure!(
-        despite_lag || !bounds.is_empty(),
-        "Kafka has no topic {name}; kafka.topic must be the same as for the gateways"
-    );
-    let lag = lag(&bounds, &committed);
-    if lag > 0 && despite_lag {
-        tracing::warn!(lag, "the export does not contain records in Kafka that are not stored yet");
-    } else if lag > 0 {
-        bail!(
-            "{lag} records of {name} are acknowledged but not stored yet: stop the gateways, keep the consumers running, and \
-             export again after some seconds; or export without these records with --despite-lag"
-        );
-    }
-    let db = Box::new(config.db.clone());
-    let summary = copy(Source::Place(Place::Postgres(db)), Target::File(target)).await?;
-    let now = topic.bounds().await.context(unreachable)?;
-    if now.iter().map(|offsets| offsets.end).ne(bounds.iter().map(|offsets| offsets.end)) {
-        tracing::warn!(
-            "messages arrived during the export and may be missing in it; to move the data, stop the gateways and export again"
-        );
-    }
-    Ok(summary)
-}
-
-/// Records that a group has not committed.
-fn lag(bounds: &[Range<i64>], committed: &[Option<i64>]) -> i64 {
-    let of_partition = |(offsets, committed): (&Range<i64>, &Option<i64>)| {
-        offsets.end - committed.unwrap_or(0).max(offsets.start)
-    };
-    bounds.iter().zip(committed).map(of_partition).map(|lag| lag.max(0)).sum()
-}
-
 /// Imports all data from a file, or from standard input if it is `-`, into an empty data folder or database.
 ///
 /// # Errors
@@ -188,7 +150,7 @@ fn lag(bounds: &[Range<i64>], committed: &[Option<i64>]) -> i64 {
 pub async fn import(config: &Config, mode: Mode, file: &Path) -> anyhow::Result<Summary> {
     let source = Source::File(open(file)?);
     if mode == Mode::Distributed {
-        return Ok(copy(source, Target::Empty(Place::Postgres(Box::new(config.db.clone())))).await?);
+        return Ok(copy(source, Target::Empty(postgres::place(config)?)).await?);
     }
     let data = Path::new(&config.embedded.data);
     // The open log locks the data folder until the end.
@@ -210,7 +172,7 @@ pub async fn import(config: &Config, mode: Mode, file: &Path) -> anyhow::Result<
 pub async fn checksums(config: &Config, mode: Mode, file: Option<&Path>) -> anyhow::Result<Summary> {
     let source = match (file, mode) {
         (Some(file), _) => Source::File(open(file)?),
-        (None, Mode::Distributed) => Source::Place(Place::Postgres(Box::new(config.db.clone()))),
+        (None, Mode::Distributed) => Source::Place(postgres::place(config)?),
         (None, Mode::Embedded) => {
             let data = Path::new(&config.embedded.data);
             has_data(data)?;
@@ -265,7 +227,7 @@ pub fn back_up(data: &Path, copy: &Path) -> anyhow::Result<()> {
 /// Starts a new generation of the data in PostgreSQL after a restore by `pg_restore` or from a snapshot.
 ///
 /// # Errors
-/// PostgreSQL is unreachable or has no data.
+/// PostgreSQL is unreachable or has no data, or this program was built without the feature `distributed`.
 pub async fn restored(config: &Config) -> anyhow::Result<()> {
-    Ok(db_service::transfer::restored(&config.db).await?)
+    postgres::restored(config).await
 }

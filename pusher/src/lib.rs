@@ -13,12 +13,14 @@
 //! - `split`: divides a push among gateways.
 //! - `slow_gateways`: limits the cost of a gateway that hangs.
 
+#[cfg(feature = "program")]
 pub mod app;
 mod metrics;
 pub mod service;
 mod slow_gateways;
 mod split;
 
+#[cfg(feature = "program")]
 pub use app::{App, PROGRAM, build};
 pub use metrics::describe_metrics;
 pub use service::{Pusher, server};

@@ -35,6 +35,7 @@ pub(crate) fn program(name: &'static str, version: &'static str) {
 }
 
 /// An export of `count` spans succeeded or failed.
+#[cfg(feature = "otlp")]
 pub(crate) fn spans(count: usize, ok: bool) {
     let outcome = if ok { "exported" } else { "failed" };
     counter!("godwit_utils_spans_total", "outcome" => outcome).increment(count as u64);

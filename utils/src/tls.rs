@@ -23,9 +23,9 @@ use std::sync::{Arc, LazyLock};
 
 /// The cryptography provider. It is passed explicitly wherever rustls would use the default of the process.
 fn provider() -> Arc<CryptoProvider> {
-    static RING: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
-    RING.clone()
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
 }
 
 #[cfg(test)]

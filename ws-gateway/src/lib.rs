@@ -20,6 +20,7 @@
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
+#[cfg(feature = "program")]
 mod app;
 pub mod authentication;
 pub mod backend;
@@ -54,6 +55,7 @@ pub mod socket;
 pub mod token;
 mod trace;
 
+#[cfg(feature = "program")]
 pub use app::{App, PROGRAM, build};
 pub use dependencies::Dependencies;
 pub use gateway::{Gateway, drain_limit, signing_keys};

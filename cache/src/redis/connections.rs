@@ -170,7 +170,7 @@ fn connection_info(config: &abi::config::Redis) -> Result<ConnectionInfo> {
         return Ok(server);
     }
     // The Redis client uses the cryptography provider of the process. If one is installed already, it is the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if config.ca.is_empty() {
         return Ok(server);
     }

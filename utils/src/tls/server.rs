@@ -7,7 +7,7 @@ use super::{
     reload::Reload,
 };
 use crate::Error;
-use rustls::{ServerConfig, crypto::ring::Ticketer, sign::SingleCertAndKey};
+use rustls::{ServerConfig, crypto::aws_lc_rs::Ticketer, sign::SingleCertAndKey};
 use std::{io, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;

@@ -1,5 +1,6 @@
 //! Span export: a bounded queue, a thread that exports batches, and a final export at shutdown.
 
+use super::{EXPORT, Export};
 use crate::{Error, Phase, Shutdown, metrics};
 use abi::config::Trace;
 use opentelemetry::KeyValue;
@@ -10,10 +11,7 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter},
 };
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -27,22 +25,6 @@ const DELAY: Duration = Duration::from_secs(1);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time limit of the final export at shutdown.
 const FINAL_EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The exporter of this process; not set when tracing is off. One per process, like the log and the metrics recorder.
-pub(super) static EXPORT: OnceLock<Export> = OnceLock::new();
-
-/// Creates and exports spans.
-#[derive(Debug)]
-pub(super) struct Export {
-    pub(super) provider: SdkTracerProvider,
-    /// Fraction of the incoming messages that is sampled, from 0 to 1.
-    pub(super) sample: f64,
-}
-
-/// Whether this process exports traces.
-pub fn is_on() -> bool {
-    EXPORT.get().is_some()
-}
 
 /// Starts the export if a collector is configured; `shutdown` stops it. Must be called in a runtime. The collector need
 /// not be reachable.

@@ -1,8 +1,8 @@
 //! Spans of the sampled messages of a batch.
 
 use super::{
+    EXPORT,
     context::{TRACEPARENT, parent, read, write},
-    export::EXPORT,
 };
 use bytes::Bytes;
 use opentelemetry::{

@@ -1,8 +1,4 @@
-use super::{
-    Kind, Spans, TRACEPARENT,
-    context::read,
-    export::{EXPORT, Export},
-};
+use super::{EXPORT, Export, Kind, Spans, TRACEPARENT, context::read};
 use opentelemetry::{SpanId, TraceId, trace::Status};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
