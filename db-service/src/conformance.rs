@@ -1,4 +1,7 @@
-//! The conformance suite. Each test runs on both stores, through the gRPC service, with a fresh [`World`].
+//! The conformance suite of both stores: SQLite and PostgreSQL. Each test runs through the gRPC service with a fresh [`World`].
+//!
+//! Unlike the suites of other crates, this one is part of the crate: it sets the clock of the service and uses the stores
+//! directly, and neither is public.
 
 mod accounts;
 mod groups;
@@ -8,9 +11,10 @@ mod world;
 
 use world::World;
 
-macro_rules! test_both_stores {
-    ($($suite:ident: $($test:ident),+ $(,)?;)+) => {
-        mod sqlite {
+/// Defines every test once for each store.
+macro_rules! conformance {
+    ($($suite:ident: $($test:ident),+;)+) => {
+        mod on_sqlite {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
@@ -20,7 +24,7 @@ macro_rules! test_both_stores {
             )+)+
         }
 
-        mod postgres {
+        mod on_postgres {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
@@ -33,7 +37,7 @@ macro_rules! test_both_stores {
     };
 }
 
-test_both_stores! {
+conformance! {
     saving:
         p4_concurrent_saves_and_duplicates_leave_no_gaps,
         p2_a_duplicate_returns_the_seqs_of_the_stored_entry,

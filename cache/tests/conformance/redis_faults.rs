@@ -1,15 +1,10 @@
 //! Behaviour when Redis loses scripts, data or its last writes, and when it is unavailable.
 
-use crate::{
-    conformance::current,
-    support::{Proxy, TestRedis, routes},
-};
+use crate::support::{LONG, Proxy, TestRedis, current, routes};
 use abi::config::{Redis, Secret};
 use cache::{Cache as _, RedisCache};
 use deadpool_redis::redis::{self, AsyncCommands as _};
 use std::time::{Duration, Instant};
-
-const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn p4_lost_scripts_are_loaded_again() {

@@ -1,29 +1,14 @@
 //! Test fixtures: caches, a proxy to Redis, and polling.
 
+use abi::v1::ReceiverSeq;
 use cache::{Cache, RedisCache};
 use deadpool_redis::redis::{self, AsyncCommands as _};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::{net::TcpListener, net::TcpStream, task::JoinSet};
 
-/// Runs each named function over every implementation, each with a cache of its own.
-macro_rules! conformance {
-    ($($name:ident,)*) => {
-        mod memory {
-            $(#[tokio::test] async fn $name() {
-                super::$name(&cache::MemoryCache::default()).await;
-            })*
-        }
-        mod redis {
-            $(#[tokio::test] async fn $name() {
-                let server = crate::support::TestRedis::new();
-                super::$name(&server.cache).await;
-                server.clear().await;
-            })*
-        }
-    };
-}
-pub(crate) use conformance;
+/// The lease of a route, or the time to live of members, that no test outlasts.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A cache on the shared test server, with a unique key prefix.
 pub(crate) struct TestRedis {
@@ -101,6 +86,11 @@ fn cache(url: &str, prefix: &str) -> RedisCache {
         ..abi::config::Redis::default()
     })
     .unwrap()
+}
+
+/// The current counter of a user.
+pub(crate) async fn current(cache: &dyn Cache, app: &str, user: &str) -> ReceiverSeq {
+    cache.raise(app, &[(user, 0)]).await.unwrap()[0]
 }
 
 /// The gateways of users, sorted by name.

@@ -1,0 +1,58 @@
+//! The conformance suite of [`cache::Cache`], for both implementations: in memory and in Redis. `redis_faults` tests the
+//! behaviour when Redis fails.
+//!
+//! The URL of Redis comes from `GODWIT_TEST_REDIS`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod calls;
+mod counters;
+mod members;
+mod redis_faults;
+mod routes;
+mod support;
+
+/// Defines every test once for each implementation. Each test has a cache of its own.
+macro_rules! conformance {
+    ($($module:ident: $($test:ident),+;)+) => {
+        mod in_memory {
+            $($(
+                #[tokio::test]
+                async fn $test() {
+                    crate::$module::$test(&cache::MemoryCache::default()).await;
+                }
+            )+)+
+        }
+
+        mod on_redis {
+            $($(
+                #[tokio::test]
+                async fn $test() {
+                    let server = crate::support::TestRedis::new();
+                    crate::$module::$test(&server.cache).await;
+                    server.clear().await;
+                }
+            )+)+
+        }
+    };
+}
+
+conformance! {
+    counters:
+        p4_a_counter_increases_within_its_epoch,
+        p4_a_missing_counter_starts_an_epoch,
+        p4_each_user_of_each_application_has_a_counter,
+        p4_concurrent_raises_all_count,
+        p5_connect_returns_the_counter_without_incrementing_it;
+    routes:
+        p5_disconnect_removes_only_the_route_of_that_connection,
+        p5_routes_list_each_gateway_once,
+        p5_a_route_moves_with_its_connection,
+        p9_a_route_expires_unless_its_lease_is_renewed;
+    members:
+        p8_an_older_version_of_members_never_replaces_a_newer,
+        p8_members_expire_after_their_ttl;
+    calls:
+        an_empty_request_has_an_empty_result,
+        ping_succeeds;
+}
