@@ -59,10 +59,11 @@ pub(crate) async fn every_alert_has_a_runbook_and_every_runbook_an_alert() -> Re
     for alert in alerts {
         let link = format!("runbook: docs/runbooks.md#{}\n", alert.to_lowercase());
         ensure!(rules.contains(&link), "{alert} does not name its runbook");
-        let positions = ["**Means.**", "**Users see.**", "**Do.**"].map(|part| sections[alert].find(part));
+        let positions =
+            ["**Meaning.**", "**Impact.**", "**Actions.**"].map(|part| sections[alert].find(part));
         ensure!(
             positions[0].is_some() && positions.is_sorted(),
-            "{alert}: its runbook needs the parts Means, Users see and Do, in this order"
+            "{alert}: its runbook needs the parts Meaning, Impact and Actions, in this order"
         );
     }
     Ok(())

@@ -73,10 +73,14 @@ pub(crate) async fn p8_clients_verify_the_certificate_of_the_gateway() -> Result
     let others = Trust::file(Path::new(&theirs.ca))?;
     check_refused(
         Server::parse(&format!("https://{address}"))?.trusting(&others),
-        "no authority that is known here",
+        "no known authority has signed its certificate",
     )
     .await?;
-    check_refused(Server::parse(&format!("https://{address}"))?, "no authority that is known here").await?;
+    check_refused(
+        Server::parse(&format!("https://{address}"))?,
+        "no known authority has signed its certificate",
+    )
+    .await?;
     // The gateway refuses plain HTTP, and the client refuses a server without TLS.
     ensure!(log_in(Server::parse(&format!("http://{address}"))?).await.is_err(), "it answers plain HTTP");
     let plain = Embedded::start(&[]).await?;
