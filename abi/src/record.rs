@@ -34,7 +34,9 @@ pub fn decode(payload: &Bytes) -> Result<Entry, ApiError> {
     ids::check_id("sender", &entry.sender)?;
     let conversation = ids::Conversation::parse(&entry.conversation)?;
     if conversation.to_string() != entry.conversation {
-        return Err(ApiError::invalid("the users of the direct conversation are not in order"));
+        return Err(ApiError::invalid(
+            "the users in the id of a direct conversation must be in ascending order",
+        ));
     }
     if ids::message_bytes(&entry.message_id).is_none() {
         return Err(ApiError::invalid("message_id must be 32 hexadecimal digits"));

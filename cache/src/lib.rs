@@ -1,4 +1,4 @@
-//! Shared volatile state of the services: receiver sequence counters, routes, and members of groups.
+//! Shared volatile state of the services: receiver seqs (one counter per user), routes, and members of groups.
 //!
 //! One object-safe trait, [`Cache`], has two implementations: [`RedisCache`] for many processes and [`MemoryCache`] for a
 //! single one. One conformance suite runs over both.
@@ -38,15 +38,15 @@ pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Receiver counters, routes and members of groups. Callers may repeat every call.
+/// Receiver seqs, routes and members of groups. Callers may repeat every call.
 #[async_trait::async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// Increments the counter of each user by the given number. Returns the new values in the same order. A missing
-    /// counter starts a new epoch.
+    /// Increments the receiver seq of each user by the given number. Returns the new values in the same order. A
+    /// missing counter starts a new epoch.
     async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>>;
 
     /// Registers the route of a connection: it is at `gateway`, with a lease of `ttl`. Repeat the call to renew the
-    /// lease. Returns the user's counter.
+    /// lease. Returns the user's receiver seq.
     async fn connect(
         &self,
         app: &str,

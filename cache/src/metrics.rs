@@ -19,7 +19,7 @@ pub fn describe_metrics() {
 #[cfg(feature = "redis")]
 pub(crate) fn call(call: &'static str, took: std::time::Duration, ok: bool) {
     metrics::histogram!("godwit_cache_call_seconds", "call" => call).record(took.as_secs_f64());
-    // Also record 0: an alert sees an increase, but not a first value.
+    // Start at 0. Otherwise an alert on an increase would miss the first event.
     metrics::counter!("godwit_cache_errors_total", "call" => call).increment((!ok).into());
 }
 

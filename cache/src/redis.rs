@@ -8,9 +8,9 @@
 //! pipeline costs Redis a seventh of a script. A result without an epoch means that the counter is new; a script then
 //! adds an epoch.
 //!
-//! A restarted Redis or a promoted replica may have lost the last writes. Its counters would repeat numbers, and its
-//! groups could have removed members again. Therefore the keys of counters and members contain the id of the server's
-//! run. In a new run all counters are missing and start new epochs, and members are read from the store.
+//! A restarted Redis or a promoted replica may have lost the last writes. Its counters would repeat values, and its
+//! groups could list removed members. Therefore the keys of counters and members contain the id of the server's run. In
+//! a new run all counters are missing and start new epochs, and members are read from the store.
 
 mod connections;
 

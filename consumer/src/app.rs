@@ -1,4 +1,5 @@
-//! The program: reads records from Kafka, keeps members and counters in Redis, finds db-service and pusher by discovery.
+//! The program: reads records from Kafka, keeps members and receiver seqs in Redis, finds db-service and pusher by
+//! discovery.
 
 use abi::{
     Caller, Channel,

@@ -138,7 +138,7 @@ async fn replay(State(state): State<Arc<Endpoints>>, Path(letter): Path<String>)
 /// `POST /dead-letters/replay`
 async fn replay_all(State(state): State<Arc<Endpoints>>, body: Bytes) -> JsonResult {
     let request: ReplayRequest = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::invalid(format!("the body does not match this endpoint: {}", excerpt(error)))
+        ApiError::invalid(format!("the body is not valid for this path: {}", excerpt(error)))
     })?;
     let ReplayRequest { all, reason, conversation, after, until } = request;
     if all == (reason.is_some() || conversation.is_some()) {

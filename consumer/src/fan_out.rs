@@ -72,14 +72,14 @@ pub(crate) struct FanOut {
 /// The part of a push for one user.
 #[derive(Debug, Default)]
 struct Delivery {
-    /// Increment of the user's counter: the number of entries, including duplicates.
+    /// Increment of the user's receiver seq: the number of entries, including duplicates.
     increment: u32,
     /// Indexes of the new entries.
     entries: Vec<u32>,
 }
 
-/// Adds an entry to the last fan-out, or to a new one if that is full. An entry with `stored` is new and is delivered. A duplicate
-/// only increments the counters of its receivers.
+/// Adds an entry to the last fan-out, or to a new one if that is full. An entry with `stored` is new and is delivered.
+/// A duplicate only increments the receiver seqs.
 pub(crate) fn add(fan_outs: &mut Vec<FanOut>, entry: Entry, stored: bool, recipients: &Recipients) {
     if fan_outs.last().is_none_or(FanOut::is_full) {
         fan_outs.push(FanOut::default());
@@ -130,12 +130,12 @@ pub(crate) struct FinishedFanOut {
 }
 
 impl FinishedFanOut {
-    /// The receivers and the increments of their counters.
+    /// The receivers and the increments of their receiver seqs.
     pub(crate) fn increments(&self) -> Vec<(&str, u32)> {
         self.receivers.iter().map(|(user, delivery)| (user.as_str(), delivery.increment)).collect()
     }
 
-    /// The push. `seqs` are the counters after the increment, in the order of [`Self::increments`].
+    /// The push. `seqs` are the receiver seqs after the increment, in the order of [`Self::increments`].
     pub(crate) fn into_push(self, app: &str, seqs: Vec<ReceiverSeq>) -> PushRequest {
         let receiver = |((user, delivery), seq): ((String, Delivery), ReceiverSeq)| Receiver {
             user,

@@ -1,4 +1,4 @@
-//! The handler of a batch: decode, save, look up receivers, increment counters, push.
+//! The handler of a batch: decode, save, look up receivers, increment receiver seqs, push.
 
 use crate::{
     Error, MAX_MESSAGE,
@@ -263,7 +263,7 @@ impl MessageHandler {
         Ok((conversation, Arc::new(members)))
     }
 
-    /// Increments the counters of the receivers, and pushes. The entries must be saved.
+    /// Increments the receiver seqs, and pushes. The entries must be saved.
     async fn deliver(&self, app: &str, fan_out: FanOut, spans: &Spans) -> Result<(), Error> {
         let fan_out = fan_out.finish();
         let increments = fan_out.increments();
@@ -275,7 +275,7 @@ impl MessageHandler {
         Ok(())
     }
 
-    /// A failure is only logged: the counters tell the devices that they have to sync.
+    /// A failure is only logged: the receiver seqs tell the devices that they have to sync.
     async fn push(&self, push: PushRequest, spans: &Spans) {
         let receivers = push.receivers.len();
         let mut call_spans = trace::child_spans(spans, "push", &push.entries);

@@ -1,13 +1,13 @@
 //! consumer: reads entries from the log, has them stored, and pushes them to the devices.
 //!
-//! For each batch of a partition it runs these steps: decode, save, look up the receivers, increment their counters, push. It
-//! keeps no state. It promises:
+//! For each batch of a partition it runs these steps: decode, save, look up the receivers, increment their receiver
+//! seqs, push. It keeps no state. It promises:
 //! - a batch is complete only when all its entries are saved and counted. While the store or the cache is unavailable, the batch
 //!   is retried and later records of its partition wait (P1, P3, P6);
 //! - a record that is not an entry, or a message to a missing group, is dead-lettered with the reason and does not block the
 //!   partition (P6);
-//! - a counter is incremented only after the entries that it counts can be read. A duplicate increments it again, and the push
-//!   carries no entry; so redelivery repairs a crash between save and push (P2, P4);
+//! - a receiver seq is incremented only after the entries that it counts can be read. A duplicate increments it again,
+//!   and the push carries no entry; so redelivery repairs a crash between save and push (P2, P4);
 //! - an entry is pushed to the users who were members when it was numbered and who may see it (P8);
 //! - a failed push loses nothing: devices find out with their next heartbeat (P5).
 //!

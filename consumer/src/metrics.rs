@@ -3,7 +3,7 @@
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Registers the help texts of this crate's metrics. A program calls it once at start, after installing its recorder.
+/// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_counter!("godwit_consumer_entries_total", "Entries handled, by outcome.");
     describe_counter!("godwit_consumer_receivers_total", "Receivers of pushes, connected or not.");
@@ -12,12 +12,12 @@ pub fn describe_metrics() {
         "Failed pushes. Their receivers find out with their next heartbeat."
     );
     describe_histogram!("godwit_consumer_batch_records", "Records per batch.");
-    describe_histogram!("godwit_consumer_batch_seconds", "Duration of a batch: save, counters, push.");
+    describe_histogram!("godwit_consumer_batch_seconds", "Duration of a batch: save, receiver seqs, push.");
     describe_histogram!(
         "godwit_consumer_delay_seconds",
         "Age of the oldest message of a save when it has been pushed, since a gateway accepted it."
     );
-    // Export 0 from the start: an alert on an increase would miss the first one otherwise.
+    // Start at 0. Otherwise an alert on an increase would miss the first event.
     metrics::counter!("godwit_consumer_push_failures_total").increment(0);
 }
 

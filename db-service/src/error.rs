@@ -50,7 +50,7 @@ pub enum Error {
         known: i64,
     },
     /// The source of a copy does not exist.
-    #[error("there are no data of godwit")]
+    #[error("no data of godwit were found here")]
     NoData,
     /// The target of a copy already contains data.
     #[error("{place} is not empty: {found}; the target of an import or a backup must be empty")]

@@ -4,7 +4,7 @@ use abi::v1::{SaveOutcome, SaveResult};
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Registers the help texts of this crate's metrics. A program calls it once at start, after installing its recorder.
+/// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_counter!("godwit_db_service_entries_total", "Entries in save calls, by outcome.");
     describe_histogram!("godwit_db_service_save_seconds", "Duration of a call that saves a batch.");
@@ -25,7 +25,7 @@ pub fn describe_metrics() {
         "godwit_db_service_commit_seconds",
         "Duration of a transaction of the embedded store."
     );
-    // Export 0 from the start: an alert on an increase would miss the first one otherwise.
+    // Start at 0. Otherwise an alert on an increase would miss the first event.
     metrics::counter!("godwit_db_service_retries_total").increment(0);
 }
 

@@ -169,7 +169,7 @@ fn create(created: &GroupCreated, proposal: &Proposal<'_>, limits: Limits) -> Re
     let length = created.name.chars().count();
     if !(1..=MAX_GROUP_NAME).contains(&length) || created.name.chars().any(char::is_control) {
         return Err(ApiError::invalid(format!(
-            "the name of a group must be 1 to {MAX_GROUP_NAME} characters without control characters"
+            "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
         )));
     }
     check_ids(&created.members)?;

@@ -147,7 +147,7 @@ impl Service {
         };
         let rotated = self.store.rotate_session(request.session, rotation).await?;
         rotated.ok_or_else(|| {
-            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid: log in again")
+            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid; log in again")
         })
     }
 }

@@ -12,7 +12,7 @@ use prost::Message as _;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The input is a script. The first byte selects where the device starts. Then come steps, each with a byte for its kind: a frame,
-/// the room that the application has, a request, or the loss of all answers.
+/// the capacity of the application, a request, or the loss of all answers.
 pub fn frames(data: &[u8]) {
     let mut rest = data;
     let Some(start) = crate::byte(&mut rest) else { return };

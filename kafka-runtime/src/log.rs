@@ -4,7 +4,7 @@
 //! - A record is acknowledged after its transaction was fsynced. Consumers see it only then.
 //! - Records of one key go to one partition, in the order in which they were enqueued. Offsets count from 0
 //!   without gaps and are never reused.
-//! - Consumers take records from memory. Only a consumer that has fallen behind reads SQL.
+//! - Consumers take records from memory. Only a consumer that has fallen behind reads from SQLite.
 //! - Backpressure: while the consumer of a topic is [`max_backlog`](LogConfig::max_backlog) records behind, new
 //!   records of that topic wait. A record that waits too long fails with `TimedOut` and is never written.
 //! - When the disk is full or failing, appends fail with `Unavailable` and leave no trace. The log resumes by
@@ -124,9 +124,9 @@ impl Log {
         Ok(LogSource::new(self.clone(), group.into(), topics))
     }
 
-    /// Deletes the committed offsets of a group in all topics. The log no longer keeps records for it; if it
-    /// returns, it is a new group. Use this for a group that will not return, because otherwise its unread
-    /// records are kept for ever. Blocks for as long as the disk needs.
+    /// Deletes the committed offsets of a group in all topics. The log no longer keeps records for it; if it returns,
+    /// it is a new group. Use this for a group that will not return, because otherwise its unread records are kept
+    /// forever. Blocks for as long as the disk needs.
     ///
     /// # Errors
     /// The group is reading now, its name is `archive`, or the disk fails.
@@ -235,7 +235,7 @@ impl Drop for Handle {
     }
 }
 
-/// Copies the log in `directory` as of one moment to the directory `copy`. The log may be in use. Blocks for as
+/// Copies a snapshot of the log in `directory` to the directory `copy`. The log may be in use. Blocks for as
 /// long as the disk needs.
 ///
 /// # Errors

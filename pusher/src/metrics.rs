@@ -3,7 +3,7 @@
 use metrics::{describe_counter, describe_histogram};
 use std::time::Duration;
 
-/// Registers the help texts of this crate's metrics. A program calls it at start, before anything is counted.
+/// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_counter!("godwit_pusher_deliveries_total", "Deliveries to gateways, by outcome.");
     describe_histogram!("godwit_pusher_delivery_seconds", "Time that gateways took to answer a delivery.");
@@ -11,7 +11,7 @@ pub fn describe_metrics() {
         "godwit_pusher_users_total",
         "Receivers of pushes, by whether any gateway held a connection of theirs."
     );
-    // Counters exist from the start with 0: an alert on an increase would miss the first value.
+    // Start at 0. Otherwise an alert on an increase would miss the first event.
     for outcome in [Outcome::Accepted, Outcome::Failed, Outcome::TimedOut, Outcome::Skipped] {
         metrics::counter!("godwit_pusher_deliveries_total", "outcome" => outcome.name()).increment(0);
     }

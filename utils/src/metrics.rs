@@ -46,7 +46,7 @@ pub(crate) fn ready(ready: bool) {
     gauge!("godwit_utils_ready").set(if ready { 1.0 } else { 0.0 });
 }
 
-/// A task starts. Its counter starts at 0, because an alert sees an increase but not a first value.
+/// A task starts. Its counter starts at 0. Otherwise an alert on an increase would miss the first event.
 pub(crate) fn task(name: &'static str) {
     counter!("godwit_utils_tasks_failed_total", "task" => name).increment(0);
 }

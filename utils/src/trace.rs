@@ -5,8 +5,8 @@
 //! are not sampled and cost nothing.
 //!
 //! A batch or a call carries many messages, and any number of them may be sampled. Therefore one context is passed on
-//! per sampled message ([`Spans`]), not one per call. Every sampled message has a complete trace of its own, whichever
-//! messages shared its batches.
+//! per sampled message ([`Spans`]), not one per call. Every sampled message has a complete trace of its own, although
+//! other messages share its batches.
 //!
 //! Contexts travel as W3C Trace Context. A record has a `traceparent` header. A call has a `traceparent` and a `baggage`
 //! with the message id for each message.

@@ -14,7 +14,7 @@ fn has_random_ids() -> bool {
 pub(crate) fn warn() {
     tracing::warn!(
         random_message_id = has_random_ids(),
-        "THIS BUILD OF THE GATEWAY HAS DELIBERATE DEFECTS, for tests only: messages can be duplicated"
+        "this build has deliberate defects, for tests only: messages can be duplicated"
     );
 }
 

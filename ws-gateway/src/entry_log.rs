@@ -94,7 +94,7 @@ pub fn not_logged(error: &ProduceError) -> ApiError {
             ApiError::new(ErrorCode::TooLarge, "the message is larger than the log accepts")
         }
         _ => ApiError::unavailable(
-            "the message could not be logged in time; send it again with the same client_msg_id",
+            "the log did not accept the message in time; send it again with the same client_msg_id",
         ),
     }
 }

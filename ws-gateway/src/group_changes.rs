@@ -93,7 +93,7 @@ impl GroupChanges {
                 Ok(None) if began.elapsed() < STORE_TIMEOUT => {}
                 Ok(None) => {
                     return Err(ApiError::unavailable(
-                        "the change is logged but not made yet; repeat it with the same request_id to get its result",
+                        "the change is in the log but not stored yet; repeat it with the same request_id to get its result",
                     ));
                 }
                 // An earlier change conflicts with this one. Yet another one may follow that allows it again.

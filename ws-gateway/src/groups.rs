@@ -80,7 +80,10 @@ pub async fn create(
     Json(create): Json<Create>,
 ) -> Result<(StatusCode, axum::Json<Changed>), Problem> {
     if !(1..=MAX_GROUP_NAME).contains(&create.name.chars().count()) {
-        return Err(ApiError::invalid(format!("name must have 1 to {MAX_GROUP_NAME} characters")).into());
+        return Err(ApiError::invalid(format!(
+            "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
+        ))
+        .into());
     }
     let request_id = request_id(create.request_id)?;
     let conversation = ids::group(backend.app(), &identity.user, &request_id);

@@ -5,7 +5,7 @@ use metrics::{
     Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// Registers the help texts of this crate's metrics. A program calls it at start, before anything is counted.
+/// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_gauge!("godwit_ws_gateway_connections", "Open WebSocket connections.");
     describe_counter!(
@@ -33,7 +33,7 @@ pub fn describe_metrics() {
         "godwit_ws_gateway_drain_connections",
         "Connections that a draining gateway has not closed yet."
     );
-    // Counters exist from the start with 0: an alert on an increase would miss the first value.
+    // Start at 0. Otherwise an alert on an increase would miss the first event.
     to_drain(0);
     for code in [ErrorCode::Internal, ErrorCode::Unavailable] {
         counter!("godwit_ws_gateway_errors_total", "code" => code.name()).increment(0);

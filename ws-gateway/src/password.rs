@@ -18,7 +18,7 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Passwords {
     argon2: Argon2<'static>,
     cores: Arc<Semaphore>,
-    /// Compared with when there is no such user.
+    /// The hash to compare with when there is no such user.
     dummy_hash: Arc<str>,
 }
 

@@ -128,5 +128,5 @@ impl Permissions {
 
 /// The error for a conversation that does not exist, and for one of which the user is not a member.
 pub fn not_a_member() -> ApiError {
-    ApiError::forbidden("you are not in this conversation")
+    ApiError::forbidden("you are not a member of this conversation")
 }

@@ -47,7 +47,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
 }
 
 /// Reads a body of at most `limit` bytes. It has a timeout, because a client that never sends the body would occupy a
-/// connection for ever.
+/// connection forever.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let bytes = timeout(REQUEST_TIMEOUT, axum::body::to_bytes(body, limit)).await.map_err(|_| {
         let seconds = REQUEST_TIMEOUT.as_secs();

@@ -38,7 +38,7 @@ impl Reading {
         page.conversation = Conversation::parse(&page.conversation)?.to_string();
         let cursors = [page.after > 0, page.before > 0, page.newest];
         if cursors.into_iter().filter(|is_set| *is_set).count() > 1 {
-            return Err(ApiError::invalid("give only one of after, before and newest"));
+            return Err(ApiError::invalid("set at most one of after, before and newest"));
         }
         let request = HistoryRequest { app: self.app.clone(), user: user.into(), page: Some(page) };
         Ok(self.db.clone().history(request).await?.into_inner())
@@ -50,7 +50,7 @@ fn page_limit(limit: i32) -> Result<i32, ApiError> {
         0 => Ok(abi::DEFAULT_PAGE),
         1..=abi::MAX_PAGE => Ok(limit),
         _ => Err(ApiError::invalid(format!(
-            "limit must be 1 to {}; leave it out for {}",
+            "limit must be 1 to {}, or 0 for {}",
             abi::MAX_PAGE,
             abi::DEFAULT_PAGE
         ))),

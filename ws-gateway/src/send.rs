@@ -50,7 +50,7 @@ pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Sen
     });
     if connection.outbox.has_refusal() {
         return Err(ApiError::unavailable(
-            "an earlier message could not be logged; send both again, in order",
+            "the log did not accept an earlier message; send both again, in order",
         ));
     }
     log.enqueue(record, on_delivery)

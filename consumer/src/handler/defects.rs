@@ -51,7 +51,7 @@ fn defect() -> Option<Defect> {
 pub(super) fn warn() {
     tracing::warn!(
         defect = ?defect(),
-        "THIS BUILD OF THE CONSUMER HAS DELIBERATE DEFECTS, for tests only: messages can be lost"
+        "this build has deliberate defects, for tests only: messages can be lost"
     );
 }
 

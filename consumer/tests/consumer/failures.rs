@@ -45,7 +45,7 @@ async fn p6_while_the_cache_is_unavailable_a_batch_fails_and_its_retry_notifies_
     let without_cache = world.handler_with(Arc::new(RedisCache::new(&unreachable).unwrap()));
     let batch = [encode(&message("d:alice:bob", "alice", "one"))];
     handle(&without_cache, &batch).await.unwrap_err();
-    assert!(world.pushes().is_empty(), "pushed although the counters failed");
+    assert!(world.pushes().is_empty(), "pushed although the receiver seqs were not incremented");
     handle(&world.handler, &batch).await.unwrap();
     assert_eq!(world.pushed(), ["alice 1 +1", "bob 1 +1"]);
     assert_eq!(world.history("bob", "d:alice:bob").await.len(), 1);

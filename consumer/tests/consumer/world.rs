@@ -193,7 +193,7 @@ impl World {
         db.history(request).await.unwrap().into_inner().entries
     }
 
-    /// The counter of a user.
+    /// The receiver seq of a user.
     pub(crate) async fn seq(&self, user: &str) -> u64 {
         self.cache.raise("app", &[(user, 0)]).await.unwrap()[0].seq
     }
@@ -216,7 +216,7 @@ pub(crate) async fn handle(handler: &MessageHandler, payloads: &[Bytes]) -> Resu
     handler.clone().ready().await?.call(batch).await
 }
 
-/// One line per receiver, ordered by user id: the user, the counter, its increment, the entries.
+/// One line per receiver, ordered by user id: the user, the receiver seq, its increment, the entries.
 pub(crate) fn lines(push: &PushRequest) -> Vec<String> {
     assert_eq!(push.app, "app");
     let mut lines: Vec<_> = push

@@ -177,7 +177,7 @@ async fn p1_a_call_after_a_cancelled_call_is_durable() {
 }
 
 #[tokio::test]
-async fn p1_commits_are_durable_whatever_the_default_of_the_server() {
+async fn p1_commits_are_durable_despite_the_default_of_the_server() {
     for (default, expected) in [("off", "on"), ("remote_apply", "remote_apply")] {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
         let (url, mut config) = test_config(&schema);

@@ -96,7 +96,7 @@ async fn read_conversations(conn: &mut PgConnection, sender: &mut RecordSender) 
         }
     }
     if members.next(conn).await?.is_some() || entries.next(conn).await?.is_some() {
-        return Err(Error::Corrupt("there are members or entries of no conversation"));
+        return Err(Error::Corrupt("members or entries belong to no conversation"));
     }
     Ok(())
 }

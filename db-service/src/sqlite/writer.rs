@@ -1,4 +1,4 @@
-//! The writer: a thread that takes calls from a bounded queue and runs all calls that wait in one transaction (group commit).
+//! The writer: a thread that takes all calls from a bounded queue and runs them in one transaction (group commit).
 //!
 //! While a transaction is being synced, further calls queue up and share the next one. At a low rate each call has its own
 //! transaction. A short call that needs no sync runs on the caller's thread if the writer is idle: waking two threads would

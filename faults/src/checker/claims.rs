@@ -4,10 +4,10 @@
 //! entry. All devices of a user record which entries were counted by which seq, so the claim of each is checked against the
 //! deliveries to all. This check is exact: it compares no times.
 //!
-//! It cannot find a receiver seq that was never raised, because then no delivery counts the missing entry. But the server
-//! raises the seq of all receivers before it delivers the entry to any of them; this includes new members, because a
-//! membership change has its place in the log. So a device that asks after the first delivery, and hears that it is up to
-//! date, must have the entry.
+//! It cannot find a receiver seq that was never incremented, because then no delivery counts the missing entry. But the
+//! server increments the seq of all receivers before it delivers the entry to any of them; this includes new members,
+//! because a membership change has its place in the log. So a device that asks after the first delivery, and hears that
+//! it is up to date, must have the entry.
 
 use super::{
     evidence::{Evidence, Membership},

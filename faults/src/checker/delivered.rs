@@ -51,8 +51,8 @@ pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     }
 }
 
-/// Whether a user has been in a conversation without interruption since joining. Other users may have been out of it when
-/// they asked, or in again without access to earlier entries.
+/// Whether a user has been a member without interruption since joining. Other users may have been removed when they
+/// asked, or added again without access to earlier entries.
 fn never_left(evidence: &Evidence<'_>, conversation: Conversation, user: User) -> bool {
     matches!(evidence.memberships(conversation, user), [membership] if membership.left.is_none())
 }

@@ -290,7 +290,7 @@ proptest! {
 }
 
 #[test]
-fn an_error_is_printable_whatever_the_input() {
+fn an_error_is_printable_for_any_input() {
     let text = format!("kafka://h:1?a%0ab=1&{}=1&ordering=%1b[31m", "x".repeat(10_000));
     let Err(Error::Address { errors }) = text.parse::<Address>() else { panic!("the address was accepted") };
     assert_eq!(errors.len(), 3, "{errors:?}");

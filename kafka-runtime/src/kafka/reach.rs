@@ -1,6 +1,6 @@
 //! Checks whether brokers answer, before any other request.
 //!
-//! A refused password or certificate fails no call: librdkafka only logs it and retries for ever. So this check
+//! A refused password or certificate fails no call: librdkafka only logs it and retries forever. So this check
 //! uses its own client and listens to these reports until a broker has answered.
 
 use super::config::KafkaConfig;

@@ -60,7 +60,7 @@ pub(super) struct Transactor {
 
 impl Transactor {
     pub(super) fn new(consumer: Weak<BaseConsumer<Assignment>>, source: &KafkaSourceConfig) -> Self {
-        // A name that survives restarts aborts at once the transaction that a crash has left open.
+        // The name survives restarts, so the next producer aborts at once a transaction that a crash has left open.
         let member = source.instance_id.clone().unwrap_or_else(|| format!("{:016x}", rand::random::<u64>()));
         let timeout = source.outputs.timeout.min(TRANSACTION_TIMEOUT);
         let producer = KafkaProducerConfig { linger_ms: 0, max_in_flight: 5, ..source.outputs.clone() };

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Records per SQL read. Small, so that a chunk of the largest records still fits in memory.
+/// Records per query. Small, so that a chunk of the largest records still fits in memory.
 const CHUNK: usize = 16;
 
 /// A whole topic of a [`Log`], independent of its other readers and writers.

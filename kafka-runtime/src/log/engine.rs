@@ -1,7 +1,7 @@
 //! The log thread. Each round takes everything that has arrived, holds back the records that the consumers have
 //! no room for, and writes the others in one transaction, together with offsets to commit and a chunk of
 //! trimming. Then it hands the records to the consumers from memory and calls the callbacks. Only a consumer
-//! that has fallen behind reads SQL.
+//! that has fallen behind reads from SQLite.
 
 mod commits;
 mod readers;

@@ -59,7 +59,7 @@ pub(super) fn check(spec: &TopicSpec, found: Option<&TopicState>) -> Verdict {
         return Verdict::Refused(weakness.clone());
     }
     if let Some(weakness) = weakness {
-        tracing::warn!(topic, weakness, "FEWER REPLICAS THAN REQUIRED, which `allow_fewer_replicas` permits");
+        tracing::warn!(topic, weakness, "fewer replicas than required, as `allow_fewer_replicas` permits");
     } else if replication < 2 {
         tracing::warn!(
             topic,

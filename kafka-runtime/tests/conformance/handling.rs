@@ -65,7 +65,7 @@ pub(crate) async fn a_failing_batch_is_retried_and_nothing_overtakes_it(backend:
             if contains(batch, "a:50") {
                 seen.lock().unwrap().push((batch.attempt, batch.records.len()));
                 if batch.attempt < 5 {
-                    return Err(HandlerError::retry("the store is away"));
+                    return Err(HandlerError::retry("the store is unavailable"));
                 }
             }
             Ok(Outcome::default())

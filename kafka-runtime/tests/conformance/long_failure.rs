@@ -78,7 +78,7 @@ impl Handler {
             let mut seen = handler.seen();
             let outcome = if record.partition == handler.victim && handler.fails.load(Ordering::SeqCst) {
                 seen.attempts = seen.attempts.max(attempt);
-                Err(HandlerError::retry("the store is away"))
+                Err(HandlerError::retry("the store is unavailable"))
             } else {
                 seen.handled.insert(payload(&record), Instant::now());
                 seen.order.entry(record.partition).or_default().push(payload(&record));

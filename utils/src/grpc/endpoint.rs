@@ -177,7 +177,7 @@ impl Drop for Call {
             let mut health = self.endpoint.lock();
             health.load.end();
             health.ejection.cancelled(self.is_probe);
-            // Make the balancer avoid an endpoint that hangs after a single call.
+            // Make the balancer avoid a hanging endpoint after a single call.
             health.load.measure((now - self.began) * CANCELLED_FACTOR, now);
         }
     }

@@ -172,7 +172,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn p9_phases_run_in_order_whatever_the_order_of_registration() {
+    async fn p9_phases_run_in_order_independent_of_the_order_of_registration() {
         let shutdown = Shutdown::new(Duration::from_secs(60));
         shutdown.readiness().latch("log").ready();
         let order = Arc::new(Mutex::new(Vec::new()));

@@ -141,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_task_does_not_begin_the_drain() {
         let tasks = tasks();
-        tasks.spawn("fails", async { Err::<(), _>("away") });
+        tasks.spawn("fails", async { Err::<(), _>("unavailable") });
         tasks.spawn("panics", async {
             if true {
                 panic!("oh")

@@ -53,7 +53,8 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// A direct conversation has the same hash whichever user is named first. An invalid id is refused permanently and causes no hold.
+/// A direct conversation has the same hash in either order of its users. An invalid id is refused permanently and
+/// causes no hold.
 fn hash_conversation(id: &str) -> u64 {
     Conversation::parse(id).map_or_else(|_| hash(id), hash)
 }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn p3_a_direct_conversation_is_on_hold_whichever_user_is_named_first() {
+    fn p3_a_direct_conversation_is_on_hold_in_either_order_of_its_users() {
         let now = Instant::now();
         let mut order = SendOrder::default();
         order.begin(1, &send("d:alice:bob", "first"), now).unwrap();

@@ -100,7 +100,7 @@ fn p8_a_message_accepted_before_the_next_removal_is_authorised() {
 }
 
 #[test]
-fn p8_a_stored_message_of_a_removed_member_is_unauthorised_whatever_its_outcome() {
+fn p8_a_stored_message_of_a_removed_member_is_unauthorised_with_any_outcome() {
     // Carol's message 5 is stored. Its outcome does not matter: the SDK does not report whether there was an earlier attempt.
     let stored = |began, outcome: Outcome| {
         move |ledger: &mut Ledger, store: &mut StoreView| {

@@ -20,7 +20,8 @@ fn up_to_date(asked: u32) -> Observation {
 
 #[test]
 fn p5_an_up_to_date_device_that_lacks_a_delivered_entry_is_a_false_claim() {
-    // The phone got the direct message at 50 ms. Bob's receiver seq was never raised: his device has it only by chance.
+    // The phone got the direct message at 50 ms. Bob's receiver seq was never incremented: his device has it only by
+    // chance.
     expect([], |ledger, _| observations(ledger, BOBS_PHONE).push(up_to_date(51)));
     expect([(Violation::FalseClaim, 1)], |ledger, _| {
         observations(ledger, BOBS_PHONE).insert(5, up_to_date(51))

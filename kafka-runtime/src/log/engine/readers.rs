@@ -1,4 +1,4 @@
-//! Consumers of the log: attaching, detaching, and reading SQL for consumers that have fallen behind.
+//! Consumers of the log: attaching, detaching, and reading from SQLite for consumers that have fallen behind.
 
 use super::commits::Commit;
 use super::{CHUNK, Engine, PROBE_EVERY};
@@ -152,7 +152,7 @@ impl Engine {
         }
     }
 
-    /// Reads SQL for consumers that have fallen behind.
+    /// Reads from SQLite for consumers that have fallen behind.
     pub(super) fn refill(&mut self) {
         if self.read_at.is_some_and(|at| at > Instant::now()) {
             return;
