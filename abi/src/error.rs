@@ -1,4 +1,4 @@
-//! The table of errors: maps an [`ErrorCode`] to gRPC, HTTP and WebSocket, and tells whether to retry.
+//! The table of errors: maps an [`ErrorCode`] to gRPC, HTTP and WebSocket, and says whether a retry can help.
 //!
 //! Between services, the details of a gRPC status hold the complete [`v1::Error`]. A status without details (a transport
 //! error, a foreign peer) is mapped by its gRPC code.
@@ -130,7 +130,7 @@ impl ErrorCode {
         TABLE.iter().find(|row| row.close == close).map(|row| row.code)
     }
 
-    /// Tells whether and when to reconnect after a close with this code.
+    /// Whether and when to reconnect after a close with this code.
     pub fn reconnect(self) -> Reconnect {
         self.row().reconnect
     }

@@ -43,7 +43,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Cache: Send + Sync + 'static {
     /// Increments the receiver seq of each user by the given number. Returns the new values in the same order. A
     /// missing counter starts a new epoch.
-    async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>>;
+    async fn increment(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>>;
 
     /// Registers the route of a connection: it is at `gateway`, with a lease of `ttl`. Repeat the call to renew the
     /// lease. Returns the user's receiver seq.

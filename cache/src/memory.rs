@@ -127,14 +127,14 @@ impl User {
 
 #[async_trait::async_trait]
 impl Cache for MemoryCache {
-    async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
+    async fn increment(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
         Ok(self.with_app(app, |app| {
-            let raise = |(user, by): &(&str, u32)| {
+            let increment = |(user, by): &(&str, u32)| {
                 let user = app.user(user);
                 user.seq += u64::from(*by);
                 user.receiver_seq()
             };
-            users.iter().map(raise).collect()
+            users.iter().map(increment).collect()
         }))
     }
 
@@ -212,11 +212,11 @@ mod tests {
     #[tokio::test]
     async fn p7_unused_users_are_evicted_and_get_a_new_epoch() {
         let cache = MemoryCache::with_limits(100, 100);
-        let current = async |user| cache.raise("app", &[(user, 0)]).await.unwrap()[0];
+        let current = async |user| cache.increment("app", &[(user, 0)]).await.unwrap()[0];
         let first = current("first").await;
         let active = current("active").await;
         for number in 0..200 {
-            cache.raise("app", &[(&format!("user{number}"), 1)]).await.unwrap();
+            cache.increment("app", &[(&format!("user{number}"), 1)]).await.unwrap();
             cache.connect("app", "active", "c", "gateway", Duration::from_secs(60)).await.unwrap();
         }
         assert_eq!(current("active").await, active);

@@ -62,12 +62,17 @@ impl RedisCache {
         [&self.prefix, ":", app, ":", kind, ":", id].concat()
     }
 
-    /// Starts an epoch for each of the `raised` counters that has none.
-    async fn begin_epochs(&self, app: &str, users: &[(&str, u32)], raised: &mut [ReceiverSeq]) -> Result<()> {
+    /// Starts an epoch for each of the `incremented` counters that has none.
+    async fn begin_epochs(
+        &self,
+        app: &str,
+        users: &[(&str, u32)],
+        incremented: &mut [ReceiverSeq],
+    ) -> Result<()> {
         let mut script = BEGIN.prepare_invoke();
         script.arg(new_epoch()).arg(millis(COUNTER_TTL));
         let mut new = Vec::new();
-        for ((user, by), seq) in users.iter().zip(raised).filter(|(_, seq)| seq.epoch == 0) {
+        for ((user, by), seq) in users.iter().zip(incremented).filter(|(_, seq)| seq.epoch == 0) {
             script.key(self.key(app, "s", user)).arg(by);
             new.push(seq);
         }
@@ -120,10 +125,10 @@ fn gateways(leases: &[String], now: u64) -> Vec<Arc<str>> {
 
 #[async_trait::async_trait]
 impl Cache for RedisCache {
-    async fn raise(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
-        let mut raised = Vec::with_capacity(users.len());
+    async fn increment(&self, app: &str, users: &[(&str, u32)]) -> Result<Vec<ReceiverSeq>> {
+        let mut incremented = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_USERS) {
-            let first = raised.len();
+            let first = incremented.len();
             let commands = |run: &str| {
                 let mut commands = Pipeline::with_capacity(users.len());
                 for (user, by) in users {
@@ -133,10 +138,10 @@ impl Cache for RedisCache {
                 commands
             };
             let counters: Vec<u64> = self.call("raise", Request::Commands(&commands)).await?;
-            raised.extend(counters.into_iter().map(receiver_seq));
-            self.begin_epochs(app, users, &mut raised[first..]).await?;
+            incremented.extend(counters.into_iter().map(receiver_seq));
+            self.begin_epochs(app, users, &mut incremented[first..]).await?;
         }
-        Ok(raised)
+        Ok(incremented)
     }
 
     async fn connect(

@@ -270,7 +270,7 @@ impl MessageHandler {
         if increments.is_empty() {
             return Ok(());
         }
-        let seqs = self.cache.raise(app, &increments).await?;
+        let seqs = self.cache.increment(app, &increments).await?;
         self.push(fan_out.into_push(app, seqs), spans).await;
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Export, import, checksums and backup of all data. See `docs/backup.md`.
 //!
-//! Acknowledged messages that are not stored yet are in the log, so the log comes first. An export of a data folder stores
-//! all records of the embedded log. An export of PostgreSQL requires that the consumers have stored all records in Kafka.
-//! A backup copies the log before the store.
+//! Acknowledged messages that are not stored yet are in the log, so the log is handled first. An export of a data
+//! folder stores all records of the embedded log. An export of PostgreSQL requires that the consumers have stored all
+//! records in Kafka. A backup copies the log before the store.
 
 #[cfg(feature = "distributed")]
 mod postgres;

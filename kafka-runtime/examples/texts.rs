@@ -199,7 +199,7 @@ impl Topics {
     ///
     /// The batch must be applied to the list of all actions before it, whether or not this process has handled
     /// them. `last` is that list if it ends just before the batch. It does not if this is the first batch here,
-    /// if the batch comes again because its outputs were not written, or if another member owned the partition
+    /// if the batch is delivered again because its outputs were not written, or if another member owned the partition
     /// in between. Then the list is read from the log.
     async fn handle(&self, batch: &Batch, last: &mut List) -> anyhow::Result<Vec<ProducerRecord>> {
         let (Some(first), Some(end)) = (batch.records.first(), batch.records.last()) else {

@@ -45,7 +45,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = KeyPair::generate().expect("the provider creates keys");
+        let key = KeyPair::generate().expect("the crypto provider generates keys");
         let certificate = params.self_signed(&key).expect("it can be signed");
         let ca = write(folder, &format!("{name}.pem"), "CERTIFICATE", certificate.der());
         Self { issuer: Issuer::new(params, key), folder: folder.to_owned(), ca }
@@ -71,7 +71,7 @@ impl Authority {
                     (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
             }
         }
-        let key = KeyPair::generate().expect("the provider creates keys");
+        let key = KeyPair::generate().expect("the crypto provider generates keys");
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
         Files {
             certificate: write(&self.folder, &format!("{file}.pem"), "CERTIFICATE", certificate.der()),

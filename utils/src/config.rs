@@ -1,6 +1,6 @@
 //! Loads the configuration from four sources: defaults < TOML file < environment < command line.
 //!
-//! The serialised defaults of `T` are the schema: they tell the keys and the type of each. Every value is first tried
+//! The serialised defaults of `T` are the schema: they define the keys and the type of each. Every value is first tried
 //! alone on top of the defaults, so that all config errors are reported at once, each with the source of the value.
 //! This is why `T` and its sections carry `#[serde(default)]`, and why optional values are empty texts.
 //!

@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(4);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait until a logged change is stored. If it takes longer, the consumer or the store is down.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A logged change that the store still refuses after this time is refused for good, unless the consumer lags.
+/// A logged change that the store still refuses after this time is refused permanently, unless the consumer lags.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Makes changes of groups.

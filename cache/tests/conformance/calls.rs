@@ -4,7 +4,7 @@ use crate::support::routes;
 use cache::Cache;
 
 pub(crate) async fn an_empty_request_has_an_empty_result(cache: &dyn Cache) {
-    assert!(cache.raise("app", &[]).await.unwrap().is_empty());
+    assert!(cache.increment("app", &[]).await.unwrap().is_empty());
     assert!(routes(cache, "app", &[]).await.is_empty());
 }
 

@@ -42,7 +42,7 @@ conformance! {
         p4_a_counter_increases_within_its_epoch,
         p4_a_missing_counter_starts_an_epoch,
         p4_each_user_of_each_application_has_a_counter,
-        p4_concurrent_raises_all_count,
+        p4_concurrent_increments_all_count,
         p5_connect_returns_the_counter_without_incrementing_it;
     routes:
         p5_disconnect_removes_only_the_route_of_that_connection,

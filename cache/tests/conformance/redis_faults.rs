@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 #[tokio::test]
 async fn p4_lost_scripts_are_loaded_again() {
     let server = TestRedis::new();
-    let before = server.cache.raise("app", &[("alice", 1)]).await.unwrap()[0];
+    let before = server.cache.increment("app", &[("alice", 1)]).await.unwrap()[0];
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut server.connection().await).await.unwrap();
-    let after = server.cache.raise("app", &[("alice", 1)]).await.unwrap()[0];
+    let after = server.cache.increment("app", &[("alice", 1)]).await.unwrap()[0];
     assert_eq!((after.epoch, after.seq), (before.epoch, before.seq + 1));
     server.cache.connect("app", "alice", "c", "gw:1", LONG).await.unwrap();
     assert_eq!(routes(&server.cache, "app", &["alice"]).await, [["gw:1"]]);
@@ -21,9 +21,9 @@ async fn p4_lost_scripts_are_loaded_again() {
 #[tokio::test]
 async fn p4_lost_counters_start_a_new_epoch() {
     let server = TestRedis::new();
-    let before = server.cache.raise("app", &[("alice", 5), ("bob", 5)]).await.unwrap();
+    let before = server.cache.increment("app", &[("alice", 5), ("bob", 5)]).await.unwrap();
     server.clear().await;
-    let alice = server.cache.raise("app", &[("alice", 5)]).await.unwrap()[0];
+    let alice = server.cache.increment("app", &[("alice", 5)]).await.unwrap()[0];
     let bob = server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
     assert_ne!(alice.epoch, before[0].epoch);
     assert_ne!(bob.epoch, before[1].epoch);
@@ -34,7 +34,7 @@ async fn p4_lost_counters_start_a_new_epoch() {
 async fn p4_counters_of_an_earlier_run_of_redis_are_replaced_by_a_new_epoch() {
     let server = TestRedis::new();
     let users = [("alice", 5), ("bob", 5), ("carol", 5)];
-    let before = server.cache.raise("app", &users).await.unwrap();
+    let before = server.cache.increment("app", &users).await.unwrap();
     // After a restart or a failover Redis has the counters of an earlier run, perhaps with lower values than before.
     let mut connection = server.connection().await;
     for user in ["alice", "bob"] {
@@ -42,7 +42,7 @@ async fn p4_counters_of_an_earlier_run_of_redis_are_replaced_by_a_new_epoch() {
         let present = server.keys().await.into_iter().find(|key| key.starts_with(&counter)).unwrap();
         let () = connection.rename(present, format!("{counter}0123456701234567")).await.unwrap();
     }
-    let alice = server.cache.raise("app", &[("alice", 2)]).await.unwrap()[0];
+    let alice = server.cache.increment("app", &[("alice", 2)]).await.unwrap()[0];
     assert_ne!(alice.epoch, before[0].epoch);
     assert_eq!(alice.seq, 2);
     let bob = server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
@@ -68,7 +68,7 @@ async fn p8_members_of_an_earlier_run_of_redis_are_ignored() {
 #[tokio::test]
 async fn p7_every_key_expires() {
     let server = TestRedis::new();
-    server.cache.raise("app", &[("alice", 1)]).await.unwrap();
+    server.cache.increment("app", &[("alice", 1)]).await.unwrap();
     server.cache.connect("app", "bob", "c", "gw:1", LONG).await.unwrap();
     server.cache.put_members("app", "g:1", &abi::v1::Members::default(), LONG).await.unwrap();
     let keys = server.keys().await;
@@ -85,7 +85,7 @@ async fn a_batch_of_several_round_trips_keeps_its_order() {
     let server = TestRedis::new();
     let names: Vec<_> = (0..5_000).map(|number| format!("user{number}")).collect();
     let users: Vec<_> = names.iter().zip(1..).map(|(name, by)| (name.as_str(), by)).collect();
-    let seqs = server.cache.raise("app", &users).await.unwrap();
+    let seqs = server.cache.increment("app", &users).await.unwrap();
     assert!(seqs.iter().map(|seq| seq.seq).eq(1..=5_000));
     server.cache.connect("app", "user4999", "c", "gw:1", LONG).await.unwrap();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -101,7 +101,7 @@ async fn p9_a_broken_connection_is_replaced_within_the_call() {
     let mut proxy = Proxy::new(server.address()).await;
     let cache = server.through(&proxy.url());
     for round in 1..=8 {
-        assert_eq!(cache.raise("app", &[("alice", 1)]).await.unwrap()[0].seq, round);
+        assert_eq!(cache.increment("app", &[("alice", 1)]).await.unwrap()[0].seq, round);
         if round % 2 == 0 {
             proxy.cut().await;
         }

@@ -90,7 +90,7 @@ fn cache(url: &str, prefix: &str) -> RedisCache {
 
 /// The current counter of a user.
 pub(crate) async fn current(cache: &dyn Cache, app: &str, user: &str) -> ReceiverSeq {
-    cache.raise(app, &[(user, 0)]).await.unwrap()[0]
+    cache.increment(app, &[(user, 0)]).await.unwrap()[0]
 }
 
 /// The gateways of users, sorted by name.

@@ -138,7 +138,7 @@ impl EventSender {
         update(sync, &mut slots);
         let restored = sync.take_restored();
         if restored.as_ref().is_some_and(|(_, kept)| !kept.is_empty()) {
-            // `have` went back, too.
+            // `have` decreased, too.
             self.unsent_have = None;
         }
         self.unsent_have = sync.advance().or(self.unsent_have);
@@ -158,7 +158,7 @@ impl EventSender {
 
     /// Sends a change of the generation.
     fn send_restored(&mut self, restored: Option<(u32, BTreeMap<String, u64>)>) {
-        // If an earlier change is still unsent, merge them: the positions of both went back.
+        // If an earlier change is still unsent, merge them: both have decreased positions.
         if let Some((generation, mut kept)) = restored {
             if let Some((_, earlier)) = self.unsent_restored.take() {
                 for (conversation, number) in earlier {

@@ -1,4 +1,4 @@
-//! The way into another generation of the server's data, after a restore from a backup.
+//! Moving to another generation of the server's data, after a restore from a backup.
 
 use super::Sync;
 use abi::v1::Head;
@@ -17,7 +17,7 @@ pub(super) struct Rewind {
 }
 
 impl Sync {
-    /// Conversations in which the position went back, with the new position, and the generation that this holds for;
+    /// Conversations in which the position decreased, with the new position, and the generation that this holds for;
     /// since the last call.
     pub fn take_restored(&mut self) -> Option<(u32, BTreeMap<String, u64>)> {
         self.restored.take()
@@ -53,7 +53,7 @@ impl Sync {
     /// All heads were read: every position refers to the server's generation.
     pub(super) fn end_rewind(&mut self) {
         let Some(Rewind { generation, old, .. }) = self.rewind.take() else { return };
-        // A conversation without a head is gone as far as this user can see: none of its entries were kept.
+        // This user can no longer see a conversation without a head: none of its entries were kept.
         let kept = |conversation: &str| self.positions.get(conversation).copied().unwrap_or(0);
         let back = old.into_iter().filter_map(|(conversation, position)| {
             let kept = kept(&conversation);

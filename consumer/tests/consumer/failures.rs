@@ -56,7 +56,7 @@ async fn p5_a_failed_push_does_not_fail_the_batch() {
     let world = World::new();
     world.fail_pushes(Some(Code::Unavailable));
     world.handle(&[message("d:alice:bob", "alice", "one")]).await.unwrap();
-    assert_eq!(world.seq("bob").await, 1, "the counter still tells the devices to sync");
+    assert_eq!(world.seq("bob").await, 1, "the receiver seq still tells the devices to sync");
 }
 
 #[tokio::test]

@@ -100,5 +100,5 @@ async fn applications_are_isolated() {
     assert_eq!(pushes.remove(1).app, "other");
     assert_eq!(lines(&pushes[0]), ["alice 1 +1 one#1", "bob 1 +1 one#1"]);
     assert_eq!(lines(&pushes[1]), ["alice 2 +1", "bob 2 +1"]);
-    assert_eq!(world.cache.raise("other", &[("alice", 0)]).await.unwrap()[0].seq, 1);
+    assert_eq!(world.cache.increment("other", &[("alice", 0)]).await.unwrap()[0].seq, 1);
 }

@@ -195,7 +195,7 @@ impl World {
 
     /// The receiver seq of a user.
     pub(crate) async fn seq(&self, user: &str) -> u64 {
-        self.cache.raise("app", &[(user, 0)]).await.unwrap()[0].seq
+        self.cache.increment("app", &[(user, 0)]).await.unwrap()[0].seq
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn p2_a_duplicate_returns_the_seqs_of_the_stored_entry(world: &
     let page =
         world.history("b", GetHistory { conversation: "d:a:b".into(), after: 1, ..Default::default() }).await;
     let expected = Entry { conversation_seq: 2, countable_seq: 2, ..message("d:a:b", "a", "2") };
-    assert_eq!(page.unwrap().entries[0], expected, "the first content wins, and comes back whole");
+    assert_eq!(page.unwrap().entries[0], expected, "the first content wins, and is returned unchanged");
     assert_eq!(world.query("SELECT count(*) FROM entries").await, 4);
 }
 

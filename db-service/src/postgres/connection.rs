@@ -42,7 +42,8 @@ impl CallConnection {
             _ => true,
         };
         if answered && let Some(mut conn) = self.conn.take() {
-            // Without a timeout, the pool would wait forever for a peer that is gone and lose one connection for good.
+            // Without a timeout, the pool would wait forever for a peer that is gone and lose one connection
+            // permanently.
             self.releases.spawn(async move {
                 if timeout(RELEASE_TIMEOUT, conn.return_to_pool()).await.is_err() {
                     tracing::warn!("a connection to postgres did not answer when released; closing it");

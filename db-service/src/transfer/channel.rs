@@ -70,7 +70,7 @@ impl RecordSender {
     /// Sends the batch.
     ///
     /// # Errors
-    /// [`Error::Stopped`]: the receiver is gone.
+    /// [`Error::Stopped`]: the receiver was dropped.
     #[cfg(feature = "postgres")]
     pub(crate) async fn send(&mut self) -> Result<()> {
         let batch = self.take_batch();
@@ -99,7 +99,8 @@ impl RecordReceiver {
     /// The next batch. `None` after the end record.
     ///
     /// # Errors
-    /// [`Error::Stopped`]: the sender is gone and sent no end record. [`Error::Corrupt`]: the records are inconsistent.
+    /// [`Error::Stopped`]: the sender was dropped before it sent the end record. [`Error::Corrupt`]: the records are
+    /// inconsistent.
     #[cfg(feature = "postgres")]
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Record>>> {
         if self.validator.ended {

@@ -162,7 +162,7 @@ fn check_up_to_date(
         if has < needed && membership.joined <= needed {
             verdict.report(Violation::FalseClaim, || {
                 format!(
-                    "{} was told at {asked} ms that it is up to date; {needed} of {} had been delivered, and it has only {has}",
+                    "{} was called up to date at {asked} ms; {needed} of {} had been delivered, but it has only {has}",
                     evidence.device(device),
                     evidence.id(conversation)
                 )

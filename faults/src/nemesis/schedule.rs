@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// Probability of a second fault while the first one lasts.
 const OVERLAP: f64 = 0.3;
 
-/// A shuffle bag: every kind comes once, in random order, before any comes again.
+/// A shuffle bag: every kind is drawn once, in random order, before any is drawn again.
 pub(super) struct Schedule {
     all: Vec<Kind>,
     remaining: VecDeque<Kind>,

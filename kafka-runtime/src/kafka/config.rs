@@ -252,7 +252,7 @@ impl KafkaSourceConfig {
             .set("queued.max.messages.kbytes", (self.fetch_ahead_bytes / 1024).max(1).to_string())
             .set("fetch.message.max.bytes", self.fetch_bytes.to_string())
             .set("topic.metadata.refresh.interval.ms", "30000")
-            // Statistics tell the lag, and whether brokers are up.
+            // Statistics report the lag, and whether brokers are up.
             .set("statistics.interval.ms", "5000");
         if let Some(instance_id) = &self.instance_id {
             client.set("group.instance.id", instance_id);

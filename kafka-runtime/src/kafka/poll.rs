@@ -98,7 +98,7 @@ impl Poller<'_> {
         }
     }
 
-    /// The query blocks, so it runs on its own thread while polling goes on.
+    /// The query blocks, so it runs on its own thread while polling continues.
     fn query_ends(&self) {
         let consumer = Arc::clone(self.consumer);
         let query = move || consumer.context().query_ends(&consumer);

@@ -53,7 +53,7 @@ struct Shared {
     in_flight: InFlight,
     in_flight_bytes: AtomicU64,
     produced: Produced,
-    /// Tells whether records fail because the producer was closed or because its client was replaced.
+    /// Whether records fail because the producer was closed, rather than because its client was replaced.
     closing: AtomicBool,
     health: HealthCell,
 }

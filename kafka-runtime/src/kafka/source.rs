@@ -137,7 +137,7 @@ impl Source for KafkaSource {
             consumer.commit(&commits, CommitMode::Sync)
         };
         // Synchronous, because the outcome of an asynchronous commit can be lost. On its own thread, because
-        // polling goes on.
+        // polling continues.
         let result = tokio::task::spawn_blocking(commit).await.map_err(|_| Error::Closed)?;
         result.map_err(|source| Error::Kafka { action: "commit", source })?;
         self.health.ready();

@@ -9,7 +9,7 @@
 //! assigned again has a new queue.
 //!
 //! A commit whose answer was lost may have succeeded. Initializing the next producer completes or aborts it,
-//! and the group's committed offset then tells which one, before anything is written again.
+//! and the group's committed offset then shows which of the two happened, before anything is written again.
 
 use super::assignment::{Assignment, list};
 use super::config::{KafkaProducerConfig, KafkaSourceConfig};

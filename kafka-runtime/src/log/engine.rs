@@ -84,8 +84,8 @@ impl Engine {
     fn sleep_until(&self) -> Option<Instant> {
         let mut until = self.probe_at;
         let keep = self.shared.config.keep;
-        // An operation that has just failed would fail again. Reads continue while writes fail: consuming is
-        // the way out of a full disk.
+        // An operation that has just failed would fail again. Reads continue while writes fail: consuming frees space
+        // on a full disk.
         let (may_write, may_read) = (self.probe_at.is_none(), self.read_at.is_none());
         until = until.into_iter().chain(self.read_at).chain(self.transfers_sleep_until()).min();
         for topic in &self.topics {

@@ -37,8 +37,8 @@ impl Partition {
     fn open(db: &Db, name: TopicPartition, id: i64) -> Result<Self, Error> {
         let (low, end) = db.bounds(id)?;
         let committed = db.committed(id)?;
-        // The last record is never trimmed, so the file tells the end. A committed offset cannot lie beyond the
-        // end.
+        // The last record is never trimmed, so the file shows the end of the partition. A committed offset cannot lie
+        // beyond the end.
         let end = committed.iter().map(|(_, next)| *next).fold(end, i64::max);
         Ok(Self { id, name, low, end, next: end, committed, written: Vec::new() })
     }

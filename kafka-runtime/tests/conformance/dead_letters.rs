@@ -114,7 +114,7 @@ pub(crate) async fn a_replayed_letter_that_fails_is_a_new_letter_and_replaying_a
     let letters = letters(&backend);
     produce(&backend, &["bad"], 5).await;
     let before = arrived(&letters, 5).await;
-    // The handler is not repaired: all letters come back, but each is replayed only once.
+    // The handler is not repaired: each record becomes a new letter, but each letter is replayed only once.
     let (mut after, mut until, mut count) = (None, None, 0);
     loop {
         let done = letters.replay_all(&Selection::default(), after, until, 2).await.unwrap();

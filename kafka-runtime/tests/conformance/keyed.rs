@@ -107,8 +107,8 @@ pub(crate) async fn a_failing_key_delays_only_itself_and_the_commit(backend: imp
     let committed = backend.committed().await.get(&victim).copied().unwrap_or(0);
     assert!(committed <= first_offset, "{committed} passes {first_offset}, which is unprocessed");
 
-    // After a crash the records that were handled ahead of the failing key come again; the key itself continues
-    // in order.
+    // After a crash the records that were handled ahead of the failing key are delivered again; the key itself
+    // continues in order.
     running.kill().await;
     let running = Running::spawn(records(&backend, handler).config(per_key()));
     fails.store(false, Ordering::SeqCst);

@@ -309,7 +309,7 @@ async fn queued_records_are_written_before_the_runtime_ends() {
     running.join_next().await.unwrap().unwrap().unwrap();
     assert!(matches!(answer.try_recv(), Ok(Ok(_))), "{answer:?}");
 
-    // Also if the stop comes before the start.
+    // Also if it is stopped before it is started.
     let mut runtime = Runtime::new();
     let producer = runtime.producer(&address).unwrap();
     let mut answer = enqueue(producer.as_ref(), ProducerRecord::new(location.topic("a").into(), "k", "a:2"));

@@ -62,7 +62,7 @@ async fn produce_from(backend: &impl Backend, first: usize, count: usize) {
 pub(crate) async fn a_new_group_can_start_with_the_next_record(backend: impl Backend) {
     produce(&backend, &KEYS, 5).await;
     store_start_offset(&backend, InitialOffset::Latest).await;
-    // No member runs while these are written. They come after the start offset, so they must not be missed.
+    // No member runs while these are written. Their offsets follow the start offset, so the group must read them.
     produce_from(&backend, 5, 8).await;
     assert_eq!(read(&backend, InitialOffset::Latest, 3 * KEYS.len()).await, from(5, 8));
 }

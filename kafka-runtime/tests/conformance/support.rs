@@ -18,7 +18,10 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok(), "waited in vain: {what}");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok(),
+        "timed out waiting for: {what}"
+    );
 }
 
 /// Quick retries and frequent commits.

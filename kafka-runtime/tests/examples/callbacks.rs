@@ -83,7 +83,7 @@ async fn on_the_embedded_log_every_record_is_handled_once_across_a_restart() {
         let (status, lines) = example.stop().await;
         assert!(status.success(), "{status}");
         let now = record_ids(&lines, "handled");
-        assert!(handled.is_disjoint(&now), "committed records must not come again");
+        assert!(handled.is_disjoint(&now), "committed records must not be delivered again");
         handled.extend(now);
     }
 }

@@ -51,7 +51,7 @@ impl Example {
         if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
             let lines = self.lines();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
-            panic!("{}: waited in vain for {what}; last output:\n{last}", self.name);
+            panic!("{}: timed out waiting for {what}; last output:\n{last}", self.name);
         }
     }
 

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 const PREFIX: &str = "GODWIT_";
 
 pub(super) struct Overlay<T> {
-    /// The defaults. They tell the keys and the type of each.
+    /// The defaults. They define the keys and the type of each.
     schema: Table,
     /// The valid values that were set.
     values: Table,

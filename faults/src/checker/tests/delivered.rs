@@ -85,7 +85,7 @@ fn p8_a_head_without_membership_is_unauthorised() {
 }
 
 #[test]
-fn p1_a_read_position_that_goes_back_is_a_mismatch() {
+fn p1_a_read_position_that_decreases_is_a_mismatch() {
     expect([(Violation::Mismatch, 1)], |ledger, _| {
         observations(ledger, BOBS_PHONE).push(Observation::ReadPositionRegressed {
             conversation: GROUP,

@@ -63,8 +63,8 @@ struct HangingCache(MemoryCache);
 
 #[tonic::async_trait]
 impl Cache for HangingCache {
-    async fn raise(&self, app: &str, users: &[(&str, u32)]) -> cache::Result<Vec<ReceiverSeq>> {
-        self.0.raise(app, users).await
+    async fn increment(&self, app: &str, users: &[(&str, u32)]) -> cache::Result<Vec<ReceiverSeq>> {
+        self.0.increment(app, users).await
     }
 
     async fn connect(
