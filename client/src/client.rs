@@ -22,6 +22,7 @@
 
 mod events;
 mod outbox;
+mod query;
 mod session;
 mod worker;
 
@@ -29,6 +30,7 @@ pub use events::{Event, Events};
 
 use crate::{Connection, Error, Server, State, backoff::Backoff, sync::Start, tokens::TokenSource};
 use abi::v1::{Ack, GetHeads, GetHistory, HeadsPage, HistoryPage, MarkRead, Message, Send, message::Body};
+use query::Query;
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -76,14 +78,6 @@ impl Default for Options {
 /// A text message.
 pub fn text(text: impl Into<String>) -> Message {
     Message { content_type: String::new(), body: Some(Body::Text(text.into())) }
-}
-
-/// A request other than a send.
-#[derive(Debug)]
-enum Query {
-    Heads(GetHeads, oneshot::Sender<Result<HeadsPage, Error>>),
-    History(GetHistory, oneshot::Sender<Result<HistoryPage, Error>>),
-    MarkRead(MarkRead, oneshot::Sender<Result<u64, Error>>),
 }
 
 /// A message for the worker, and the sender for its acknowledgement.

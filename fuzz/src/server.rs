@@ -108,7 +108,8 @@ impl Device {
                     self.sync.on_failed(&request, &error);
                 }
             }
-            Some(Frame::Ack(_) | Frame::Read(_) | Frame::Receipt(_)) | None => {}
+            // Answers to requests that this device does not send, and signals.
+            Some(_) | None => {}
         }
         self.deliver(out);
     }

@@ -5,7 +5,7 @@ use crate::{
     state::{Have, State},
     sync::{self, Sync},
 };
-use abi::v1::{Entry, ReadReceipt, Welcome};
+use abi::v1::{Entry, ReadReceipt, Welcome, server_frame::Frame};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -185,11 +185,16 @@ impl EventSender {
         }
     }
 
-    /// Sends a receipt, unless the slot is needed for an entry of a page in flight.
-    pub(super) fn receipt(&self, receipt: ReadReceipt, sync: &Sync) {
+    /// Sends a signal, unless the slot is needed for an entry of a page in flight. Returns whether the frame is a signal.
+    pub(super) fn signal(&self, frame: Frame, sync: &Sync) -> bool {
+        let event = match frame {
+            Frame::Receipt(receipt) => Event::Receipt(receipt),
+            _ => return false,
+        };
         if self.capacity() > sync.reserved() {
-            self.event(Event::Receipt(receipt));
+            self.event(event);
         }
+        true
     }
 
     /// Sends another event. It is dropped while the channel is full.

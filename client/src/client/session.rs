@@ -1,6 +1,6 @@
 //! One session over a connection: sends requests and handles answers until the connection ends.
 
-use super::{Query, events::Event, worker::Worker};
+use super::{events::Event, query::Query, worker::Worker};
 use crate::{
     Connection, Error,
     backoff::retry_pause,
@@ -169,13 +169,8 @@ impl Session<'_> {
             && self.connection.is_ready()?
             && let Some(query) = self.worker.unsent_queries.pop_front()
         {
-            let frame = match &query {
-                Query::Heads(request, _) => Ask::Heads(request.clone()),
-                Query::History(request, _) => Ask::History(request.clone()),
-                Query::MarkRead(request, _) => Ask::Read(request.clone()),
-            };
             self.queries += 1;
-            self.feed(frame, Pending::Query(query)).await?;
+            self.feed(query.frame(), Pending::Query(query)).await?;
             fed = true;
         }
         if fed { self.connection.begin_flush() } else { Ok(()) }
@@ -250,22 +245,13 @@ impl Session<'_> {
                 events.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
             (Some(Frame::Pong(pong)), _) => sync.on_seq(pong.receiver_seq),
-            (Some(Frame::Receipt(receipt)), _) => events.receipt(receipt, sync),
             (Some(Frame::Heads(page)), Some(Pending::Sync(_))) => {
                 events.update(sync, |sync, _| sync.on_heads(page));
             }
             (Some(Frame::History(page)), Some(Pending::Sync(Request::History { conversation, .. }))) => {
                 events.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
             }
-            (Some(Frame::Heads(page)), Some(Pending::Query(Query::Heads(_, reply)))) => {
-                let _ = reply.send(Ok(page));
-            }
-            (Some(Frame::History(page)), Some(Pending::Query(Query::History(_, reply)))) => {
-                let _ = reply.send(Ok(page));
-            }
-            (Some(Frame::Read(read)), Some(Pending::Query(Query::MarkRead(_, reply)))) => {
-                let _ = reply.send(Ok(read.read_seq));
-            }
+            (Some(frame), Some(Pending::Query(query))) => query.answer(frame),
             (Some(Frame::Error(error)), Some(pending)) => self.on_error(pending, error.into()),
             (Some(Frame::Error(error)), None) => {
                 tracing::debug!(error = error.message, "error of the server without a request")
@@ -273,7 +259,11 @@ impl Session<'_> {
             (_, Some(pending)) => {
                 self.on_error(pending, ApiError::invalid("the answer does not fit the request"))
             }
-            (_, None) => tracing::debug!(id = frame.id, "answer without a request"),
+            (answer, None) => {
+                if !answer.is_some_and(|answer| events.signal(answer, sync)) {
+                    tracing::debug!(id = frame.id, "answer without a request");
+                }
+            }
         }
     }
 

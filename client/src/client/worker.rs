@@ -1,9 +1,10 @@
 //! The task of a client: connects, runs a session, and reconnects.
 
 use super::{
-    Options, Outgoing, Query,
+    Options, Outgoing,
     events::{Event, EventSender},
     outbox::Outbox,
+    query::Query,
     session,
 };
 use crate::{
@@ -179,17 +180,6 @@ impl Worker {
                 () = tokio::time::sleep(retry_in) => {}
                 () = stop.cancelled() => return Error::Stopped,
             }
-        }
-    }
-}
-
-impl Query {
-    /// Answers the query with an error.
-    pub(super) fn fail(self, error: Error) {
-        match self {
-            Self::Heads(_, reply) => drop(reply.send(Err(error))),
-            Self::History(_, reply) => drop(reply.send(Err(error))),
-            Self::MarkRead(_, reply) => drop(reply.send(Err(error))),
         }
     }
 }

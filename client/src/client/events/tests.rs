@@ -1,6 +1,6 @@
 use super::*;
 use crate::sync::{Request, Start};
-use abi::v1::{Deliver, Head, HeadsPage, HistoryPage, ReceiverSeq};
+use abi::v1::{Deliver, Head, HeadsPage, HistoryPage, ReceiverSeq, server_frame::Frame as ServerFrame};
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -52,7 +52,9 @@ impl Device {
                 let capacity = sender.capacity();
                 sender.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
-            Frame::Receipt => sender.receipt(ReadReceipt::default(), sync),
+            Frame::Receipt => {
+                assert!(sender.signal(ServerFrame::Receipt(ReadReceipt::default()), sync));
+            }
             Frame::Heads(page) => sender.update(sync, |sync, _| sync.on_heads(page)),
             Frame::History(conversation, page) => {
                 sender.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
