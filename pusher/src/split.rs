@@ -1,15 +1,15 @@
 //! Divides a push for many users into one push per gateway, each with only the users and entries of that gateway.
 
-use abi::v1::{PushRequest, Receipt};
+use abi::v1::{PushRequest, Signal};
 use std::{collections::HashMap, mem, sync::Arc};
 
 /// Marks an entry that no user at a gateway receives.
 const UNUSED: u32 = u32::MAX;
 
-/// All users of a push: those of `receivers`, then those of `receipts`. [`split`] expects their routes in this order.
+/// All users of a push: those of `receivers`, then those of the signals. [`split`] expects their routes in this order.
 pub(crate) fn users(request: &PushRequest) -> Vec<&str> {
     let receivers = request.receivers.iter().map(|receiver| receiver.user.as_str());
-    let signalled = request.receipts.iter().flat_map(|receipt| receipt.users.iter().map(String::as_str));
+    let signalled = request.receipts.iter().flat_map(|signal| signal.users.iter().map(String::as_str));
     receivers.chain(signalled).collect()
 }
 
@@ -36,10 +36,10 @@ fn reduce(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> PushRequest {
     let mut online = routes.iter().map(|gateways| !gateways.is_empty());
     let mut keep = || online.next().unwrap_or(false);
     request.receivers.retain(|_| keep());
-    for receipt in &mut request.receipts {
-        receipt.users.retain(|_| keep());
+    for signal in &mut request.receipts {
+        signal.users.retain(|_| keep());
     }
-    request.receipts.retain(|receipt| !receipt.users.is_empty());
+    request.receipts.retain(|signal| !signal.users.is_empty());
     let numbers = renumber(&mut request);
     let mut numbers = numbers.iter();
     request.entries.retain(|_| numbers.next().is_some_and(|number| *number != UNUSED));
@@ -60,8 +60,8 @@ fn distribute(
             pushes[gateways[gateway]].receivers.push(receiver.clone());
         }
     }
-    for mut receipt in request.receipts {
-        let users = mem::take(&mut receipt.users);
+    for mut signal in request.receipts {
+        let users = mem::take(&mut signal.users);
         let mut users_by_gateway: HashMap<usize, Vec<String>> = HashMap::new();
         for user in users {
             for gateway in routes.next().into_iter().flatten() {
@@ -69,7 +69,7 @@ fn distribute(
             }
         }
         for (gateway, users) in users_by_gateway {
-            pushes[gateway].receipts.push(Receipt { users, ..receipt.clone() });
+            pushes[gateway].receipts.push(Signal { users, ..signal.clone() });
         }
     }
     for push in &mut pushes {
@@ -113,7 +113,7 @@ fn renumber_among(request: &mut PushRequest, entries: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Entry, ReadReceipt, Receiver, ReceiverSeq};
+    use abi::v1::{Entry, ReadReceipt, Receiver, ReceiverSeq, signal::Kind};
     use proptest::{collection::vec, prelude::*, sample::subsequence};
     use std::collections::BTreeSet;
 
@@ -145,8 +145,11 @@ mod tests {
                 let receipts = users
                     .chunks(2)
                     .zip(1..)
-                    .map(|(users, seq)| Receipt {
-                        receipt: Some(ReadReceipt { conversation_seq: seq, ..ReadReceipt::default() }),
+                    .map(|(users, seq)| Signal {
+                        kind: Some(Kind::Receipt(ReadReceipt {
+                            conversation_seq: seq,
+                            ..ReadReceipt::default()
+                        })),
                         users: users.to_vec(),
                     })
                     .collect();
@@ -163,10 +166,10 @@ mod tests {
                 receiver.entries.iter().map(|index| push.entries[*index as usize].conversation_seq).collect();
             format!("{gateway} {} {:?} {} {seqs:?}", receiver.user, receiver.receiver_seq, receiver.raised)
         });
-        let receipts = push.receipts.iter().flat_map(|receipt| {
-            receipt.users.iter().map(move |user| format!("{gateway} {user} reads {:?}", receipt.receipt))
+        let signals = push.receipts.iter().flat_map(|signal| {
+            signal.users.iter().map(move |user| format!("{gateway} {user} signal {:?}", signal.kind))
         });
-        entries.chain(receipts).collect()
+        entries.chain(signals).collect()
     }
 
     proptest! {
@@ -177,7 +180,7 @@ mod tests {
                 let mut alone = push.clone();
                 let mut here = routes.iter().map(|gateways| gateways.contains(gateway));
                 alone.receivers.retain(|_| here.next().unwrap());
-                alone.receipts.iter_mut().for_each(|receipt| receipt.users.retain(|_| here.next().unwrap()));
+                alone.receipts.iter_mut().for_each(|signal| signal.users.retain(|_| here.next().unwrap()));
                 expected.extend(shares(gateway, &alone));
             }
             let parts = split(push, &routes);

@@ -6,12 +6,13 @@ use crate::{
     limits::Limits,
     metrics,
     outbox::{Outbox, Outgoing},
+    signals,
 };
 use abi::{
     ApiError,
     error::ErrorCode,
     splice::EncodedEntry,
-    v1::{PushRequest, Receipt, Receiver, ReceiverSeq, ServerFrame, server_frame::Frame},
+    v1::{PushRequest, Receiver, ReceiverSeq, ServerFrame, Signal},
 };
 use std::{
     collections::HashMap,
@@ -150,7 +151,7 @@ impl Hub {
                 tokio::task::yield_now().await;
             }
         }
-        push.receipts.into_iter().for_each(|receipt| queued += self.deliver_receipt(receipt));
+        push.receipts.into_iter().for_each(|signal| queued += self.deliver_signal(signal));
         metrics::delivered(queued);
         queued
     }
@@ -183,12 +184,12 @@ impl Hub {
         (queued, bytes)
     }
 
-    fn deliver_receipt(&self, receipt: Receipt) -> u32 {
-        let Some(read) = receipt.receipt else { return 0 };
-        let frame = ServerFrame { id: 0, frame: Some(Frame::Receipt(read)) };
+    fn deliver_signal(&self, signal: Signal) -> u32 {
+        let Some(kind) = signal.kind else { return 0 };
+        let frame = ServerFrame { id: 0, frame: Some(signals::frame(kind)) };
         let mut frames = PerFormat::default();
         let mut queued = 0;
-        for user in &receipt.users {
+        for user in &signal.users {
             for connection in self.connections(user) {
                 let frame = frames.get(connection.format, |format| format.encode(&frame));
                 connection.outbox.push(Outgoing::Encoded(frame));

@@ -10,8 +10,8 @@ use abi::{
     ApiError, Caller,
     ids::Conversation,
     v1::{
-        MarkRead, MarkReadRequest, PushRequest, ReadMarked, ReadReceipt, Receipt,
-        push_service_client::PushServiceClient,
+        MarkRead, MarkReadRequest, PushRequest, ReadMarked, ReadReceipt, Signal,
+        push_service_client::PushServiceClient, server_frame::Frame, signal::Kind,
     },
 };
 use std::sync::Arc;
@@ -48,8 +48,7 @@ impl Signals {
             && let Some(users) = self.receivers(&conversation).await
         {
             let receipt = ReadReceipt { conversation, user: user.into(), conversation_seq: marked.read_seq };
-            let receipts = vec![Receipt { receipt: Some(receipt), users }];
-            self.push(PushRequest { receipts, ..PushRequest::default() }).await;
+            self.push(Kind::Receipt(receipt), users).await;
         }
         Ok(ReadMarked { read_seq: marked.read_seq })
     }
@@ -65,10 +64,18 @@ impl Signals {
         }
     }
 
-    async fn push(&self, signals: PushRequest) {
-        let request = PushRequest { app: self.app.clone(), ..signals };
+    async fn push(&self, kind: Kind, users: Vec<String>) {
+        let receipts = vec![Signal { kind: Some(kind), users }];
+        let request = PushRequest { app: self.app.clone(), receipts, ..PushRequest::default() };
         if let Err(error) = self.push.clone().push(request).await {
             tracing::debug!(%error, "cannot push a signal");
         }
+    }
+}
+
+/// The frame that brings a signal to a device.
+pub(crate) fn frame(kind: Kind) -> Frame {
+    match kind {
+        Kind::Receipt(receipt) => Frame::Receipt(receipt),
     }
 }

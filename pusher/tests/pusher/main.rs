@@ -6,7 +6,8 @@ mod gateways;
 mod program;
 
 use abi::v1::{
-    Entry, PushRequest, ReadReceipt, Receipt, Receiver, ReceiverSeq, push_service_client::PushServiceClient,
+    Entry, PushRequest, ReadReceipt, Receiver, ReceiverSeq, Signal, push_service_client::PushServiceClient,
+    signal::Kind,
 };
 use cache::{Cache, MemoryCache};
 use gateways::{Behaviour, Gateway, channel};
@@ -105,8 +106,12 @@ async fn receipts_are_delivered_like_entries() {
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     pusher.online("bob", &two.address).await;
-    let receipt = |users: &[&str]| Receipt {
-        receipt: Some(ReadReceipt { conversation: "g:1".into(), user: "erin".into(), conversation_seq: 3 }),
+    let receipt = |users: &[&str]| Signal {
+        kind: Some(Kind::Receipt(ReadReceipt {
+            conversation: "g:1".into(),
+            user: "erin".into(),
+            conversation_seq: 3,
+        })),
         users: users.iter().map(|user| (*user).to_owned()).collect(),
     };
     let push = PushRequest {

@@ -1,7 +1,7 @@
 use super::*;
 use abi::{
     config::Config,
-    v1::{Deliver, Entry, Message as Content, entry, message::Body},
+    v1::{Deliver, Entry, Message as Content, entry, message::Body, server_frame::Frame},
 };
 use axum::extract::ws::Message;
 use prost::Message as _;
