@@ -4,6 +4,7 @@ mod commands;
 
 use clap::Parser;
 use commands::Command;
+use godwit::PROGRAM;
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -12,7 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use utils::cli::{EXIT_FAILED, Options, Program, Threads, run_main};
+use utils::cli::{EXIT_FAILED, Options, run_main};
 
 /// An instant-messaging backend in one process, without further dependencies.
 #[derive(Parser)]
@@ -29,15 +30,6 @@ struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 }
-
-const PROGRAM: Program = Program {
-    name: "godwit",
-    version: env!("CARGO_PKG_VERSION"),
-    admin: |config| &config.gateway.admin_listen,
-    threads: Threads::Current,
-    drain_limit: godwit::drain_limit,
-    check: godwit::check,
-};
 
 fn main() -> ExitCode {
     let Args { listen, data, mut options, command } = Args::parse();

@@ -12,7 +12,7 @@ mod without_postgres;
 #[cfg(not(feature = "distributed"))]
 use without_postgres as postgres;
 
-use crate::{CALL_DEADLINE, GROUP, consume, open_log};
+use crate::data::{CALL_DEADLINE, GROUP, LOG, STORE, consume, open_log};
 use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
 use anyhow::{Context as _, ensure};
 use cache::MemoryCache;
@@ -34,11 +34,6 @@ use utils::grpc;
 const STORE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Interval between checks whether all records are stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Folder of the store within the data folder.
-pub(crate) const STORE: &str = "store";
-/// Folder of the log within the data folder.
-pub(crate) const LOG: &str = "log";
-
 /// The data that a command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
