@@ -62,17 +62,12 @@ impl RedisCache {
         [&self.prefix, ":", app, ":", kind, ":", id].concat()
     }
 
-    /// Starts an epoch for each of the `incremented` counters that has none.
-    async fn begin_epochs(
-        &self,
-        app: &str,
-        users: &[(&str, u32)],
-        incremented: &mut [ReceiverSeq],
-    ) -> Result<()> {
+    /// Starts an epoch for each of the counters in `seqs` that has none.
+    async fn begin_epochs(&self, app: &str, users: &[(&str, u32)], seqs: &mut [ReceiverSeq]) -> Result<()> {
         let mut script = BEGIN.prepare_invoke();
         script.arg(new_epoch()).arg(millis(COUNTER_TTL));
         let mut new = Vec::new();
-        for ((user, by), seq) in users.iter().zip(incremented).filter(|(_, seq)| seq.epoch == 0) {
+        for ((user, by), seq) in users.iter().zip(seqs).filter(|(_, seq)| seq.epoch == 0) {
             script.key(self.key(app, "s", user)).arg(by);
             new.push(seq);
         }

@@ -37,7 +37,7 @@ pub const PROGRAM: Program = Program {
 /// Timeout of one attempt to create the topics. After it, the program logs that the brokers don't answer, and tries again.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Everything bound, nothing running.
+/// The program before it runs: its listeners are bound, and no task is started.
 #[derive(Debug)]
 pub struct App {
     host: Host,

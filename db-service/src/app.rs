@@ -24,7 +24,7 @@ pub const PROGRAM: Program = Program {
 /// Pause between attempts to reach the database at start.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Everything bound, nothing running.
+/// The program before it runs: its listeners are bound, and no task is started.
 pub struct App {
     host: Host,
     store: Arc<PostgresStore>,

@@ -1,8 +1,8 @@
 //! Users with several devices that exchange messages while faults are injected, and record their observations.
 //!
-//! Half of the devices use the SDK, the others their own implementation of the protocol. Devices are disrupted: they go offline,
-//! sleep, or restart with a saved state. Members of groups are removed and added again, and some users send where they must
-//! not. The seed determines all of it, as far as the timing of the machine allows.
+//! Half of the devices use the SDK, the others their own implementation of the protocol. Devices are disrupted: they go
+//! offline, sleep, or restart with a saved state. Members of groups are removed and added again, and some users send to
+//! conversations that they must not use. The seed determines all of it, as far as the timing of the machine allows.
 //!
 //! - `population`: users, devices and conversations. `environment`: creates and starts them.
 //! - `traffic`, `churn`: messages, disruptions and membership changes. They send a `command` to each device concerned.

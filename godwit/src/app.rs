@@ -34,7 +34,7 @@ pub const PROGRAM: Program = Program {
 /// Address of the one gateway in the routes. It is never dialled.
 const GATEWAY: &str = "in-process:0";
 
-/// Everything opened and bound, nothing running.
+/// The program before it runs: log and store are open, listeners are bound, and no task is started.
 pub struct App {
     gateway: Gateway,
     consumer: Consumer,

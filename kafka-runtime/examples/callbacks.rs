@@ -1,5 +1,5 @@
 //! A producer and a consumer on a topic of six partitions. The log shows every callback: partitions assigned and revoked,
-//! offsets committed, records delivered. Some attempts fail on purpose; every record is handled at least once nevertheless.
+//! offsets committed, records delivered. Some attempts fail on purpose; still, every record is handled at least once.
 //!
 //! On Apache Kafka, run it in two terminals. The instances own three partitions each; stop or kill one, and the other
 //! takes over all six:

@@ -164,7 +164,7 @@ impl Runtime {
         let outcome = self.consume(shutdown).await;
         for producer in producers {
             if let Err(error) = producer.flush(FLUSH_TIMEOUT).await {
-                tracing::warn!(%error, "not all records reached the log before the end");
+                tracing::warn!(%error, "not all records were written before the runtime ended");
             }
         }
         outcome

@@ -31,7 +31,7 @@ pub enum Event {
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
-        /// To be dropped when everything is finished.
+        /// Drop it when everything is finished.
         release: Release,
     },
     /// These partitions belong to another member already. Do not finish or commit anything of them.

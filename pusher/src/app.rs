@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Most gateways to which connections are kept.
 const MAX_GATEWAYS: usize = 4_096;
 
-/// Everything bound, nothing running.
+/// The program before it runs: its listeners are bound, and no task is started.
 #[derive(Debug)]
 pub struct App {
     host: Host,

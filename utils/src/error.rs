@@ -17,7 +17,7 @@ pub enum Error {
     /// A server stopped unexpectedly.
     #[error("the server on {address} failed")]
     Serve {
-        /// Where it listened.
+        /// Its listen address.
         address: SocketAddr,
         /// Why.
         source: tower::BoxError,

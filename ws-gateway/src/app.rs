@@ -39,7 +39,7 @@ const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Most gateways to which connections are kept.
 const MAX_PEERS: usize = 1_024;
 
-/// Everything bound, nothing running.
+/// The program before it runs: its listeners are bound, and no task is started.
 pub struct App {
     config: Config,
     listener: TcpListener,

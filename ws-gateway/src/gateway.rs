@@ -32,7 +32,7 @@ const TASKS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between attempts to get the signing keys from db-service.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Everything bound, nothing running.
+/// The gateway before it runs: everything is built, and no task is started.
 #[derive(Debug)]
 pub struct Gateway {
     backend: Arc<Backend>,

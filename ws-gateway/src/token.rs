@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Claims of an access token. The names are those of RFC 7519 where it defines one.
+/// Claims of an access token, named as in RFC 7519 if it defines the claim.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     /// User.

@@ -126,7 +126,7 @@ pub(super) async fn p8_a_later_member_sees_only_entries_since_joining(world: &Wo
     let head = &world.heads("carol", GetHeads::default()).await.heads[0];
     assert_eq!(head.visible_from, 4);
     assert_eq!(head.countable_seq - head.read_countable_seq, 1, "only later entries are unread");
-    // A member who is added again sees only entries since then.
+    // A member who is added again sees only later entries.
     world.store(by("alice", "6", removed(&["carol"]))).await;
     let result = world.store(by("alice", "7", added(&["carol"]))).await;
     assert_eq!(format_members(&result.members.unwrap()), "4: alice* from 1, bob from 1, carol from 7");

@@ -78,7 +78,7 @@ fn check_delivery(
     }
 }
 
-/// P8: only a member has a head. A head shows one moment: a user who was removed gets no later one.
+/// P8: only a member has a head. A head is a snapshot: a removed user gets no later one.
 fn check_head(
     evidence: &Evidence<'_>,
     device: DeviceId,

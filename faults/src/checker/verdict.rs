@@ -23,7 +23,7 @@ pub enum Violation {
     FalseClaim,
     /// P5: a device lacks an entry at the end, or showed an entry without the ones before it.
     Incomplete,
-    /// P8: an entry was shown to, or accepted from, a user who is not in the conversation.
+    /// P8: an entry was shown to, or accepted from, a user who is not a member of the conversation.
     Unauthorised,
     /// P9: a device or a send did not recover by itself.
     Stuck,

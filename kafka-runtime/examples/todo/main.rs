@@ -1,5 +1,5 @@
 //! A to-do list as a service. The server writes the commands that it gets over gRPC to a topic, as events. A consumer reads
-//! the events and builds the list in memory, anew at each start. The topic is the source of truth.
+//! the events and builds the list in memory, again at each start. The topic is the source of truth.
 //!
 //! ```text
 //! todo add "buy tea" ──gRPC──▶ server ──▶ topic ──▶ consumer ──▶ list ──gRPC──▶ todo list
@@ -152,7 +152,7 @@ async fn serve(options: &Serve) -> anyhow::Result<()> {
 }
 
 impl Serve {
-    /// Each start builds the list anew, so it uses its own group, which starts at the configured offset.
+    /// Each start builds the list from the beginning, so it uses its own group, which starts at the configured offset.
     fn address(&self) -> Result<Address, kafka_runtime::Error> {
         let offset = match self.offset {
             Offset::Oldest => "earliest",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The backend of an address, and where it is.
+/// The backend of an address: its brokers or its folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Kafka { brokers: Vec<String> },

@@ -98,7 +98,7 @@ impl KafkaArchive {
 fn connect(kafka: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
     let mut client = kafka.client();
     client
-        // librdkafka requires the name of a group. No member ever joins it.
+        // librdkafka requires the name of a group. No member joins it.
         .set("group.id", format!("{}-archive", kafka.client_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")

@@ -182,7 +182,7 @@ pub struct KafkaSourceConfig {
     ///
     /// `range` and `roundrobin` stop all members for a moment during a rebalance, and no commit is refused.
     /// `cooperative-sticky` keeps partitions running that do not move, but the brokers refuse some commits during a
-    /// rebalance, and a rebalance takes two rounds. Measured pauses are equally long, hence the default (see
+    /// rebalance, and a rebalance takes two rounds. Measured pauses are equally long, so `range` is the default (see
     /// `docs/reports/2026-11-21-rebalancing.md` in the repository).
     pub assignment: String,
     /// Capacity of the queue of each partition. When it is full, fetching of the partition is paused.

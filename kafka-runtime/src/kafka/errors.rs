@@ -48,7 +48,7 @@ pub(super) fn membership_error(error: &KafkaError) -> Option<String> {
 }
 
 /// Updates the health after an error of the client. A refused password never fails a call. It is reported here,
-/// among lost connections, and librdkafka retries forever; so the reason is kept until something works.
+/// among lost connections, and librdkafka retries forever; so the reason is kept until a request succeeds.
 pub(super) fn update_health(health: &HealthCell, error: &KafkaError, reason: &str) {
     if let Some(refusal) = refusal(error, reason) {
         tracing::error!(reason, "kafka refused this client");

@@ -15,9 +15,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// then finds it like any other committed offset, and it is not looked up again. `Earliest` needs no commit,
 /// because the client starts there by itself.
 ///
-/// Retries until the brokers answer, because without the commit the member would start at the wrong offset.
-/// Returns `false` if the member must not start: it closes, or the group has continued without it and will
-/// assign partitions anew.
+/// Retries until the brokers answer, because without the commit the member would start at the wrong offset. Returns
+/// `false` if the member must not start: it closes, or the group has continued without it and will reassign partitions.
 pub(super) fn ensure_offsets(
     consumer: &BaseConsumer<impl ConsumerContext>,
     unknown: &TopicPartitionList,

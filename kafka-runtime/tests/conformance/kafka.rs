@@ -220,7 +220,7 @@ async fn a_static_member_returns_without_a_rebalance() {
     one.start().await.unwrap();
     assert_eq!(assigned(&one).await.len(), PARTITIONS);
     two.start().await.unwrap();
-    // The first member releases all partitions before the group assigns them anew.
+    // The first member releases all partitions before the group reassigns them.
     assert!(matches!(one.next().await, Ok(Event::Revoked { .. })));
     let (first, second) = (assigned(&one).await, assigned(&two).await);
     assert_eq!((first.len(), second.len()), (PARTITIONS / 2, PARTITIONS / 2));

@@ -53,7 +53,7 @@ struct Registration {
 }
 
 impl Registrar {
-    /// A registrar that has not registered yet. Only with Consul does it register at all.
+    /// A registrar that has not registered yet. It registers only with Consul.
     ///
     /// # Errors
     /// The address is not `host:port`.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Time constant of the decay: after this time a measurement has a third (1/e) of its weight.
 const DECAY: Duration = Duration::from_secs(10);
-/// Assumed latency of an unmeasured endpoint with a call in flight. Thus it gets one call first, not all of them.
+/// Assumed latency of an unmeasured endpoint with a call in flight. So it gets one call first, not all of them.
 const ASSUMED_LATENCY: Duration = Duration::from_secs(1);
 
 /// A latency estimate that rises immediately and falls slowly, so that one slow response already diverts calls.

@@ -128,7 +128,7 @@ async fn a_revocation_takes_no_longer_than_the_finish_and_commit_timeouts() {
     consumer.feed(2);
     assert_eq!(consumer.handled.recv().await, Some(1));
     assert_eq!(consumer.handled.recv().await, Some(2));
-    // The hook of the running commit never returns, nor will that of the next one.
+    // The hooks of the running commit and of the next one never return.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let begin = Instant::now();
     let released = consumer.revoke().await;

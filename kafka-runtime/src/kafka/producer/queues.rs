@@ -123,7 +123,7 @@ impl<R> PartitionQueues<R> {
         (lingers && self.start_linger(queue), rejected)
     }
 
-    /// Creates the queues anew for another number of partitions. A key may change its queue, so queued records
+    /// Recreates the queues for another number of partitions. A key may change its queue, so queued records
     /// are handed over first.
     fn repartition(&self, topic: &Arc<str>, count: usize, sink: &impl Sink<R>, rejected: &mut Rejected<R>) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);

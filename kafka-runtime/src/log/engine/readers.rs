@@ -95,8 +95,8 @@ impl Engine {
             self.topics[topic].partitions[number].set_committed(group, next);
         }
         if !start_offsets.is_empty() {
-            // Committing the start offset keeps other groups' commits from trimming the records that this group
-            // has yet to read, even if the log restarts before the group returns.
+            // Committing the start offset keeps other groups' commits from trimming the records that this group has not
+            // read yet, even if the log restarts before the group returns.
             self.commits.push(Commit {
                 group: Arc::clone(group),
                 offsets: start_offsets,
