@@ -18,7 +18,7 @@ pub enum Error {
         reason: String,
     },
     /// The connection to Redis failed.
-    #[error("can't connect to redis for {call}: {reason}")]
+    #[error("cannot connect to redis for {call}: {reason}")]
     Connect {
         /// The call.
         call: &'static str,

@@ -70,13 +70,13 @@ pub enum Error {
     #[error("the file is damaged: {0}; copy or export it again")]
     CorruptFile(&'static str),
     /// A file can't be read or written.
-    #[error("the file can't be read or written: {0}")]
+    #[error("the file cannot be read or written: {0}")]
     File(std::io::Error),
     /// The stored data are inconsistent.
     #[error("the stored data are corrupt: {0}")]
     Corrupt(&'static str),
     /// The folder of the data can't be used.
-    #[error("the data folder {path} can't be used: {source}")]
+    #[error("the data folder {path} cannot be used: {source}")]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -112,9 +112,9 @@ impl Error {
                 "the disk of the store is full"
             }
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => "the store can't read or write its files",
+            Self::Sqlite(_) => "the store cannot read or write its files",
             Self::Busy => "the store is overloaded",
-            _ => "the database can't be reached",
+            _ => "the database cannot be reached",
         }
     }
 }

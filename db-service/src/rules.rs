@@ -207,7 +207,7 @@ fn remove(group: &Group, removed: &MembersRemoved) -> Result<Effect, ApiError> {
     if group.members.iter().filter(|member| member.role == Role::Owner).all(|owner| is_named(&owner)) {
         return Err(ApiError::new(
             ErrorCode::Conflict,
-            "a group can't lose its last owner: leave the group instead",
+            "a group cannot lose its last owner: leave the group instead",
         ));
     }
     let removed = group.members.iter().filter(is_named).map(|member| member.user.clone()).collect();

@@ -65,7 +65,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     let admin = grpc::bind(&config.gateway.admin_listen).await?;
     let log = open_log(data, &config)?;
     let store = db_service::embedded(&data.join(STORE), &config)
-        .with_context(|| format!("the store in {} can't be opened", data.display()))?;
+        .with_context(|| format!("the store in {} cannot be opened", data.display()))?;
     let db = grpc::local(Routes::new(store), CALL_DEADLINE);
     let cache: Arc<dyn Cache> = Arc::new(MemoryCache::default());
     let producer: Arc<dyn Producer> = Arc::new(log.clone());

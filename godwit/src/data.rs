@@ -50,6 +50,6 @@ pub(crate) fn open_log(data: &Path, config: &Config) -> anyhow::Result<Log> {
             "the data in {} are in use by another godwit; stop it, or choose another folder with --data",
             data.display()
         ),
-        error => anyhow::Error::new(error).context(format!("the log in {} can't be opened", data.display())),
+        error => anyhow::Error::new(error).context(format!("the log in {} cannot be opened", data.display())),
     })
 }

@@ -163,7 +163,7 @@ pub enum Error {
         id: LetterId,
     },
     /// The dead letter can only be dropped.
-    #[error("dead letter {id} can't be replayed: {reason}")]
+    #[error("dead letter {id} cannot be replayed: {reason}")]
     NotReplayable {
         /// The id.
         id: LetterId,

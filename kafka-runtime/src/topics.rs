@@ -163,7 +163,7 @@ async fn create(admin: &Admin, spec: &TopicSpec, partitions: u32) -> Result<(), 
             | Code::InvalidConfig
             | Code::PolicyViolation
             | Code::TopicAuthorizationFailed),
-        ))) => Err(Error::Topic { topic: spec.name.clone(), reason: format!("can't be created: {code}") }),
+        ))) => Err(Error::Topic { topic: spec.name.clone(), reason: format!("cannot be created: {code}") }),
         Some(Err((_, code))) => Err(failed("create a topic")(KafkaError::AdminOp(code))),
     }
 }

@@ -336,7 +336,7 @@ pub(crate) async fn p1_a_restored_database_is_completed_from_kafka() -> Result<(
     assert_eq!(
         seen,
         numbered("in kafka", 0..5),
-        "messages after the backup are delivered again: the device can't know that they are the same"
+        "messages after the backup are delivered again: the device cannot know that they are the same"
     );
     Ok(())
 }

@@ -160,7 +160,7 @@ pub(crate) async fn p8_a_consul_with_access_control_requires_a_token() -> Result
     let mut unauthorized = Instance::start("pusher", settings("wrong"), "127.0.0.1:0").await?;
     eventually("it logs the refused registration", async || {
         let output = unauthorized.process().output().join("\n");
-        ensure!(output.contains("can't register") && output.contains("403"), "{output}");
+        ensure!(output.contains("cannot register") && output.contains("403"), "{output}");
         Ok(())
     })
     .await?;

@@ -48,7 +48,7 @@ pub(crate) async fn p8_services_and_servers_use_tls_and_a_foreign_certificate_is
     let consumer = system.instances("consumer").next().context("there are two")?;
     let settings = consumer.settings().iter().cloned().chain(service_tls(&theirs, &own)).collect();
     let foreign = Instance::start_unready("consumer", settings, "127.0.0.1:0").await?;
-    eventually("the foreign consumer can't reach db-service", async || {
+    eventually("the foreign consumer cannot reach db-service", async || {
         let (status, body) = foreign.readiness().await?;
         ensure!(
             status == 503 && body.contains("db-service") && body.contains("UnknownIssuer"),
@@ -132,12 +132,12 @@ pub(crate) async fn every_config_error_about_certificates_is_reported_at_once() 
     let output = process.output().join("\n");
     assert_eq!(status.code(), Some(64), "{output}");
     for error in [
-        "tls.certificate: /nonexistent/certificate.pem can't be read",
+        "tls.certificate: /nonexistent/certificate.pem cannot be read",
         "past.pem has expired at 2001-01-01T00:00:00Z",
         "is not the key of the certificate in",
         "redis.ca: ",
         "kafka.tls_ca: ",
-        "discovery.consul_ca: /nonexistent/consul.pem can't be read",
+        "discovery.consul_ca: /nonexistent/consul.pem cannot be read",
     ] {
         ensure!(output.contains(error), "it does not report {error}: {output}");
     }

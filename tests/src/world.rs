@@ -40,7 +40,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Parses the answer to a registration, login or refresh.
+    /// Parses the answer to a registration, log-in or refresh.
     ///
     /// # Errors
     /// If a member is missing.

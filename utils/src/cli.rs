@@ -127,7 +127,7 @@ where
     metrics::program(program.name, program.version);
     let runtime = match runtime(program.threads) {
         Ok(runtime) => runtime,
-        Err(error) => return fail(EXIT_FAILED, &format!("can't start threads: {error}")),
+        Err(error) => return fail(EXIT_FAILED, &format!("cannot start threads: {error}")),
     };
     tracing::info!(program = program.name, version = program.version, "starting");
     let ended = runtime.block_on(run(program, config, start));
@@ -201,14 +201,14 @@ fn runtime(threads: Threads) -> io::Result<tokio::runtime::Runtime> {
 fn print_config(config: &Config) -> ExitCode {
     match toml::to_string(config) {
         Ok(text) => print(&text),
-        Err(error) => fail(EXIT_FAILED, &format!("can't write the configuration: {error}")),
+        Err(error) => fail(EXIT_FAILED, &format!("cannot write the configuration: {error}")),
     }
 }
 
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(EXIT_FAILED, &format!("can't write to standard output: {error}")),
+        Err(error) => fail(EXIT_FAILED, &format!("cannot write to standard output: {error}")),
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 #[non_exhaustive]
 pub enum Error {
     /// A listener could not be bound.
-    #[error("can't listen on {address}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// As configured.
         address: String,
@@ -32,7 +32,7 @@ pub enum Error {
         address: String,
     },
     /// Logs, metrics or traces could not be set up.
-    #[error("telemetry can't start: {reason}")]
+    #[error("telemetry cannot start: {reason}")]
     Telemetry {
         /// Why.
         reason: String,
@@ -104,6 +104,6 @@ mod tests {
     #[test]
     fn a_chain_names_every_cause_once() {
         let error = Error::Bind { address: "a:1".into(), source: std::io::Error::other("taken") };
-        assert_eq!(chain(&error), "can't listen on a:1: taken");
+        assert_eq!(chain(&error), "cannot listen on a:1: taken");
     }
 }

@@ -94,7 +94,7 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
         Ok::<_, io::Error>(SocketAddr::new(socket.local_addr()?.ip(), bound.port()))
     };
     on_default_route().unwrap_or_else(|error| {
-        tracing::warn!(%bound, %error, "can't determine the address to advertise: set grpc_advertise");
+        tracing::warn!(%bound, %error, "cannot determine the address to advertise: set grpc_advertise");
         bound
     })
 }

@@ -74,7 +74,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         match extract::Path::from_request_parts(parts, state).await {
             Ok(extract::Path(path)) => Ok(Self(path)),
             Err(error) => {
-                Err(ApiError::invalid(format!("the path can't be read: {}", excerpt(error.body_text())))
+                Err(ApiError::invalid(format!("the path cannot be read: {}", excerpt(error.body_text())))
                     .into())
             }
         }
@@ -91,7 +91,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         match extract::Query::from_request_parts(parts, state).await {
             Ok(extract::Query(query)) => Ok(Self(query)),
             Err(error) => {
-                let message = format!("the query after '?' can't be read: {}", excerpt(error.body_text()));
+                let message = format!("the query after '?' cannot be read: {}", excerpt(error.body_text()));
                 Err(ApiError::invalid(message).into())
             }
         }

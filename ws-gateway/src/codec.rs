@@ -82,7 +82,7 @@ fn json(frame: &ServerFrame) -> String {
     serde_json::to_string(frame).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot encode a frame in JSON");
         let error =
-            ApiError::new(ErrorCode::Internal, "the answer can't be encoded in JSON; use godwit.v1.proto");
+            ApiError::new(ErrorCode::Internal, "the answer cannot be encoded in JSON; use godwit.v1.proto");
         let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())) };
         serde_json::to_string(&frame).expect("an error of our own has a JSON form")
     })

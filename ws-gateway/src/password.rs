@@ -86,7 +86,7 @@ impl Passwords {
 }
 
 fn internal() -> ApiError {
-    ApiError::new(ErrorCode::Internal, "the password can't be hashed")
+    ApiError::new(ErrorCode::Internal, "the password cannot be hashed")
 }
 
 fn hash(argon2: &Argon2<'_>, password: &str) -> Option<String> {

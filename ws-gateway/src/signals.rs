@@ -73,7 +73,7 @@ impl Signals {
     }
 }
 
-/// The frame that brings a signal to a device.
+/// The frame that carries a signal to a device.
 pub(crate) fn frame(kind: Kind) -> Frame {
     match kind {
         Kind::Receipt(receipt) => Frame::Receipt(receipt),

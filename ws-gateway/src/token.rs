@@ -97,7 +97,7 @@ impl Tokens {
         let (id, key) = &self.signer;
         let header = Header { kid: Some(id.clone()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, &claims, key).map_err(|error| {
-            ApiError::new(ErrorCode::Internal, format!("the token can't be signed: {error}"))
+            ApiError::new(ErrorCode::Internal, format!("the token cannot be signed: {error}"))
         })
     }
 
@@ -126,7 +126,7 @@ impl Tokens {
 
     fn sign(&self, message: &str) -> Result<String, ApiError> {
         crypto::sign(message.as_bytes(), &self.signer.1, Algorithm::HS256).map_err(|error| {
-            ApiError::new(ErrorCode::Internal, format!("the refresh token can't be sealed: {error}"))
+            ApiError::new(ErrorCode::Internal, format!("the refresh token cannot be sealed: {error}"))
         })
     }
 

@@ -176,15 +176,15 @@ fn connection_info(config: &abi::config::Redis) -> Result<ConnectionInfo> {
     }
     let ca_error = |reason| Error::Ca { path: config.ca.clone(), reason };
     let authorities = std::fs::read(&config.ca).map_err(|error| {
-        ca_error(format!("can't be read: {error}; name a PEM file that this program may read"))
+        ca_error(format!("cannot be read: {error}; name a PEM file that this program may read"))
     })?;
     if !matches!(CertificateDer::pem_slice_iter(&authorities).next(), Some(Ok(_))) {
         let reason = "has no certificate; it must have one that begins with -----BEGIN CERTIFICATE-----";
         return Err(ca_error(reason.to_owned()));
     }
     let files = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
-    let client =
-        Client::build_with_tls(server, files).map_err(|error| ca_error(format!("can't be used: {error}")))?;
+    let client = Client::build_with_tls(server, files)
+        .map_err(|error| ca_error(format!("cannot be used: {error}")))?;
     Ok(client.get_connection_info().clone())
 }
 

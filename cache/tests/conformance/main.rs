@@ -3,7 +3,7 @@
 //!
 //! The URL of Redis comes from `GODWIT_TEST_REDIS`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::unwrap_used, reason = "tests panic when a step fails")]
 
 mod calls;
 mod counters;

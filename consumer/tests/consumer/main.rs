@@ -1,6 +1,6 @@
 //! Tests of the handler through its public interface, with the embedded store, a real cache and a fake pusher.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::unwrap_used, reason = "tests panic when a step fails")]
 
 mod failures;
 mod groups;

@@ -114,7 +114,7 @@ async fn p6_an_outage_makes_the_store_unavailable_until_it_ends() {
 
     let error = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unavailable);
-    assert_eq!(error.message, "the database can't be reached; try again");
+    assert_eq!(error.message, "the database cannot be reached; try again");
 
     let proxy = Proxy::start(at, to.clone()).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);

@@ -78,7 +78,7 @@ impl Worker {
     /// thread.
     pub(super) async fn abort(mut self) {
         if tokio::time::timeout(ABORT_TIMEOUT, self.task.shutdown()).await.is_err() {
-            tracing::error!("a handler blocks its thread and can't be aborted");
+            tracing::error!("a handler blocks its thread and cannot be aborted");
         }
     }
 

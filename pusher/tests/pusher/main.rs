@@ -1,6 +1,6 @@
 //! `PushService` over gRPC, with gateways that accept, fail, hang or are dead.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::unwrap_used, reason = "tests panic when a step fails")]
 
 mod gateways;
 mod program;

@@ -34,7 +34,7 @@ pub(super) async fn watch<F>(
             }
             Err((name, error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(name, error, "can't resolve a name; keeping the known instances");
+                    tracing::warn!(name, error, "cannot resolve a name; keeping the known instances");
                 }
             }
         }
@@ -91,7 +91,7 @@ mod tests {
 
         *zone.lock().unwrap() = None;
         tokio::time::sleep(10 * refresh).await;
-        assert_eq!(set.borrow().len(), 2, "a name can't be resolved: nothing changes");
+        assert_eq!(set.borrow().len(), 2, "a name cannot be resolved: nothing changes");
 
         *zone.lock().unwrap() = Some(vec!["10.0.0.2:1".to_owned()]);
         set.wait_for(|set| set.len() == 1).await.unwrap();

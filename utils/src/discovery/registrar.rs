@@ -115,7 +115,7 @@ impl Registrar {
                 tracing::warn!(
                     service = %self.instance.service,
                     error,
-                    "can't deregister; the failing health check will remove the instance"
+                    "cannot deregister; the failing health check will remove the instance"
                 );
             }
         }
@@ -154,7 +154,7 @@ impl Registrar {
                 Err(error) => {
                     if backoff.failures() == 0 {
                         let error = crate::error::chain(&error);
-                        tracing::warn!(service = %self.instance.service, error, "can't register; retrying");
+                        tracing::warn!(service = %self.instance.service, error, "cannot register; retrying");
                     }
                     backoff.next_pause()
                 }

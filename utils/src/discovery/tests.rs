@@ -333,7 +333,7 @@ async fn fixed_addresses_are_used_as_configured() {
     readiness.latch("test").ready();
     let ended =
         tokio::time::timeout(Duration::from_secs(5), registrar.run(readiness, CancellationToken::new()));
-    ended.await.expect("with fixed addresses clients can't notice, so there is no grace period");
+    ended.await.expect("with fixed addresses clients cannot notice, so there is no grace period");
 }
 
 #[test]

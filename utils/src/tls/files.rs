@@ -33,7 +33,7 @@ impl ConfiguredFile {
 
     fn read(&self) -> Result<Vec<u8>, String> {
         std::fs::read(&self.path).map_err(|error| {
-            self.error(format_args!("can't be read: {error}; name a PEM file that this program may read"))
+            self.error(format_args!("cannot be read: {error}; name a PEM file that this program may read"))
         })
     }
 
@@ -63,7 +63,7 @@ impl ConfiguredFile {
         let mut authorities = RootCertStore::empty();
         for (certificate, number) in self.certificates()?.into_iter().zip(1..) {
             authorities.add(certificate).map_err(|error| {
-                self.error(format_args!("has a certificate that can't be used, number {number}: {error}"))
+                self.error(format_args!("has a certificate that cannot be used, number {number}: {error}"))
             })?;
         }
         Ok(authorities)
@@ -90,7 +90,7 @@ pub(super) fn load_certified_key(
             "is not the key of the certificate in {}; use the two that were issued together",
             certificate.path.display()
         ))),
-        Err(error) => errors.push(key.error(format_args!("has a key that can't be used: {error}"))),
+        Err(error) => errors.push(key.error(format_args!("has a key that cannot be used: {error}"))),
     }
     Err(errors)
 }
@@ -117,7 +117,7 @@ fn is_outside_validity_period(error: &Error) -> bool {
 
 /// Describes a certificate error as the end of a sentence about its file.
 pub(super) fn problem(error: &Error) -> String {
-    let Error::InvalidCertificate(error) = error else { return format!("can't be used: {error}") };
+    let Error::InvalidCertificate(error) = error else { return format!("cannot be used: {error}") };
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {
             format!("has expired at {}; renew it", date(*not_after))
@@ -134,7 +134,7 @@ pub(super) fn problem(error: &Error) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "must be usable by both servers and clients; issue it with both extended key usages, or without any".into()
         }
-        error => format!("can't be used: {error}"),
+        error => format!("cannot be used: {error}"),
     }
 }
 

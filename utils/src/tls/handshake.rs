@@ -36,7 +36,7 @@ pub(crate) fn incoming(
                 let stream = match accepted {
                     Ok(stream) => stream,
                     Err(error) => {
-                        tracing::error!(%error, "can't accept a connection");
+                        tracing::error!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                         return None;
                     }

@@ -86,7 +86,7 @@ fn load([ca, certificate, key]: &[ConfiguredFile; 3], service: &str) -> Result<C
         }
     };
     let ca_error =
-        |error: rustls::server::VerifierBuilderError| vec![ca.error(format_args!("can't be used: {error}"))];
+        |error: rustls::server::VerifierBuilderError| vec![ca.error(format_args!("cannot be used: {error}"))];
     let certificate_error = |error| vec![certificate.error(files::problem(&error))];
     let clients = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider());
     let clients = clients.build().map_err(ca_error)?;

@@ -68,7 +68,7 @@ impl<T: Clone> Reload<T> {
             Err(errors) if state.failed.as_ref() != Some(&versions) => {
                 tracing::warn!(
                     errors = errors.join("; "),
-                    "can't reload changed certificates; keeping the last valid ones"
+                    "cannot reload changed certificates; keeping the last valid ones"
                 );
                 state.failed = Some(versions);
             }

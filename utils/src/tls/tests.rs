@@ -205,8 +205,8 @@ fn errors_in_tls_files_name_the_key_the_file_and_the_problem() {
         (
             tls("/nonexistent/ca.pem", "/nonexistent/cert.pem", &no_pem),
             vec![
-                "tls.ca: /nonexistent/ca.pem can't be read: No such file",
-                "tls.certificate: /nonexistent/cert.pem can't be read: No such file",
+                "tls.ca: /nonexistent/ca.pem cannot be read: No such file",
+                "tls.certificate: /nonexistent/cert.pem cannot be read: No such file",
                 "no.pem has no key; it must have one that begins with -----BEGIN PRIVATE KEY-----",
             ],
         ),

@@ -189,7 +189,7 @@ pub(crate) static OPTIONS: &[AddressOption] = &[
     both(
         "dead_letters",
         "",
-        "Topic for records that can't be handled. If unset, a partition stops at such a record.",
+        "Topic for records that cannot be handled. If unset, a partition stops at such a record.",
         |s, v| put(&mut s.dead_letters, some(text(v))),
     ),
     both("commit.interval", "1s", "Interval between offset commits.", |s, v| {
