@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// allocator returns little of that memory to the system: it kept 870 MB after a burst of messages where jemalloc kept
 /// 180 MB, and used a seventh more CPU.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit code for config errors (`EX_USAGE`).
 pub const EXIT_CONFIG: u8 = 64;

@@ -6,7 +6,12 @@ use std::{
     io::IsTerminal as _,
     sync::{Mutex, OnceLock, PoisonError},
 };
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    filter::{LevelFilter, ParseError, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -26,9 +31,9 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
     let telemetry = |reason: String| Error::Telemetry { reason };
     let filter = match std::env::var("RUST_LOG") {
         Ok(rust_log) if !rust_log.is_empty() => {
-            EnvFilter::try_new(&rust_log).map_err(|error| telemetry(format!("RUST_LOG: {error}")))?
+            parse_filter(&rust_log).map_err(|error| telemetry(format!("RUST_LOG: {error}")))?
         }
-        _ => EnvFilter::try_new(level).map_err(|error| telemetry(format!("log.level: {error}")))?,
+        _ => parse_filter(level).map_err(|error| telemetry(format!("log.level: {error}")))?,
     };
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
@@ -41,7 +46,14 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
 
 /// Whether a string is a valid filter for [`init`].
 pub fn is_filter(level: &str) -> bool {
-    EnvFilter::try_new(level).is_ok()
+    parse_filter(level).is_ok()
+}
+
+/// Parses a filter. Targets that it does not name log errors.
+fn parse_filter(text: &str) -> Result<Targets, ParseError> {
+    let filter: Targets = text.parse()?;
+    let default = filter.default_level().unwrap_or(LevelFilter::ERROR);
+    Ok(filter.with_default(default))
 }
 
 /// Buckets of histograms whose name ends in `_seconds`.
