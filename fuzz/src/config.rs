@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use utils::config::{Loaded, Sources, load};
 use ws_gateway::{
     hub::Identity,
-    session::{Session, Step},
+    protocol::{Protocol, Step},
 };
 
 /// A secret that no output may contain.
@@ -97,11 +97,11 @@ fn check_config(loaded: &Loaded<Config>) {
         config
     };
     assert_eq!(without_secrets(&printed), without_secrets(config));
-    check_session(config);
+    check_connection(config);
 }
 
-/// Runs a session of a gateway with this configuration. No duration may overflow.
-fn check_session(config: &Config) {
+/// Runs a connection to a gateway with this configuration. No duration may overflow.
+fn check_connection(config: &Config) {
     let mut config = config.clone();
     // Hashing passwords at the configured cost would be too slow.
     config.auth.argon2_memory_kib = config.auth.argon2_memory_kib.min(8);
@@ -109,12 +109,12 @@ fn check_session(config: &Config) {
     let Some(gateway) = Gateway::new(&config) else { return };
     let _entered = gateway.runtime.enter();
     let now = Instant::now();
-    let mut session = Session::new(gateway.backend.settings().clone(), now);
-    assert!(session.deadline() > now);
+    let mut protocol = Protocol::new(gateway.backend.settings().clone(), now);
+    assert!(protocol.deadline() > now);
     let identity = Identity { user: "alice".into(), device: "phone".into(), session: "s1".into() };
     crate::tokens::tokens(&config.app).issue(&identity).expect("a token can be signed");
-    session.welcomed(identity, now);
-    let due = session.deadline();
-    assert!(due > now && session.on_time(now).is_none());
-    assert!(matches!(session.on_time(due), Some(Step::Renew | Step::Recheck | Step::Close(_))));
+    protocol.welcomed(identity, now);
+    let due = protocol.deadline();
+    assert!(due > now && protocol.on_time(now).is_none());
+    assert!(matches!(protocol.on_time(due), Some(Step::Renew | Step::Recheck | Step::Close(_))));
 }

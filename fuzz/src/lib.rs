@@ -2,7 +2,7 @@
 //! these properties does not hold: the parser does not panic; encoding and decoding a parsed value gives the same value; an error
 //! is a sentence of bounded length; later steps follow the rules of the protocol.
 //!
-//! - [`frames`]: frames of devices in both wire formats. [`session`]: complete gateway sessions without a socket.
+//! - [`frames`]: frames of devices in both wire formats. [`session`]: complete connections to a gateway, without a socket.
 //! - [`http`]: HTTP requests to a gateway. [`tokens`]: access tokens.
 //! - [`server`]: frames and answers of a server to the SDK.
 //! - [`records`]: payloads of records in the log. [`headers`]: record headers in the embedded log.

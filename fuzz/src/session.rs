@@ -1,4 +1,4 @@
-//! Complete gateway sessions from `hello` to close, without a socket: decoding, the state machine and the backend.
+//! Complete connections to a gateway from `hello` to close, without a socket: decoding, the protocol and the backend.
 
 use crate::{
     gateway::Gateway,
@@ -21,8 +21,8 @@ use ws_gateway::{
     codec::Format,
     hub::Connection,
     outbox::{Outbox, Outgoing},
+    protocol::{Done, Protocol, Step},
     send,
-    session::{Done, Session, Step},
 };
 
 thread_local! {
@@ -43,7 +43,7 @@ pub fn script(data: &[u8]) {
             match kind % 8 {
                 0 => device.wait(crate::byte(&mut rest)),
                 1 => device.hello(),
-                2 => device.session.on_control_frame(device.now),
+                2 => device.protocol.on_control_frame(device.now),
                 _ => match crate::part(&mut rest) {
                     Some(bytes) => device.frame(bytes),
                     None => break,
@@ -57,7 +57,7 @@ pub fn script(data: &[u8]) {
 struct Device<'a> {
     gateway: &'a Gateway,
     format: Format,
-    session: Session,
+    protocol: Protocol,
     now: Instant,
     outbox: Arc<Outbox>,
     connection: Option<Arc<Connection>>,
@@ -72,7 +72,7 @@ impl<'a> Device<'a> {
         Self {
             gateway,
             format,
-            session: Session::new(gateway.backend.settings().clone(), now),
+            protocol: Protocol::new(gateway.backend.settings().clone(), now),
             now,
             outbox: Arc::new(Outbox::new(gateway.backend.limits().max_outbox)),
             connection: None,
@@ -81,17 +81,17 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Whether the session is open. Every earlier frame was answered, so an open session can read.
+    /// Whether the connection is open. Every earlier frame was answered, so an open connection can read.
     fn is_open(&self) -> bool {
-        assert!(self.session.can_read());
-        assert_eq!(self.session.identity().is_some(), self.connection.is_some());
+        assert!(self.protocol.can_read());
+        assert_eq!(self.protocol.identity().is_some(), self.connection.is_some());
         !self.closed
     }
 
     fn wait(&mut self, seconds: Option<u8>) {
-        let due = self.session.deadline();
+        let due = self.protocol.deadline();
         self.now += Duration::from_secs(seconds.unwrap_or(0).into());
-        let step = self.session.on_time(self.now);
+        let step = self.protocol.on_time(self.now);
         assert_eq!(step.is_some(), due <= self.now, "{step:?} at {:?} before the deadline", due - self.now);
         if let Some(step) = step {
             assert!(matches!(step, Step::Renew | Step::Recheck | Step::Close(_)));
@@ -102,7 +102,7 @@ impl<'a> Device<'a> {
     fn hello(&mut self) {
         let hello = Hello { token: VALID.clone(), ..Hello::default() };
         let frame = ClientFrame { id: 1, frame: Some(client_frame::Frame::Hello(hello)) };
-        let step = self.session.on_frame(Ok(frame), self.now);
+        let step = self.protocol.on_frame(Ok(frame), self.now);
         self.perform(step, 1);
     }
 
@@ -113,7 +113,7 @@ impl<'a> Device<'a> {
         };
         let frame = self.format.decode(&message);
         let id = frame.as_ref().map_or(0, |frame| frame.id);
-        let step = self.session.on_frame(frame, self.now);
+        let step = self.protocol.on_frame(frame, self.now);
         self.perform(step, id);
     }
 
@@ -132,7 +132,7 @@ impl<'a> Device<'a> {
                 match self.gateway.runtime.block_on(welcome) {
                     Ok((connection, welcome)) => {
                         assert_eq!(connection.identity, alice(), "the token names another device");
-                        self.session.welcomed(connection.identity.clone(), self.now);
+                        self.protocol.welcomed(connection.identity.clone(), self.now);
                         self.connection = Some(connection);
                         self.answer(id, Ok(Frame::Welcome(welcome)));
                     }
@@ -204,7 +204,7 @@ impl<'a> Device<'a> {
             };
             assert_eq!(read, frame);
         }
-        self.session.on_done(Done::Write(sent), self.now, self.now);
+        self.protocol.on_done(Done::Write(sent), self.now, self.now);
         count
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// A token bucket: fills with `rate` tokens per second up to `burst`.
 ///
-/// Callers pass the time, which keeps state machines such as the session deterministic. A bucket takes 40 bytes; each
+/// Callers pass the time, which keeps state machines such as the gateway's protocol deterministic. A bucket takes 40 bytes; each
 /// connection has one.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {

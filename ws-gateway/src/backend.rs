@@ -9,10 +9,10 @@ use crate::{
     hub::Connection,
     limits::Limits,
     permissions::Permissions,
+    protocol::{Request, Settings},
     rate_limits::RateLimits,
     reading::Reading,
     request_tasks::RequestTasks,
-    session::{Request, Settings},
     signals::Signals,
     token::Tokens,
 };
@@ -87,7 +87,7 @@ impl Backend {
         self.limits
     }
 
-    /// Timeouts and limits of a session.
+    /// Timeouts and limits of a connection.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
@@ -127,7 +127,7 @@ impl Backend {
         self.connections.request_tasks()
     }
 
-    /// Answers a request of a session.
+    /// Answers a request of a connection.
     ///
     /// # Errors
     /// The error for the device.

@@ -8,8 +8,8 @@ use crate::{
     hub::{Connection, Hub, Identity, revoked},
     limits::Limits,
     outbox::Outbox,
+    protocol::Settings,
     request_tasks::RequestTasks,
-    session::Settings,
 };
 use abi::{
     ApiError, Caller, Gateways,

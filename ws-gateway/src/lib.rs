@@ -7,14 +7,14 @@
 //! - no message overtakes an earlier one of its conversation that was refused temporarily (P3);
 //! - a slow device does not slow down others, and an idle connection without TLS costs less than 10 KB (P7).
 //!
-//! A message enters through [`socket`], passes the rules of [`session`], is checked and logged by [`send`](mod@send), and its
+//! A message enters through [`socket`], passes the rules of [`protocol`], is checked and logged by [`send`](mod@send), and its
 //! ack leaves through the [`outbox`]. A delivery enters through [`delivery`], is distributed to connections by the [`hub`],
 //! and leaves through the same outboxes.
 //!
 //! - `app`: the program. [`gateway`]: the service over given [`dependencies`]. [`drain`]: closes all connections gradually.
 //! - [`serve`]: accepts connections. [`http`]: the paths; [`accounts`] and [`groups`] handle them. [`problem`]: errors and
 //!   extractors.
-//! - [`session`]: the state machine of the protocol, without a socket. [`codec`]: the two wire formats.
+//! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
 //! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`reading`], [`signals`],
 //!   [`entry_log`], [`group_changes`], [`connections`], [`request_tasks`].
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
@@ -43,13 +43,13 @@ pub mod outbox;
 pub mod password;
 pub mod permissions;
 pub mod problem;
+pub mod protocol;
 mod proxies;
 pub mod rate_limits;
 pub mod reading;
 pub mod request_tasks;
 pub mod send;
 pub mod serve;
-pub mod session;
 pub mod signals;
 pub mod socket;
 pub mod token;

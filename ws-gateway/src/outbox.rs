@@ -62,7 +62,7 @@ impl Outgoing {
 struct State {
     queue: VecDeque<Outgoing>,
     bytes: usize,
-    /// The queue has a refusal that the session does not know yet.
+    /// The queue has a refusal that the protocol has not processed yet.
     has_refusal: bool,
     close: Option<ApiError>,
     waker: Option<Waker>,
@@ -100,14 +100,14 @@ impl Outbox {
         self.add(self.state(), outgoing);
     }
 
-    /// Adds the refusal of a send that was in flight. The session processes it after the outbox is drained.
+    /// Adds the refusal of a send that was in flight. The protocol processes it after the outbox is drained.
     pub fn push_refusal(&self, id: u32, error: ApiError) {
         let mut state = self.state();
         state.has_refusal = true;
         self.add(state, Outgoing::Sent { id, result: Err(error) });
     }
 
-    /// Whether a send in flight was refused and the session does not know it yet.
+    /// Whether a send in flight was refused and the protocol has not processed the refusal yet.
     pub fn has_refusal(&self) -> bool {
         self.state().has_refusal
     }

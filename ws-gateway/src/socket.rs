@@ -1,4 +1,4 @@
-//! The I/O of a connection: one task, one WebSocket, one outbox around a [`Session`].
+//! The I/O of a connection: one task, one WebSocket, one outbox around a [`Protocol`].
 //!
 //! An idle connection costs the memory of this task and of the socket's buffers. Futures that are large and rare (calls to
 //! other services) are boxed, so that they use memory only while they run.
@@ -9,8 +9,8 @@ use crate::{
     hub::Connection,
     metrics,
     outbox::{Drained, Outbox, Outgoing},
+    protocol::{Done, Protocol, Step},
     send,
-    session::{Done, Session, Step},
 };
 use abi::{
     ApiError,
@@ -73,13 +73,13 @@ impl From<axum::Error> for End {
 struct Socket {
     backend: Arc<Backend>,
     socket: WebSocket,
-    session: Session,
+    protocol: Protocol,
     outbox: Arc<Outbox>,
     format: Format,
     connection: Option<Arc<Connection>>,
     /// A frame that arrived during authentication.
     early: Option<Message>,
-    /// Set to an earlier deadline of the session, which may have moved since. Deadlines only move forward, so the timer is
+    /// Set to an earlier deadline of the protocol, which may have moved since. Deadlines only move forward, so the timer is
     /// reset when it fires, not with every frame.
     timer: Pin<Box<Sleep>>,
 }
@@ -101,11 +101,11 @@ async fn closed(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
 
 /// Serves a WebSocket until it is closed.
 pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
-    let session = Session::new(backend.settings().clone(), Instant::now());
+    let protocol = Protocol::new(backend.settings().clone(), Instant::now());
     let outbox = Arc::new(Outbox::new(backend.limits().max_outbox));
-    let timer = Box::pin(tokio::time::sleep_until(session.deadline()));
+    let timer = Box::pin(tokio::time::sleep_until(protocol.deadline()));
     let mut socket =
-        Socket { backend, socket, session, outbox, format, connection: None, early: None, timer };
+        Socket { backend, socket, protocol, outbox, format, connection: None, early: None, timer };
     metrics::connections().increment(1);
     let end = socket.run().await;
     Box::pin(socket.finish(end)).await;
@@ -127,14 +127,14 @@ impl Socket {
         }
         tokio::select! {
             drained = poll_fn(|cx| self.outbox.poll_drain(cx)) => self.write(drained).await,
-            message = self.socket.next(), if self.session.can_read() => match message {
+            message = self.socket.next(), if self.protocol.can_read() => match message {
                 Some(Ok(message)) => self.on_message(message).await,
                 Some(Err(error)) => Err(error.into()),
                 None => Err(End::Gone),
             },
             () = &mut self.timer => {
-                let due = self.session.on_time(Instant::now());
-                self.timer.as_mut().reset(self.session.deadline());
+                let due = self.protocol.on_time(Instant::now());
+                self.timer.as_mut().reset(self.protocol.deadline());
                 match due {
                     Some(step) => self.perform(step).await,
                     None => Ok(()),
@@ -148,13 +148,13 @@ impl Socket {
         match message {
             Message::Close(_) => Err(End::Gone),
             Message::Ping(_) | Message::Pong(_) => {
-                self.session.on_control_frame(now);
+                self.protocol.on_control_frame(now);
                 Ok(())
             }
             message => {
                 let frame = self.format.decode(&message);
                 drop(message);
-                let step = self.session.on_frame(frame, now);
+                let step = self.protocol.on_frame(frame, now);
                 self.perform(step).await
             }
         }
@@ -176,7 +176,7 @@ impl Socket {
                 None
             }
         };
-        self.session.on_done(Done::Step(refused), began, Instant::now());
+        self.protocol.on_done(Done::Step(refused), began, Instant::now());
         Ok(())
     }
 
@@ -229,7 +229,7 @@ impl Socket {
             }
             end = closed(socket, early) => return Err(end),
         };
-        self.session.welcomed(connection.identity.clone(), Instant::now());
+        self.protocol.welcomed(connection.identity.clone(), Instant::now());
         self.connection = Some(connection);
         // Bypasses the outbox, which may already hold deliveries: welcome must be the first frame.
         let frame = ServerFrame { id, frame: Some(Frame::Welcome(welcome)) };
@@ -252,7 +252,7 @@ impl Socket {
             error = poll_fn(|cx| self.outbox.poll_close(cx)) => return Err(End::Close(error)),
             () = tokio::time::sleep(idle_timeout) => return Err(End::Gone),
         };
-        self.session.on_done(Done::Write(answers), began, Instant::now());
+        self.protocol.on_done(Done::Write(answers), began, Instant::now());
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use utils::rate::TokenBucket;
 
-/// Timeouts and limits of a session.
+/// Timeouts and limits of a connection.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a device may take to send its hello.
@@ -55,7 +55,7 @@ impl Settings {
 /// The next step of the connection.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Check the token, register the connection, send welcome; then call [`Session::welcomed`].
+    /// Check the token, register the connection, send welcome; then call [`Protocol::welcomed`].
     Authenticate(u32, Hello),
     /// Check and log a message. It is in flight until its answer is written; see [`Done`].
     Send(u32, Send),
@@ -101,7 +101,7 @@ enum Phase {
 
 /// The state of one connection; see the module.
 #[derive(Debug)]
-pub struct Session {
+pub struct Protocol {
     settings: Arc<Settings>,
     phase: Phase,
     /// When the device last sent anything.
@@ -110,8 +110,8 @@ pub struct Session {
     requests: TokenBucket,
 }
 
-impl Session {
-    /// A session whose socket was opened now.
+impl Protocol {
+    /// The state of a socket that was opened now.
     pub fn new(settings: Arc<Settings>, now: Instant) -> Self {
         Self {
             phase: Phase::AwaitingHello { until: now + settings.hello_timeout },
