@@ -80,7 +80,7 @@ pub(crate) async fn p6_an_outage_of_any_server_loses_nothing() -> Result<()> {
 pub(crate) async fn p4_a_redis_data_loss_starts_a_new_epoch_and_loses_no_message() -> Result<()> {
     let _one_at_a_time = OWN_SERVERS.lock().await;
     let servers = OwnServers::start()?;
-    let system = Distributed::start_on(servers.addresses(), &["gateway.heartbeat=1s"]).await?;
+    let system = Distributed::start_on(servers.addresses(), &["gateway.heartbeat=3s"]).await?;
     let world = World::at_addresses_of(&system);
     let (alice, bob) = world.two_users().await?;
     let conversation = alice.conversation_with(&bob);
@@ -97,7 +97,11 @@ pub(crate) async fn p4_a_redis_data_loss_starts_a_new_epoch_and_loses_no_message
     let current = bob_device.ping().await?.receiver_seq.context("pong has no receiver seq")?;
     assert_ne!(current.epoch, previous.epoch, "devices could mistake an old receiver seq for a current one");
     // Surviving connections are registered again, and all stored messages are there.
-    eventually("alice's connection works", async || alice_device.ping().await).await?;
+    eventually("alice's connection is registered", async || {
+        // A pong without a receiver seq means that the gateway could not register the connection yet.
+        alice_device.ping().await?.receiver_seq.context("no receiver seq")
+    })
+    .await?;
     bob_device.send(&conversation, &new_id(), "after").await?;
     assert_eq!(texts(&alice_device.entries(1).await?), ["after"]);
     assert_eq!(texts(&bob_device.whole_history(&conversation).await?), ["before", "after"]);
