@@ -21,7 +21,7 @@ use ws_gateway::{
     codec::Format,
     hub::Connection,
     outbox::{Outbox, Outgoing},
-    protocol::{Done, Protocol, Step},
+    protocol::{Answers, Done, Protocol, Step},
     send,
 };
 
@@ -179,12 +179,13 @@ impl<'a> Device<'a> {
             return 0;
         };
         assert!(drained.close.is_none());
-        let (count, mut sent) = (drained.frames.len(), Vec::new());
+        let (count, mut answers) = (drained.frames.len(), Answers::default());
         for outgoing in drained.frames {
             let frame = match outgoing {
                 Outgoing::Frame(frame) => *frame,
                 Outgoing::Sent { id, result } => {
-                    sent.push((id, result.as_ref().err().cloned()));
+                    answers.ids.push(id);
+                    answers.refused.extend(result.as_ref().err().map(|error| (id, error.clone())));
                     self.acked += usize::from(result.is_ok());
                     let frame = result.map_or_else(|error| Frame::Error(error.into()), Frame::Ack);
                     ServerFrame { id, frame: Some(frame) }
@@ -204,7 +205,7 @@ impl<'a> Device<'a> {
             };
             assert_eq!(read, frame);
         }
-        self.protocol.on_done(Done::Write(sent), self.now, self.now);
+        self.protocol.on_done(Done::Write(answers), self.now, || self.now);
         count
     }
 

@@ -76,8 +76,17 @@ pub enum Step {
 pub enum Done {
     /// A step. If the step was a send and failed immediately: its request id and error.
     Step(Option<(u32, ApiError)>),
-    /// A write to the socket. The answers to sends among the frames: request ids, and the error of each refusal.
-    Write(Vec<(u32, Option<ApiError>)>),
+    /// A write to the socket.
+    Write(Answers),
+}
+
+/// The answers to sends among the frames of a write.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Request ids of all answers.
+    pub ids: Vec<u32>,
+    /// Request ids and errors of the refusals among them.
+    pub refused: Vec<(u32, ApiError)>,
 }
 
 /// A request that the backend answers.
@@ -211,22 +220,22 @@ impl Protocol {
         };
     }
 
-    /// Records work that the connection did from `began` to `now`. The caller reports it before it reads the next frame.
-    pub fn on_done(&mut self, done: Done, began: Instant, now: Instant) {
+    /// Records work that the connection did from `began` to now. The caller reports it before it reads the next frame. `now`
+    /// is called only while a conversation is on hold: reading the clock costs as much as the rest.
+    pub fn on_done(&mut self, done: Done, began: Instant, now: impl FnOnce() -> Instant) {
         match done {
             Done::Step(None) => {}
             Done::Step(Some((id, error))) => self.sends.refused(id, &error),
             Done::Write(answers) => {
-                for (id, error) in answers {
-                    if let Some(error) = error {
-                        self.sends.refused(id, &error);
-                    }
-                    self.sends.answered(id);
-                }
+                answers.refused.iter().for_each(|(id, error)| self.sends.refused(*id, error));
+                answers.ids.into_iter().for_each(|id| self.sends.answered(id));
             }
         }
-        self.sends.extend_holds(now - began);
-        self.sends.start_holds(now);
+        if self.sends.has_holds() {
+            let now = now();
+            self.sends.extend_holds(now - began);
+            self.sends.start_holds(now);
+        }
     }
 
     fn idle_at(&self) -> Instant {

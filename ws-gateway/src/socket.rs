@@ -9,7 +9,7 @@ use crate::{
     hub::Connection,
     metrics,
     outbox::{Drained, Outbox, Outgoing},
-    protocol::{Done, Protocol, Step},
+    protocol::{Answers, Done, Protocol, Step},
     send,
 };
 use abi::{
@@ -133,10 +133,11 @@ impl Socket {
                 None => Err(End::Gone),
             },
             () = &mut self.timer => {
-                let due = self.protocol.on_time(Instant::now());
+                let now = Instant::now();
+                let due = self.protocol.on_time(now);
                 self.timer.as_mut().reset(self.protocol.deadline());
                 match due {
-                    Some(step) => self.perform(step).await,
+                    Some(step) => self.perform(step, now).await,
                     None => Ok(()),
                 }
             }
@@ -155,13 +156,12 @@ impl Socket {
                 let frame = self.format.decode(&message);
                 drop(message);
                 let step = self.protocol.on_frame(frame, now);
-                self.perform(step).await
+                self.perform(step, now).await
             }
         }
     }
 
-    async fn perform(&mut self, step: Step) -> Result<(), End> {
-        let began = Instant::now();
+    async fn perform(&mut self, step: Step, began: Instant) -> Result<(), End> {
         let refused = match step {
             Step::Send(id, message) => {
                 let connection = self.connection()?;
@@ -176,7 +176,7 @@ impl Socket {
                 None
             }
         };
-        self.protocol.on_done(Done::Step(refused), began, Instant::now());
+        self.protocol.on_done(Done::Step(refused), began, Instant::now);
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Socket {
             error = poll_fn(|cx| self.outbox.poll_close(cx)) => return Err(End::Close(error)),
             () = tokio::time::sleep(idle_timeout) => return Err(End::Gone),
         };
-        self.protocol.on_done(Done::Write(answers), began, Instant::now());
+        self.protocol.on_done(Done::Write(answers), began, Instant::now);
         Ok(())
     }
 
@@ -292,13 +292,13 @@ impl Socket {
     }
 }
 
-/// Writes frames and flushes. Returns the answers to sends among them, for [`Done::Write`].
+/// Writes frames and flushes. Returns the answers to sends among them.
 async fn write(
     socket: &mut WebSocket,
     format: Format,
     frames: VecDeque<Outgoing>,
-) -> Result<Vec<(u32, Option<ApiError>)>, axum::Error> {
-    let (mut answers, mut deliveries) = (Vec::new(), Vec::new());
+) -> Result<Answers, axum::Error> {
+    let (mut answers, mut deliveries) = (Answers::default(), Vec::new());
     for outgoing in frames {
         let message = match outgoing {
             Outgoing::Encoded(message) => message,
@@ -308,12 +308,13 @@ async fn write(
             }
             Outgoing::Frame(frame) => format.encode(&frame),
             Outgoing::Sent { id, result: Ok(ack) } => {
-                answers.push((id, None));
+                answers.ids.push(id);
                 format.encode(&ServerFrame { id, frame: Some(Frame::Ack(ack)) })
             }
             Outgoing::Sent { id, result: Err(error) } => {
                 metrics::refused(error.code);
-                answers.push((id, Some(error.clone())));
+                answers.ids.push(id);
+                answers.refused.push((id, error.clone()));
                 format.encode(&ServerFrame { id, frame: Some(Frame::Error(error.into())) })
             }
         };

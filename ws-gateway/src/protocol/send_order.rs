@@ -65,6 +65,11 @@ impl SendOrder {
         self.in_flight.len()
     }
 
+    /// Whether a conversation is on hold.
+    pub(super) fn has_holds(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
     /// Begins a send. It is in flight until [`Self::answered`].
     ///
     /// # Errors

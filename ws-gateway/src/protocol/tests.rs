@@ -115,7 +115,7 @@ fn p7_reading_pauses_while_too_many_sends_are_unanswered() {
         assert!(matches!(protocol.on_frame(frame(Frame::Send(Send::default())), now), Step::Send(1, _)));
     }
     assert!(!protocol.can_read());
-    protocol.on_done(Done::Write(vec![(1, None)]), now, now);
+    protocol.on_done(Done::Write(Answers { ids: vec![1], ..Answers::default() }), now, || now);
     assert!(protocol.can_read());
 }
 
