@@ -64,6 +64,18 @@ impl<'a> Conversation<'a> {
         })
     }
 
+    /// Whether `id`, from which this was parsed, is the canonical form: the users of a direct conversation in byte order.
+    pub fn is_canonical(&self, id: &str) -> bool {
+        match self {
+            Self::Direct(first, second) => {
+                id.len() == 3 + first.len() + second.len()
+                    && id[2..].starts_with(first)
+                    && id.ends_with(second)
+            }
+            Self::Group(_) => true,
+        }
+    }
+
     /// Whether a user belongs to a direct conversation. `None` for groups, whose members only the store knows.
     pub fn has_direct_member(&self, user: &str) -> Option<bool> {
         match self {
@@ -108,19 +120,20 @@ pub fn group(app: &str, owner: &str, request: &str) -> String {
 /// The last ten bytes come from a SHA-256 over all parts. If `client_msg_id` is a UUIDv7, the first six bytes are its
 /// time: ids then grow with time, and inserts touch few pages of the store's index. Otherwise they come from the hash
 /// too. The time is not trusted; it only affects the position in the index.
-pub fn message(app: &str, conversation: &str, sender: &str, client_msg_id: &str) -> String {
-    entry_id("message", app, conversation, sender, client_msg_id)
+pub fn message(app: &str, conversation: &str, sender: &str, device: &str, client_msg_id: &str) -> String {
+    entry_id("message", [app, conversation, sender, device, client_msg_id])
 }
 
 /// Id of a group change, derived like that of a [`message`] and different from all message ids.
-pub fn change(app: &str, conversation: &str, sender: &str, request_id: &str) -> String {
-    entry_id("change", app, conversation, sender, request_id)
+pub fn change(app: &str, conversation: &str, sender: &str, device: &str, request_id: &str) -> String {
+    entry_id("change", [app, conversation, sender, device, request_id])
 }
 
-fn entry_id(kind: &str, app: &str, conversation: &str, sender: &str, id: &str) -> String {
-    let digest = digest(&[kind, app, conversation, sender, id]);
+fn entry_id(domain: &str, parts: [&str; 5]) -> String {
+    let [app, conversation, sender, device, client_id] = parts;
+    let digest = digest(&[domain, app, conversation, sender, device, client_id]);
     let mut bytes: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
-    if let Ok(uuid) = Uuid::try_parse_ascii(id.as_bytes())
+    if let Ok(uuid) = Uuid::try_parse_ascii(client_id.as_bytes())
         && uuid.get_version_num() == 7
     {
         bytes[..6].copy_from_slice(&uuid.as_bytes()[..6]);
@@ -177,11 +190,14 @@ mod tests {
 
     #[test]
     fn p2_message_ids_are_the_same_in_all_releases() {
-        let id = message("default", "d:alice:bob", "alice", "1");
-        assert_eq!(id, message("default", "d:alice:bob", "alice", "1"));
-        assert_eq!(id, "bb02e4c30b7c6a286791572a95a876e0");
+        let id = message("default", "d:alice:bob", "alice", "phone", "1");
+        assert_eq!(id, message("default", "d:alice:bob", "alice", "phone", "1"));
+        assert_eq!(id, "af626888ed7e9353a27480433db52984");
         let v7 = "01932f5e-7c3b-7000-8000-000000000001";
-        assert_eq!(message("default", "d:alice:bob", "alice", v7), "01932f5e7c3bb7c1da02bb3c85aae629");
+        assert_eq!(
+            message("default", "d:alice:bob", "alice", "phone", v7),
+            "01932f5e7c3b32d92921c000a8093a8d"
+        );
     }
 
     #[test]
@@ -206,23 +222,23 @@ mod tests {
     proptest! {
         #[test]
         fn message_ids_differ_if_any_part_differs(a in "[ -~]{1,8}", b in "[ -~]{1,8}", c in "[ -~]{1,8}") {
-            let id = message("app", &a, &b, &c);
+            let id = message("app", &a, &b, "d", &c);
             prop_assert_eq!(hex(&message_bytes(&id).unwrap()), id.clone());
-            prop_assert_ne!(&id, &message("app", &format!("{a}{b}"), "", &c));
-            prop_assert_ne!(&id, &message("other", &a, &b, &c));
+            prop_assert_ne!(&id, &message("app", &format!("{a}{b}"), "", "d", &c));
+            prop_assert_ne!(&id, &message("other", &a, &b, "d", &c));
         }
 
         #[test]
         fn uuidv7_keys_give_ordered_ids(early in 0u64..1 << 47, late in 1u64..1 << 46) {
             let v7 = |ms: u64| uuid::Builder::from_unix_timestamp_millis(ms, &[7; 10]).into_uuid().to_string();
-            prop_assert!(message("a", "c", "s", &v7(early)) < message("a", "c", "s", &v7(early + late)));
+            prop_assert!(message("a", "c", "s", "d", &v7(early)) < message("a", "c", "s", "d", &v7(early + late)));
         }
 
         #[test]
         fn parsing_never_panics(text in "\\PC{0,80}") {
             let _ = Conversation::parse(&text);
             let _ = message_bytes(&text);
-            let _ = message("a", &text, &text, &text);
+            let _ = message("a", &text, &text, &text, &text);
         }
     }
 }

@@ -8,11 +8,13 @@
 //! - [`error`]: the table that maps [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
 //! - [`config`]: the configuration of all programs.
 //! - [`channel`]: the type of all gRPC channels, remote or in process.
-//! - [`record`]: encodes an [`v1::Entry`] as a record of the log.
+//! - [`envelope`]: reads and adds fields of an encoded [`v1::Entry`] without decoding its content.
+//! - [`record`]: keys of the log's records, and the checks of an encoded entry.
 //! - [`splice`]: builds frames from entries that are encoded only once.
 
 pub mod channel;
 pub mod config;
+pub mod envelope;
 pub mod error;
 pub mod ids;
 pub mod record;
