@@ -7,7 +7,7 @@ use crate::{
     envelope::{bytes_field_len, put_bytes},
     v1::{Entry, ReceiverSeq, Update},
 };
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},

@@ -1,13 +1,11 @@
 //! Fan-out: groups entries and their receivers into pushes of bounded size. Each push needs one call to the cache.
 
 use abi::{
+    envelope::{self, Numbers},
     ids::Conversation,
-    v1::{
-        Entry, GroupChange, Members, MembersRemoved, PushRequest, Receiver, ReceiverSeq, entry::Content,
-        group_change::Change,
-    },
+    v1::{Envelope, Members, PushRequest, PushedEntry, Receiver, ReceiverSeq, SaveResult},
 };
-use prost::Message as _;
+use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc};
 
 /// A push is full at this size in bytes, including the receivers.
@@ -28,42 +26,68 @@ pub(crate) enum Recipients {
     Group(Arc<Members>),
 }
 
-impl Recipients {
-    /// Calls `each` once per user. A group change is also delivered to the users that it removes.
-    fn for_each(&self, entry: &Entry, mut each: impl FnMut(&str)) {
-        match self {
-            Self::Direct => {
-                if let Ok(conversation) = Conversation::parse(&entry.conversation) {
-                    conversation.direct_members().for_each(each);
-                }
-            }
-            Self::Group(members) => {
-                for member in &members.members {
-                    if member.visible_from <= entry.conversation_seq {
-                        each(&member.user);
-                    }
-                }
-                let is_member = |user: &str| members.members.iter().any(|member| member.user == user);
-                removed_users(entry).iter().filter(|user| !is_member(user)).for_each(|user| each(user));
-            }
+/// An entry that is stored.
+#[derive(Debug)]
+pub(crate) struct StoredEntry {
+    /// The encoded entry.
+    pub(crate) bytes: Bytes,
+    /// The fields that this service reads.
+    pub(crate) envelope: Envelope,
+    /// The numbers, and the effect of a change.
+    pub(crate) result: SaveResult,
+}
+
+impl StoredEntry {
+    /// Whether a user who sees entries from `visible_from` on may see what this entry changes.
+    fn has_visible_target(&self, visible_from: u64) -> bool {
+        let is_change = envelope::is_change_of_entry(&self.envelope.kind);
+        !is_change || self.result.refers_to_seq >= visible_from
+    }
+
+    fn into_pushed(self) -> PushedEntry {
+        let numbers = Numbers {
+            conversation_seq: self.result.conversation_seq,
+            countable_seq: self.result.countable_seq,
+            refers_to_seq: self.result.refers_to_seq,
+            state: None,
+            target_state: self.result.target_state,
+        };
+        PushedEntry {
+            entry: envelope::numbered(&self.bytes, &numbers),
+            message_id: self.envelope.message_id,
+            sent_at_ms: self.envelope.sent_at_ms,
         }
     }
 }
 
-/// The users that a group change removes.
-fn removed_users(entry: &Entry) -> &[String] {
-    let Some(Content::GroupChange(GroupChange { change: Some(change) })) = &entry.content else { return &[] };
-    match change {
-        Change::Removed(MembersRemoved { users }) => users,
-        Change::Left(_) => std::slice::from_ref(&entry.sender),
-        Change::Created(_) | Change::Added(_) => &[],
+impl Recipients {
+    /// Calls `each` once per user, with whether the user may see the entry. A group change is also delivered to the users that it
+    /// removes. A change of an entry that a user can't see is not shown to that user, but still counted: it has a number.
+    fn for_each(&self, entry: &StoredEntry, mut each: impl FnMut(&str, bool)) {
+        match self {
+            Self::Direct => {
+                if let Ok(conversation) = Conversation::parse(&entry.envelope.conversation) {
+                    conversation.direct_members().for_each(|user| each(user, true));
+                }
+            }
+            Self::Group(members) => {
+                for member in &members.members {
+                    if member.visible_from <= entry.result.conversation_seq {
+                        each(&member.user, entry.has_visible_target(member.visible_from));
+                    }
+                }
+                let is_member = |user: &str| members.members.iter().any(|member| member.user == user);
+                let removed = entry.result.removed.iter();
+                removed.filter(|user| !is_member(user)).for_each(|user| each(user, true));
+            }
+        }
     }
 }
 
 /// A push that is being built.
 #[derive(Debug, Default)]
 pub(crate) struct FanOut {
-    entries: Vec<Entry>,
+    entries: Vec<PushedEntry>,
     receivers: HashMap<String, Delivery>,
     /// Estimated size of the push.
     bytes: usize,
@@ -80,7 +104,7 @@ struct Delivery {
 
 /// Adds an entry to the last fan-out, or to a new one if that is full. An entry with `stored` is new and is delivered.
 /// A duplicate only increments the receiver seqs.
-pub(crate) fn add(fan_outs: &mut Vec<FanOut>, entry: Entry, stored: bool, recipients: &Recipients) {
+pub(crate) fn add(fan_outs: &mut Vec<FanOut>, entry: StoredEntry, stored: bool, recipients: &Recipients) {
     if fan_outs.last().is_none_or(FanOut::is_full) {
         fan_outs.push(FanOut::default());
     }
@@ -94,10 +118,10 @@ impl FanOut {
         self.entries.len() >= MAX_ENTRIES || self.bytes >= MAX_BYTES
     }
 
-    fn add(&mut self, entry: Entry, stored: bool, recipients: &Recipients) {
+    fn add(&mut self, entry: StoredEntry, stored: bool, recipients: &Recipients) {
         let index = u32::try_from(self.entries.len()).expect("a push has few entries");
         let Self { receivers, bytes, .. } = self;
-        recipients.for_each(&entry, |user| {
+        recipients.for_each(&entry, |user, is_visible| {
             // `HashMap::entry` would copy the user id for every entry instead of once per push.
             if !receivers.contains_key(user) {
                 *bytes += user.len() + RECEIVER_BYTES;
@@ -105,14 +129,15 @@ impl FanOut {
             }
             let delivery = receivers.get_mut(user).expect("inserted above if it was missing");
             delivery.increment += 1;
-            if stored {
+            if stored && is_visible {
                 *bytes += INDEX_BYTES;
                 delivery.entries.push(index);
             }
         });
         if stored {
-            self.bytes += entry.encoded_len();
-            self.entries.push(entry);
+            let pushed = entry.into_pushed();
+            self.bytes += pushed.entry.len() + pushed.message_id.len();
+            self.entries.push(pushed);
         }
     }
 
@@ -125,7 +150,7 @@ impl FanOut {
 /// A fan-out whose receivers have a fixed order.
 #[derive(Debug)]
 pub(crate) struct FinishedFanOut {
-    entries: Vec<Entry>,
+    entries: Vec<PushedEntry>,
     receivers: Vec<(String, Delivery)>,
 }
 
@@ -142,12 +167,13 @@ impl FinishedFanOut {
             receiver_seq: Some(seq),
             raised: delivery.increment,
             entries: delivery.entries,
+            updates: Vec::new(),
         };
         PushRequest {
             app: app.to_owned(),
             entries: self.entries,
             receivers: self.receivers.into_iter().zip(seqs).map(receiver).collect(),
-            receipts: Vec::new(),
+            ..PushRequest::default()
         }
     }
 }
@@ -155,7 +181,11 @@ impl FinishedFanOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Member, MemberLeft, MembersAdded};
+    use abi::{
+        envelope::{EDIT, MESSAGE},
+        v1::{Entry, Member},
+    };
+    use prost::Message as _;
 
     fn members(users: &[(&str, u64)]) -> Recipients {
         let member =
@@ -163,18 +193,24 @@ mod tests {
         Recipients::Group(Arc::new(Members { version: 1, members: users.iter().map(member).collect() }))
     }
 
-    fn entry(conversation: &str, conversation_seq: u64) -> Entry {
-        Entry { conversation: conversation.into(), conversation_seq, ..Entry::default() }
+    fn entry(conversation: &str, conversation_seq: u64) -> StoredEntry {
+        let kind = MESSAGE.to_owned();
+        let envelope = Envelope { conversation: conversation.into(), kind, ..Envelope::default() };
+        let result = SaveResult { conversation_seq, ..SaveResult::default() };
+        StoredEntry { bytes: Bytes::new(), envelope, result }
     }
 
-    fn change(seq: u64, sender: &str, change: Change) -> Entry {
-        let content = Some(Content::GroupChange(GroupChange { change: Some(change) }));
-        Entry { sender: sender.into(), content, ..entry("g:1", seq) }
+    fn change(seq: u64, removed: &[&str]) -> StoredEntry {
+        let mut entry = entry("g:1", seq);
+        entry.result.removed = removed.iter().map(|user| (*user).to_owned()).collect();
+        entry
     }
 
-    fn users(entry: &Entry, recipients: &Recipients) -> Vec<String> {
+    fn users(entry: &StoredEntry, recipients: &Recipients) -> Vec<String> {
         let mut users = Vec::new();
-        recipients.for_each(entry, |user| users.push(user.to_owned()));
+        recipients.for_each(entry, |user, is_visible| {
+            users.push(if is_visible { user.to_owned() } else { format!("{user} (hidden)") })
+        });
         users
     }
 
@@ -183,12 +219,18 @@ mod tests {
         let group = members(&[("alice", 1), ("bob", 5)]);
         assert_eq!(users(&entry("g:1", 4), &group), ["alice"]);
         assert_eq!(users(&entry("g:1", 5), &group), ["alice", "bob"]);
-        let removed = Change::Removed(MembersRemoved { users: vec!["carol".into(), "bob".into()] });
-        assert_eq!(users(&change(6, "alice", removed), &group), ["alice", "bob", "carol"]);
-        assert_eq!(users(&change(7, "dave", Change::Left(MemberLeft {})), &group), ["alice", "bob", "dave"]);
-        let added = Change::Added(MembersAdded { users: vec!["erin".into()] });
-        assert_eq!(users(&change(8, "alice", added), &group), ["alice", "bob"]);
+        assert_eq!(users(&change(6, &["carol", "bob"]), &group), ["alice", "bob", "carol"]);
+        assert_eq!(users(&change(7, &["dave"]), &group), ["alice", "bob", "dave"]);
+        assert_eq!(users(&change(8, &[]), &group), ["alice", "bob"]);
         assert_eq!(users(&entry("d:alice:alice", 1), &Recipients::Direct), ["alice"]);
+    }
+
+    #[test]
+    fn p8_an_edit_of_an_entry_that_a_member_cannot_see_is_counted_and_not_shown() {
+        let mut edit = entry("g:1", 9);
+        edit.envelope.kind = EDIT.into();
+        edit.result.refers_to_seq = 4;
+        assert_eq!(users(&edit, &members(&[("alice", 1), ("bob", 5)])), ["alice", "bob (hidden)"]);
     }
 
     #[test]
@@ -202,7 +244,8 @@ mod tests {
         let seq = |(_, increment): &(&str, u32)| ReceiverSeq { epoch: 1, seq: 10 + u64::from(*increment) };
         let seqs: Vec<_> = fan_out.increments().iter().map(seq).collect();
         let push = fan_out.into_push("app", seqs);
-        assert_eq!(push.entries.iter().map(|entry| entry.conversation_seq).collect::<Vec<_>>(), [2, 3]);
+        let seq = |pushed: &PushedEntry| Entry::decode(pushed.entry.clone()).unwrap().conversation_seq;
+        assert_eq!(push.entries.iter().map(seq).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(push.receivers.len(), 2);
         for receiver in push.receivers {
             assert_eq!((receiver.raised, receiver.receiver_seq.unwrap().seq), (3, 13));

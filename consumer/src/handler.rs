@@ -2,27 +2,30 @@
 
 use crate::{
     Error, MAX_MESSAGE,
-    fan_out::{self, FanOut, Recipients},
+    fan_out::{self, FanOut, Recipients, StoredEntry},
     metrics::{self, EntryOutcome},
-    segment::{self, LoggedEntry, is_change},
+    segment::{self, LoggedEntry},
     trace,
 };
 use abi::{
     ApiError, Caller, Channel,
+    envelope::{GROUP, is_change_of_entry},
     error::ErrorCode,
-    ids::Conversation,
+    ids::{self, Conversation},
+    record,
     v1::{
-        Entry, GetMembersRequest, Members, PushRequest, SaveOutcome, SaveRequest, SaveResult, SyncRequest,
-        db_service_client::DbServiceClient, push_service_client::PushServiceClient,
+        Envelope, GetMembersRequest, Members, Outcome as EntryResult, PushRequest, SaveOutcome, SaveRequest,
+        SaveResult, SyncRequest, db_service_client::DbServiceClient, push_service_client::PushServiceClient,
     },
 };
+use bytes::Bytes;
 use cache::{Cache, MEMBERS_TTL};
 use futures_util::{
     FutureExt as _,
     future::BoxFuture,
     stream::{self, StreamExt as _, TryStreamExt as _},
 };
-use kafka_runtime::{Batch, HandlerError, Outcome, Rejected};
+use kafka_runtime::{Batch, HandlerError, Outcome, Record, Rejected};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -124,27 +127,23 @@ impl MessageHandler {
         batch: &Batch,
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), Error> {
+        let Some(app) = segment.first().map(|logged| logged.app.clone()) else { return Ok(()) };
         let spans = trace::start_spans(&segment, batch);
-        let mut indexes = Vec::with_capacity(segment.len());
-        let mut entries = Vec::with_capacity(segment.len());
-        for logged in segment {
-            indexes.push(logged.index);
-            entries.push(logged.entry);
-        }
-        let Some(app) = entries.first().map(|entry| entry.app.clone()) else { return Ok(()) };
         #[cfg(feature = "defects")]
-        self.push_before_save(&app, &entries).await?;
-        let mut results = self.save(&entries, &spans).await?;
-        let groups = self.groups(&app, &entries, &mut results).await?;
-        let oldest = entries.first().map_or(0, |entry| entry.sent_at_ms);
-        let mut fan_outs = Vec::new();
-        let (mut stored, mut duplicates, rejected_before) = (0, 0, rejected.len());
-        for ((mut entry, result), index) in entries.into_iter().zip(results).zip(indexes) {
+        self.push_before_save(&app, &segment).await?;
+        let mut results = self.save(&app, &segment, &spans).await?;
+        let groups = self.groups(&app, &segment, &mut results).await?;
+        let oldest = segment.first().map_or(0, |logged| logged.envelope.sent_at_ms);
+        let (mut fan_outs, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut stored, mut duplicates, mut refused) = (0, 0, 0);
+        for (logged, result) in segment.into_iter().zip(results) {
+            outcomes.extend(awaited(&logged, &result));
             let is_new = match result.outcome() {
                 SaveOutcome::Stored => true,
                 SaveOutcome::Duplicate => false,
                 SaveOutcome::Rejected => {
-                    reject(&entry, result, index, rejected);
+                    refused += 1;
+                    rejected.extend(reject(&logged, result));
                     continue;
                 }
                 SaveOutcome::Unspecified => return Err(Error::UnexpectedResponse("an entry has no outcome")),
@@ -154,19 +153,22 @@ impl MessageHandler {
             } else {
                 duplicates += 1
             }
-            entry.conversation_seq = result.conversation_seq;
-            entry.countable_seq = result.countable_seq;
-            let recipients = match groups.get(&entry.conversation) {
+            let recipients = match groups.get(&logged.envelope.conversation) {
                 Some(members) => Recipients::Group(Arc::clone(members)),
                 None => Recipients::Direct,
             };
+            let entry = StoredEntry { bytes: logged.bytes, envelope: logged.envelope, result };
             fan_out::add(&mut fan_outs, entry, is_new, &recipients);
         }
         metrics::entries(EntryOutcome::Stored, stored);
         metrics::entries(EntryOutcome::Duplicate, duplicates);
-        metrics::entries(EntryOutcome::Rejected, (rejected.len() - rejected_before) as u64);
+        metrics::entries(EntryOutcome::Rejected, refused);
         for fan_out in fan_outs {
             self.deliver(&app, fan_out, &spans).await?;
+        }
+        // After the deliveries: who waits for an outcome can then rely on the receiver seqs and the cached members.
+        if !outcomes.is_empty() {
+            self.push(PushRequest { app, outcomes, ..PushRequest::default() }, &spans).await;
         }
         metrics::delay(now_ms() - oldest);
         spans.finish();
@@ -175,14 +177,19 @@ impl MessageHandler {
 
     /// Saves all entries in one call. If the store refuses that call as invalid, saves each entry in a call of its own, so that
     /// only the invalid ones are rejected.
-    async fn save(&self, entries: &[Entry], spans: &Spans) -> Result<Vec<SaveResult>, Error> {
-        match self.call_save(entries.to_vec(), spans).await {
+    async fn save(
+        &self,
+        app: &str,
+        segment: &[LoggedEntry],
+        spans: &Spans,
+    ) -> Result<Vec<SaveResult>, Error> {
+        match self.call_save(app, segment, spans).await {
             Err(Error::Save(error)) if is_permanent(&error) => {}
             result => return result,
         }
-        let mut results = Vec::with_capacity(entries.len());
-        for entry in entries {
-            match self.call_save(vec![entry.clone()], spans).await {
+        let mut results = Vec::with_capacity(segment.len());
+        for logged in segment {
+            match self.call_save(app, std::slice::from_ref(logged), spans).await {
                 Ok(saved) => results.extend(saved),
                 Err(Error::Save(error)) if is_permanent(&error) => results.push(SaveResult {
                     outcome: SaveOutcome::Rejected.into(),
@@ -195,15 +202,21 @@ impl MessageHandler {
         Ok(results)
     }
 
-    async fn call_save(&self, entries: Vec<Entry>, spans: &Spans) -> Result<Vec<SaveResult>, Error> {
-        let count = entries.len();
-        let call_spans = trace::child_spans(spans, "save", &entries);
-        let mut request = with_timeout(SaveRequest { entries }, STORE_TIMEOUT);
+    async fn call_save(
+        &self,
+        app: &str,
+        segment: &[LoggedEntry],
+        spans: &Spans,
+    ) -> Result<Vec<SaveResult>, Error> {
+        let message_ids = segment.iter().map(|logged| &*logged.envelope.message_id);
+        let call_spans = trace::child_spans(spans, "save", message_ids);
+        let entries: Vec<Bytes> = segment.iter().map(|logged| logged.bytes.clone()).collect();
+        let mut request = with_timeout(SaveRequest { app: app.to_owned(), entries }, STORE_TIMEOUT);
         call_spans.inject(&mut request);
         let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
         call_spans.finish();
         let results = saved.into_inner().results;
-        if results.len() != count {
+        if results.len() != segment.len() {
             return Err(Error::UnexpectedResponse(
                 "the number of results differs from the number of entries",
             ));
@@ -216,23 +229,24 @@ impl MessageHandler {
     async fn groups(
         &self,
         app: &str,
-        entries: &[Entry],
+        segment: &[LoggedEntry],
         results: &mut [SaveResult],
     ) -> Result<HashMap<String, Arc<Members>>, Error> {
         let mut groups = HashMap::new();
         let mut unknown = HashSet::new();
-        for (entry, result) in entries.iter().zip(results) {
-            let is_group = matches!(Conversation::parse(&entry.conversation), Ok(Conversation::Group(_)));
+        for (LoggedEntry { envelope, .. }, result) in segment.iter().zip(results) {
+            let conversation = envelope.conversation.as_str();
+            let is_group = matches!(Conversation::parse(conversation), Ok(Conversation::Group(_)));
             if !is_group || result.outcome() == SaveOutcome::Rejected {
                 continue;
             }
             match result.members.take() {
                 Some(members) => {
-                    self.cache.put_members(app, &entry.conversation, &members, MEMBERS_TTL).await?;
-                    groups.insert(entry.conversation.clone(), Arc::new(members));
+                    self.cache.put_members(app, conversation, &members, MEMBERS_TTL).await?;
+                    groups.insert(conversation.to_owned(), Arc::new(members));
                 }
                 None => {
-                    unknown.insert(entry.conversation.as_str());
+                    unknown.insert(conversation);
                 }
             }
         }
@@ -278,7 +292,8 @@ impl MessageHandler {
     /// A failure is only logged: the receiver seqs tell the devices that they have to sync.
     async fn push(&self, push: PushRequest, spans: &Spans) {
         let receivers = push.receivers.len();
-        let mut call_spans = trace::child_spans(spans, "push", &push.entries);
+        let message_ids = push.entries.iter().map(|entry| &*entry.message_id);
+        let mut call_spans = trace::child_spans(spans, "push", message_ids);
         call_spans.set("godwit.receivers", || trace::attribute(receivers));
         let mut request = with_timeout(push, PUSH_TIMEOUT);
         call_spans.inject(&mut request);
@@ -298,26 +313,61 @@ fn decode(batch: &Batch) -> (Vec<LoggedEntry>, Vec<Rejected>) {
     let mut logged = Vec::with_capacity(batch.records.len());
     let mut rejected = Vec::new();
     for (index, record) in batch.records.iter().enumerate() {
-        match abi::record::decode(&record.payload) {
-            Ok(entry) => logged.push(LoggedEntry { index, size: record.payload.len(), entry }),
+        match decode_record(record) {
+            Ok((app, envelope)) => {
+                let reply_to = record.headers.iter().find(|(name, _)| name == record::REPLY_TO);
+                let reply_to = reply_to.and_then(|(_, value)| std::str::from_utf8(value).ok());
+                logged.push(LoggedEntry {
+                    index,
+                    app,
+                    bytes: record.payload.clone(),
+                    envelope,
+                    reply_to: reply_to.unwrap_or_default().to_owned(),
+                });
+            }
             Err(error) => rejected.push(Rejected { index, reason: error.message }),
         }
     }
     (logged, rejected)
 }
 
-/// A forbidden group change is dropped: its sender got the error. A message was acknowledged, so it is dead-lettered for the
-/// operators.
-fn reject(entry: &Entry, result: SaveResult, index: usize, rejected: &mut Vec<Rejected>) {
-    let reason =
-        result.error.map_or_else(|| "the store rejected the entry".to_owned(), |error| error.message);
-    if is_change(entry) {
-        let Entry { app, conversation, message_id, .. } = entry;
-        tracing::info!(app, conversation, message_id, reason, "the store rejected a group change");
-        metrics::entries(EntryOutcome::Rejected, 1);
-    } else {
-        rejected.push(Rejected { index, reason });
+/// The application and the envelope of a record.
+fn decode_record(record: &Record) -> Result<(String, Envelope), ApiError> {
+    let envelope = record::decode(&record.payload)?;
+    match record::split_key(&record.key) {
+        Some((app, conversation)) if conversation == envelope.conversation => {
+            ids::check_id("app", app)?;
+            Ok((app.to_owned(), envelope))
+        }
+        _ => Err(ApiError::invalid("the key of the record must be APP/CONVERSATION of its entry")),
     }
+}
+
+/// The outcome of an entry, if its gateway waits for it.
+fn awaited(logged: &LoggedEntry, result: &SaveResult) -> Option<EntryResult> {
+    let gateway = Some(logged.reply_to.clone()).filter(|gateway| !gateway.is_empty())?;
+    Some(EntryResult {
+        gateway,
+        message_id: logged.envelope.message_id.clone(),
+        result: Some(result.clone()),
+    })
+}
+
+/// Handles an entry that the store rejected. A change, and a message of someone who was no member at its place in the log, were not
+/// acknowledged: they are dropped, and their gateway gets the outcome. Any other entry was acknowledged, so it is dead-lettered for
+/// the operators.
+fn reject(logged: &LoggedEntry, result: SaveResult) -> Option<Rejected> {
+    let (code, reason) = match result.error {
+        Some(error) => (error.code(), error.message),
+        None => (ErrorCode::Unspecified, "the store rejected the entry".to_owned()),
+    };
+    let LoggedEntry { index, app, envelope, .. } = logged;
+    let Envelope { conversation, message_id, kind, .. } = envelope;
+    if kind == GROUP || is_change_of_entry(kind) || code == ErrorCode::Forbidden {
+        tracing::info!(app, conversation, message_id, kind, reason, "the store rejected an entry");
+        return None;
+    }
+    Some(Rejected { index: *index, reason })
 }
 
 /// Whether a retry can't succeed.

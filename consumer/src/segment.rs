@@ -4,7 +4,8 @@
 //! segment: earlier entries go to the members before the change, later ones to the members after it. A batch without changes, the
 //! usual case, is one segment.
 
-use abi::v1::{Entry, entry::Content};
+use abi::{envelope::GROUP, v1::Envelope};
+use bytes::Bytes;
 use std::collections::HashSet;
 
 /// Most bytes of a segment. Far below the store's limit for one call.
@@ -15,38 +16,43 @@ const MAX_BYTES: usize = 8 << 20;
 pub(crate) struct LoggedEntry {
     /// Index of its record in the batch.
     pub(crate) index: usize,
-    /// Size of its record, in bytes.
-    pub(crate) size: usize,
-    /// The entry.
-    pub(crate) entry: Entry,
+    /// Application.
+    pub(crate) app: String,
+    /// The encoded entry.
+    pub(crate) bytes: Bytes,
+    /// The fields that this service reads.
+    pub(crate) envelope: Envelope,
+    /// The address of the gateway that waits for the outcome. Empty: none.
+    pub(crate) reply_to: String,
 }
 
-/// Whether an entry is a group change.
-pub(crate) fn is_change(entry: &Entry) -> bool {
-    matches!(entry.content, Some(Content::GroupChange(_)))
+impl LoggedEntry {
+    /// Whether the entry is a group change.
+    pub(crate) fn is_change(&self) -> bool {
+        self.envelope.kind == GROUP
+    }
 }
 
 /// Splits a batch. All entries of a segment belong to one application.
 pub(crate) fn split(batch: Vec<LoggedEntry>) -> Vec<Vec<LoggedEntry>> {
-    let any_change = batch.iter().any(|logged| is_change(&logged.entry));
+    let any_change = batch.iter().any(LoggedEntry::is_change);
     let mut segments: Vec<Vec<LoggedEntry>> = Vec::new();
     let mut bytes = 0;
     // The conversations of the current segment, and those with a change in it. Not maintained for batches without changes.
     let mut seen = HashSet::new();
     let mut changed = HashSet::new();
     for logged in batch {
-        let conversation = &logged.entry.conversation;
-        let change = is_change(&logged.entry);
+        let conversation = &logged.envelope.conversation;
+        let change = logged.is_change();
         let conflicts = changed.contains(conversation) || (change && seen.contains(conversation));
-        let same_app =
-            |last: &Vec<LoggedEntry>| last.last().is_some_and(|last| last.entry.app == logged.entry.app);
-        if conflicts || bytes + logged.size > MAX_BYTES || !segments.last().is_some_and(same_app) {
+        let same_app = |last: &Vec<LoggedEntry>| last.last().is_some_and(|last| last.app == logged.app);
+        if conflicts || bytes + logged.bytes.len() > MAX_BYTES || !segments.last().is_some_and(same_app) {
             segments.push(Vec::new());
             bytes = 0;
             seen.clear();
             changed.clear();
         }
-        bytes += logged.size;
+        bytes += logged.bytes.len();
         if any_change {
             seen.insert(conversation.clone());
             if change {
@@ -63,18 +69,19 @@ pub(crate) fn split(batch: Vec<LoggedEntry>) -> Vec<Vec<LoggedEntry>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{GroupChange, Message};
+    use abi::envelope::MESSAGE;
 
     /// A batch of messages to these conversations. With a `!` it is a group change.
     fn batch(entries: &[&str]) -> Vec<LoggedEntry> {
         let logged = |(index, text): (usize, &&str)| {
-            let (conversation, content) = match text.strip_suffix('!') {
-                Some(conversation) => (conversation, Content::GroupChange(GroupChange::default())),
-                None => (*text, Content::Message(Message::default())),
+            let (conversation, kind) = match text.strip_suffix('!') {
+                Some(conversation) => (conversation, GROUP),
+                None => (*text, MESSAGE),
             };
-            let entry =
-                Entry { conversation: conversation.into(), content: Some(content), ..Entry::default() };
-            LoggedEntry { index, size: 1, entry }
+            let envelope =
+                Envelope { conversation: conversation.into(), kind: kind.into(), ..Envelope::default() };
+            let bytes = Bytes::from_static(b"x");
+            LoggedEntry { index, app: "app".into(), bytes, envelope, reply_to: String::new() }
         };
         entries.iter().enumerate().map(logged).collect()
     }
@@ -99,11 +106,11 @@ mod tests {
     #[test]
     fn a_segment_has_one_application_and_a_bounded_size() {
         let mut logged = batch(&["a", "a", "a"]);
-        logged[1].entry.app = "other".into();
+        logged[1].app = "other".into();
         assert_eq!(lengths(logged), [1, 1, 1]);
         let mut logged = batch(&["a", "a", "a", "a"]);
         for logged in &mut logged {
-            logged.size = MAX_BYTES / 2;
+            logged.bytes = Bytes::from(vec![0; MAX_BYTES / 2]);
         }
         assert_eq!(lengths(logged), [2, 2]);
     }

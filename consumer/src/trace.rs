@@ -1,7 +1,6 @@
 //! The spans of traced messages: see [`utils::trace`].
 
 use crate::segment::LoggedEntry;
-use abi::v1::Entry;
 use kafka_runtime::Batch;
 use utils::trace::{self, Kind, Spans, TRACEPARENT};
 
@@ -14,10 +13,10 @@ pub(crate) fn start_spans(segment: &[LoggedEntry], batch: &Batch) -> Spans {
     if !trace::is_on() {
         return spans;
     }
-    for LoggedEntry { index, entry, .. } in segment {
+    for LoggedEntry { index, envelope, .. } in segment {
         let headers = &batch.records[*index].headers;
         if let Some((_, parent)) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(TRACEPARENT)) {
-            spans.continue_trace(SERVICE, "handle", Kind::Consumer, &entry.message_id, parent);
+            spans.continue_trace(SERVICE, "handle", Kind::Consumer, &envelope.message_id, parent);
         }
     }
     spans.set("messaging.batch.message_count", || attribute(batch.records.len()));
@@ -25,9 +24,13 @@ pub(crate) fn start_spans(segment: &[LoggedEntry], batch: &Batch) -> Spans {
     spans
 }
 
-/// Child spans, for a call with these entries.
-pub(crate) fn child_spans(spans: &Spans, name: &'static str, entries: &[Entry]) -> Spans {
-    spans.children_among(name, Kind::Client, entries.iter().map(|entry| &*entry.message_id))
+/// Child spans, for a call with entries of these message ids.
+pub(crate) fn child_spans<'a>(
+    spans: &Spans,
+    name: &'static str,
+    message_ids: impl Iterator<Item = &'a str>,
+) -> Spans {
+    spans.children_among(name, Kind::Client, message_ids)
 }
 
 /// Converts a count to a span attribute.

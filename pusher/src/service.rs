@@ -92,10 +92,10 @@ impl PushService for Pusher {
         let request = request.into_inner();
         let users = split::users(&request);
         spans.set("godwit.users", || count(users.len()));
-        if users.is_empty() {
-            return Ok(Response::new(PushResponse::default()));
-        }
-        let routes = self.cache.routes(&request.app, &users).await.map_err(ApiError::from)?;
+        let routes = match users.is_empty() {
+            true => Vec::new(),
+            false => self.cache.routes(&request.app, &users).await.map_err(ApiError::from)?,
+        };
         metrics::users(users.len(), routes.iter().filter(|gateways| !gateways.is_empty()).count());
         let pushes = split::split(request, &routes);
         spans.set("godwit.gateways", || count(pushes.len()));

@@ -1,6 +1,7 @@
-//! Divides a push for many users into one push per gateway, each with only the users and entries of that gateway.
+//! Divides a push for many users into one push per gateway, each with only the users and entries of that gateway. Outcomes go to
+//! the gateways that they name.
 
-use abi::v1::{PushRequest, Signal};
+use abi::v1::{PushRequest, PushedSignal};
 use std::{collections::HashMap, mem, sync::Arc};
 
 /// Marks an entry that no user at a gateway receives.
@@ -9,12 +10,26 @@ const UNUSED: u32 = u32::MAX;
 /// All users of a push: those of `receivers`, then those of the signals. [`split`] expects their routes in this order.
 pub(crate) fn users(request: &PushRequest) -> Vec<&str> {
     let receivers = request.receivers.iter().map(|receiver| receiver.user.as_str());
-    let signalled = request.receipts.iter().flat_map(|signal| signal.users.iter().map(String::as_str));
+    let signalled = request.signals.iter().flat_map(|signal| signal.users.iter().map(String::as_str));
     receivers.chain(signalled).collect()
 }
 
-/// The push for each gateway that holds a connection of any of the users.
-pub(crate) fn split(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<str>, PushRequest)> {
+/// The push for each gateway that holds a connection of any of the users or that waits for an outcome.
+pub(crate) fn split(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<str>, PushRequest)> {
+    let (app, outcomes) = (request.app.clone(), mem::take(&mut request.outcomes));
+    let mut pushes = split_users(request, routes);
+    for outcome in outcomes {
+        let gateway = outcome.gateway.as_str();
+        let index = pushes.iter().position(|(to, _)| **to == *gateway).unwrap_or_else(|| {
+            pushes.push((gateway.into(), PushRequest { app: app.clone(), ..PushRequest::default() }));
+            pushes.len() - 1
+        });
+        pushes[index].1.outcomes.push(outcome);
+    }
+    pushes
+}
+
+fn split_users(request: PushRequest, routes: &[Vec<Arc<str>>]) -> Vec<(Arc<str>, PushRequest)> {
     let mut gateways: HashMap<&Arc<str>, usize> = HashMap::new();
     for gateway in routes.iter().flatten() {
         let next = gateways.len();
@@ -36,10 +51,10 @@ fn reduce(mut request: PushRequest, routes: &[Vec<Arc<str>>]) -> PushRequest {
     let mut online = routes.iter().map(|gateways| !gateways.is_empty());
     let mut keep = || online.next().unwrap_or(false);
     request.receivers.retain(|_| keep());
-    for signal in &mut request.receipts {
+    for signal in &mut request.signals {
         signal.users.retain(|_| keep());
     }
-    request.receipts.retain(|signal| !signal.users.is_empty());
+    request.signals.retain(|signal| !signal.users.is_empty());
     let numbers = renumber(&mut request);
     let mut numbers = numbers.iter();
     request.entries.retain(|_| numbers.next().is_some_and(|number| *number != UNUSED));
@@ -60,7 +75,7 @@ fn distribute(
             pushes[gateways[gateway]].receivers.push(receiver.clone());
         }
     }
-    for mut signal in request.receipts {
+    for mut signal in request.signals {
         let users = mem::take(&mut signal.users);
         let mut users_by_gateway: HashMap<usize, Vec<String>> = HashMap::new();
         for user in users {
@@ -69,7 +84,7 @@ fn distribute(
             }
         }
         for (gateway, users) in users_by_gateway {
-            pushes[gateway].receipts.push(Signal { users, ..signal.clone() });
+            pushes[gateway].signals.push(PushedSignal { users, ..signal.clone() });
         }
     }
     for push in &mut pushes {
@@ -113,20 +128,24 @@ fn renumber_among(request: &mut PushRequest, entries: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Entry, ReadReceipt, Receiver, ReceiverSeq, signal::Kind};
+    use abi::v1::{Outcome, PushedEntry, Receiver, ReceiverSeq};
     use proptest::{collection::vec, prelude::*, sample::subsequence};
     use std::collections::BTreeSet;
 
     fn receiver(user: String, entries: Vec<u32>) -> Receiver {
         let receiver_seq = Some(ReceiverSeq { epoch: 1, seq: 9 });
-        Receiver { user, receiver_seq, raised: entries.len() as u32 + 1, entries }
+        Receiver { user, receiver_seq, raised: entries.len() as u32 + 1, entries, updates: Vec::new() }
     }
 
-    fn entry(number: u64) -> Entry {
-        Entry { conversation_seq: number, ..Entry::default() }
+    fn entry(number: u64) -> PushedEntry {
+        PushedEntry { message_id: number.to_string(), ..PushedEntry::default() }
     }
 
-    /// A push of up to 8 entries to up to 6 users, the receipts of up to 3 of them, and where the users are.
+    fn outcome(gateway: &str, message_id: &str) -> Outcome {
+        Outcome { gateway: gateway.into(), message_id: message_id.into(), result: None }
+    }
+
+    /// A push of up to 8 entries to up to 6 users, signals to up to 3 of them, and where the users are.
     fn pushes() -> impl Strategy<Value = (PushRequest, Vec<Vec<Arc<str>>>)> {
         let gateways = (1usize..4).prop_flat_map(|count| {
             let names: Vec<Arc<str>> = (0..count).map(|number| format!("gw:{number}").into()).collect();
@@ -142,19 +161,16 @@ mod tests {
                 routes.resize(routes.len().max(receivers.len()), Vec::new());
                 let users: Vec<_> =
                     (receivers.len()..routes.len()).map(|number| format!("u{number}")).collect();
-                let receipts = users
+                let signals = users
                     .chunks(2)
-                    .zip(1..)
-                    .map(|(users, seq)| Signal {
-                        kind: Some(Kind::Receipt(ReadReceipt {
-                            conversation_seq: seq,
-                            ..ReadReceipt::default()
-                        })),
+                    .zip(1u8..)
+                    .map(|(users, number)| PushedSignal {
+                        signal: vec![number].into(),
                         users: users.to_vec(),
                     })
                     .collect();
                 let entries = (0..8).map(entry).collect();
-                (PushRequest { app: "app".into(), entries, receivers, receipts }, routes)
+                (PushRequest { app: "app".into(), entries, receivers, signals, outcomes: Vec::new() }, routes)
             },
         )
     }
@@ -162,12 +178,12 @@ mod tests {
     /// Each receiver of a push at a gateway, with its entries, as text.
     fn shares(gateway: &str, push: &PushRequest) -> BTreeSet<String> {
         let entries = push.receivers.iter().map(|receiver| {
-            let seqs: Vec<_> =
-                receiver.entries.iter().map(|index| push.entries[*index as usize].conversation_seq).collect();
-            format!("{gateway} {} {:?} {} {seqs:?}", receiver.user, receiver.receiver_seq, receiver.raised)
+            let ids: Vec<_> =
+                receiver.entries.iter().map(|index| &*push.entries[*index as usize].message_id).collect();
+            format!("{gateway} {} {:?} {} {ids:?}", receiver.user, receiver.receiver_seq, receiver.raised)
         });
-        let signals = push.receipts.iter().flat_map(|signal| {
-            signal.users.iter().map(move |user| format!("{gateway} {user} signal {:?}", signal.kind))
+        let signals = push.signals.iter().flat_map(|signal| {
+            signal.users.iter().map(move |user| format!("{gateway} {user} signal {:?}", signal.signal))
         });
         entries.chain(signals).collect()
     }
@@ -180,7 +196,7 @@ mod tests {
                 let mut alone = push.clone();
                 let mut here = routes.iter().map(|gateways| gateways.contains(gateway));
                 alone.receivers.retain(|_| here.next().unwrap());
-                alone.receipts.iter_mut().for_each(|signal| signal.users.retain(|_| here.next().unwrap()));
+                alone.signals.iter_mut().for_each(|signal| signal.users.retain(|_| here.next().unwrap()));
                 expected.extend(shares(gateway, &alone));
             }
             let parts = split(push, &routes);
@@ -198,6 +214,20 @@ mod tests {
             let gateways: BTreeSet<_> = routes.iter().flatten().collect();
             prop_assert_eq!(parts.len(), gateways.len());
         }
+    }
+
+    #[test]
+    fn an_outcome_goes_to_its_gateway_with_or_without_receivers_there() {
+        let push = PushRequest {
+            receivers: vec![receiver("alice".into(), Vec::new())],
+            outcomes: vec![outcome("gw:1", "a"), outcome("gw:2", "b"), outcome("gw:2", "c")],
+            ..PushRequest::default()
+        };
+        let mut parts = split(push, &[vec!["gw:1".into()]]);
+        parts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let ids = |push: &PushRequest| push.outcomes.iter().map(|o| o.message_id.clone()).collect::<Vec<_>>();
+        let found: Vec<_> = parts.iter().map(|(to, push)| (&**to, push.receivers.len(), ids(push))).collect();
+        assert_eq!(found, [("gw:1", 1, vec!["a".into()]), ("gw:2", 0, vec!["b".into(), "c".into()])]);
     }
 
     #[test]

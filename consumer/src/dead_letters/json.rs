@@ -2,10 +2,11 @@
 
 use abi::{
     record,
-    v1::{Entry, entry::Content, message::Body},
+    v1::{Content, Envelope, content::Body},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kafka_runtime::Letter;
+use prost::Message as _;
 use serde_json::{Map, Value, json};
 
 /// A letter in a list: its origin and the reason.
@@ -45,8 +46,8 @@ pub(super) fn details(letter: &Letter, with_body: bool) -> Value {
     }
     if with_body {
         shown["payload_base64"] = json!(BASE64_STANDARD.encode(&letter.record.payload));
-        if let Ok(Entry { content: Some(Content::Message(message)), .. }) = &entry
-            && let Some(Body::Text(text)) = &message.body
+        if let Ok(envelope) = &entry
+            && let Some(Body::Text(text)) = content(envelope).body
         {
             shown["text"] = json!(text);
         }
@@ -54,30 +55,30 @@ pub(super) fn details(letter: &Letter, with_body: bool) -> Value {
     shown
 }
 
+/// The content of an entry; the default if there is none that this version can decode.
+fn content(envelope: &Envelope) -> Content {
+    Content::decode(envelope.content.clone()).unwrap_or_default()
+}
+
 /// The fields of an entry other than its content.
-fn envelope(entry: &Entry) -> Value {
-    let (kind, content_type) = match &entry.content {
-        Some(Content::Message(message)) => ("message", Some(&message.content_type)),
-        Some(Content::GroupChange(_)) => ("group_change", None),
-        None => ("nothing", None),
-    };
+fn envelope(entry: &Envelope) -> Value {
     json!({
-        "app": entry.app,
         "conversation": entry.conversation,
         "message_id": entry.message_id,
         "client_msg_id": entry.client_msg_id,
         "sender": entry.sender,
         "sender_device": entry.sender_device,
         "sent_at_ms": entry.sent_at_ms,
-        "kind": kind,
-        "content_type": content_type,
+        "kind": entry.kind,
+        "refers_to": entry.refers_to,
+        "content_type": content(entry).content_type,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::{ids, v1::Message};
+    use abi::{ids, v1::Entry};
     use kafka_runtime::{LetterId, Position, Record};
 
     fn letter(payload: bytes::Bytes) -> Letter {
@@ -104,17 +105,17 @@ mod tests {
 
     #[test]
     fn p8_the_text_of_a_message_is_shown_only_on_request() {
-        let message =
-            Message { content_type: "text/plain".into(), body: Some(Body::Text("our secret".into())) };
+        let content =
+            Content { content_type: "text/plain".into(), body: Some(Body::Text("our secret".into())) };
         let entry = Entry {
-            app: "default".into(),
             conversation: "d:alice:bob".into(),
-            message_id: ids::message("default", "d:alice:bob", "alice", "1"),
+            message_id: ids::message("default", "d:alice:bob", "alice", "phone", "1"),
             sender: "alice".into(),
-            content: Some(Content::Message(message)),
+            kind: abi::envelope::MESSAGE.into(),
+            content: Some(content),
             ..Entry::default()
         };
-        let letter = letter(record::encode(&entry));
+        let letter = letter(entry.encode_to_vec().into());
         let coded = BASE64_STANDARD.encode(&letter.record.payload);
         for shown in [summary(&letter), details(&letter, false)] {
             let text = shown.to_string();

@@ -7,14 +7,15 @@
 
 use super::{Batch, Error, HandlerError, MessageHandler, Outcome, STORE_TIMEOUT, Spans, with_timeout};
 use crate::{
-    fan_out::{self, Recipients},
-    segment::is_change,
+    fan_out::{self, Recipients, StoredEntry},
+    segment::LoggedEntry,
 };
 use abi::{
     ids::Conversation,
-    v1::{Entry, GetHistory, HistoryRequest},
+    v1::{Entry, Envelope, GetHistory, HistoryRequest, SaveResult},
 };
 use futures_util::future::BoxFuture;
+use prost::Message as _;
 use std::{collections::HashMap, sync::OnceLock, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -92,17 +93,17 @@ async fn save_all(mut batches: mpsc::Receiver<(Instant, MessageHandler, Batch)>)
 
 impl MessageHandler {
     /// With `push-before-save`, delivers entries that are not saved, and may abort the process.
-    pub(super) async fn push_before_save(&self, app: &str, entries: &[Entry]) -> Result<(), Error> {
-        if defect() != Some(Defect::PushBeforeSave) || entries.iter().any(is_change) {
+    pub(super) async fn push_before_save(&self, app: &str, segment: &[LoggedEntry]) -> Result<(), Error> {
+        if defect() != Some(Defect::PushBeforeSave) || segment.iter().any(LoggedEntry::is_change) {
             return Ok(());
         }
         let mut last = HashMap::new();
         let mut fan_outs = Vec::new();
-        for entry in entries {
-            let conversation = entry.conversation.as_str();
+        for LoggedEntry { bytes, envelope, .. } in segment {
+            let conversation = envelope.conversation.as_str();
             let seq = match last.get(conversation) {
                 Some(last) => last + 1,
-                None => self.last_seq(app, entry).await + 1,
+                None => self.last_seq(app, envelope).await + 1,
             };
             last.insert(conversation, seq);
             let recipients = match Conversation::parse(conversation) {
@@ -111,7 +112,8 @@ impl MessageHandler {
                 }
                 _ => Recipients::Direct,
             };
-            let entry = Entry { conversation_seq: seq, countable_seq: seq, ..entry.clone() };
+            let result = SaveResult { conversation_seq: seq, countable_seq: seq, ..SaveResult::default() };
+            let entry = StoredEntry { bytes: bytes.clone(), envelope: envelope.clone(), result };
             fan_out::add(&mut fan_outs, entry, true, &recipients);
         }
         for fan_out in fan_outs {
@@ -125,7 +127,7 @@ impl MessageHandler {
     }
 
     /// The `conversation_seq` of the last saved entry that the sender sees; 0 if there is none.
-    async fn last_seq(&self, app: &str, entry: &Entry) -> u64 {
+    async fn last_seq(&self, app: &str, entry: &Envelope) -> u64 {
         let page = GetHistory {
             conversation: entry.conversation.clone(),
             newest: true,
@@ -134,9 +136,8 @@ impl MessageHandler {
         };
         let request = HistoryRequest { app: app.to_owned(), user: entry.sender.clone(), page: Some(page) };
         let page = self.db.clone().history(with_timeout(request, STORE_TIMEOUT)).await;
-        page.ok()
-            .and_then(|page| page.into_inner().entries.first().map(|last| last.conversation_seq))
-            .unwrap_or(0)
+        let last = page.ok().and_then(|page| page.into_inner().entries.into_iter().next());
+        last.and_then(|last| Entry::decode(last).ok()).map_or(0, |last| last.conversation_seq)
     }
 }
 

@@ -1,10 +1,7 @@
 //! Failures of the store, the cache and the pusher.
 
-use crate::world::{GROUP, World, created, handle, message};
-use abi::{
-    config::{Redis, Secret},
-    record::encode,
-};
+use crate::world::{GROUP, World, created, handle, message, record};
+use abi::config::{Redis, Secret};
 use cache::RedisCache;
 use std::sync::Arc;
 use tonic::Code;
@@ -29,7 +26,7 @@ async fn p6_while_members_are_unavailable_a_batch_fails() {
     world.handle(&[created(&["bob"])]).await.unwrap();
     world.pushes();
     let handler = world.handler_with(Arc::new(cache::MemoryCache::default()));
-    let batch = [encode(&message(GROUP, "alice", "one"))];
+    let batch = [record(&message(GROUP, "alice", "one"))];
     world.faults.set("GetMembers", Some(Code::Unavailable));
     handle(&handler, &batch).await.unwrap_err();
     world.faults.set("GetMembers", None);
@@ -43,7 +40,7 @@ async fn p6_while_the_cache_is_unavailable_a_batch_fails_and_its_retry_notifies_
     let world = World::new();
     let unreachable = Redis { url: Secret::new("redis://127.0.0.1:1"), ..Redis::default() };
     let without_cache = world.handler_with(Arc::new(RedisCache::new(&unreachable).unwrap()));
-    let batch = [encode(&message("d:alice:bob", "alice", "one"))];
+    let batch = [record(&message("d:alice:bob", "alice", "one"))];
     handle(&without_cache, &batch).await.unwrap_err();
     assert!(world.pushes().is_empty(), "pushed although the receiver seqs were not incremented");
     handle(&world.handler, &batch).await.unwrap();

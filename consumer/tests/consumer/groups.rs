@@ -1,6 +1,6 @@
 //! Messages to groups and group changes.
 
-use crate::world::{GROUP, World, added, created, left, lines, message, removed};
+use crate::world::{GROUP, World, added, created, left, lines, message, record, removed};
 use abi::v1::Members;
 use cache::{Cache as _, MEMBERS_TTL};
 
@@ -43,8 +43,8 @@ async fn members_are_read_from_the_store_once_and_then_from_the_cache() {
     let cache = std::sync::Arc::new(cache::MemoryCache::default());
     let handler = world.handler_with(cache);
     for text in ["one", "two"] {
-        let payload = abi::record::encode(&message(GROUP, "bob", text));
-        crate::world::handle(&handler, &[payload.clone(), payload]).await.unwrap();
+        let record = record(&message(GROUP, "bob", text));
+        crate::world::handle(&handler, &[record.clone(), record]).await.unwrap();
     }
     assert_eq!(world.faults.calls("GetMembers"), 1);
 }

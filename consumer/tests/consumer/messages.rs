@@ -1,7 +1,6 @@
 //! Direct messages.
 
-use crate::world::{World, lines, message};
-use abi::record::encode;
+use crate::world::{World, handle, lines, message, record};
 use cache::Cache as _;
 use prost::Message as _;
 
@@ -50,15 +49,16 @@ async fn p2_a_message_twice_in_a_batch_is_stored_once() {
 #[tokio::test]
 async fn p6_undecodable_and_unstorable_records_are_rejected_with_a_reason_and_do_not_block_others() {
     let world = World::new();
-    let payloads = [
-        "no entry at all".into(),
-        encode(&message("d:alice:bob", "alice", "one")),
-        encode(&message("g:nowhere", "alice", "two")),
-        encode(&message("d:bob:alice", "alice", "three")),
-        encode(&message("d:alice:bob", "alice", "poison")),
-        encode(&message("d:alice:bob", "alice", "four")),
+    let mut records = [
+        record(&message("d:alice:bob", "alice", "zero")),
+        record(&message("d:alice:bob", "alice", "one")),
+        record(&message("g:nowhere", "alice", "two")),
+        record(&message("d:bob:alice", "alice", "three")),
+        record(&message("d:alice:bob", "alice", "poison")),
+        record(&message("d:alice:bob", "alice", "four")),
     ];
-    let rejected = world.handle_payloads(&payloads).await.unwrap().rejected;
+    records[0].payload = "no entry at all".into();
+    let rejected = handle(&world.handler, &records).await.unwrap().rejected;
     let mut indexes: Vec<_> = rejected.iter().map(|rejected| rejected.index).collect();
     indexes.sort_unstable();
     assert_eq!(indexes, [0, 2, 3, 4]);
@@ -92,9 +92,10 @@ async fn p7_a_large_batch_is_pushed_in_parts_with_consecutive_counters() {
 #[tokio::test]
 async fn applications_are_isolated() {
     let world = World::new();
-    let one = message("d:alice:bob", "alice", "one");
-    let other = abi::v1::Entry { app: "other".into(), ..one.clone() };
-    world.handle(&[one.clone(), other, one]).await.unwrap();
+    let one = record(&message("d:alice:bob", "alice", "one"));
+    let mut other = one.clone();
+    other.key = abi::record::key("other", "d:alice:bob");
+    handle(&world.handler, &[one.clone(), other, one]).await.unwrap();
     let mut pushes = world.pushes();
     assert_eq!(pushes.len(), 3);
     assert_eq!(pushes.remove(1).app, "other");

@@ -1,9 +1,9 @@
 //! The program, with real Kafka and Redis.
 
-use crate::world::{World, lines, message};
+use crate::world::{World, lines, message, record};
 use abi::{
     config::{self, Config, Secret},
-    record::{encode, key},
+    record::key,
 };
 use bytes::Bytes;
 use cache::{Cache as _, RedisCache};
@@ -55,7 +55,8 @@ async fn p1_p6_a_record_after_a_poison_record_is_stored_counted_and_pushed() {
     let producer = KafkaProducer::new(&kafka, KafkaProducerConfig::default()).unwrap();
     let topic: Arc<str> = name.as_str().into();
     let record_key = key("app", "d:alice:bob");
-    let payloads = [Bytes::from_static(b"no entry at all"), encode(&message("d:alice:bob", "alice", "one"))];
+    let payloads =
+        [Bytes::from_static(b"no entry at all"), record(&message("d:alice:bob", "alice", "one")).payload];
     for payload in payloads {
         let record = ProducerRecord::new(Arc::clone(&topic), record_key.clone(), payload);
         producer.enqueue(record, Box::new(|delivered| assert!(delivered.is_ok()))).unwrap();

@@ -1,19 +1,22 @@
 //! A handler with its dependencies.
 
-use abi::v1::{
-    CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
-    MembersAdded, MembersRemoved, Message, PushRequest, PushResponse, User,
-    db_service_client::DbServiceClient,
-    entry::Content,
-    group_change::Change,
-    message::Body,
-    push_service_server::{PushService, PushServiceServer},
+use abi::{
+    envelope::{GROUP as GROUP_KIND, MESSAGE},
+    v1::{
+        Content, CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
+        MembersAdded, MembersRemoved, PushRequest, PushResponse, PushedEntry, User,
+        content::Body,
+        db_service_client::DbServiceClient,
+        group_change::Change,
+        push_service_server::{PushService, PushServiceServer},
+    },
 };
 use bytes::Bytes;
 use cache::{Cache, MemoryCache};
 use consumer::MessageHandler;
 use http_body_util::BodyExt as _;
 use kafka_runtime::{Batch, HandlerError, Outcome, Record};
+use prost::Message as _;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -164,13 +167,7 @@ impl World {
 
     /// Handles entries as one batch.
     pub(crate) async fn handle(&self, entries: &[Entry]) -> Result<Outcome, HandlerError> {
-        let payloads: Vec<_> = entries.iter().map(abi::record::encode).collect();
-        self.handle_payloads(&payloads).await
-    }
-
-    /// Handles payloads as one batch.
-    pub(crate) async fn handle_payloads(&self, payloads: &[Bytes]) -> Result<Outcome, HandlerError> {
-        handle(&self.handler, payloads).await
+        handle(&self.handler, &entries.iter().map(record).collect::<Vec<_>>()).await
     }
 
     /// The pushes since the last call.
@@ -190,7 +187,8 @@ impl World {
         let page = GetHistory { conversation: conversation.into(), limit: 500, ..GetHistory::default() };
         let request = HistoryRequest { app: "app".into(), user: user.into(), page: Some(page) };
         let mut db = DbServiceClient::new(abi::Caller::new(self.db.clone()));
-        db.history(request).await.unwrap().into_inner().entries
+        let page = db.history(request).await.unwrap().into_inner();
+        page.entries.into_iter().map(|entry| Entry::decode(entry).unwrap()).collect()
     }
 
     /// The receiver seq of a user.
@@ -199,20 +197,24 @@ impl World {
     }
 }
 
-/// Handles payloads as one batch of a partition.
-pub(crate) async fn handle(handler: &MessageHandler, payloads: &[Bytes]) -> Result<Outcome, HandlerError> {
-    let topic: Arc<str> = "godwit.messages".into();
-    let record = |(offset, payload): (i64, &Bytes)| Record {
-        topic: Arc::clone(&topic),
+/// The record of an entry of the application `app`.
+pub(crate) fn record(entry: &Entry) -> Record {
+    Record {
+        topic: "godwit.messages".into(),
         partition: 0,
-        offset,
-        key: Bytes::new(),
-        payload: payload.clone(),
+        offset: 0,
+        key: abi::record::key("app", &entry.conversation),
+        payload: entry.encode_to_vec().into(),
         headers: Vec::new(),
         timestamp_ms: 0,
-    };
-    let records = (0..).zip(payloads).map(record).collect();
-    let batch = Batch { topic: Arc::clone(&topic), partition: 0, records, attempt: 1 };
+    }
+}
+
+/// Handles records as one batch of a partition.
+pub(crate) async fn handle(handler: &MessageHandler, records: &[Record]) -> Result<Outcome, HandlerError> {
+    let numbered = |(offset, record): (i64, &Record)| Record { offset, ..record.clone() };
+    let records = (0..).zip(records).map(numbered).collect();
+    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, attempt: 1 };
     handler.clone().ready().await?.call(batch).await
 }
 
@@ -236,42 +238,42 @@ pub(crate) fn lines(push: &PushRequest) -> Vec<String> {
     lines
 }
 
-fn text(entry: &Entry) -> String {
-    let content = match &entry.content {
-        Some(Content::Message(Message { body: Some(Body::Text(text)), .. })) => text.as_str(),
-        Some(Content::GroupChange(GroupChange { change: Some(change) })) => match change {
-            Change::Created(_) => "created",
-            Change::Added(_) => "added",
-            Change::Removed(_) => "removed",
-            Change::Left(_) => "left",
-        },
-        _ => "?",
+fn text(pushed: &PushedEntry) -> String {
+    let entry = Entry::decode(pushed.entry.clone()).unwrap();
+    let change = entry.group_change.and_then(|change| change.change);
+    let content = match (entry.content.and_then(|content| content.body), change) {
+        (Some(Body::Text(text)), _) => text,
+        (_, Some(Change::Created(_))) => "created".to_owned(),
+        (_, Some(Change::Added(_))) => "added".to_owned(),
+        (_, Some(Change::Removed(_))) => "removed".to_owned(),
+        (_, Some(Change::Left(_))) => "left".to_owned(),
+        _ => "?".to_owned(),
     };
     format!("{content}#{}", entry.conversation_seq)
 }
 
-fn entry(conversation: &str, sender: &str, id: &str, content: Content) -> Entry {
+fn entry(conversation: &str, sender: &str, id: &str, kind: &str) -> Entry {
     Entry {
-        app: "app".into(),
         conversation: conversation.into(),
-        message_id: abi::ids::message("app", conversation, sender, id),
+        message_id: abi::ids::message("app", conversation, sender, "phone", id),
         sender: sender.into(),
         sender_device: "phone".into(),
         client_msg_id: id.into(),
         sent_at_ms: 1,
-        content: Some(content),
+        kind: kind.into(),
         ..Entry::default()
     }
 }
 
 /// A message whose text is also its id.
 pub(crate) fn message(conversation: &str, sender: &str, text: &str) -> Entry {
-    let body = Some(Body::Text(text.into()));
-    entry(conversation, sender, text, Content::Message(Message { content_type: String::new(), body }))
+    let content = Content { content_type: String::new(), body: Some(Body::Text(text.into())) };
+    Entry { countable: true, content: Some(content), ..entry(conversation, sender, text, MESSAGE) }
 }
 
 fn change(sender: &str, id: &str, change: Change) -> Entry {
-    entry(GROUP, sender, id, Content::GroupChange(GroupChange { change: Some(change) }))
+    let group_change = Some(GroupChange { change: Some(change) });
+    Entry { group_change, ..entry(GROUP, sender, id, GROUP_KIND) }
 }
 
 fn owned(users: &[&str]) -> Vec<String> {

@@ -6,8 +6,8 @@ mod gateways;
 mod program;
 
 use abi::v1::{
-    Entry, PushRequest, ReadReceipt, Receiver, ReceiverSeq, Signal, push_service_client::PushServiceClient,
-    signal::Kind,
+    Outcome, PushRequest, PushedEntry, PushedSignal, Receiver, ReceiverSeq,
+    push_service_client::PushServiceClient,
 };
 use cache::{Cache, MemoryCache};
 use gateways::{Behaviour, Gateway, channel};
@@ -41,8 +41,8 @@ impl Pusher {
     }
 }
 
-fn entry(conversation_seq: u64) -> Entry {
-    Entry { conversation: "d:alice:bob".into(), conversation_seq, ..Entry::default() }
+fn entry(number: u64) -> PushedEntry {
+    PushedEntry { message_id: number.to_string(), ..PushedEntry::default() }
 }
 
 fn receiver(user: &str, entries: &[u32]) -> Receiver {
@@ -51,12 +51,13 @@ fn receiver(user: &str, entries: &[u32]) -> Receiver {
         receiver_seq: Some(ReceiverSeq { epoch: 7, seq: 9 }),
         raised: entries.len() as u32,
         entries: entries.to_vec(),
+        updates: Vec::new(),
     }
 }
 
 fn request(entries: u64, receivers: &[Receiver]) -> PushRequest {
     let entries = (1..=entries).map(entry).collect();
-    PushRequest { app: "app".into(), entries, receivers: receivers.to_vec(), receipts: Vec::new() }
+    PushRequest { app: "app".into(), entries, receivers: receivers.to_vec(), ..PushRequest::default() }
 }
 
 #[tokio::test]
@@ -101,27 +102,23 @@ async fn p5_a_user_on_two_gateways_is_reached_on_both() {
 }
 
 #[tokio::test]
-async fn receipts_are_delivered_like_entries() {
+async fn signals_are_delivered_like_entries() {
     let (one, two) = (Gateway::start(Behaviour::Accept).await, Gateway::start(Behaviour::Accept).await);
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     pusher.online("bob", &two.address).await;
-    let receipt = |users: &[&str]| Signal {
-        kind: Some(Kind::Receipt(ReadReceipt {
-            conversation: "g:1".into(),
-            user: "erin".into(),
-            conversation_seq: 3,
-        })),
+    let signal = |users: &[&str]| PushedSignal {
+        signal: "any bytes".into(),
         users: users.iter().map(|user| (*user).to_owned()).collect(),
     };
     let push = PushRequest {
         app: "app".into(),
-        receipts: vec![receipt(&["alice", "bob", "mallory"]), receipt(&["mallory"])],
+        signals: vec![signal(&["alice", "bob", "mallory"]), signal(&["mallory"])],
         ..PushRequest::default()
     };
     pusher.push(push).await;
-    assert_eq!(one.received().await.receipts, [receipt(&["alice"])]);
-    assert_eq!(two.received().await.receipts, [receipt(&["bob"])]);
+    assert_eq!(one.received().await.signals, [signal(&["alice"])]);
+    assert_eq!(two.received().await.signals, [signal(&["bob"])]);
 }
 
 #[tokio::test]
@@ -168,4 +165,14 @@ async fn p7_a_push_as_large_as_a_batch_is_delivered() {
     let mut push = request(1, &[receiver("alice", &[0])]);
     push.entries[0].client_msg_id = "x".repeat(8 << 20);
     assert_eq!(pusher.push(push).await, 1);
+}
+
+#[tokio::test]
+async fn an_outcome_reaches_the_gateway_that_waits_for_it() {
+    let gateway = Gateway::start(Behaviour::Accept).await;
+    let pusher = Pusher::new(LONG);
+    let outcome = Outcome { gateway: gateway.address.clone(), message_id: "1".into(), result: None };
+    let push = PushRequest { app: "app".into(), outcomes: vec![outcome], ..PushRequest::default() };
+    pusher.push(push.clone()).await;
+    assert_eq!(gateway.received().await, push);
 }
