@@ -26,7 +26,7 @@ pub use gateway::{Auth, Gateway, Limits};
 pub use network::Network;
 pub use operations::{Log, Operator, Trace};
 pub use section::{Key, Section};
-pub use services::{Consumer, Db, Embedded, Pusher};
+pub use services::{Consumer, Db, Embedded, Messages, Pusher, Receipts};
 pub use units::{ByteSize, Secret};
 
 use bounds::id;
@@ -42,6 +42,8 @@ section! {
         gateway: Gateway,
         consumer: Consumer,
         db: Db,
+        messages: Messages,
+        receipts: Receipts,
         pusher: Pusher,
         auth: Auth,
         limits: Limits,

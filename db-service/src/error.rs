@@ -49,6 +49,17 @@ pub enum Error {
         /// Schema of this release.
         known: i64,
     },
+    /// The data were made by a release whose schema can't be migrated.
+    #[error(
+        "the data have schema {found}, which this program (schema {known}) cannot migrate: start with an empty data folder or \
+         database schema, or run the release that made them"
+    )]
+    Obsolete {
+        /// Schema of the data.
+        found: i64,
+        /// Schema of this release.
+        known: i64,
+    },
     /// The source of a copy does not exist.
     #[error("no data of godwit were found here")]
     NoData,

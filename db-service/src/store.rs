@@ -1,18 +1,18 @@
-//! The store trait. Two types implement it: `crate::sqlite::SqliteStore` and `crate::postgres::PostgresStore`. The
-//! [`Service`](crate::Service) has validated all arguments.
+//! The traits of a store, by the key of the data: [`Conversations`], [`Users`] and [`Directory`]. Two types implement all of them:
+//! `crate::sqlite::SqliteStore` and `crate::postgres::PostgresStore`. The [`Service`](crate::Service) has validated all arguments
+//! and combines the answers of the traits, so that conversations and users can live in different databases.
+//!
+//! [`crate::Error::ApiError`] is a refusal: unless documented otherwise, it changes nothing. After any other error the call may or
+//! may not have been executed, and may be repeated.
 
-use crate::{
-    error::Result,
-    item::{Item, number},
-    rules::{Effect, Group},
-    sessions::Rotation,
-};
-use abi::{
-    ApiError,
-    error::ErrorCode,
-    v1::{HeadsPage, HistoryPage, Members, SaveOutcome, SaveResult, Session, SigningKey},
+use crate::{error::Result, item::Item, sessions::Rotation};
+use abi::v1::{
+    Block, ConversationSettings, EntriesPage, MarkedRead, Members, Profile, ReadMark, Readers, SaveResult,
+    Session, SetSettings, SigningKey,
 };
 use async_trait::async_trait;
+use prost::bytes::Bytes;
+use std::collections::{HashMap, HashSet};
 
 /// A user and a conversation that the user reads.
 #[derive(Clone, Debug)]
@@ -37,101 +37,113 @@ pub(crate) enum Page {
 /// Most bytes of payloads in a page of history. The first entry is returned even if it is larger.
 pub(crate) const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// A read position after a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ReadPosition {
-    /// `conversation_seq` up to which the user has read.
-    pub(crate) read_seq: i64,
-    /// Whether the call moved it.
-    pub(crate) moved: bool,
+/// A conversation in the list of a user's conversations. Pages of the list are ordered by the fields: newest first, then by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// `last_sent_at_ms` of the conversation.
+    pub(crate) last_sent_at_ms: i64,
+    /// Conversation id.
+    pub(crate) conversation: String,
 }
 
-/// The sequence numbers of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EntrySeqs {
-    /// `conversation_seq`.
-    pub(crate) seq: i64,
-    /// `countable_seq`.
-    pub(crate) countable: i64,
+/// A head without the settings of its user.
+#[derive(Clone, Debug)]
+pub(crate) struct EncodedHead {
+    /// Conversation id.
+    pub(crate) conversation: String,
+    /// The encoded Head.
+    pub(crate) head: Bytes,
 }
 
-/// Whether a group change may be stored.
-pub(crate) enum Decision {
-    /// It is stored already.
-    Duplicate(EntrySeqs),
-    /// The rules forbid it.
-    Refused(ApiError),
-    /// The rules allow it. This is its effect.
-    Allowed(Effect),
-}
-
-/// The result of an entry that is stored. The result of a group change includes the group.
-pub(crate) fn accepted(outcome: SaveOutcome, seqs: EntrySeqs, group: Option<Group>) -> SaveResult {
-    SaveResult {
-        outcome: outcome.into(),
-        conversation_seq: number(seqs.seq),
-        countable_seq: number(seqs.countable),
-        error: None,
-        members: group.map(Members::from),
-    }
-}
-
-/// The result of an entry that is not stored.
-pub(crate) fn rejected(error: ApiError) -> SaveResult {
-    SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(error.into()), ..SaveResult::default() }
-}
-
-/// The error of a message to a missing group.
-pub(crate) fn group_not_found() -> ApiError {
-    ApiError::not_found("there is no such group")
-}
-
-/// The error of a group change whose message id belongs to a different change.
-pub(crate) fn request_id_conflict() -> ApiError {
-    ApiError::new(ErrorCode::Conflict, "this request_id was used for another change: choose a new one")
-}
-
-/// The error of a group change in a direct conversation.
-pub(crate) fn not_a_group() -> ApiError {
-    ApiError::invalid("only a group can be changed; this is a direct conversation")
-}
-
-/// A durable store. Each call is one transaction. `None` means that the object does not exist.
+/// Data keyed by conversation. Each call is atomic per conversation. Two conversations may be in different databases: after an error,
+/// a part of the conversations of a call may have been changed.
 ///
-/// [`crate::Error::ApiError`] is a refusal: unless documented otherwise, it changes nothing. After any other error the call may
-/// or may not have been executed, and may be repeated.
+/// Everything that changes a conversation (`save`, `mark_read`) first locks its row, so that the counts in `members` are right.
 #[async_trait]
-pub(crate) trait Store: Send + Sync + 'static {
+pub(crate) trait Conversations: Send + Sync + 'static {
     /// Numbers and stores entries in order. Returns one result per entry. The entries survive a power failure only after the
     /// next `sync`.
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>>;
     /// Returns once everything saved earlier would survive a power failure.
     async fn sync(&self) -> Result<()>;
-    /// Whether `save` would accept the group change now. Returns its result if it is stored already. `CONFLICT` if a different
-    /// change is stored under its id.
-    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>>;
-    /// A page of a conversation. `None`: the user is not a member.
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>>;
-    /// The conversations of a user whose ids are greater than `after`.
-    async fn heads(&self, app: String, user: String, after: String, limit: usize) -> Result<HeadsPage>;
-    /// The members of a group.
+    /// Whether `save` would accept a change of an entry or of a group now. `accounts`: those of the users named in the change who
+    /// exist. Returns the result if the change is stored already. `CONFLICT` if a different group change is stored under its id.
+    async fn check_change(&self, item: Item, accounts: HashSet<String>) -> Result<Option<SaveResult>>;
+    /// A page of a conversation. `None`: the user never was a member.
+    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>>;
+    /// The heads of those conversations of which the user is or was a member, in the order of `conversations`.
+    async fn heads_of(
+        &self,
+        app: String,
+        user: String,
+        conversations: Vec<String>,
+    ) -> Result<Vec<EncodedHead>>;
+    /// The current members of a group. `None`: it does not exist.
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>>;
-    /// Moves a read position forward, at most to the last entry. `None`: the user is not a member.
-    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<ReadPosition>>;
+    /// A page of the members who can see an entry, after the user `after`. `None`: the caller can't see it.
+    async fn readers(&self, view: View, seq: i64, after: String, limit: usize) -> Result<Option<Readers>>;
+    /// Moves read positions forward, at most to the last entry that the user can see. Returns one result per mark.
+    async fn mark_read(&self, app: String, marks: Vec<ReadMark>) -> Result<Vec<MarkedRead>>;
+}
+
+/// Data keyed by user. Each call is one transaction.
+#[async_trait]
+pub(crate) trait Users: Send + Sync + 'static {
+    /// A page of the conversations of which the user is or was a member, after `after`.
+    async fn inbox(
+        &self,
+        app: String,
+        user: String,
+        after: Option<Listed>,
+        limit: usize,
+    ) -> Result<Vec<Listed>>;
     /// Creates an account. `false` if the id is taken. Idempotent for the same hash.
     async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool>;
     /// The password hash of an account.
     async fn password_hash(&self, app: String, user: String) -> Result<Option<String>>;
+    /// Those of the users who have an account.
+    async fn existing(&self, app: String, users: Vec<String>) -> Result<HashSet<String>>;
+    /// The profiles of those users who have an account. A user without a profile has an empty one.
+    async fn profiles(&self, app: String, users: Vec<String>) -> Result<Vec<Profile>>;
+    /// Replaces the profile of `profile.user`. `false`: there is no such user.
+    async fn replace_profile(&self, app: String, profile: Profile) -> Result<bool>;
+    /// The user's settings of those conversations that have any.
+    async fn settings(
+        &self,
+        app: String,
+        user: String,
+        conversations: Vec<String>,
+    ) -> Result<HashMap<String, ConversationSettings>>;
+    /// Changes settings and returns all of the conversation.
+    async fn change_settings(
+        &self,
+        app: String,
+        user: String,
+        change: SetSettings,
+    ) -> Result<ConversationSettings>;
+    /// Blocks or unblocks a user.
+    async fn change_block(&self, app: String, user: String, block: Block) -> Result<()>;
+    /// The users whom the user has blocked, ordered by id, after `after`.
+    async fn blocks(&self, app: String, user: String, after: String, limit: usize) -> Result<Vec<String>>;
+    /// Those of the users `by` who have blocked `blocked`.
+    async fn blockers(&self, app: String, blocked: String, by: Vec<String>) -> Result<Vec<String>>;
     /// Creates a session. Ends the earlier sessions of the device and returns their ids. Idempotent. `ALREADY_EXISTS` if the id
     /// belongs to a different session.
     async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>>;
     /// Replaces the refresh token, or ends the session if the presented token is an old one. `None`: there is no such session,
     /// or the token was never issued for it.
     async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>>;
-    /// A session that is not revoked.
+    /// A session that is not revoked, without the generation of the data.
     async fn session(&self, id: String) -> Result<Option<Session>>;
     /// Revokes a session.
     async fn revoke_session(&self, id: String) -> Result<()>;
+}
+
+/// Data of the whole deployment.
+#[async_trait]
+pub(crate) trait Directory: Send + Sync + 'static {
     /// The signing keys, newest first. Stores `candidate` if there is none.
     async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>>;
+    /// The generation of the data and the one that preceded it.
+    async fn generation(&self) -> Result<(u32, u32)>;
 }

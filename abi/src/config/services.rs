@@ -2,7 +2,7 @@
 
 use super::{
     Secret,
-    bounds::{DAY, at_most, more_than, schema_name},
+    bounds::{DAY, YEAR, at_most, more_than, schema_name},
 };
 use std::time::Duration;
 
@@ -60,8 +60,30 @@ section! {
 }
 
 section! {
+    /// Which changes of messages are allowed.
+    Messages {
+        /// For how long after it was sent its author can edit a message. 0: for ever.
+        #[bounds(at_most(YEAR))]
+        #[serde(with = "humantime_serde")]
+        edit_window: Duration = Duration::from_secs(48 * 3600),
+        /// For how long after it was sent its author can recall a message. The owner of a group always can. 0: for ever.
+        #[bounds(at_most(YEAR))]
+        #[serde(with = "humantime_serde")]
+        recall_window: Duration = Duration::from_secs(48 * 3600),
+    }
+}
+
+section! {
+    /// Receipts: telling authors that their messages were read.
+    Receipts {
+        /// Authors in groups of more members get no receipts.
+        max_members: u32 = 100,
+    }
+}
+
+section! {
     /// godwit: all services in one process. It also uses `app`, `gateway` (except gRPC), `consumer.max_batch`,
-    /// `db.max_group_members`, `auth`, `limits`, `kafka.produce_timeout`, `operator`, `log` and `trace`.
+    /// `db.max_group_members`, `messages`, `receipts`, `auth`, `limits`, `kafka.produce_timeout`, `operator`, `log` and `trace`.
     Embedded {
         /// Data folder.
         data: String = "godwit-data".into(),

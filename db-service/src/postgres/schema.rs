@@ -7,16 +7,16 @@
 use crate::error::{Error, Result};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
 
-/// In order. The version of the schema is the number of applied migrations. Append only. The previous release must work with the
-/// result, because instances of both releases run during a rolling upgrade.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/postgres/0001_begin.sql"),
-    include_str!("../../migrations/postgres/0002_generation.sql"),
-];
+/// In order. The version of the schema is [`OBSOLETE`] plus the number of applied migrations. Append only. The previous release
+/// must work with the result, because instances of both releases run during a rolling upgrade.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/postgres/0001_begin.sql")];
+
+/// Data of this version or of an older one can't be migrated.
+const OBSOLETE: i64 = 10;
 
 /// A program that supports this version or a newer one works with the schema of this release. Raise it when a migration removes
-/// something that older releases need. (Programs that support only version 1 do not read it: they refuse every other version.)
-const OLDEST_COMPATIBLE: i64 = 2;
+/// something that older releases need.
+const OLDEST_COMPATIBLE: i64 = OBSOLETE + 1;
 
 /// Applies the missing migrations in one transaction. A lock makes concurrent instances wait for the first one.
 pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()> {
@@ -34,10 +34,12 @@ pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()>
         // The configuration restricts the name to lower-case letters, digits and '_'.
         raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{schema}\""))).execute(&mut *tx).await?;
     }
-    raw_sql("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)").execute(&mut *tx).await?;
-    let found = version(&mut tx).await?;
+    let found = if exists(&mut tx).await? { version(&mut tx).await? } else { 0 };
     let known = known_version();
-    let applied = usize::try_from(found).map_err(|_| Error::Corrupt("the version of the schema"))?;
+    if (1..=OBSOLETE).contains(&found) {
+        return Err(Error::Obsolete { found, known });
+    }
+    let applied = usize::try_from((found - OBSOLETE).max(0)).unwrap_or_default();
     let Some(missing) = MIGRATIONS.get(applied..) else {
         return check_compatible(&mut tx, found, known).await;
     };
@@ -54,7 +56,7 @@ pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()>
 }
 
 fn known_version() -> i64 {
-    i64::try_from(MIGRATIONS.len()).expect("there are few migrations")
+    OBSOLETE + i64::try_from(MIGRATIONS.len()).expect("there are few migrations")
 }
 
 async fn version(conn: &mut PgConnection) -> Result<i64> {
@@ -64,11 +66,10 @@ async fn version(conn: &mut PgConnection) -> Result<i64> {
 
 /// Refuses the schema of a newer release, unless that release has declared it compatible with this one.
 async fn check_compatible(conn: &mut PgConnection, found: i64, known: i64) -> Result<()> {
-    let oldest: i64 = sqlx::query_scalar(
-        "SELECT coalesce(oldest, version) FROM schema_version ORDER BY version DESC LIMIT 1",
-    )
-    .fetch_one(conn)
-    .await?;
+    let oldest: i64 =
+        sqlx::query_scalar("SELECT oldest FROM schema_version ORDER BY version DESC LIMIT 1")
+            .fetch_one(conn)
+            .await?;
     if oldest > known {
         return Err(Error::TooNew { found, known });
     }
@@ -83,6 +84,7 @@ pub(super) async fn check_version(conn: &mut PgConnection) -> Result<()> {
     }
     let (found, known) = (version(conn).await?, known_version());
     match found.cmp(&known) {
+        std::cmp::Ordering::Less if found <= OBSOLETE => Err(Error::Obsolete { found, known }),
         std::cmp::Ordering::Less => Err(Error::TooOld { found, known }),
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(Error::TooNew { found, known }),

@@ -7,12 +7,11 @@ use crate::{
 use rusqlite::{Connection, OpenFlags};
 use std::{path::Path, time::Duration};
 
-/// In order. The version of the schema is the number of applied migrations. Append only.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/sqlite/0001_begin.sql"),
-    include_str!("../../migrations/sqlite/0002_generation.sql"),
-    include_str!("../../migrations/sqlite/0003_user_id.sql"),
-];
+/// In order. The version of the schema is [`OBSOLETE`] plus the number of applied migrations. Append only.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_begin.sql")];
+
+/// Data of this version or of an older one can't be migrated.
+const OBSOLETE: i64 = 10;
 
 /// Prepared statements cached per connection: more than there are.
 const STATEMENT_CACHE: usize = 64;
@@ -55,6 +54,7 @@ pub(super) fn check_version(conn: &Connection) -> Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = known_version();
     match found.cmp(&known) {
+        std::cmp::Ordering::Less if found <= OBSOLETE => Err(Error::Obsolete { found, known }),
         std::cmp::Ordering::Less => Err(Error::TooOld { found, known }),
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(Error::TooNew { found, known }),
@@ -62,7 +62,7 @@ pub(super) fn check_version(conn: &Connection) -> Result<()> {
 }
 
 fn known_version() -> i64 {
-    i64::try_from(MIGRATIONS.len()).expect("there are few migrations")
+    OBSOLETE + i64::try_from(MIGRATIONS.len()).expect("there are few migrations")
 }
 
 /// A connection for checkpoints only.
@@ -86,7 +86,10 @@ fn migrate(conn: &mut Connection) -> Result<()> {
     let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = known_version();
-    let applied = usize::try_from(found).map_err(|_| Error::Corrupt("the version of the schema"))?;
+    if (1..=OBSOLETE).contains(&found) {
+        return Err(Error::Obsolete { found, known });
+    }
+    let applied = usize::try_from((found - OBSOLETE).max(0)).unwrap_or_default();
     let missing = MIGRATIONS.get(applied..).ok_or(Error::TooNew { found, known })?;
     for migration in missing {
         tx.execute_batch(migration)?;
@@ -125,27 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn p9_data_of_schema_2_are_migrated() {
+    fn data_that_cannot_be_migrated_are_refused_and_stay_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.sqlite");
-        let conn = Connection::open(&path).unwrap();
-        for migration in &MIGRATIONS[..2] {
-            conn.execute_batch(migration).unwrap();
-        }
-        conn.execute_batch(
-            "PRAGMA user_version = 2;
-             INSERT INTO users VALUES ('app', 'alice', 'hash');
-             INSERT INTO sessions VALUES ('s', 'app', 'alice', 'phone', x'01', x'', 0);
-             INSERT INTO members VALUES ('app', 'alice', 'd:alice:bob', 1, 1, 1, 0, 0, 1);",
-        )
-        .unwrap();
-        drop(conn);
-        let conn = open_writer(&path).unwrap();
-        check_version(&conn).unwrap();
-        for table in ["users", "sessions", "members"] {
-            let select = format!("SELECT user_id FROM {table}");
-            let user: String = conn.query_row(&select, [], |row| row.get(0)).unwrap();
-            assert_eq!(user, "alice", "{table}");
+        for found in [1, 3, OBSOLETE] {
+            let conn = Connection::open(&path).unwrap();
+            conn.pragma_update(None, "user_version", found).unwrap();
+            let refused = open_writer(&path).unwrap_err();
+            assert!(matches!(refused, Error::Obsolete { found: version, .. } if version == found));
+            assert!(refused.to_string().contains("empty"), "{refused}");
+            assert!(matches!(check_version(&conn), Err(Error::Obsolete { .. })));
+            let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+            assert_eq!(tables, 0);
         }
     }
 }
