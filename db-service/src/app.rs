@@ -1,6 +1,6 @@
 //! The program: PostgreSQL behind gRPC.
 
-use crate::{Error, Service, postgres::PostgresStore};
+use crate::{Error, Service, postgres::PostgresStore, rules::Limits};
 use abi::config::Config;
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
@@ -40,7 +40,7 @@ pub async fn build(config: &Config) -> Result<App, Error> {
     let db = &config.db;
     let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     Ok(App {
-        store: Arc::new(PostgresStore::new(db)?),
+        store: Arc::new(PostgresStore::new(db, Limits::new(config))?),
         discovery: Discovery::new(&config.discovery)?,
         host: Host::bind(&db.grpc_listen, &db.grpc_advertise, &db.admin_listen).await?.tls(tls),
     })
@@ -69,7 +69,7 @@ impl App {
         let Self { host, store, discovery } = self;
         let latch = shutdown.readiness().latch("postgres");
         let grpc = host.serve_admin(shutdown);
-        let routes = Routes::new(Service::new(Arc::clone(&store) as _).server());
+        let routes = Routes::new(Service::new(Arc::clone(&store)).server());
         grpc.serve(PROGRAM.name, PROGRAM.version, routes, &discovery, shutdown)?;
         let stop = shutdown.token(Phase::StopAccepting);
         // Asked at start only. A later outage affects all instances alike: leaving discovery would help no caller.

@@ -8,17 +8,17 @@
 //! - users read only the conversations of which they are members, and cannot find out which others exist (P8);
 //! - while the database is unavailable, calls fail with `UNAVAILABLE`; service resumes with the database (P6).
 //!
-//! [`Service`] validates a call and translates between gRPC and a store. A store implements a small object-safe trait. There are
-//! two, and one conformance suite tests both:
+//! [`Service`] validates a call and translates between gRPC and a store. A store implements three object-safe traits, by the key of the
+//! data. There are two stores, and one conformance suite tests both:
 //! - PostgreSQL, shared by any number of instances (feature `postgres`): `build` makes the program `db-service`;
 //! - SQLite in a folder, for a single process (feature `sqlite`): [`embedded`].
 //!
 //! The modules:
 //! - `service`: validation of requests, translation of results;
-//! - `store`: the trait; `postgres` and `sqlite` implement it;
+//! - `store`: the traits; `postgres` and `sqlite` implement them;
 //! - `statements`: the SQL that both stores share;
 //! - `item`: conversion between entries and rows;
-//! - `rules`: which group changes are allowed, and their effects;
+//! - `rules`: which changes of groups and of entries are allowed, and their effects;
 //! - `sessions`: which refresh tokens are accepted;
 //! - [`transfer`]: export, import, checksums and backup of all data;
 //! - `generation`: how devices learn that the data were restored or moved;
@@ -60,6 +60,6 @@ compile_error!("db-service has no store: enable the feature `postgres`, `sqlite`
 /// The folder can't be used, or its data are corrupt or belong to a newer release.
 #[cfg(feature = "sqlite")]
 pub fn embedded(folder: &std::path::Path, config: &abi::config::Config) -> Result<Server, Error> {
-    let store = sqlite::SqliteStore::open(folder, rules::Limits::new(&config.db))?;
+    let store = sqlite::SqliteStore::open(folder, rules::Limits::new(config))?;
     Ok(Service::new(std::sync::Arc::new(store)).server())
 }

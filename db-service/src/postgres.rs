@@ -3,27 +3,32 @@
 //! Connections are opened on demand, and the first call that reaches the database migrates the schema. So an outage at start is
 //! handled like any other outage.
 
+#[macro_use]
+mod calls;
 mod accounts;
+mod changes;
 mod connection;
-mod group;
-mod read;
+mod groups;
+mod heads;
+mod history;
+mod reads;
 mod save;
 mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod transfer;
+mod user_state;
+mod users;
 
 use crate::{
-    error::{Error, Result, is_conflict},
+    error::Result,
     item::Item,
-    metrics,
     rules::Limits,
-    sessions::Rotation,
-    store::{Page, ReadPosition, Store, View},
+    store::{Conversations, EncodedHead, Page, View},
 };
 use abi::{
     config::Db,
-    v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey},
+    v1::{EntriesPage, MarkedRead, Members, ReadMark, Readers, SaveResult},
 };
 use async_trait::async_trait;
 use connection::CallConnection;
@@ -31,27 +36,20 @@ use sqlx::{
     Connection as _, Executor as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{future::Future, io, str::FromStr as _, time::Duration};
-use tokio::{
-    sync::OnceCell,
-    time::{sleep, timeout},
-};
+use std::{collections::HashSet, io, str::FromStr as _, time::Duration};
+use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::task::TaskTracker;
 
 /// A call that waits longer for a connection fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A call that takes longer fails. The database may nevertheless have executed it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is pinged before it is used.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
-/// Most retries of a transaction after conflicts.
-const MAX_RETRIES: u32 = 20;
 
 /// Every statement finds its rows by key. The settings `enable_*` force such plans, because the statistics of tables that have
 /// just begun to grow are wrong. A generic plan serves all arguments.
 ///
-/// The timeouts equal [`CALL_TIMEOUT`]: no caller waits longer. They also release the row locks of an instance that was
+/// The timeouts equal [`calls::CALL_TIMEOUT`]: no caller waits longer. They also release the row locks of an instance that was
 /// disconnected within a transaction, which the database would otherwise notice much later.
 const SETTINGS: [(&str, &str); 7] = [
     ("statement_timeout", "10s"),
@@ -67,38 +65,6 @@ const SETTINGS: [(&str, &str); 7] = [
 /// replay from the log. Settings stricter than `on`, which also wait for replicas, are kept.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off'";
-
-/// Runs a call on a connection of its own, with a timeout.
-macro_rules! call {
-    ($store:expr, $conn:ident => $call:expr) => {
-        with_timeout(async {
-            let mut acquired = $store.acquire().await?;
-            let $conn = &mut *acquired;
-            let outcome = $call.await;
-            acquired.release(&outcome);
-            outcome
-        })
-        .await
-    };
-}
-
-/// Runs a call whose future is one transaction, and retries it after conflicts.
-macro_rules! transact {
-    ($store:expr, $conn:ident => $attempt:expr) => {
-        call!($store, $conn => async {
-            let mut retries = 0;
-            loop {
-                match $attempt.await {
-                    Err(Error::Postgres(error)) if is_conflict(&error) && retries < MAX_RETRIES => {
-                        retries += 1;
-                        back_off(retries).await;
-                    }
-                    outcome => break outcome,
-                }
-            }
-        })
-    };
-}
 
 /// The store.
 pub(crate) struct PostgresStore {
@@ -124,7 +90,7 @@ pub(crate) fn check(url: &str) -> Vec<String> {
 
 impl PostgresStore {
     /// Creates a store. Does not connect yet.
-    pub(crate) fn new(config: &Db) -> Result<Self> {
+    pub(crate) fn new(config: &Db, limits: Limits) -> Result<Self> {
         let options = options(config)?.options(SETTINGS);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
@@ -146,7 +112,7 @@ impl PostgresStore {
             releases: TaskTracker::new(),
             schema: config.schema.clone(),
             migrated: OnceCell::new(),
-            limits: Limits::new(config),
+            limits,
         })
     }
 
@@ -176,18 +142,8 @@ fn options(config: &Db) -> Result<PgConnectOptions> {
         .options([("search_path", config.schema.as_str())]))
 }
 
-async fn with_timeout<T>(call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(Error::Timeout { seconds: CALL_TIMEOUT.as_secs() }))
-}
-
-/// Waits before a retry. The delay grows with the number of retries and has jitter.
-async fn back_off(retries: u32) {
-    metrics::retried();
-    sleep(Duration::from_micros(u64::from(retries) * (500 + u64::from(rand::random::<u8>()) * 20))).await;
-}
-
 #[async_trait]
-impl Store for PostgresStore {
+impl Conversations for PostgresStore {
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         transact!(self, conn => save::save(&mut *conn, &items, self.limits))
     }
@@ -197,53 +153,34 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
-        call!(self, conn => group::check(conn, &item, self.limits))
+    async fn check_change(&self, item: Item, accounts: HashSet<String>) -> Result<Option<SaveResult>> {
+        call!(self, conn => changes::check(conn, &item, &accounts, self.limits))
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
-        call!(self, conn => read::history(conn, &view, page, limit))
+    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>> {
+        call!(self, conn => history::history(conn, &view, page, limit))
     }
 
-    async fn heads(&self, app: String, user: String, after: String, limit: usize) -> Result<HeadsPage> {
-        call!(self, conn => read::heads(conn, &app, &user, &after, limit))
+    async fn heads_of(
+        &self,
+        app: String,
+        user: String,
+        conversations: Vec<String>,
+    ) -> Result<Vec<EncodedHead>> {
+        call!(self, conn => heads::heads_of(conn, &app, &user, &conversations, self.limits))
     }
 
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>> {
         call!(self, conn => async {
-            Ok(read::group(conn, &app, &conversation).await?.map(Members::from))
+            Ok(groups::group(conn, &app, &conversation).await?.map(Members::from))
         })
     }
 
-    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<ReadPosition>> {
-        call!(self, conn => read::mark_read(conn, &view, seq))
+    async fn readers(&self, view: View, seq: i64, after: String, limit: usize) -> Result<Option<Readers>> {
+        call!(self, conn => reads::readers(conn, &view, seq, &after, limit))
     }
 
-    async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool> {
-        call!(self, conn => accounts::create_user(conn, &app, &user, &password_hash))
-    }
-
-    async fn password_hash(&self, app: String, user: String) -> Result<Option<String>> {
-        call!(self, conn => accounts::password_hash(conn, &app, &user))
-    }
-
-    async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>> {
-        transact!(self, conn => accounts::create_session(&mut *conn, &session, &refresh_hash))
-    }
-
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        transact!(self, conn => accounts::rotate_session(&mut *conn, &id, &rotation))
-    }
-
-    async fn session(&self, id: String) -> Result<Option<Session>> {
-        call!(self, conn => accounts::session(conn, &id))
-    }
-
-    async fn revoke_session(&self, id: String) -> Result<()> {
-        call!(self, conn => accounts::revoke_session(conn, &id))
-    }
-
-    async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>> {
-        call!(self, conn => accounts::signing_keys(conn, &candidate))
+    async fn mark_read(&self, app: String, marks: Vec<ReadMark>) -> Result<Vec<MarkedRead>> {
+        transact!(self, conn => reads::mark_read(&mut *conn, &app, &marks, self.limits))
     }
 }

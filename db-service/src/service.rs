@@ -5,7 +5,7 @@ use crate::{
     item::{Item, column, number},
     metrics,
     sessions::Rotation,
-    store::{Page, Store, View, group_not_found},
+    store::{Conversations, Directory, Page, Users, View},
 };
 use abi::{
     ApiError, DEFAULT_PAGE, MAX_PAGE,
@@ -29,13 +29,17 @@ use utils::{clock::now_ms, trace::Spans};
 const MAX_BATCH: usize = 10_000;
 /// Largest gRPC message, in bytes: enough for the largest batch of a consumer.
 const MAX_MESSAGE: usize = 128 << 20;
+/// Most users named in a change whose accounts are looked up. Larger than any group: the rules refuse a change that names more.
+const MAX_LOOK_UP: usize = 10_000;
 /// Longest hash of a password, in bytes.
 const MAX_PASSWORD_HASH: usize = 512;
 
 /// `DbService` over one of the stores. [`crate::embedded`] and the program create it.
 #[derive(Clone)]
 pub struct Service {
-    store: Arc<dyn Store>,
+    conversations: Arc<dyn Conversations>,
+    users: Arc<dyn Users>,
+    directory: Arc<dyn Directory>,
     now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
@@ -44,8 +48,9 @@ pub type Server = DbServiceServer<Service>;
 
 impl Service {
     /// A service over a store, with the system clock.
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, now_ms: Arc::new(now_ms) }
+    pub(crate) fn new<S: Conversations + Users + Directory>(store: Arc<S>) -> Self {
+        let (conversations, users, directory) = (Arc::clone(&store) as _, Arc::clone(&store) as _, store);
+        Self { conversations, users, directory, now_ms: Arc::new(now_ms) }
     }
 
     /// Replaces the clock.
@@ -69,8 +74,10 @@ impl Service {
             return Ok(SaveResponse::default());
         }
         let begun = Instant::now();
-        let items = request.entries.into_iter().map(Item::new).collect::<Result<Vec<_>, _>>()?;
-        let results = self.store.save(items).await?;
+        ids::check_id("app", &request.app)?;
+        let item = |entry| Item::new(&request.app, entry);
+        let items = request.entries.into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
+        let results = self.conversations.save(items).await?;
         metrics::saved(&results, begun.elapsed());
         Ok(SaveResponse { results })
     }
@@ -80,7 +87,7 @@ impl Service {
         let view = view(request.app, request.user, &requested.conversation)?;
         let (page, limit) = (page(&requested)?, limit(requested.limit)?);
         let may_be_empty = is_direct_member(&view);
-        match self.store.history(view, page, limit).await? {
+        match self.conversations.history(view, page, limit).await? {
             Some(page) => Ok(page),
             None if may_be_empty => Ok(HistoryPage::default()),
             None => Err(outsider()),
@@ -91,7 +98,7 @@ impl Service {
         let read = request.read.unwrap_or_default();
         let view = view(request.app, request.user, &read.conversation)?;
         let may_be_empty = is_direct_member(&view);
-        match self.store.mark_read(view, column(read.conversation_seq)).await? {
+        match self.conversations.mark_read(view, column(read.conversation_seq)).await? {
             Some(position) => {
                 Ok(MarkReadResponse { read_seq: number(position.read_seq), moved: position.moved })
             }
@@ -108,7 +115,7 @@ impl Service {
                 |user: &str| Member { user: user.to_owned(), role: Role::Member.into(), visible_from: 1 };
             return Ok(Members { version: 1, members: conversation.direct_members().map(member).collect() });
         }
-        let members = self.store.members(request.app, request.conversation).await?;
+        let members = self.conversations.members(request.app, request.conversation).await?;
         members.ok_or_else(group_not_found)
     }
 
@@ -120,7 +127,7 @@ impl Service {
                 "password_hash must be at most {MAX_PASSWORD_HASH} printable ASCII characters"
             )));
         }
-        if self.store.create_user(user.app, user.user, user.password_hash).await? {
+        if self.users.create_user(user.app, user.user, user.password_hash).await? {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::AlreadyExists, "this user id is taken"))
@@ -132,7 +139,7 @@ impl Service {
         check_user(&session.app, &session.user)?;
         ids::check_id("device", &session.device)?;
         check_hash("refresh_hash", &request.refresh_hash)?;
-        Ok(self.store.create_session(session, request.refresh_hash.to_vec()).await?)
+        Ok(self.users.create_session(session, request.refresh_hash.to_vec()).await?)
     }
 
     async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, ApiError> {
@@ -145,7 +152,7 @@ impl Service {
             now_ms: (self.now_ms)(),
             issued: request.issued,
         };
-        let rotated = self.store.rotate_session(request.session, rotation).await?;
+        let rotated = self.users.rotate_session(request.session, rotation).await?;
         rotated.ok_or_else(|| {
             ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid; log in again")
         })
@@ -162,7 +169,7 @@ impl DbService for Service {
     }
 
     async fn sync(&self, _: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
-        self.store.sync().await?;
+        self.conversations.sync().await?;
         Ok(Response::new(SyncResponse {}))
     }
 
@@ -170,11 +177,15 @@ impl DbService for Service {
         &self,
         request: Request<CheckChangeRequest>,
     ) -> Result<Response<CheckChangeResponse>, Status> {
-        let item = Item::new(request.into_inner().entry.unwrap_or_default())?;
-        if item.change.is_none() {
-            return Err(ApiError::invalid("the entry is not a group change").into());
-        }
-        let stored = self.store.check_change(item).await?;
+        let CheckChangeRequest { app, entry } = request.into_inner();
+        ids::check_id("app", &app)?;
+        let item = Item::new(&app, entry)?;
+        let Some(change) = &item.change else {
+            return Err(ApiError::invalid("the entry is neither a change of an entry nor of a group").into());
+        };
+        // Looked up before the transaction that decides: accounts and conversations may be in different databases.
+        let accounts = self.users.existing(app, change.named_users(MAX_LOOK_UP)).await?;
+        let stored = self.conversations.check_change(item, accounts).await?;
         Ok(Response::new(CheckChangeResponse { stored }))
     }
 
@@ -190,7 +201,7 @@ impl DbService for Service {
             return Err(ApiError::invalid("after must be a conversation id").into());
         }
         let limit = limit(page.limit)?;
-        let heads = self.store.heads(request.app, request.user, page.after, limit).await;
+        let heads = self.users.heads(request.app, request.user, page.after, limit).await;
         Ok(Response::new(heads?))
     }
 
@@ -216,7 +227,7 @@ impl DbService for Service {
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
         let GetUserRequest { app, user } = request.into_inner();
         check_user(&app, &user)?;
-        let hash = self.store.password_hash(app.clone(), user.clone()).await?;
+        let hash = self.users.password_hash(app.clone(), user.clone()).await?;
         let password_hash = hash.ok_or_else(|| ApiError::not_found("there is no such user"))?;
         Ok(Response::new(User { app, user, password_hash }))
     }
@@ -239,8 +250,10 @@ impl DbService for Service {
     async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<Session>, Status> {
         let id = request.into_inner().session;
         ids::check_id("session", &id)?;
-        let session = self.store.session(id).await?;
-        Ok(Response::new(session.ok_or_else(|| ApiError::not_found("there is no such session"))?))
+        let session = self.users.session(id).await?;
+        let session = session.ok_or_else(|| ApiError::not_found("there is no such session"))?;
+        let (generation, generation_before) = self.directory.generation().await?;
+        Ok(Response::new(Session { generation, generation_before, ..session }))
     }
 
     async fn revoke_session(
@@ -249,7 +262,7 @@ impl DbService for Service {
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let id = request.into_inner().session;
         ids::check_id("session", &id)?;
-        self.store.revoke_session(id).await?;
+        self.users.revoke_session(id).await?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
 
@@ -261,7 +274,7 @@ impl DbService for Service {
             id: ids::hex(&rand::random::<[u8; 8]>()),
             secret: Vec::from(rand::random::<[u8; 32]>()).into(),
         };
-        let keys = self.store.signing_keys(candidate).await?;
+        let keys = self.directory.signing_keys(candidate).await?;
         Ok(Response::new(SigningKeys { keys }))
     }
 }

@@ -1,32 +1,37 @@
 //! The embedded store: SQLite in a folder, with one writer thread and a small pool of readers.
 //!
-//! Entries from the log are committed without an fsync, because the log can replay them. All other writes and [`Store::sync`]
+//! Entries from the log are committed without an fsync, because the log can replay them. All other writes and [`Conversations::sync`]
 //! are committed with an fsync, which also covers every earlier commit.
 
 mod accounts;
+mod changes;
 mod checkpoints;
 mod conversations;
-mod read;
-mod readers;
+mod groups;
+mod heads;
+mod history;
+mod pool;
+mod reads;
 mod save;
 mod schema;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
+mod user_state;
+mod users;
 mod writer;
 
 use crate::{
     error::{Error, Result},
     item::Item,
     rules::Limits,
-    sessions::Rotation,
-    store::{Page, ReadPosition, Store, View},
+    store::{Conversations, EncodedHead, Page, View},
 };
-use abi::v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey};
+use abi::v1::{EntriesPage, MarkedRead, Members, ReadMark, Readers, SaveResult};
 use async_trait::async_trait;
 use checkpoints::Checkpoints;
-use readers::Readers;
-use std::{fs, path::Path};
+use pool::ReadPool;
+use std::{collections::HashSet, fs, path::Path};
 use writer::{Tx, Writer};
 
 /// A batch of up to this many entries is saved on the caller's thread if the writer is idle. Handing it to the writer's thread
@@ -41,7 +46,7 @@ pub(crate) struct SqliteStore {
     // Must be dropped before the writer: the writer's connection then folds the rest of the write-ahead log into the file.
     _checkpoints: Checkpoints,
     writer: Writer,
-    readers: Readers,
+    readers: ReadPool,
     limits: Limits,
 }
 
@@ -57,7 +62,7 @@ impl SqliteStore {
         Ok(Self {
             _checkpoints: Checkpoints::start(&path)?,
             writer: Writer::start(connection)?,
-            readers: Readers::new(path),
+            readers: ReadPool::new(path),
             limits,
         })
     }
@@ -73,7 +78,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Conversations for SqliteStore {
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         let limits = self.limits;
         let is_short = items.len() <= MAX_INLINE_ENTRIES;
@@ -85,57 +90,36 @@ impl Store for SqliteStore {
         self.writer.call(true, |_| Ok(())).await
     }
 
-    async fn check_change(&self, item: Item) -> Result<Option<SaveResult>> {
+    async fn check_change(&self, item: Item, accounts: HashSet<String>) -> Result<Option<SaveResult>> {
         let limits = self.limits;
-        self.readers.call(move |conn| save::check(conn, &item, limits)).await
+        self.readers.call(move |conn| changes::check(conn, &item, &accounts, limits)).await
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
-        self.readers.call(move |conn| read::history(conn, &view, page, limit)).await
+    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>> {
+        self.readers.call(move |conn| history::history(conn, &view, page, limit)).await
     }
 
-    async fn heads(&self, app: String, user: String, after: String, limit: usize) -> Result<HeadsPage> {
-        self.readers.call(move |conn| read::heads(conn, &app, &user, &after, limit)).await
+    async fn heads_of(
+        &self,
+        app: String,
+        user: String,
+        conversations: Vec<String>,
+    ) -> Result<Vec<EncodedHead>> {
+        let limits = self.limits;
+        self.readers.call(move |conn| heads::heads_of(conn, &app, &user, &conversations, limits)).await
     }
 
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>> {
-        let group = self.readers.call(move |conn| read::group(conn, &app, &conversation)).await?;
+        let group = self.readers.call(move |conn| groups::group(conn, &app, &conversation)).await?;
         Ok(group.map(Members::from))
     }
 
-    async fn mark_read(&self, view: View, seq: i64) -> Result<Option<ReadPosition>> {
-        self.writer.call(true, move |tx| read::mark_read(tx.conn, &view, seq)).await
+    async fn readers(&self, view: View, seq: i64, after: String, limit: usize) -> Result<Option<Readers>> {
+        self.readers.call(move |conn| reads::readers(conn, &view, seq, &after, limit)).await
     }
 
-    async fn create_user(&self, app: String, user: String, password_hash: String) -> Result<bool> {
-        self.writer.call(true, move |tx| accounts::create_user(tx.conn, &app, &user, &password_hash)).await
-    }
-
-    async fn password_hash(&self, app: String, user: String) -> Result<Option<String>> {
-        self.readers.call(move |conn| accounts::password_hash(conn, &app, &user)).await
-    }
-
-    async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>> {
-        self.writer.call(true, move |tx| accounts::create_session(tx.conn, &session, refresh_hash)).await
-    }
-
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        self.writer.call(true, move |tx| accounts::rotate_session(tx.conn, &id, rotation)).await
-    }
-
-    async fn session(&self, id: String) -> Result<Option<Session>> {
-        self.readers.call(move |conn| accounts::session(conn, &id)).await
-    }
-
-    async fn revoke_session(&self, id: String) -> Result<()> {
-        self.writer.call(true, move |tx| accounts::revoke_session(tx.conn, &id)).await
-    }
-
-    async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>> {
-        let keys = self.readers.call(accounts::signing_keys).await?;
-        if !keys.is_empty() {
-            return Ok(keys);
-        }
-        self.writer.call(true, move |tx| accounts::insert_first_signing_key(tx.conn, &candidate)).await
+    async fn mark_read(&self, app: String, marks: Vec<ReadMark>) -> Result<Vec<MarkedRead>> {
+        let limits = self.limits;
+        self.writer.call(true, move |tx| reads::mark_read(tx.conn, &app, &marks, limits)).await
     }
 }

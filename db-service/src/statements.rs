@@ -14,10 +14,6 @@ pub(crate) const PASSWORD_HASH: &str = "SELECT password_hash FROM users WHERE ap
 pub(crate) const SESSION: &str =
     "SELECT id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = $1";
 
-/// Parameter: session.
-pub(crate) const SESSION_WITH_GENERATION: &str = "SELECT s.id, s.app, s.user_id, s.device, g.now, g.before
-    FROM sessions s CROSS JOIN generation g WHERE s.id = $1";
-
 /// Parameters: app, user, device. Returns the ids of the deleted sessions.
 pub(crate) const DELETE_SESSIONS_OF_DEVICE: &str =
     "DELETE FROM sessions WHERE app = $1 AND user_id = $2 AND device = $3 RETURNING id";
@@ -81,6 +77,9 @@ pub(crate) const INSERT_ENTRY: &str =
 /// Parameters: role, app, user, conversation.
 pub(crate) const UPDATE_ROLE: &str =
     "UPDATE members SET role = $1 WHERE app = $2 AND user_id = $3 AND id = $4";
+
+/// The generation of the data and the previous one.
+pub(crate) const GENERATIONS: &str = "SELECT now, before FROM generation";
 
 /// The generation of the data.
 pub(crate) const GENERATION: &str = "SELECT now FROM generation";

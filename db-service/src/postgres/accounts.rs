@@ -2,7 +2,6 @@
 
 use crate::{
     error::{Error, Result},
-    generation,
     sessions::{Hashes, Outcome, Rotation},
     statements as sql,
 };
@@ -91,13 +90,7 @@ pub(super) async fn rotate_session(
 
 /// A session that is not revoked.
 pub(super) async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<Session>> {
-    let select = sqlx::query(sql::SESSION_WITH_GENERATION).bind(id);
-    let Some(row) = select.fetch_optional(conn).await? else { return Ok(None) };
-    Ok(Some(Session {
-        generation: generation::from_column(row.try_get(4)?),
-        generation_before: generation::from_column(row.try_get(5)?),
-        ..session_from_row(&row)?
-    }))
+    Ok(load(conn, id).await?.map(|(session, _)| session))
 }
 
 /// Ends a session.

@@ -2,7 +2,6 @@
 
 use crate::{
     error::{Error, Result},
-    generation,
     sessions::{Hashes, Outcome, Rotation},
     statements as sql,
 };
@@ -75,15 +74,7 @@ pub(super) fn rotate_session(conn: &Connection, id: &str, rotation: Rotation) ->
 
 /// A session that is not revoked.
 pub(super) fn session(conn: &Connection, id: &str) -> Result<Option<Session>> {
-    let mut select = conn.prepare_cached(sql::SESSION_WITH_GENERATION)?;
-    let found = select.query_row([id], |row| {
-        Ok(Session {
-            generation: generation::from_column(row.get(4)?),
-            generation_before: generation::from_column(row.get(5)?),
-            ..session_from_row(row)?
-        })
-    });
-    Ok(found.optional()?)
+    Ok(load(conn, id)?.map(|(session, _)| session))
 }
 
 /// Ends a session.

@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pool. It opens connections on demand.
-pub(super) struct Readers {
+pub(super) struct ReadPool {
     permits: Arc<Semaphore>,
     pool: Arc<Pool>,
 }
@@ -26,7 +26,7 @@ struct Pool {
     idle: Mutex<Vec<Connection>>,
 }
 
-impl Readers {
+impl ReadPool {
     pub(super) fn new(path: PathBuf) -> Self {
         let pool = Pool { path, idle: Mutex::new(Vec::with_capacity(CONNECTIONS)) };
         Self { permits: Arc::new(Semaphore::new(CONNECTIONS)), pool: Arc::new(pool) }
