@@ -1,10 +1,13 @@
-//! Conversion between entries and rows. Some fields have columns of their own; the payload contains all others.
+//! Conversion of entries to rows. The store reads the envelope of an entry; everything else stays encoded in the payload.
 
+use crate::rules::entries::EntryChange;
 use abi::{
-    ApiError, ids,
-    v1::{Entry, GroupChange, entry::Content},
+    ApiError,
+    envelope::{self, field},
+    ids, record,
+    v1::{Envelope, GroupChange, group_change},
 };
-use prost::Message as _;
+use prost::bytes::Bytes;
 
 /// A validated entry, ready to be stored.
 #[derive(Clone, Debug)]
@@ -14,70 +17,88 @@ pub(crate) struct Item {
     app_len: usize,
     /// The message id.
     pub(crate) id: [u8; 16],
-    /// When the entry was sent, milliseconds since 1970.
+    /// User id of the sender.
+    pub(crate) sender: String,
+    /// When the gateway accepted the entry, milliseconds since 1970.
     pub(crate) sent_at_ms: i64,
-    /// The change, if the entry is a group change; `None` for messages.
+    /// The kind; `None` for messages.
+    pub(crate) kind: Option<String>,
+    /// Whether the entry counts as unread.
+    pub(crate) counts: bool,
+    /// Message id of the entry that this one refers to.
+    pub(crate) refers_to: Option<[u8; 16]>,
+    /// The change, if the entry changes another entry or the group.
     pub(crate) change: Option<Change>,
-    /// The encoded entry, without the fields that have columns.
-    pub(crate) payload: Vec<u8>,
+    /// The sender is not one of the two users of the direct conversation.
+    pub(crate) is_stranger: bool,
+    /// The encoded entry as the gateway made it, without the conversation and the message id.
+    pub(crate) payload: Bytes,
 }
 
-/// A change of a group.
+/// What an entry changes.
 #[derive(Clone, Debug)]
-pub(crate) struct Change {
-    /// The user who requested it.
-    pub(crate) sender: String,
-    /// The change.
-    pub(crate) change: GroupChange,
+pub(crate) enum Change {
+    /// Another entry.
+    Entry(EntryChange),
+    /// The group.
+    Group(GroupChange),
 }
 
 impl Change {
-    /// Whether the payload of a stored entry contains this change.
-    ///
-    /// # Errors
-    /// The payload was not written by [`Item::new`].
-    pub(crate) fn is_in(&self, payload: &[u8]) -> Result<bool, crate::Error> {
-        let entry = decode(payload)?;
-        Ok(entry.content.is_some_and(|content| content == Content::GroupChange(self.change.clone())))
+    fn new(envelope: &Envelope) -> Option<Self> {
+        Some(match envelope.kind.as_str() {
+            envelope::EDIT => Self::Entry(EntryChange::Edit { has_content: !envelope.content.is_empty() }),
+            envelope::RECALL => Self::Entry(EntryChange::Recall),
+            envelope::REACTION => Self::Entry(EntryChange::Reaction(envelope.reactions.clone())),
+            envelope::GROUP => Self::Group(envelope.group_change.clone().unwrap_or_default()),
+            _ => return None,
+        })
+    }
+
+    /// The users who must have accounts, at most `most` of them.
+    pub(crate) fn named_users(&self, most: usize) -> Vec<String> {
+        let Self::Group(GroupChange { change: Some(change) }) = self else { return Vec::new() };
+        let named = match change {
+            group_change::Change::Created(created) => &created.members,
+            group_change::Change::Added(added) => &added.users,
+            _ => return Vec::new(),
+        };
+        named.iter().filter(|user| ids::check_id("user", user).is_ok()).take(most).cloned().collect()
     }
 }
 
 impl Item {
-    /// Validates an entry with the same checks as the decoder of log records. An entry in the log was acknowledged, so a
+    /// Validates an encoded entry with the same checks as the decoder of log records. An entry in the log was acknowledged, so a
     /// stricter check here would lose it.
     ///
     /// # Errors
     /// `INVALID_REQUEST` with the reason.
-    pub(crate) fn new(mut entry: Entry) -> Result<Self, ApiError> {
-        ids::check_id("app", &entry.app)?;
-        ids::check_id("sender", &entry.sender)?;
-        let canonical = ids::Conversation::parse(&entry.conversation)?;
-        if let ids::Conversation::Direct(first, second) = canonical
-            && !is_ordered(&entry.conversation, first, second)
-        {
-            return Err(ApiError::invalid(
-                "the users in the id of a direct conversation must be in ascending order",
-            ));
-        }
-        let id = ids::message_bytes(&entry.message_id)
-            .ok_or_else(|| ApiError::invalid("message_id must be 32 hexadecimal digits"))?;
-        let change = match &entry.content {
-            None => return Err(ApiError::invalid("the entry has no content")),
-            Some(Content::Message(_)) => None,
-            Some(Content::GroupChange(change)) => {
-                Some(Change { sender: entry.sender.clone(), change: change.clone() })
-            }
-        };
-        let app_len = entry.app.len();
-        let mut scope = std::mem::take(&mut entry.app);
-        scope.reserve_exact(1 + entry.conversation.len());
+    pub(crate) fn new(app: &str, entry: Bytes) -> Result<Self, ApiError> {
+        let envelope = record::decode(&entry)?;
+        let id = ids::message_bytes(&envelope.message_id).expect("the decoder has checked the message id");
+        let change = Change::new(&envelope);
+        let is_stranger = ids::Conversation::parse(&envelope.conversation)?
+            .has_direct_member(&envelope.sender)
+            .is_some_and(|is_member| !is_member);
+        let payload = envelope::without(&entry, &[field::CONVERSATION, field::MESSAGE_ID])
+            .map_err(|error| ApiError::invalid(format!("the payload is not an entry: {error}")))?;
+        let mut scope = String::with_capacity(app.len() + 1 + envelope.conversation.len());
+        scope.push_str(app);
         scope.push('/');
-        scope.push_str(&entry.conversation);
-        entry.conversation.clear();
-        entry.message_id.clear();
-        entry.conversation_seq = 0;
-        entry.countable_seq = 0;
-        Ok(Self { scope, app_len, id, sent_at_ms: entry.sent_at_ms, change, payload: entry.encode_to_vec() })
+        scope.push_str(&envelope.conversation);
+        Ok(Self {
+            scope,
+            app_len: app.len(),
+            id,
+            sender: envelope.sender,
+            sent_at_ms: envelope.sent_at_ms,
+            counts: envelope.countable && change.is_none(),
+            kind: (envelope.kind != envelope::MESSAGE).then_some(envelope.kind),
+            refers_to: ids::message_bytes(&envelope.refers_to),
+            change,
+            is_stranger,
+            payload,
+        })
     }
 
     /// Application.
@@ -96,36 +117,6 @@ impl Item {
     }
 }
 
-/// Whether the users in the id are in the order `first`, `second`.
-fn is_ordered(id: &str, first: &str, second: &str) -> bool {
-    id.len() == 3 + first.len() + second.len() && id[2..].starts_with(first) && id.ends_with(second)
-}
-
-fn decode(payload: &[u8]) -> Result<Entry, crate::Error> {
-    Entry::decode(payload).map_err(|_| crate::Error::Corrupt("the payload of an entry"))
-}
-
-/// Builds the entry of a row from its payload and its columns.
-///
-/// # Errors
-/// The payload was not written by [`Item::new`].
-pub(crate) fn entry(
-    app: &str,
-    conversation: &str,
-    seq: i64,
-    countable: i64,
-    id: &[u8],
-    payload: &[u8],
-) -> Result<Entry, crate::Error> {
-    let mut entry = decode(payload)?;
-    app.clone_into(&mut entry.app);
-    conversation.clone_into(&mut entry.conversation);
-    entry.message_id = ids::hex(id);
-    entry.conversation_seq = number(seq);
-    entry.countable_seq = number(countable);
-    Ok(entry)
-}
-
 /// Converts a column to the type of the protocol.
 pub(crate) fn number(column: i64) -> u64 {
     u64::try_from(column).expect("the store has no negative sequence numbers")
@@ -140,36 +131,60 @@ pub(crate) fn column(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::Message;
+    use abi::v1::Entry;
+    use prost::Message as _;
 
-    fn item(conversation: &str) -> Result<Item, ApiError> {
-        Item::new(Entry {
-            app: "app".into(),
+    fn entry(conversation: &str) -> Entry {
+        Entry {
             conversation: conversation.into(),
-            message_id: "00".repeat(16),
+            message_id: "0f".repeat(16),
             sender: "a".into(),
-            content: Some(Content::Message(Message::default())),
+            kind: envelope::MESSAGE.into(),
+            countable: true,
             ..Entry::default()
-        })
+        }
+    }
+
+    fn item(entry: &Entry) -> Result<Item, ApiError> {
+        Item::new("app", entry.encode_to_vec().into())
     }
 
     #[test]
     fn users_of_a_direct_conversation_must_be_in_ascending_order() {
         for id in ["d:a:b", "d:a:a", "d:a:ab", "d:ab:b"] {
-            assert_eq!(item(id).unwrap().conversation(), id);
+            assert_eq!(item(&entry(id)).unwrap().conversation(), id);
         }
         for id in ["d:b:a", "d:ab:a", "d:b:ab", "x"] {
-            item(id).unwrap_err();
+            item(&entry(id)).unwrap_err();
         }
     }
 
     #[test]
-    fn an_entry_survives_the_conversion_to_a_row() {
-        let item = item("g:1").unwrap();
-        assert_eq!((item.app(), item.conversation()), ("app", "g:1"));
-        let entry = entry("app", "g:1", 3, 2, &item.id, &item.payload).unwrap();
-        assert_eq!(entry.message_id, "00".repeat(16));
-        assert_eq!((entry.conversation_seq, entry.countable_seq), (3, 2));
-        assert_eq!(entry.conversation, "g:1");
+    fn p1_the_payload_is_the_entry_without_the_columns_that_find_it() {
+        let mut bytes = entry("g:1").encode_to_vec();
+        // A field of a later version.
+        bytes.extend([0xfa, 0x07, 2, 1, 2]);
+        let item = Item::new("app", bytes.clone().into()).unwrap();
+        assert_eq!((item.app(), item.conversation(), item.id), ("app", "g:1", [0x0f; 16]));
+        assert!(item.counts && item.kind.is_none() && item.change.is_none() && item.refers_to.is_none());
+        assert!(bytes.ends_with(&item.payload));
+        assert_eq!(Entry::decode(item.payload).unwrap(), Entry { conversation: String::new(), message_id: String::new(), ..entry("g:1") });
+    }
+
+    #[test]
+    fn changes_never_count_as_unread() {
+        for kind in [envelope::EDIT, envelope::RECALL, envelope::REACTION, envelope::GROUP] {
+            let item = item(&Entry { kind: kind.into(), refers_to: "01".repeat(16), ..entry("g:1") }).unwrap();
+            assert!(!item.counts && item.change.is_some(), "{kind}");
+        }
+        let later = item(&Entry { kind: "hologram".into(), ..entry("g:1") }).unwrap();
+        assert!(later.counts && later.change.is_none());
+    }
+
+    #[test]
+    fn p8_a_stranger_in_a_direct_conversation_is_recognized() {
+        assert!(item(&entry("d:b:c")).unwrap().is_stranger);
+        assert!(!item(&entry("d:a:c")).unwrap().is_stranger);
+        assert!(!item(&entry("g:b")).unwrap().is_stranger);
     }
 }

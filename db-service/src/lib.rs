@@ -19,6 +19,7 @@
 //! - `statements`: the SQL that both stores share;
 //! - `item`: conversion between entries and rows;
 //! - `rules`: which changes of groups and of entries are allowed, and their effects;
+//! - `outcome`: the results of saving and checking;
 //! - `sessions`: which refresh tokens are accepted;
 //! - [`transfer`]: export, import, checksums and backup of all data;
 //! - `generation`: how devices learn that the data were restored or moved;
@@ -33,6 +34,7 @@ mod error;
 mod generation;
 mod item;
 mod metrics;
+mod outcome;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod rules;

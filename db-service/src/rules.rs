@@ -1,50 +1,48 @@
-//! The rules for group changes. Both stores use them for saving and for checking.
+//! The rules for changes of groups; those for changes of entries are in [`entries`]. Both stores use them for saving and for
+//! checking.
 //!
-//! A store loads a [`Group`], calls [`decide`], and writes the [`Effect`]. This module does not access a database.
+//! A store loads a [`Group`], calls [`decide`], and writes the [`Effect`]. This module does not access a database. Decisions are
+//! functions of the log, so that a replay makes the same data: only a check asks whether accounts exist.
 
-use crate::item::number;
+pub(crate) mod entries;
+
+use crate::{item::number, outcome::outsider};
 use abi::{
-    ApiError, MAX_GROUP_NAME, config,
+    ApiError, MAX_GROUP_NAME,
+    config::Config,
     error::ErrorCode,
     ids,
     v1::{
-        GroupCreated, HistoryVisibility, Member, Members, MembersAdded, MembersRemoved, Role,
+        GroupCreated, HistoryVisibility, Member, Members, MembersAdded, MembersRemoved, OwnerChanged, Role,
         group_change::Change,
     },
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 /// The configured limits of a store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Most members of a group.
     pub(crate) max_group_members: usize,
+    /// For how long an author can edit an entry, in milliseconds. 0: for ever.
+    pub(crate) edit_window_ms: i64,
+    /// For how long an author can recall an entry, in milliseconds. 0: for ever.
+    pub(crate) recall_window_ms: i64,
+    /// Authors in groups of more members get no receipts.
+    pub(crate) max_receipt_members: usize,
 }
 
 impl Limits {
     /// The limits of a configuration.
-    pub(crate) fn new(config: &config::Db) -> Self {
-        Self { max_group_members: usize::try_from(config.max_group_members).unwrap_or(usize::MAX) }
-    }
-
-    /// The users whose accounts [`decide`] needs to know. A change that names more than twice the limit is refused for its
-    /// size, so the list ends there.
-    pub(crate) fn users_to_look_up(self, change: Option<&Change>) -> HashSet<&str> {
-        let named = match change {
-            Some(Change::Created(created)) => created.members.as_slice(),
-            Some(Change::Added(added)) => added.users.as_slice(),
-            _ => &[],
-        };
-        let mut users = HashSet::new();
-        for user in named {
-            if users.len() > self.max_group_members.saturating_mul(2) {
-                break;
-            }
-            if ids::check_id("user", user).is_ok() {
-                users.insert(user.as_str());
-            }
+    pub(crate) fn new(config: &Config) -> Self {
+        let members = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        let ms = |window: Duration| i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            max_group_members: members(config.db.max_group_members),
+            edit_window_ms: ms(config.messages.edit_window),
+            recall_window_ms: ms(config.messages.recall_window),
+            max_receipt_members: members(config.receipts.max_members),
         }
-        users
     }
 
     fn check_size(self, members: usize) -> Result<(), ApiError> {
@@ -66,11 +64,11 @@ pub(crate) struct Group {
     pub(crate) version: i64,
     /// Whether members see the entries from before they joined.
     pub(crate) history_all: bool,
-    /// In the order of joining.
+    /// The current members, in the order of joining.
     pub(crate) members: Vec<GroupMember>,
 }
 
-/// A member of a group.
+/// A current member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupMember {
     /// User id.
@@ -85,12 +83,10 @@ pub(crate) struct GroupMember {
 pub(crate) struct Proposal<'a> {
     /// The user.
     pub(crate) sender: &'a str,
-    /// The change.
+    /// The change. `None`: one of a later version.
     pub(crate) change: Option<&'a Change>,
-    /// The `conversation_seq` that the entry would get.
-    pub(crate) seq: i64,
-    /// Those of [`Limits::users_to_look_up`] that have an account.
-    pub(crate) accounts: HashSet<String>,
+    /// Those of the named users that have an account. `None`: a check has found that all have.
+    pub(crate) accounts: Option<&'a HashSet<String>>,
 }
 
 /// The effect of an allowed change.
@@ -98,12 +94,16 @@ pub(crate) struct Proposal<'a> {
 pub(crate) struct Effect {
     /// The group is created with this name and this `history_all`.
     pub(crate) created: Option<(String, bool)>,
-    /// New members, in the order of joining.
-    pub(crate) added: Vec<GroupMember>,
+    /// The group gets this name.
+    pub(crate) renamed: Option<String>,
+    /// New members and members who come back, in the order of joining.
+    pub(crate) added: Vec<(String, Role)>,
     /// Members who leave.
     pub(crate) removed: Vec<String>,
     /// The member who becomes the owner.
     pub(crate) promoted: Option<String>,
+    /// The owner who becomes a member.
+    pub(crate) demoted: Option<String>,
 }
 
 impl Group {
@@ -138,11 +138,9 @@ pub(crate) fn decide(
     proposal: &Proposal<'_>,
     limits: Limits,
 ) -> Result<Effect, ApiError> {
-    let change = proposal.change.ok_or_else(|| ApiError::invalid("the group change is empty"))?;
-    let outsider = || ApiError::forbidden("you are not a member of this group");
-    let group = match (change, group) {
-        (Change::Created(created), None) => return create(created, proposal, limits),
-        (Change::Created(_), Some(_)) => {
+    let group = match (proposal.change, group) {
+        (Some(Change::Created(created)), None) => return create(created, proposal, limits),
+        (Some(Change::Created(_)), Some(_)) => {
             return Err(ApiError::new(ErrorCode::AlreadyExists, "this group exists already"));
         }
         (_, group) => group.ok_or_else(outsider)?,
@@ -151,35 +149,54 @@ pub(crate) fn decide(
     let owner_only = |action: &str| {
         if role == Role::Owner { Ok(()) } else { Err(ApiError::forbidden(format!("only an owner {action}"))) }
     };
-    match change {
-        Change::Created(_) => unreachable!("handled above"),
-        Change::Added(added) => {
+    match proposal.change {
+        // A later version has checked it. Its receivers need the entry, and this version can't apply it.
+        None | Some(Change::Created(_)) => Ok(Effect::default()),
+        Some(Change::Added(added)) => {
             owner_only("adds members")?;
             add(group, added, proposal, limits)
         }
-        Change::Removed(removed) => {
+        Some(Change::Removed(removed)) => {
             owner_only("removes members")?;
             remove(group, removed)
         }
-        Change::Left(_) => Ok(leave(group, proposal.sender)),
+        Some(Change::Left(_)) => Ok(leave(group, proposal.sender)),
+        Some(Change::Renamed(renamed)) => {
+            owner_only("renames the group")?;
+            check_name(&renamed.name)?;
+            Ok(Effect { renamed: Some(renamed.name.clone()), ..Effect::default() })
+        }
+        Some(Change::OwnerChanged(changed)) => {
+            owner_only("makes another member the owner")?;
+            change_owner(group, changed, proposal.sender)
+        }
+        Some(Change::Dissolved(_)) => {
+            owner_only("dissolves the group")?;
+            let removed = group.members.iter().map(|member| member.user.clone()).collect();
+            Ok(Effect { removed, ..Effect::default() })
+        }
     }
 }
 
 fn create(created: &GroupCreated, proposal: &Proposal<'_>, limits: Limits) -> Result<Effect, ApiError> {
-    let length = created.name.chars().count();
-    if !(1..=MAX_GROUP_NAME).contains(&length) || created.name.chars().any(char::is_control) {
-        return Err(ApiError::invalid(format!(
-            "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
-        )));
-    }
+    check_name(&created.name)?;
     check_ids(&created.members)?;
     let sender = proposal.sender;
-    let mut added = vec![GroupMember { user: sender.to_owned(), role: Role::Owner, visible_from: 1 }];
-    added.extend(new_members(&created.members, 1, |user| user != sender));
+    let mut added = vec![(sender.to_owned(), Role::Owner)];
+    added.extend(new_members(&created.members, |user| user != sender));
     limits.check_size(added.len())?;
-    check_accounts(&added[1..], &proposal.accounts)?;
+    check_accounts(&added[1..], proposal)?;
     let history_all = created.history() == HistoryVisibility::All;
     Ok(Effect { created: Some((created.name.clone(), history_all)), added, ..Effect::default() })
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if (1..=MAX_GROUP_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
+    )))
 }
 
 fn add(
@@ -189,18 +206,37 @@ fn add(
     limits: Limits,
 ) -> Result<Effect, ApiError> {
     check_users(&added.users)?;
-    let visible_from = if group.history_all { 1 } else { proposal.seq };
-    let added = new_members(&added.users, visible_from, |user| group.role(user).is_none());
+    let added = new_members(&added.users, |user| group.role(user).is_none());
     limits.check_size(group.members.len() + added.len())?;
-    check_accounts(&added, &proposal.accounts)?;
+    check_accounts(&added, proposal)?;
     Ok(Effect { added, ..Effect::default() })
+}
+
+fn change_owner(group: &Group, changed: &OwnerChanged, sender: &str) -> Result<Effect, ApiError> {
+    let user = &changed.user;
+    ids::check_id("a user's id", user)?;
+    match group.role(user) {
+        None => Err(not_a_member(user)),
+        Some(Role::Owner) => {
+            Err(ApiError::new(ErrorCode::Conflict, format!("{user} is an owner of this group already")))
+        }
+        Some(_) => Ok(Effect {
+            promoted: Some(user.clone()),
+            demoted: Some(sender.to_owned()),
+            ..Effect::default()
+        }),
+    }
+}
+
+fn not_a_member(user: &str) -> ApiError {
+    ApiError::not_found(format!("{user} is not a member of this group"))
 }
 
 fn remove(group: &Group, removed: &MembersRemoved) -> Result<Effect, ApiError> {
     check_users(&removed.users)?;
     // Every named user is notified of the removal, so only members may be named.
     if let Some(stranger) = removed.users.iter().find(|user| group.role(user).is_none()) {
-        return Err(ApiError::not_found(format!("{stranger} is not a member of this group")));
+        return Err(not_a_member(stranger));
     }
     let named: HashSet<&str> = removed.users.iter().map(String::as_str).collect();
     let is_named = |member: &&GroupMember| named.contains(member.user.as_str());
@@ -227,15 +263,16 @@ fn leave(group: &Group, sender: &str) -> Effect {
 }
 
 /// The members to add for those `users` for which `is_new` holds, without duplicates.
-fn new_members(users: &[String], visible_from: i64, is_new: impl Fn(&str) -> bool) -> Vec<GroupMember> {
+fn new_members(users: &[String], is_new: impl Fn(&str) -> bool) -> Vec<(String, Role)> {
     let mut seen = HashSet::new();
     let new = users.iter().filter(|user| is_new(user) && seen.insert(user.as_str()));
-    new.map(|user| GroupMember { user: user.clone(), role: Role::Member, visible_from }).collect()
+    new.map(|user| (user.clone(), Role::Member)).collect()
 }
 
-fn check_accounts(added: &[GroupMember], accounts: &HashSet<String>) -> Result<(), ApiError> {
-    match added.iter().find(|member| !accounts.contains(&member.user)) {
-        Some(member) => Err(ApiError::not_found(format!("there is no user {}", member.user))),
+fn check_accounts(added: &[(String, Role)], proposal: &Proposal<'_>) -> Result<(), ApiError> {
+    let Some(accounts) = proposal.accounts else { return Ok(()) };
+    match added.iter().find(|(user, _)| !accounts.contains(user)) {
+        Some((user, _)) => Err(ApiError::not_found(format!("there is no user {user}"))),
         None => Ok(()),
     }
 }
