@@ -2,14 +2,15 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), client::Error> {
-//! use client::{Client, Event, Options, Server, State, http::Api, tokens::SessionTokens};
+//! use client::{Client, Draft, Event, Options, Server, State, http::Api, tokens::SessionTokens};
 //!
 //! let server = Server::parse("http://127.0.0.1:7450")?;
 //! let api = Api::new(server.clone());
 //! let tokens = api.login("alice", "correct horse", "laptop").await?;
 //! let tokens = SessionTokens::new(api, tokens);
 //! let (client, mut events) = Client::connect(server, tokens, Options::default(), State::default()).await?;
-//! client.send("d:alice:bob", client::text("hello")).await?;
+//! let ack = client.send("d:alice:bob", client::text("hello")).await?;
+//! client.send("d:alice:bob", Draft::edit(&ack.message_id, client::text("hello!"))).await?;
 //! while let Some(event) = events.next().await {
 //!     if let Event::Entry(entry) = event {
 //!         // Each entry once, in order per conversation. Save `client.state()` to continue after a restart.
@@ -23,13 +24,14 @@
 mod events;
 mod outbox;
 mod query;
+mod requests;
 mod session;
 mod worker;
 
 pub use events::{Event, Events};
 
-use crate::{Connection, Error, Server, State, backoff::Backoff, sync::Start, tokens::TokenSource};
-use abi::v1::{Ack, GetHeads, GetHistory, HeadsPage, HistoryPage, MarkRead, Message, Send, message::Body};
+use crate::{Connection, Draft, Error, Server, State, backoff::Backoff, sync::Start, tokens::TokenSource};
+use abi::v1::{Ack, Send};
 use query::Query;
 use std::{
     pin::Pin,
@@ -51,12 +53,12 @@ pub struct Options {
     pub start: Start,
     /// Longest pause between connection attempts, unless the server asks for a longer one.
     pub max_pause: Duration,
-    /// Unacknowledged messages, at least 1. Sending waits while the queue is full.
+    /// Unacknowledged entries, at least 1. Sending waits while the queue is full.
     pub queue: usize,
-    /// Events queued for the application. While the queue is full, entries stay at the server.
+    /// Events queued for the application. While the queue is full, changes stay at the server.
     pub events: usize,
-    /// Messages in flight per conversation. 1 keeps their order in all cases. With more, messages in flight may overtake
-    /// a message that the server refuses temporarily.
+    /// Entries in flight per conversation. 1 keeps their order in all cases. With more, entries in flight may overtake
+    /// an entry that the server refuses temporarily.
     pub in_flight_per_conversation: usize,
     /// If a request is not answered within this time, the connection is dead.
     pub answer_timeout: Duration,
@@ -75,12 +77,7 @@ impl Default for Options {
     }
 }
 
-/// A text message.
-pub fn text(text: impl Into<String>) -> Message {
-    Message { content_type: String::new(), body: Some(Body::Text(text.into())) }
-}
-
-/// A message for the worker, and the sender for its acknowledgement.
+/// An entry for the worker, and the sender for its acknowledgement.
 type Outgoing = (Send, oneshot::Sender<Result<Ack, Error>>);
 
 #[derive(Debug)]
@@ -100,7 +97,7 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
-/// A queued message; a future of its acknowledgement. Dropping it does not cancel the message.
+/// A queued entry; a future of its acknowledgement. Dropping it does not cancel the entry.
 #[derive(Debug)]
 pub struct Sending {
     reply: oneshot::Receiver<Result<Ack, Error>>,
@@ -190,67 +187,32 @@ impl Client {
         self.shared.tasks.close();
     }
 
-    /// Sends a message and waits until the server has stored it durably.
+    /// Sends an entry and waits until the server has stored it durably. An edit, a recall or a reaction is then in force.
     ///
-    /// Lost connections and retryable errors are retried; the retry is the same message.
+    /// Lost connections and retryable errors are retried; the retry is the same entry.
     ///
     /// # Errors
     /// A permanent error of the server (`FORBIDDEN`, `TOO_LARGE`, ...), or the error that ended the client.
-    pub async fn send(&self, conversation: &str, message: Message) -> Result<Ack, Error> {
-        self.enqueue(conversation, message, None).await?.await
+    pub async fn send(&self, conversation: &str, draft: impl Into<Draft>) -> Result<Ack, Error> {
+        self.enqueue(conversation, draft, None).await?.await
     }
 
-    /// Queues a message; messages are sent in the order of calls. Waits while the queue is full.
+    /// Queues an entry; entries are sent in the order of calls. Waits while the queue is full.
     ///
-    /// Pass the `client_msg_id` of a message whose sending began before a restart; `None` creates a new one.
+    /// Pass the `client_msg_id` of an entry whose sending began before a restart; `None` creates a new one.
     ///
     /// # Errors
     /// The error that ended the client.
     pub async fn enqueue(
         &self,
         conversation: &str,
-        message: Message,
+        draft: impl Into<Draft>,
         client_msg_id: Option<String>,
     ) -> Result<Sending, Error> {
-        let client_msg_id = client_msg_id.unwrap_or_else(new_client_msg_id);
-        let send = Send { conversation: conversation.to_owned(), client_msg_id, message: Some(message) };
+        let send = draft.into().into_send(conversation, client_msg_id.unwrap_or_else(new_client_msg_id));
         let (answer, reply) = oneshot::channel();
         self.shared.sends.send((send, answer)).await.map_err(|_| self.end_reason())?;
         Ok(Sending { reply })
-    }
-
-    /// A page of heads: the latest state of the user's conversations.
-    ///
-    /// # Errors
-    /// The error of the server, or the one that ended the client.
-    pub async fn heads(&self, request: GetHeads) -> Result<HeadsPage, Error> {
-        self.query(|answer| Query::Heads(request, answer)).await
-    }
-
-    /// A page of entries of a conversation.
-    ///
-    /// # Errors
-    /// `FORBIDDEN` if the user is not a member, or the error that ended the client.
-    pub async fn history(&self, request: GetHistory) -> Result<HistoryPage, Error> {
-        self.query(|answer| Query::History(request, answer)).await
-    }
-
-    /// Marks a conversation as read up to an entry; returns the resulting read position.
-    ///
-    /// # Errors
-    /// The error of the server, or the one that ended the client.
-    pub async fn mark_read(&self, conversation: &str, conversation_seq: u64) -> Result<u64, Error> {
-        let request = MarkRead { conversation: conversation.to_owned(), conversation_seq };
-        self.query(|answer| Query::MarkRead(request, answer)).await
-    }
-
-    async fn query<T>(
-        &self,
-        query: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Query,
-    ) -> Result<T, Error> {
-        let (answer, reply) = oneshot::channel();
-        self.shared.queries.send(query(answer)).await.map_err(|_| self.end_reason())?;
-        reply.await.unwrap_or_else(|_| Err(self.end_reason()))
     }
 
     /// The progress of the application, to continue from after a restart.
@@ -258,7 +220,7 @@ impl Client {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes the connection and waits for that. Unacknowledged messages fail with [`Error::Stopped`].
+    /// Closes the connection and waits for that. Unacknowledged entries fail with [`Error::Stopped`].
     pub async fn close(self) {
         self.shared.stop.cancel();
         self.shared.tasks.wait().await;
@@ -269,7 +231,7 @@ impl Client {
     }
 }
 
-/// Creates an id for a message: a UUIDv7.
+/// Creates an id for an entry: a UUIDv7.
 pub fn new_client_msg_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }

@@ -13,8 +13,8 @@ const CLIENT_FRAME_ID: u32 = 1;
 const CLIENT_FRAME_SEND: u32 = 3;
 const SEND_CONVERSATION: u32 = 1;
 const SEND_CLIENT_MSG_ID: u32 = 2;
-const SEND_MESSAGE: u32 = 3;
-const MESSAGE_TEXT: u32 = 2;
+const SEND_CONTENT: u32 = 6;
+const CONTENT_TEXT: u32 = 2;
 /// First byte of a frame with a `Deliver`. Its id is 0, so the frame starts with this field.
 const DELIVER_KEY: u8 = 4 << 3 | 2;
 
@@ -39,10 +39,10 @@ pub fn is_deliver(bytes: &[u8]) -> bool {
 /// Appends a `Send` with a text to a buffer without building the message first, because a load generator sends hundreds
 /// of thousands per second.
 pub fn encode_text(buffer: &mut BytesMut, id: u32, conversation: &str, client_msg_id: &str, text: &str) {
-    let message = field_length(MESSAGE_TEXT, text.len());
+    let content = field_length(CONTENT_TEXT, text.len());
     let send = field_length(SEND_CONVERSATION, conversation.len())
         + field_length(SEND_CLIENT_MSG_ID, client_msg_id.len())
-        + field_length(SEND_MESSAGE, message);
+        + field_length(SEND_CONTENT, content);
     buffer.reserve(send + 16);
     if id != 0 {
         encode_key(CLIENT_FRAME_ID, WireType::Varint, buffer);
@@ -51,8 +51,8 @@ pub fn encode_text(buffer: &mut BytesMut, id: u32, conversation: &str, client_ms
     put_header(buffer, CLIENT_FRAME_SEND, send);
     put_text(buffer, SEND_CONVERSATION, conversation);
     put_text(buffer, SEND_CLIENT_MSG_ID, client_msg_id);
-    put_header(buffer, SEND_MESSAGE, message);
-    put_text(buffer, MESSAGE_TEXT, text);
+    put_header(buffer, SEND_CONTENT, content);
+    put_text(buffer, CONTENT_TEXT, text);
 }
 
 fn put_header(buffer: &mut BytesMut, field: u32, length: usize) {
@@ -72,7 +72,8 @@ fn field_length(field: u32, length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Deliver, Message, Send, message::Body, server_frame};
+    use crate::Draft;
+    use abi::v1::{Deliver, server_frame};
     use proptest::prelude::*;
 
     proptest! {
@@ -80,10 +81,8 @@ mod tests {
         fn a_hand_encoded_send_equals_the_generated_one(id: u32, conversation in "[a-z:]{1,40}", client_msg_id in "[!-~]{1,64}", text in "\\PC{0,300}") {
             let mut buffer = BytesMut::new();
             encode_text(&mut buffer, id, &conversation, &client_msg_id, &text);
-            let message = Message { content_type: String::new(), body: Some(Body::Text(text)) };
-            let send = Send { conversation, client_msg_id, message: Some(message) };
-            let frame = client_frame::Frame::Send(send);
-            prop_assert_eq!(buffer.freeze(), encode(id, frame));
+            let send = Draft::from(crate::text(text)).into_send(&conversation, client_msg_id);
+            prop_assert_eq!(buffer.freeze(), encode(id, client_frame::Frame::Send(send)));
         }
 
         #[test]

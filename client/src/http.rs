@@ -1,11 +1,11 @@
 //! The HTTP API: accounts, sessions, groups.
 
+mod groups;
+
+pub use groups::Group;
+
 use crate::{Error, Server, Trust, trust};
-use abi::{
-    ApiError,
-    error::ErrorCode,
-    v1::{Entry, HistoryVisibility, Member},
-};
+use abi::{ApiError, error::ErrorCode};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -50,20 +50,6 @@ impl std::fmt::Debug for Tokens {
             .field("session", &self.session)
             .finish_non_exhaustive()
     }
-}
-
-/// A new group.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Group {
-    /// Conversation id.
-    pub conversation: String,
-    /// The group's first entry.
-    pub entry: Option<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Members {
-    members: Vec<Member>,
 }
 
 /// A problem document (RFC 9457).
@@ -142,68 +128,6 @@ impl Api {
     /// `UNAUTHENTICATED`, `TOKEN_EXPIRED`.
     pub async fn logout(&self, access_token: &str) -> Result<(), Error> {
         self.send(Method::DELETE, "/v1/sessions/current", Some(access_token), None).await?;
-        Ok(())
-    }
-
-    /// Creates a group owned by the caller. A retry with the same `request_id` returns the same group.
-    ///
-    /// # Errors
-    /// `INVALID_REQUEST`, `NOT_FOUND` for unknown members, `TOO_LARGE`.
-    pub async fn create_group(
-        &self,
-        access_token: &str,
-        name: &str,
-        members: &[String],
-        history: HistoryVisibility,
-        request_id: &str,
-    ) -> Result<Group, Error> {
-        let history = if history == HistoryVisibility::All { "all" } else { "from_join" };
-        let body = serde_json::json!({
-            "name": name, "members": members, "history": history, "request_id": request_id,
-        });
-        self.call(Method::POST, "/v1/groups", Some(access_token), Some(body)).await
-    }
-
-    /// Members of a group.
-    ///
-    /// # Errors
-    /// `FORBIDDEN` if the caller is not a member.
-    pub async fn members(&self, access_token: &str, group: &str) -> Result<Vec<Member>, Error> {
-        let path = format!("/v1/groups/{group}/members");
-        let members: Members = self.call(Method::GET, &path, Some(access_token), None).await?;
-        Ok(members.members)
-    }
-
-    /// Adds users to a group.
-    ///
-    /// # Errors
-    /// `FORBIDDEN` if the caller is not an owner, `NOT_FOUND`, `TOO_LARGE`.
-    pub async fn add_members(
-        &self,
-        access_token: &str,
-        group: &str,
-        users: &[String],
-        request_id: &str,
-    ) -> Result<(), Error> {
-        let body = serde_json::json!({ "users": users, "request_id": request_id });
-        let path = format!("/v1/groups/{group}/members");
-        self.send(Method::POST, &path, Some(access_token), Some(body)).await?;
-        Ok(())
-    }
-
-    /// Removes a user from a group. Members may remove themselves.
-    ///
-    /// # Errors
-    /// `FORBIDDEN` if the caller is neither an owner nor the user, `NOT_FOUND`.
-    pub async fn remove_member(
-        &self,
-        access_token: &str,
-        group: &str,
-        user: &str,
-        request_id: &str,
-    ) -> Result<(), Error> {
-        let path = format!("/v1/groups/{group}/members/{user}?request_id={request_id}");
-        self.send(Method::DELETE, &path, Some(access_token), None).await?;
         Ok(())
     }
 

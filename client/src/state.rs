@@ -21,7 +21,7 @@ pub struct State {
 }
 
 /// A receiver seq in the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Have {
     /// Seqs of different epochs cannot be compared.

@@ -3,9 +3,9 @@
 use crate::{
     Error,
     state::{Have, State},
-    sync::{self, Sync},
+    sync::{self, Change, Sync},
 };
-use abi::v1::{Entry, ReadReceipt, Welcome, server_frame::Frame};
+use abi::v1::{Changes, Entry, Signal, Update, Welcome};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -13,18 +13,26 @@ use std::{
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-/// Slots of the channel reserved for events other than entries.
+/// Slots of the channel reserved for events other than changes.
 const RESERVED: usize = 16;
 
 /// An event of a device.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A connection was welcomed.
-    Connected(Welcome),
-    /// The device has received all entries up to now.
+    Connected(Box<Welcome>),
+    /// The device has received all changes up to now.
     CaughtUp,
-    /// The next entry of a conversation.
+    /// The next entry of a conversation: a message, a change of a message ([`crate::apply()`] applies it), a change of a
+    /// group, or a kind that the application does not know and ignores.
     Entry(Box<Entry>),
+    /// A page of what changed while the device was away. It replaces the application's copies of the heads, of the profile
+    /// and of the blocks that it has. If `everything` is set, conversations that no page names do not exist. The entries
+    /// follow one by one.
+    Changes(Box<Changes>),
+    /// The user's own state changed while the device was connected: a conversation was read on some device, another member
+    /// has read entries of the user, or settings, blocks or the profile changed.
+    Update(Box<Update>),
     /// The server was restored from a backup older than the entries that this device has seen. In each listed conversation
     /// the server has kept the entries up to the given conversation_seq; later entries that the application has seen are
     /// not stored. The server assigns their numbers again: to other entries, or to the same ones if they were still in
@@ -33,8 +41,8 @@ pub enum Event {
         /// The last kept conversation_seq per conversation; 0: none.
         kept: BTreeMap<String, u64>,
     },
-    /// A user has read up to an entry. Delivery is best effort.
-    Receipt(ReadReceipt),
+    /// A signal of another user: typing, presence, delivered, or one of the product. Delivery is best effort.
+    Signal(Box<Signal>),
     /// The connection was lost. The client reconnects after a pause.
     Disconnected {
         /// The reason.
@@ -50,7 +58,7 @@ pub enum Event {
 #[derive(Debug)]
 pub(super) enum Item {
     Event(Event),
-    Entry(Box<Entry>, Option<Have>),
+    Change(Change, Option<Have>),
     Have(Have),
     Baseline(BTreeMap<String, u64>),
     Restored(u32, BTreeMap<String, u64>),
@@ -71,10 +79,17 @@ impl Events {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             match item {
                 Item::Event(event) => return Some(event),
-                Item::Entry(entry, have) => {
-                    state.record(&entry);
+                Item::Change(change, have) => {
+                    let event = match change {
+                        Change::Entry(entry) => {
+                            state.record(&entry);
+                            Event::Entry(entry)
+                        }
+                        Change::Update(update) => Event::Update(update),
+                        Change::Changes(changes) => Event::Changes(changes),
+                    };
                     state.have = have.or(state.have);
-                    return Some(Event::Entry(entry));
+                    return Some(event);
                 }
                 Item::Have(have) => state.have = Some(have),
                 Item::Restored(generation, kept) => {
@@ -93,7 +108,7 @@ impl Events {
     }
 }
 
-/// The sending half. It never waits: entries that do not fit stay at the server.
+/// The sending half. It never waits: changes that do not fit stay at the server.
 #[derive(Debug)]
 pub(super) struct EventSender {
     items: mpsc::Sender<Item>,
@@ -106,7 +121,7 @@ pub(super) struct EventSender {
 }
 
 pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender, Events) {
-    // A page of history must fit beside entries and events that the application has not taken yet.
+    // A page of history must fit beside changes and events that the application has not taken yet.
     let (items, out) = mpsc::channel(capacity.max(2 * sync::PAGE) + RESERVED);
     let sender =
         EventSender { items, unsent_have: None, unsent_baseline: BTreeMap::new(), unsent_restored: None };
@@ -114,10 +129,10 @@ pub(super) fn channel(capacity: usize, state: Arc<Mutex<State>>) -> (EventSender
 }
 
 impl EventSender {
-    /// Free slots for entries.
+    /// Free slots for changes.
     pub(super) fn capacity(&self) -> usize {
         if self.items.is_closed() {
-            // The application has dropped its half: entries are accepted and discarded.
+            // The application has dropped its half: changes are accepted and discarded.
             return usize::from(u16::MAX);
         }
         if self.unsent_restored.is_some() {
@@ -131,10 +146,9 @@ impl EventSender {
         let _ = self.items.reserve_many(sync::PAGE + RESERVED).await;
     }
 
-    /// Applies an update to `sync`, and sends the resulting entries and progress to the application.
-    pub(super) fn update(&mut self, sync: &mut Sync, update: impl FnOnce(&mut Sync, &mut EntrySlots<'_>)) {
-        let mut slots =
-            EntrySlots { items: &self.items, is_blocked: self.unsent_restored.is_some(), last: None };
+    /// Applies an update to `sync`, and sends the resulting changes and progress to the application.
+    pub(super) fn update(&mut self, sync: &mut Sync, update: impl FnOnce(&mut Sync, &mut Slots<'_>)) {
+        let mut slots = Slots { items: &self.items, is_blocked: self.unsent_restored.is_some(), last: None };
         update(sync, &mut slots);
         let restored = sync.take_restored();
         if restored.as_ref().is_some_and(|(_, kept)| !kept.is_empty()) {
@@ -185,16 +199,11 @@ impl EventSender {
         }
     }
 
-    /// Sends a signal, unless the slot is needed for an entry of a page in flight. Returns whether the frame is a signal.
-    pub(super) fn signal(&self, frame: Frame, sync: &Sync) -> bool {
-        let event = match frame {
-            Frame::Receipt(receipt) => Event::Receipt(receipt),
-            _ => return false,
-        };
+    /// Sends a signal, unless the slot is needed for a page in flight.
+    pub(super) fn signal(&self, signal: Signal, sync: &Sync) {
         if self.capacity() > sync.reserved() {
-            self.event(event);
+            self.event(Event::Signal(Box::new(signal)));
         }
-        true
     }
 
     /// Sends another event. It is dropped while the channel is full.
@@ -208,39 +217,39 @@ impl EventSender {
     }
 }
 
-/// Slots of the channel, each reserved before its entry is accepted.
+/// Slots of the channel, each reserved before its change is accepted.
 #[derive(Debug)]
-pub(super) struct EntrySlots<'a> {
+pub(super) struct Slots<'a> {
     items: &'a mpsc::Sender<Item>,
-    /// Another item has to be sent before any entry.
+    /// Another item has to be sent before any change.
     is_blocked: bool,
-    /// The last entry, held back to carry the `have` that it completes.
-    last: Option<(mpsc::Permit<'a, Item>, Box<Entry>)>,
+    /// The last change, held back to carry the `have` that it completes.
+    last: Option<(mpsc::Permit<'a, Item>, Change)>,
 }
 
-impl EntrySlots<'_> {
-    /// Sends the last entry together with `have`.
+impl Slots<'_> {
+    /// Sends the last change together with `have`.
     fn finish(self, have: impl FnOnce() -> Option<Have>) {
-        if let Some((slot, entry)) = self.last {
-            slot.send(Item::Entry(entry, have()));
+        if let Some((slot, change)) = self.last {
+            slot.send(Item::Change(change, have()));
         }
     }
 }
 
-impl sync::EntrySink for EntrySlots<'_> {
-    fn offer(&mut self, entry: Entry) -> Option<Entry> {
+impl sync::Sink for Slots<'_> {
+    fn offer(&mut self, change: Change) -> Option<Change> {
         if self.is_blocked {
-            return Some(entry);
+            return Some(change);
         }
         match self.items.try_reserve() {
             Ok(slot) => {
-                if let Some((slot, entry)) = self.last.replace((slot, Box::new(entry))) {
-                    slot.send(Item::Entry(entry, None));
+                if let Some((slot, change)) = self.last.replace((slot, change)) {
+                    slot.send(Item::Change(change, None));
                 }
                 None
             }
-            Err(TrySendError::Full(())) => Some(entry),
-            // The application has dropped its half: the entry is discarded.
+            Err(TrySendError::Full(())) => Some(change),
+            // The application has dropped its half: the change is discarded.
             Err(TrySendError::Closed(())) => None,
         }
     }

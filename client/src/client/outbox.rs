@@ -201,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn send(conversation: &str, id: usize) -> Send {
-        Send { conversation: conversation.into(), client_msg_id: id.to_string(), message: None }
+        Send { conversation: conversation.into(), client_msg_id: id.to_string(), ..Send::default() }
     }
 
     fn id(next: Option<(u64, &Send)>) -> Option<String> {

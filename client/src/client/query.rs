@@ -1,53 +1,47 @@
-//! Requests other than sends: the frame of each, and the reply to its caller.
+//! Requests other than sends, and the replies to their callers.
 
 use crate::Error;
 use abi::{
     ApiError,
-    v1::{
-        GetHeads, GetHistory, HeadsPage, HistoryPage, MarkRead, client_frame::Frame as Ask,
-        server_frame::Frame,
-    },
+    v1::{client_frame::Frame as Ask, server_frame::Frame},
 };
 use tokio::sync::oneshot;
 
-/// The sender for the reply to a caller.
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
 /// A request other than a send.
 #[derive(Debug)]
-pub(super) enum Query {
-    Heads(GetHeads, Reply<HeadsPage>),
-    History(GetHistory, Reply<HistoryPage>),
-    MarkRead(MarkRead, Reply<u64>),
+pub(super) struct Query {
+    pub(super) ask: Ask,
+    reply: oneshot::Sender<Result<Frame, Error>>,
 }
 
 impl Query {
-    /// The frame to send.
-    pub(super) fn frame(&self) -> Ask {
-        match self {
-            Self::Heads(request, _) => Ask::Heads(request.clone()),
-            Self::History(request, _) => Ask::History(request.clone()),
-            Self::MarkRead(request, _) => Ask::Read(request.clone()),
-        }
+    /// A query, and the receiver of its answer.
+    pub(super) fn new(ask: Ask) -> (Self, oneshot::Receiver<Result<Frame, Error>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { ask, reply }, answer)
     }
 
-    /// Replies with the answer of the server. An answer of another kind fails the query.
+    /// Whether the query is repeated on the next connection if this one ends. A signal would be late by then.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self.ask, Ask::Signal(_))
+    }
+
+    /// Replies with the answer of the server.
     pub(super) fn answer(self, frame: Frame) {
-        match (self, frame) {
-            (Self::Heads(_, reply), Frame::Heads(page)) => drop(reply.send(Ok(page))),
-            (Self::History(_, reply), Frame::History(page)) => drop(reply.send(Ok(page))),
-            (Self::MarkRead(_, reply), Frame::Read(read)) => drop(reply.send(Ok(read.read_seq))),
-            (query, Frame::Error(error)) => query.fail(ApiError::from(error).into()),
-            (query, _) => query.fail(ApiError::invalid("the answer does not fit the request").into()),
-        }
+        let answer = match frame {
+            Frame::Error(error) => Err(ApiError::from(error).into()),
+            frame => Ok(frame),
+        };
+        let _ = self.reply.send(answer);
     }
 
     /// Replies with an error.
     pub(super) fn fail(self, error: Error) {
-        match self {
-            Self::Heads(_, reply) => drop(reply.send(Err(error))),
-            Self::History(_, reply) => drop(reply.send(Err(error))),
-            Self::MarkRead(_, reply) => drop(reply.send(Err(error))),
-        }
+        let _ = self.reply.send(Err(error));
     }
+}
+
+/// The error for an answer of another kind than the request needs.
+pub(super) fn unexpected() -> ApiError {
+    ApiError::invalid("the answer does not fit the request")
 }

@@ -1,17 +1,23 @@
 //! One session over a connection: sends requests and handles answers until the connection ends.
 
-use super::{events::Event, query::Query, worker::Worker};
+use super::{
+    events::Event,
+    query::{Query, unexpected},
+    worker::Worker,
+};
 use crate::{
     Connection, Error,
     backoff::retry_pause,
     codec,
     connection::HELLO_ID,
-    sync::{self, Request},
+    sync::{self, Patience, Request},
 };
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{GetHeads, GetHistory, Ping, ServerFrame, client_frame::Frame as Ask, server_frame::Frame},
+    v1::{
+        Ping, Presences, ServerFrame, Signal, client_frame::Frame as Ask, server_frame::Frame, signal::Kind,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -38,6 +44,8 @@ enum Pending {
     Send(u64),
     Query(Query),
     Sync(Request),
+    /// The subscription to presences, renewed for this connection.
+    Watch,
     Ping,
 }
 
@@ -52,6 +60,7 @@ struct Session<'a> {
     last_ping: Instant,
     /// No request for catching up is sent before this.
     sync_paused: Option<Instant>,
+    patience: Patience,
     caught_up: bool,
 }
 
@@ -62,7 +71,7 @@ pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
     worker.sync.on_welcome(welcome.receiver_seq);
     worker.outbox.reset();
     let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(100).into());
-    worker.events.event(Event::Connected(welcome));
+    worker.events.event(Event::Connected(Box::new(welcome)));
     let mut session = Session {
         worker,
         connection,
@@ -73,6 +82,7 @@ pub(super) async fn run(worker: &mut Worker, connection: Connection) -> Error {
         last_received: Instant::now(),
         last_ping: Instant::now(),
         sync_paused: None,
+        patience: Patience::default(),
         caught_up: false,
     };
     let error = match session.serve().await {
@@ -88,10 +98,13 @@ impl Session<'_> {
         let stop = self.worker.stop.clone();
         let mut check = interval(self.heartbeat.min(CHECK));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.renew_watch().await?;
         loop {
             self.report_progress();
+            let awaited = self.patience.check(&mut self.worker.sync, Instant::now());
             self.write_requests().await?;
-            let wakes = [self.worker.outbox.next_resume(), self.sync_paused].into_iter().flatten().min();
+            let resume = self.worker.outbox.next_resume();
+            let wakes = [resume, self.sync_paused, awaited].into_iter().flatten().min();
             let worker = &mut *self.worker;
             // With enough capacity the sync waits for another event; this branch would then spin.
             let waits_for_capacity =
@@ -151,18 +164,7 @@ impl Session<'_> {
             && self.connection.is_ready()?
             && let Some(request) = self.worker.sync.next_request(self.worker.events.capacity())
         {
-            let frame = match &request {
-                Request::Heads { after } => {
-                    Ask::Heads(GetHeads { after: after.clone(), limit: sync::HEADS_PAGE })
-                }
-                Request::History { conversation, after } => Ask::History(GetHistory {
-                    conversation: conversation.clone(),
-                    after: *after,
-                    limit: sync::PAGE as i32,
-                    ..GetHistory::default()
-                }),
-            };
-            self.feed(frame, Pending::Sync(request)).await?;
+            self.feed(request.frame(sync::PAGE as i32), Pending::Sync(request)).await?;
             fed = true;
         }
         while self.queries < MAX_QUERIES
@@ -170,10 +172,22 @@ impl Session<'_> {
             && let Some(query) = self.worker.unsent_queries.pop_front()
         {
             self.queries += 1;
-            self.feed(query.frame(), Pending::Query(query)).await?;
+            if let Ask::Watch(watched) = &query.ask {
+                self.worker.watched = watched.clone();
+            }
+            self.feed(query.ask.clone(), Pending::Query(query)).await?;
             fed = true;
         }
         if fed { self.connection.begin_flush() } else { Ok(()) }
+    }
+
+    /// Subscribes to the presences that the application watches. The subscription ended with the last connection.
+    async fn renew_watch(&mut self) -> Result<(), Error> {
+        if self.worker.watched.users.is_empty() {
+            return Ok(());
+        }
+        self.feed(Ask::Watch(self.worker.watched.clone()), Pending::Watch).await?;
+        self.connection.begin_flush()
     }
 
     async fn feed(&mut self, frame: Ask, pending: Pending) -> Result<(), Error> {
@@ -245,25 +259,29 @@ impl Session<'_> {
                 events.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
             (Some(Frame::Pong(pong)), _) => sync.on_seq(pong.receiver_seq),
-            (Some(Frame::Heads(page)), Some(Pending::Sync(_))) => {
-                events.update(sync, |sync, _| sync.on_heads(page));
+            (Some(Frame::Signal(signal)), None) => events.signal(signal, sync),
+            (Some(Frame::Changes(page)), Some(Pending::Sync(Request::Changes { .. }))) => {
+                let capacity = events.capacity();
+                events.update(sync, |sync, slots| sync.on_changes(page, capacity, slots));
             }
             (Some(Frame::History(page)), Some(Pending::Sync(Request::History { conversation, .. }))) => {
                 events.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
             }
             (Some(frame), Some(Pending::Query(query))) => query.answer(frame),
             (Some(Frame::Error(error)), Some(pending)) => self.on_error(pending, error.into()),
+            (Some(Frame::Presences(Presences { presences })), Some(Pending::Watch)) => {
+                for presence in presences {
+                    let user = presence.user.clone();
+                    let kind = Some(Kind::Presence(presence));
+                    events.signal(Signal { user, kind, ..Signal::default() }, sync);
+                }
+            }
             (Some(Frame::Error(error)), None) => {
                 tracing::debug!(error = error.message, "error of the server without a request")
             }
-            (_, Some(pending)) => {
-                self.on_error(pending, ApiError::invalid("the answer does not fit the request"))
-            }
-            (answer, None) => {
-                if !answer.is_some_and(|answer| events.signal(answer, sync)) {
-                    tracing::debug!(id = frame.id, "answer without a request");
-                }
-            }
+            (_, Some(pending)) => self.on_error(pending, unexpected()),
+            // Frames of later versions are ignored.
+            (_, None) => tracing::debug!(id = frame.id, "answer without a request"),
         }
     }
 
@@ -287,10 +305,11 @@ impl Session<'_> {
             Pending::Query(query) => query.fail(error.into()),
             Pending::Sync(request) => {
                 worker.sync.on_failed(&request, &error);
-                if error.code.is_retryable() || matches!(request, Request::Heads { .. }) {
+                if error.code.is_retryable() || matches!(request, Request::Changes { .. }) {
                     self.sync_paused = Some(now + retry_pause(0, error.retry_after.or(Some(SYNC_PAUSE))));
                 }
             }
+            Pending::Watch => tracing::debug!(error = error.message, "presences are not watched"),
             Pending::Ping => {}
         }
     }
@@ -298,8 +317,10 @@ impl Session<'_> {
     /// Leaves unanswered queries to the next connection. Messages are still in the outbox; `Sync` repeats its requests.
     async fn end(self) {
         for (_, (_, pending)) in self.pending {
-            if let Pending::Query(query) = pending {
-                self.worker.unsent_queries.push_back(query);
+            match pending {
+                Pending::Query(query) if query.is_repeatable() => self.worker.unsent_queries.push_back(query),
+                Pending::Query(query) => query.fail(Error::Lost("the signal was not repeated".into())),
+                _ => {}
             }
         }
         if self.worker.stop.is_cancelled() {

@@ -10,7 +10,11 @@ use super::{
 use crate::{
     Connection, Error, Server, State, backoff::Backoff, error::Recovery, sync::Sync, tokens::TokenSource,
 };
-use abi::{ApiError, error::ErrorCode, v1::Ack};
+use abi::{
+    ApiError,
+    error::ErrorCode,
+    v1::{Ack, WatchPresence},
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
@@ -35,6 +39,8 @@ pub(super) struct Worker {
     pub(super) queries: mpsc::Receiver<Query>,
     /// Queries to send, again or for the first time.
     pub(super) unsent_queries: VecDeque<Query>,
+    /// The users whose presence the application watches.
+    pub(super) watched: WatchPresence,
     pub(super) events: EventSender,
     pub(super) stop: CancellationToken,
     ended: Arc<OnceLock<Error>>,
@@ -67,6 +73,7 @@ impl Worker {
             sends,
             queries,
             unsent_queries: VecDeque::new(),
+            watched: WatchPresence::default(),
             events,
             stop,
             ended: Arc::default(),

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// Pages of history in flight at a time.
 const MAX_IN_FLIGHT: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(PartialEq, Hash))]
 pub(super) struct Gaps {
     gaps: BTreeMap<String, Gap>,
     /// Conversations in `gaps` without a request in flight.
@@ -13,7 +14,8 @@ pub(super) struct Gaps {
     in_flight: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Hash))]
 struct Gap {
     /// The highest conversation_seq known to exist.
     up_to: u64,

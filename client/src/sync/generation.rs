@@ -5,7 +5,8 @@ use abi::v1::Head;
 use std::collections::BTreeMap;
 
 /// Positions that have to be checked against the server's new generation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Hash))]
 pub(super) struct Rewind {
     /// The server's generation.
     generation: u32,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::sync::{Request, Start};
-use abi::v1::{Deliver, Head, HeadsPage, HistoryPage, ReceiverSeq, server_frame::Frame as ServerFrame};
+use abi::v1::{Block, Blocks, Deliver, Head, HistoryPage, ReceiverSeq, update::Kind};
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -12,22 +12,26 @@ const NAMES: [&str; 2] = ["a", "b"];
 enum Step {
     /// Entries are stored and pushed; with `gap`, only the last one is pushed.
     Post { conversation: usize, entries: u64, gap: bool },
-    /// Receipts of other users.
-    Receipts(usize),
+    /// Signals of other users.
+    Signals(usize),
+    /// The user's own state changes. A restart may find the change twice.
+    Update { is_lost: bool },
     /// The server answers a request.
     Answer,
     /// The device reads frames.
     Read(usize),
     /// The application takes events.
     Take(usize),
+    /// A missing push is late.
+    Overdue,
     /// The program restarts with its saved state.
     Restart,
 }
 
 enum Frame {
     Deliver(Deliver),
-    Receipt,
-    Heads(HeadsPage),
+    Signal,
+    Changes(Changes),
     History(String, HistoryPage),
 }
 
@@ -52,10 +56,11 @@ impl Device {
                 let capacity = sender.capacity();
                 sender.update(sync, |sync, slots| sync.on_deliver(deliver, capacity, slots));
             }
-            Frame::Receipt => {
-                assert!(sender.signal(ServerFrame::Receipt(ReadReceipt::default()), sync));
+            Frame::Signal => sender.signal(Signal::default(), sync),
+            Frame::Changes(page) => {
+                let capacity = sender.capacity();
+                sender.update(sync, |sync, slots| sync.on_changes(page, capacity, slots));
             }
-            Frame::Heads(page) => sender.update(sync, |sync, _| sync.on_heads(page)),
             Frame::History(conversation, page) => {
                 sender.update(sync, |sync, slots| sync.on_history(&conversation, page, slots));
             }
@@ -70,6 +75,8 @@ struct World {
     wire: VecDeque<Frame>,
     requests: VecDeque<Request>,
     seen: [Vec<u64>; 2],
+    /// The last receiver seq of a change of the user's own state that the server has, and that the application has.
+    updated: (u64, u64),
 }
 
 impl World {
@@ -82,6 +89,7 @@ impl World {
             wire: VecDeque::new(),
             requests: VecDeque::new(),
             seen: Default::default(),
+            updated: (0, 0),
         }
     }
 
@@ -97,9 +105,21 @@ impl World {
                     receiver_seq: Some(self.now),
                     raised: entries as u32,
                     entries: seqs.map(|seq| entry(conversation, seq)).collect(),
+                    updates: Vec::new(),
                 }));
             }
-            Step::Receipts(count) => self.wire.extend((0..count).map(|_| Frame::Receipt)),
+            Step::Signals(count) => self.wire.extend((0..count).map(|_| Frame::Signal)),
+            Step::Update { is_lost } => {
+                self.now.seq += 1;
+                self.updated.0 = self.now.seq;
+                let frame = Deliver {
+                    receiver_seq: Some(self.now),
+                    raised: 1,
+                    entries: Vec::new(),
+                    updates: vec![Update { kind: Some(Kind::Block(block(self.now.seq))) }],
+                };
+                self.wire.extend((!is_lost).then_some(Frame::Deliver(frame)));
+            }
             Step::Answer => {
                 let answer = self.requests.pop_front().map(|request| self.answer(request));
                 self.wire.extend(answer);
@@ -110,6 +130,7 @@ impl World {
                 }
             }
             Step::Take(count) => self.take(count),
+            Step::Overdue => self.device.sync.on_overdue(),
             Step::Restart => {
                 (self.wire, self.requests) = Default::default();
                 self.device = Device::new(self.saved(), self.now);
@@ -127,16 +148,18 @@ impl World {
 
     fn answer(&self, request: Request) -> Frame {
         match request {
-            Request::Heads { .. } => {
+            Request::Changes { .. } => {
                 let head = |(name, seq): (&&str, &u64)| Head {
                     conversation: (*name).into(),
                     conversation_seq: *seq,
                     visible_from: 1,
                     ..Head::default()
                 };
-                Frame::Heads(HeadsPage {
+                Frame::Changes(Changes {
+                    receiver_seq: Some(self.now),
                     heads: NAMES.iter().zip(&self.heads).map(head).collect(),
-                    more: false,
+                    blocks: Some(Blocks { users: vec![block(self.updated.0).user], more: false }),
+                    ..Changes::default()
                 })
             }
             Request::History { conversation, after } => {
@@ -152,12 +175,25 @@ impl World {
     fn take(&mut self, count: usize) {
         for _ in 0..count {
             let Some(event) = self.device.events.next().now_or_never() else { break };
-            if let Some(Event::Entry(entry)) = event {
-                let index = NAMES.iter().position(|name| *name == entry.conversation).unwrap();
-                self.seen[index].push(entry.conversation_seq);
+            match event {
+                Some(Event::Entry(entry)) => {
+                    let index = NAMES.iter().position(|name| *name == entry.conversation).unwrap();
+                    self.seen[index].push(entry.conversation_seq);
+                }
+                Some(Event::Update(update)) => match update.kind {
+                    Some(Kind::Block(block)) => self.updated.1 = block.user.parse().unwrap(),
+                    other => panic!("not a block: {other:?}"),
+                },
+                Some(Event::Changes(page)) => self.updated.1 = page.blocks.unwrap().users[0].parse().unwrap(),
+                _ => {}
             }
         }
     }
+}
+
+/// A block that tells when it was made.
+fn block(seq: u64) -> Block {
+    Block { user: seq.to_string(), blocked: true }
 }
 
 fn entry(conversation: usize, seq: u64) -> Entry {
@@ -172,7 +208,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     });
     let step = prop_oneof![
         4 => post,
-        3 => (1..60usize).prop_map(Step::Receipts),
+        3 => (1..60usize).prop_map(Step::Signals),
+        2 => any::<bool>().prop_map(|is_lost| Step::Update { is_lost }),
+        1 => Just(Step::Overdue),
         6 => Just(Step::Answer),
         8 => (1..60usize).prop_map(Step::Read),
         2 => (1..150usize).prop_map(Step::Take),
@@ -185,7 +223,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn p1_p5_a_slow_application_sees_each_entry_once_and_in_order_across_restarts(steps in steps()) {
+    fn p1_p5_a_slow_application_gets_each_entry_once_and_the_last_state_across_restarts(steps in steps()) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
@@ -195,25 +233,33 @@ proptest! {
             world.step(&Step::Answer);
             world.step(&Step::Read(1));
             world.step(&Step::Take(usize::MAX));
+            if world.wire.is_empty() {
+                let now = Some(world.now);
+                world.device.sync.on_seq(now);
+                world.step(&Step::Overdue);
+            }
             rounds += 1;
             prop_assert!(rounds < 20_000, "it never catches up");
         }
         for (seen, head) in world.seen.iter().zip(world.heads) {
             prop_assert_eq!(seen, &(1..=head).collect::<Vec<_>>());
         }
+        prop_assert_eq!(world.updated.0, world.updated.1);
     }
 }
 
 #[test]
 fn an_entry_without_a_slot_moves_no_position() {
-    let mut device = Device::new(State::default(), ReceiverSeq { epoch: 1, seq: 0 });
+    let now = ReceiverSeq { epoch: 1, seq: 0 };
+    let mut device = Device::new(State { have: Some(now.into()), ..State::default() }, now);
     let deliver = Deliver {
         receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 9 }),
         raised: 9,
         entries: (2..=9).map(|seq| entry(0, seq)).collect(),
+        updates: Vec::new(),
     };
     device.read(Frame::Deliver(deliver));
-    let request = std::iter::from_fn(|| device.sync.next_request(device.sender.capacity())).last();
+    let request = device.sync.next_request(device.sender.capacity());
     assert_eq!(request, Some(Request::History { conversation: "a".into(), after: 0 }));
     while device.sender.items.capacity() > 3 {
         device.sender.event(Event::CaughtUp);
@@ -235,7 +281,7 @@ fn p1_p5_a_restart_during_a_generation_change_misses_no_entry() {
         let mut device = Device::new(state, now);
         device.sync.on_generation(7, 0);
         device.sync.on_welcome(Some(now));
-        assert!(matches!(device.sync.next_request(1_000), Some(Request::Heads { .. })));
+        assert!(matches!(device.sync.next_request(1_000), Some(Request::Changes { .. })));
         let head = Head {
             conversation: "a".into(),
             conversation_seq: 6,
@@ -243,8 +289,10 @@ fn p1_p5_a_restart_during_a_generation_change_misses_no_entry() {
             visible_from: 1,
             ..Head::default()
         };
-        let heads = HeadsPage { heads: vec![head], more: false };
-        device.read(Frame::Heads(heads.clone()));
+        let changes =
+            Changes { receiver_seq: Some(now), everything: true, heads: vec![head], ..Changes::default() };
+        device.read(Frame::Changes(changes.clone()));
+        assert!(matches!(device.events.next().now_or_never(), Some(Some(Event::Changes(_)))));
         assert!(matches!(device.events.next().now_or_never(), Some(Some(Event::Restored { .. }))));
         assert!(device.events.next().now_or_never().is_none());
         let saved = device.events.state.lock().unwrap().clone();
@@ -254,10 +302,10 @@ fn p1_p5_a_restart_during_a_generation_change_misses_no_entry() {
         sync.on_generation(7, 0);
         sync.on_welcome(Some(now));
         assert!(
-            matches!(sync.next_request(1_000), Some(Request::Heads { .. })),
+            matches!(sync.next_request(1_000), Some(Request::Changes { .. })),
             "it does not notice that entries are missing"
         );
-        sync.on_heads(heads);
+        sync.on_changes(changes, 1_000, &mut Vec::new());
         assert_eq!(
             sync.next_request(1_000),
             Some(Request::History { conversation: "a".into(), after: kept_seq })

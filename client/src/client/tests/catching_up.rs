@@ -4,13 +4,17 @@ use super::fake_server::{TIMEOUT, at, connect, entries, entry, has};
 use crate::{sync, text};
 use abi::{
     ApiError,
-    v1::{Deliver, GetHistory, Head, HeadsPage, HistoryPage, ReadReceipt, client_frame, server_frame::Frame},
+    v1::{Changes, Deliver, GetHistory, Head, HistoryPage, Signal, client_frame, server_frame::Frame},
 };
 use std::time::Duration;
 use tokio::time::timeout;
 
 fn head(number: u64) -> Head {
     Head { conversation: "c".into(), conversation_seq: number, visible_from: 1, ..Head::default() }
+}
+
+fn changes(now: u64, last: u64) -> Changes {
+    Changes { receiver_seq: at(now), heads: vec![head(last)], ..Changes::default() }
 }
 
 /// The answer of a server with entries up to `head`.
@@ -23,12 +27,12 @@ fn page(request: &GetHistory, head: u64) -> HistoryPage {
 async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application() {
     let (fake, mut peer, client, mut events) = connect(has(5, &[("c", 2)])).await;
     assert_eq!(peer.hello.have, at(5));
-    let deliver = Deliver { receiver_seq: at(8), raised: 1, entries: vec![entry(5)] };
+    let deliver = Deliver { receiver_seq: at(8), raised: 1, entries: vec![entry(5)], ..Deliver::default() };
     peer.send(0, Frame::Deliver(deliver)).await;
     for _ in 0..2 {
         match peer.request(8).await {
-            (id, client_frame::Frame::Heads(_)) => {
-                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(5)], more: false })).await;
+            (id, client_frame::Frame::Changes(_)) => {
+                peer.send(id, Frame::Changes(changes(8, 5))).await;
             }
             (id, client_frame::Frame::History(GetHistory { after: 2, .. })) => {
                 let entries = (3..=5).map(entry).collect();
@@ -59,8 +63,8 @@ async fn p5_a_gap_is_filled_from_history_and_the_state_follows_the_application()
 async fn p5_a_heartbeat_with_another_seq_makes_the_device_catch_up() {
     let (_fake, mut peer, _client, mut events) = connect(has(0, &[])).await;
     let (id, frame) = peer.request(1).await;
-    assert!(matches!(frame, client_frame::Frame::Heads(_)), "{frame:?}");
-    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(1)], more: false })).await;
+    assert!(matches!(frame, client_frame::Frame::Changes(_)), "{frame:?}");
+    peer.send(id, Frame::Changes(changes(1, 1))).await;
     let (id, frame) = peer.request(1).await;
     assert!(matches!(frame, client_frame::Frame::History(_)), "{frame:?}");
     peer.send(id, Frame::History(HistoryPage { entries: vec![entry(1)], more: false })).await;
@@ -72,7 +76,12 @@ async fn p7_while_the_application_reads_no_events_entries_stay_at_the_server() {
     let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
     let many = 500;
     for number in 1..=many {
-        let deliver = Deliver { receiver_seq: at(number), raised: 1, entries: vec![entry(number)] };
+        let deliver = Deliver {
+            receiver_seq: at(number),
+            raised: 1,
+            entries: vec![entry(number)],
+            ..Deliver::default()
+        };
         peer.send(0, Frame::Deliver(deliver)).await;
     }
     // Sending still works: a full queue stops only entries.
@@ -103,34 +112,39 @@ async fn p7_while_the_application_reads_no_events_entries_stay_at_the_server() {
 }
 
 #[tokio::test]
-async fn p1_p7_receipts_do_not_take_the_slots_of_a_page_in_flight() {
+async fn p1_p7_signals_do_not_take_the_slots_of_a_page_in_flight() {
     let (_fake, mut peer, client, mut events) = connect(has(0, &[("c", 0)])).await;
     // Together with the first two events, this leaves slots for exactly one page.
     let (taken, many) = (98, 250);
-    let deliver =
-        Deliver { receiver_seq: at(taken), raised: taken as u32, entries: (1..=taken).map(entry).collect() };
+    let deliver = Deliver {
+        receiver_seq: at(taken),
+        raised: taken as u32,
+        entries: (1..=taken).map(entry).collect(),
+        ..Deliver::default()
+    };
     peer.send(0, Frame::Deliver(deliver)).await;
     let deliver = Deliver {
         receiver_seq: at(many),
         raised: (many - taken) as u32,
         entries: (taken + 2..=many).map(entry).collect(),
+        ..Deliver::default()
     };
     peer.send(0, Frame::Deliver(deliver)).await;
-    let (mut receipts, mut requested) = (20, Vec::new());
+    let (mut signals, mut requested) = (20, Vec::new());
     let serve = async {
         loop {
             match peer.request(many).await {
-                (id, client_frame::Frame::Heads(_)) => {
-                    peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(many)], more: false })).await;
+                (id, client_frame::Frame::Changes(_)) => {
+                    peer.send(id, Frame::Changes(changes(many, many))).await;
                 }
                 (id, client_frame::Frame::History(request)) => {
                     requested.push(request.after);
-                    for _ in 0..std::mem::take(&mut receipts) {
-                        peer.send(0, Frame::Receipt(ReadReceipt::default())).await;
+                    for _ in 0..std::mem::take(&mut signals) {
+                        peer.send(0, Frame::Signal(Signal::default())).await;
                     }
                     peer.send(id, Frame::History(page(&request, many))).await;
                 }
-                other => panic!("neither heads nor history: {other:?}"),
+                other => panic!("neither changes nor history: {other:?}"),
             }
         }
     };
@@ -151,13 +165,13 @@ async fn p1_p7_receipts_do_not_take_the_slots_of_a_page_in_flight() {
 #[tokio::test]
 async fn p6_waiting_to_retry_a_page_uses_no_cpu() {
     let (_fake, mut peer, _client, mut events) = connect(has(0, &[("c", 0)])).await;
-    let deliver = Deliver { receiver_seq: at(2), raised: 2, entries: vec![entry(2)] };
+    let deliver = Deliver { receiver_seq: at(2), raised: 2, entries: vec![entry(2)], ..Deliver::default() };
     peer.send(0, Frame::Deliver(deliver)).await;
     let mut is_refused = false;
     while !is_refused {
         match peer.request(2).await {
-            (id, client_frame::Frame::Heads(_)) => {
-                peer.send(id, Frame::Heads(HeadsPage { heads: vec![head(2)], more: false })).await;
+            (id, client_frame::Frame::Changes(_)) => {
+                peer.send(id, Frame::Changes(changes(2, 2))).await;
             }
             (id, _) => {
                 let pause =

@@ -5,7 +5,7 @@ use crate::{Client, Error, Event, Options, State, text};
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{ReadMarked, client_frame, server_frame::Frame},
+    v1::{ReadPosition, client_frame, server_frame::Frame},
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -92,9 +92,9 @@ async fn queries_survive_a_lost_connection() {
         let mut peer = fake.welcome(0).await;
         let (id, frame) = peer.request(0).await;
         assert!(matches!(frame, client_frame::Frame::Read(_)), "{frame:?}");
-        peer.send(id, Frame::Read(ReadMarked { read_seq: 7 })).await;
+        peer.send(id, Frame::Read(ReadPosition { read_seq: 7, ..ReadPosition::default() })).await;
         peer
     };
     let (read, _peer) = tokio::join!(client.mark_read("c", 7), serve);
-    assert_eq!(read.unwrap(), 7);
+    assert_eq!(read.unwrap().read_seq, 7);
 }

@@ -5,10 +5,7 @@ use crate::{Client, Error, Options, text};
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{
-        ClientFrame, Deliver, Entry, GetHistory, Pong, Welcome, client_frame, entry::Content,
-        server_frame::Frame,
-    },
+    v1::{ClientFrame, Deliver, Entry, GetHistory, Pong, Welcome, client_frame, server_frame::Frame},
 };
 use futures_util::StreamExt as _;
 use std::time::Duration;
@@ -75,7 +72,7 @@ async fn a_request_larger_than_the_servers_frame_limit_fails_alone() {
     let large = client.enqueue("c", text("x".repeat(6_000)), None).await.unwrap();
     let next = client.enqueue("c", text("2"), None).await.unwrap();
     let (id, send) = peer.next_send().await;
-    assert!(send.message == Some(text("2")), "the server would close the connection");
+    assert!(send.content == Some(text("2")), "the server would close the connection");
     peer.ack(id, &send).await;
     next.await.unwrap();
     assert_eq!(large.await.unwrap_err().code(), Some(ErrorCode::TooLarge));
@@ -124,9 +121,18 @@ async fn p7_a_device_reads_while_it_writes() {
     // Each direction carries more than the socket buffers hold.
     let serve = async {
         for number in 1..=16 {
-            let content = Some(Content::Message(text("y".repeat(MIB))));
+            let content = Some(text("y".repeat(MIB)));
             let entries = vec![Entry { content, ..entry(number) }];
-            peer.send(0, Frame::Deliver(Deliver { receiver_seq: at(number), raised: 1, entries })).await;
+            peer.send(
+                0,
+                Frame::Deliver(Deliver {
+                    receiver_seq: at(number),
+                    raised: 1,
+                    entries,
+                    ..Deliver::default()
+                }),
+            )
+            .await;
         }
         for _ in 0..4 {
             let (id, send) = peer.next_send().await;
