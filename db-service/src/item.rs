@@ -1,6 +1,5 @@
 //! Conversion of entries to rows. The store reads the envelope of an entry; everything else stays encoded in the payload.
 
-use crate::rules::entries::EntryChange;
 use abi::{
     ApiError,
     envelope::{self, field},
@@ -42,6 +41,20 @@ pub(crate) enum Change {
     Entry(EntryChange),
     /// The group.
     Group(GroupChange),
+}
+
+/// A change of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EntryChange {
+    /// Replaces the content.
+    Edit {
+        /// Whether there is a new content.
+        has_content: bool,
+    },
+    /// Removes the content.
+    Recall,
+    /// Replaces all reactions of the sender.
+    Reaction(Vec<String>),
 }
 
 impl Change {

@@ -2,12 +2,15 @@
 
 use crate::{
     item::number,
-    rules::{Effect, Group, entries::State},
+    rules::{
+        Effect, Group,
+        entries::{EntryEffect, State, Target},
+    },
 };
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{SaveOutcome, SaveResult},
+    v1::{GroupChange, SaveOutcome, SaveResult},
 };
 
 /// The sequence numbers of an entry.
@@ -27,8 +30,49 @@ pub(crate) enum Decision {
     Duplicate(EntrySeqs),
     /// The rules forbid it.
     Refused(ApiError),
-    /// The rules allow it. This is its effect.
-    Allowed(Effect),
+    /// The rules allow it. Its effect, and whether later members see the entries from before they joined.
+    Allowed(Effect, bool),
+}
+
+impl Decision {
+    /// The decision of the rules about a group, which is `None` if it does not exist yet.
+    pub(crate) fn new(decided: Result<Effect, ApiError>, group: Option<&Group>) -> Self {
+        match decided {
+            Err(error) => Self::Refused(error),
+            Ok(effect) => {
+                let created = effect.created.as_ref().is_some_and(|(_, history_all)| *history_all);
+                let history_all = group.map_or(created, |group| group.history_all);
+                Self::Allowed(effect, history_all)
+            }
+        }
+    }
+}
+
+/// Whether a change of an entry may be stored.
+pub(crate) enum EntryDecision {
+    /// It is stored already. The state of the entry that it refers to.
+    Duplicate(EntrySeqs, Option<State>),
+    /// The rules forbid it.
+    Refused(ApiError),
+    /// The rules allow it. The entry that it changes, and its effect.
+    Allowed(Target, EntryEffect),
+}
+
+impl EntryDecision {
+    /// The decision of the rules about an entry.
+    ///
+    /// # Errors
+    /// The rules have allowed the change of an entry that does not exist.
+    pub(crate) fn new(
+        decided: Result<EntryEffect, ApiError>,
+        target: Option<Target>,
+    ) -> Result<Self, crate::Error> {
+        match (decided, target) {
+            (Err(error), _) => Ok(Self::Refused(error)),
+            (Ok(effect), Some(target)) => Ok(Self::Allowed(target, effect)),
+            (Ok(_), None) => Err(crate::Error::Corrupt("a change of a missing entry was allowed")),
+        }
+    }
 }
 
 /// The result of an entry that is stored.
@@ -57,11 +101,6 @@ pub(crate) fn rejected(error: ApiError) -> SaveResult {
     SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(error.into()), ..SaveResult::default() }
 }
 
-/// The error for a sender who is not a member. It must not depend on whether the conversation exists.
-pub(crate) fn outsider() -> ApiError {
-    ApiError::forbidden("you are not a member of this conversation")
-}
-
 /// The error of a question about a missing group.
 pub(crate) fn group_not_found() -> ApiError {
     ApiError::not_found("there is no such group")
@@ -75,4 +114,14 @@ pub(crate) fn request_id_conflict() -> ApiError {
 /// The error of a group change in a direct conversation.
 pub(crate) fn not_a_group() -> ApiError {
     ApiError::invalid("only a group can be changed; this is a direct conversation")
+}
+
+/// Whether the payload of a stored entry contains this group change.
+///
+/// # Errors
+/// The payload is damaged.
+pub(crate) fn is_same_change(change: &GroupChange, payload: Vec<u8>) -> Result<bool, crate::Error> {
+    let stored = abi::envelope::envelope(&payload.into())
+        .map_err(|_| crate::Error::Corrupt("the payload of an entry"))?;
+    Ok(stored.group_change.unwrap_or_default() == *change)
 }

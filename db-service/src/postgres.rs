@@ -8,6 +8,7 @@ mod calls;
 mod accounts;
 mod changes;
 mod connection;
+mod conversations;
 mod groups;
 mod heads;
 mod history;

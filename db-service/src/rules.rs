@@ -6,7 +6,7 @@
 
 pub(crate) mod entries;
 
-use crate::{item::number, outcome::outsider};
+use crate::item::number;
 use abi::{
     ApiError, MAX_GROUP_NAME,
     config::Config,
@@ -121,6 +121,11 @@ impl From<Group> for Members {
         };
         Self { version: number(group.version), members: group.members.into_iter().map(member).collect() }
     }
+}
+
+/// The error for a sender who is not a member. It must not depend on whether the conversation exists.
+pub(crate) fn outsider() -> ApiError {
+    ApiError::forbidden("you are not a member of this conversation")
 }
 
 /// The value by which members are ordered: the entry that added the member, then the member's index in it.

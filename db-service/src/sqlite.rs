@@ -3,6 +3,24 @@
 //! Entries from the log are committed without an fsync, because the log can replay them. All other writes and [`Conversations::sync`]
 //! are committed with an fsync, which also covers every earlier commit.
 
+/// The parameters of [`INSERT_ENTRY`](crate::statements::changes::INSERT_ENTRY).
+macro_rules! entry_params {
+    ($key:expr, $item:expr, $seqs:expr) => {
+        rusqlite::params![
+            $key,
+            $seqs.seq,
+            $seqs.countable,
+            $item.sent_at_ms,
+            ($seqs.target > 0).then_some($seqs.target),
+            $item.counts,
+            $item.id,
+            $item.sender,
+            $item.kind,
+            &$item.payload[..],
+        ]
+    };
+}
+
 mod accounts;
 mod changes;
 mod checkpoints;

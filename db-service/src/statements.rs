@@ -3,6 +3,8 @@
 //! PostgreSQL binds `$1` by its number. SQLite treats `$1` as a name and numbers the names by their first use. So the
 //! parameters of each statement must first appear in the order `$1`, `$2`, ….
 
+pub(crate) mod changes;
+
 /// Parameters: app, user, password hash.
 pub(crate) const CREATE_USER: &str =
     "INSERT INTO users (app, user_id, password_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
@@ -48,35 +50,10 @@ pub(crate) const HEADS: &str =
     FROM members m JOIN conversations c ON c.key = m.conversation
     WHERE m.app = $1 AND m.user_id = $2 AND m.id > $3 ORDER BY m.id LIMIT $4";
 
-/// Parameters: app, conversation. One statement, so that the members belong to the version. A group without members has one
-/// row, in which the columns of the member are NULL.
-pub(crate) const GROUP: &str = "SELECT c.members_version, c.history, m.user_id, m.role, m.visible_from
-    FROM conversations c LEFT JOIN members m ON m.conversation = c.key
-    WHERE c.app = $1 AND c.id = $2 ORDER BY m.joined";
-
 /// Parameters: app, user, conversation.
 pub(crate) const READ_POSITION: &str = "SELECT m.conversation, m.read_seq, c.head
     FROM members m JOIN conversations c ON c.key = m.conversation
     WHERE m.app = $1 AND m.user_id = $2 AND m.id = $3";
-
-/// Parameters: app, conversation.
-pub(crate) const CONVERSATION: &str =
-    "SELECT key, head, countable, last_sent_at_ms FROM conversations WHERE app = $1 AND id = $2";
-
-/// Parameters: key of the conversation, message id.
-pub(crate) const ENTRY_SEQS: &str =
-    "SELECT seq, countable FROM entries WHERE conversation = $1 AND message_id = $2";
-
-/// Parameters: key of the conversation, `conversation_seq`.
-pub(crate) const ENTRY_PAYLOAD: &str = "SELECT payload FROM entries WHERE conversation = $1 AND seq = $2";
-
-/// Parameters: key of the conversation, `conversation_seq`, `countable_seq`, message id, payload.
-pub(crate) const INSERT_ENTRY: &str =
-    "INSERT INTO entries (conversation, seq, countable, message_id, payload) VALUES ($1, $2, $3, $4, $5)";
-
-/// Parameters: role, app, user, conversation.
-pub(crate) const UPDATE_ROLE: &str =
-    "UPDATE members SET role = $1 WHERE app = $2 AND user_id = $3 AND id = $4";
 
 /// The generation of the data and the previous one.
 pub(crate) const GENERATIONS: &str = "SELECT now, before FROM generation";

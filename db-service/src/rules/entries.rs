@@ -1,11 +1,11 @@
 //! The rules for changes of entries: edits, recalls and reactions. A pure function, used by both stores for saving and for checking.
 
-use super::Limits;
-use crate::item::number;
+use super::{Limits, outsider};
+use crate::item::{EntryChange, Item, number};
 use abi::{
     ApiError, envelope,
     error::ErrorCode,
-    v1::{EntryState, ReactionCount, Role},
+    v1::{EntryState, Envelope, ReactionCount, Role},
 };
 
 /// Most edits of an entry.
@@ -16,20 +16,6 @@ pub(crate) const MAX_REACTIONS: usize = 16;
 pub(crate) const MAX_DIFFERENT_REACTIONS: usize = 64;
 /// Longest reaction, in bytes.
 pub(crate) const MAX_REACTION_BYTES: usize = 64;
-
-/// A change of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EntryChange {
-    /// Replaces the content.
-    Edit {
-        /// Whether there is a new content.
-        has_content: bool,
-    },
-    /// Removes the content.
-    Recall,
-    /// Replaces all reactions of the sender.
-    Reaction(Vec<String>),
-}
 
 /// An entry to be changed, as the user who changes it sees it.
 #[derive(Clone, Debug)]
@@ -136,15 +122,39 @@ impl From<State> for EntryState {
     }
 }
 
+/// Encodes the column `reactions` of a user's reactions.
+pub(crate) fn encode_own_reactions(reactions: &[String]) -> Vec<u8> {
+    prost::Message::encode_to_vec(&Envelope { reactions: reactions.to_vec(), ..Envelope::default() })
+}
+
+/// Decodes the column `reactions` of a user's reactions.
+///
+/// # Errors
+/// The column is damaged.
+pub(crate) fn decode_own_reactions(column: &[u8]) -> crate::error::Result<Vec<String>> {
+    let decoded = <Envelope as prost::Message>::decode(column)
+        .map_err(|_| crate::Error::Corrupt("a user's reactions to an entry"))?;
+    Ok(decoded.reactions)
+}
+
+/// The error of a change in a conversation that does not exist. Only its members learn that it does not.
+pub(crate) fn no_such_entry(item: &Item) -> ApiError {
+    if item.is_direct() && !item.is_stranger { not_found() } else { outsider() }
+}
+
+fn not_found() -> ApiError {
+    ApiError::not_found("refers_to names no entry of this conversation that you can see")
+}
+
 /// Whether a change of an entry is allowed, and its effect. `target` is `None` if there is no such entry.
 ///
 /// # Errors
 /// The refusal for the user.
 pub(crate) fn decide(target: Option<&Target>, proposal: &Proposal<'_>) -> Result<EntryEffect, ApiError> {
-    let role = proposal.role.ok_or_else(crate::outcome::outsider)?;
+    let role = proposal.role.ok_or_else(outsider)?;
     let target = target
         .filter(|target| target.is_visible)
-        .ok_or_else(|| ApiError::not_found("refers_to names no entry of this conversation that you can see"))?;
+        .ok_or_else(not_found)?;
     if let Some(kind) = &target.kind
         && (envelope::is_change_of_entry(kind) || kind == envelope::GROUP)
     {

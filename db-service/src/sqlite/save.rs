@@ -1,254 +1,187 @@
-//! Saving: numbering, deduplication, group changes.
+//! Saving: numbering, deduplication, and the order of the entries of a batch.
 
 use super::{
-    conversations::{Conversation, ConversationCache},
-    read,
+    changes,
+    conversations::{
+        Conversation, ConversationCache, create, entry_seqs, insert, load, load_or_create_direct, role,
+    },
+    groups,
     writer::Tx,
 };
 use crate::{
     error::{Error, Result},
-    item::{Change, Item},
-    rules::{self, Effect, Limits, Proposal},
-    statements as sql,
-    store::{Decision, EntrySeqs, accepted, group_not_found, not_a_group, rejected, request_id_conflict},
+    item::{Change, EntryChange, Item},
+    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_in, accepted_with, rejected},
+    rules::{Limits, entries::no_such_entry, outsider},
 };
-use abi::v1::{HistoryVisibility, Role, SaveOutcome, SaveResult};
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
-use std::collections::HashSet;
+use abi::v1::{GroupChange, SaveOutcome, SaveResult};
+use rusqlite::{CachedStatement, Connection, params};
+use std::collections::HashMap;
 
-/// Parameters: those of [`sql::INSERT_ENTRY`].
-const INSERT_UNLESS_DUPLICATE: &str =
-    "INSERT INTO entries (conversation, seq, countable, message_id, payload) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (conversation, message_id) DO NOTHING";
+/// Parameters: those of [`INSERT_ENTRY`](crate::statements::changes::INSERT_ENTRY).
+const INSERT_UNLESS_DUPLICATE: &str = "INSERT INTO entries
+    (conversation, seq, countable, sent_at_ms, target_seq, counts, message_id, sender, kind, payload)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (conversation, message_id) DO NOTHING";
 
-/// Parameters: app, user, conversation, its key, role, first visible entry, read position (two seqs), join order.
-const INSERT_MEMBER: &str = "INSERT INTO members
-    (app, user_id, id, conversation, role, visible_from, read_seq, read_countable, joined)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+/// What a batch still has to write at its end, once per row.
+#[derive(Default)]
+struct Pending<'a> {
+    /// Conversations whose row is out of date. The cache still holds them at the end: a batch is smaller than half of the cache.
+    dirty: Vec<&'a str>,
+    /// Countable entries by key of the conversation and sender. They don't count as unread for their sender.
+    own: HashMap<(i64, &'a str), i64>,
+}
 
 /// Stores a batch within the writer's transaction.
 pub(super) fn save(tx: &mut Tx<'_>, items: &[Item], limits: Limits) -> Result<Vec<SaveResult>> {
     let conn = tx.conn;
     let mut insert = conn.prepare_cached(INSERT_UNLESS_DUPLICATE)?;
-    // Each conversation's row is updated once per batch, at the end. The cache still holds it then: a batch is smaller than
-    // half of the cache.
-    let mut dirty = Vec::new();
+    let mut pending = Pending::default();
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         results.push(match &item.change {
-            None => message(conn, tx.conversations, &mut insert, &mut dirty, item)?,
-            Some(change) => group_change(conn, tx.conversations, &mut dirty, item, change, limits)?,
+            None => save_plain(conn, tx.conversations, &mut insert, &mut pending, item)?,
+            Some(Change::Entry(change)) => change_entry(conn, tx.conversations, &mut pending, item, change)?,
+            Some(Change::Group(change)) => {
+                change_group(conn, tx.conversations, &mut pending, item, change, limits)?
+            }
         });
     }
-    let mut update = conn.prepare_cached(
-        "UPDATE conversations SET head = $1, countable = $2, last_sent_at_ms = $3 WHERE key = $4",
-    )?;
-    for scope in dirty {
-        let conversation = tx
-            .conversations
-            .get(scope, || Ok(None))?
-            .ok_or(Error::Corrupt("the cache lost a conversation of the batch"))?;
-        let Conversation { key, last, last_sent_at_ms, .. } = *conversation;
-        update.execute(params![last.seq, last.countable, last_sent_at_ms, key])?;
-        conversation.is_dirty = false;
-    }
+    pending.write(conn, tx.conversations)?;
     Ok(results)
 }
 
-fn message<'a>(
+impl<'a> Pending<'a> {
+    fn write(self, conn: &Connection, conversations: &mut ConversationCache) -> Result<()> {
+        let mut update = conn.prepare_cached(
+            "UPDATE conversations SET head = $1, countable = $2, shown = $3, last_sent_at_ms = $4 WHERE key = $5",
+        )?;
+        for scope in self.dirty {
+            let conversation = conversations
+                .get(scope, || Ok(None))?
+                .ok_or(Error::Corrupt("the cache lost a conversation of the batch"))?;
+            let Conversation { key, head, countable, shown, last_sent_at_ms, .. } = *conversation;
+            update.execute(params![head, countable, shown, last_sent_at_ms, key])?;
+            conversation.is_dirty = false;
+        }
+        let mut exclude = conn.prepare_cached(
+            "UPDATE members SET excluded = excluded + $1 WHERE conversation = $2 AND user_id = $3",
+        )?;
+        for ((key, sender), entries) in self.own {
+            exclude.execute(params![entries, key, sender])?;
+        }
+        Ok(())
+    }
+
+    /// Moves the head of a conversation to a new entry.
+    fn advance(&mut self, conversation: &mut Conversation, seqs: EntrySeqs, item: &'a Item) {
+        (conversation.head, conversation.countable) = (seqs.seq, seqs.countable);
+        if !matches!(item.change, Some(Change::Entry(_))) {
+            (conversation.shown, conversation.last_sent_at_ms) = (seqs.seq, item.sent_at_ms);
+        }
+        if !conversation.is_dirty {
+            conversation.is_dirty = true;
+            self.dirty.push(&item.scope);
+        }
+    }
+}
+
+/// Stores a message, or an entry of another kind that changes nothing.
+fn save_plain<'a>(
     conn: &Connection,
     conversations: &mut ConversationCache,
     insert: &mut CachedStatement<'_>,
-    dirty: &mut Vec<&'a str>,
+    pending: &mut Pending<'a>,
     item: &'a Item,
 ) -> Result<SaveResult> {
-    let Some(conversation) = conversations.get(&item.scope, || load_or_create_direct(conn, item))? else {
-        return Ok(rejected(group_not_found()));
-    };
-    let Conversation { key, last, .. } = *conversation;
-    let next = EntrySeqs { seq: last.seq + 1, countable: last.countable + 1 };
-    if insert.execute(params![key, next.seq, next.countable, item.id, item.payload])? == 0 {
-        let stored = entry_seqs(conn, key, &item.id)?.ok_or(Error::Corrupt("a duplicate has no entry"))?;
-        return Ok(accepted(SaveOutcome::Duplicate, stored, None));
+    if item.is_stranger {
+        return Ok(rejected(outsider()));
     }
-    advance(conversation, next, item, dirty);
-    Ok(accepted(SaveOutcome::Stored, next, None))
+    let Some(conversation) = conversations.get(&item.scope, || load_or_create_direct(conn, item))? else {
+        return Ok(rejected(outsider()));
+    };
+    let key = conversation.key;
+    if !item.is_direct() && !conversation.has_sender(&item.sender) {
+        if role(conn, key, &item.sender)?.is_none() {
+            let stored = entry_seqs(conn, key, &item.id)?;
+            return Ok(stored.map_or_else(
+                || rejected(outsider()),
+                |seqs| accepted(SaveOutcome::Duplicate, seqs),
+            ));
+        }
+        conversation.remember_sender(&item.sender);
+    }
+    let mut next = conversation.next(item.counts);
+    if let Some(target) = &item.refers_to {
+        next.target = entry_seqs(conn, key, target)?.map_or(0, |seqs| seqs.seq);
+    }
+    if insert.execute(entry_params!(key, item, next))? == 0 {
+        let stored = entry_seqs(conn, key, &item.id)?.ok_or(Error::Corrupt("a duplicate has no entry"))?;
+        return Ok(accepted(SaveOutcome::Duplicate, stored));
+    }
+    if item.counts {
+        *pending.own.entry((key, &item.sender)).or_default() += 1;
+    }
+    pending.advance(conversation, next, item);
+    Ok(accepted(SaveOutcome::Stored, next))
 }
 
-fn group_change<'a>(
+fn change_entry<'a>(
     conn: &Connection,
     conversations: &mut ConversationCache,
-    dirty: &mut Vec<&'a str>,
+    pending: &mut Pending<'a>,
     item: &'a Item,
-    change: &Change,
+    change: &EntryChange,
+) -> Result<SaveResult> {
+    let Some(conversation) = conversations.get(&item.scope, || load(conn, item))? else {
+        return Ok(rejected(no_such_entry(item)));
+    };
+    let key = conversation.key;
+    let mut next = conversation.next(false);
+    let (target, effect) = match changes::decide(conn, item, change, key, next.seq, None)? {
+        EntryDecision::Duplicate(seqs, state) => {
+            return Ok(accepted_with(SaveOutcome::Duplicate, seqs, state));
+        }
+        EntryDecision::Refused(error) => return Ok(rejected(error)),
+        EntryDecision::Allowed(target, effect) => (target, effect),
+    };
+    next.target = target.seq;
+    insert(conn, key, item, next)?;
+    let state = changes::apply(conn, item, key, &target, effect)?;
+    pending.advance(conversation, next, item);
+    Ok(accepted_with(SaveOutcome::Stored, next, Some(state)))
+}
+
+fn change_group<'a>(
+    conn: &Connection,
+    conversations: &mut ConversationCache,
+    pending: &mut Pending<'a>,
+    item: &'a Item,
+    change: &GroupChange,
     limits: Limits,
 ) -> Result<SaveResult> {
-    let existing = conversations.get(&item.scope, || load(conn, item))?.copied();
-    let effect = match decide(conn, item, change, existing, limits)? {
+    let existing = conversations.get(&item.scope, || load(conn, item))?;
+    let key = existing.map(|conversation| conversation.key);
+    let (effect, history_all) = match groups::decide(conn, item, change, key, None, limits)? {
         Decision::Duplicate(seqs) => {
-            let group = read::group(conn, item.app(), item.conversation())?;
-            return Ok(accepted(SaveOutcome::Duplicate, seqs, group));
+            let group = groups::group(conn, item.app(), item.conversation())?;
+            return Ok(accepted_in(SaveOutcome::Duplicate, seqs, group));
         }
         Decision::Refused(error) => return Ok(rejected(error)),
-        Decision::Allowed(effect) => effect,
+        Decision::Allowed(effect, history_all) => (effect, history_all),
     };
-    let mut conversation = match (existing, &effect.created) {
-        (Some(conversation), _) => conversation,
-        (None, Some((name, history_all))) => create(conn, item, name, *history_all)?,
-        (None, None) => return Err(Error::Corrupt("a change of a missing group was allowed")),
+    let created = || {
+        let Some((name, history_all)) = &effect.created else { return Ok(None) };
+        Ok(Some(create(conn, item, name, *history_all)?))
     };
-    let Conversation { key, last, .. } = conversation;
-    let next = EntrySeqs { seq: last.seq + 1, ..last };
-    let mut insert = conn.prepare_cached(sql::INSERT_ENTRY)?;
-    insert.execute(params![key, next.seq, next.countable, item.id, item.payload])?;
-    apply(conn, item, key, next, effect)?;
-    advance(&mut conversation, next, item, dirty);
-    conversations.insert(item.scope.clone(), conversation);
-    Ok(accepted(SaveOutcome::Stored, next, read::group(conn, item.app(), item.conversation())?))
-}
-
-/// Whether [`save`] would accept the group change now. Returns its result if it is stored already.
-pub(super) fn check(conn: &Connection, item: &Item, limits: Limits) -> Result<Option<SaveResult>> {
-    let change = item.change.as_ref().ok_or(Error::Corrupt("a message was checked as a group change"))?;
-    let existing = load(conn, item)?;
-    let seqs = match decide(conn, item, change, existing, limits)? {
-        Decision::Refused(error) => return Err(error.into()),
-        Decision::Allowed(_) => return Ok(None),
-        Decision::Duplicate(seqs) => seqs,
-    };
-    let mut select = conn.prepare_cached(sql::ENTRY_PAYLOAD)?;
-    let key = existing.map(|conversation| conversation.key);
-    let payload: Vec<u8> = select.query_row(params![key, seqs.seq], |row| row.get(0))?;
-    if !change.is_in(&payload)? {
-        return Err(request_id_conflict().into());
-    }
-    let group = read::group(conn, item.app(), item.conversation())?;
-    Ok(Some(accepted(SaveOutcome::Duplicate, seqs, group)))
-}
-
-fn decide(
-    conn: &Connection,
-    item: &Item,
-    change: &Change,
-    existing: Option<Conversation>,
-    limits: Limits,
-) -> Result<Decision> {
-    if item.is_direct() {
-        return Ok(Decision::Refused(not_a_group()));
-    }
-    let mut group = None;
-    if let Some(Conversation { key, .. }) = existing {
-        if let Some(seqs) = entry_seqs(conn, key, &item.id)? {
-            return Ok(Decision::Duplicate(seqs));
-        }
-        group = read::group(conn, item.app(), item.conversation())?;
-    }
-    let proposed = change.change.change.as_ref();
-    let proposal = Proposal {
-        sender: &change.sender,
-        change: proposed,
-        seq: existing.map_or(1, |conversation| conversation.last.seq + 1),
-        accounts: accounts(conn, item.app(), limits.users_to_look_up(proposed))?,
-    };
-    let decision = rules::decide(group.as_ref(), &proposal, limits);
-    Ok(decision.map_or_else(Decision::Refused, Decision::Allowed))
-}
-
-/// The subset of `users` that has an account.
-fn accounts(conn: &Connection, app: &str, users: HashSet<&str>) -> Result<HashSet<String>> {
-    let mut select = conn.prepare_cached("SELECT 1 FROM users WHERE app = $1 AND user_id = $2")?;
-    let mut accounts = HashSet::new();
-    for user in users {
-        if select.exists([app, user])? {
-            accounts.insert(user.to_owned());
-        }
-    }
-    Ok(accounts)
-}
-
-fn apply(conn: &Connection, item: &Item, key: i64, seqs: EntrySeqs, effect: Effect) -> Result<()> {
-    let (app, id) = (item.app(), item.conversation());
-    let mut remove =
-        conn.prepare_cached("DELETE FROM members WHERE app = $1 AND user_id = $2 AND id = $3")?;
-    for user in &effect.removed {
-        remove.execute([app, user, id])?;
-    }
-    if let Some(user) = &effect.promoted {
-        conn.prepare_cached(sql::UPDATE_ROLE)?.execute(params![i32::from(Role::Owner), app, user, id])?;
-    }
-    let mut add = conn.prepare_cached(INSERT_MEMBER)?;
-    for (index, member) in effect.added.into_iter().enumerate() {
-        // Entries from before a member joined do not count as unread.
-        add.execute(params![
-            app,
-            member.user,
-            id,
-            key,
-            i32::from(member.role),
-            member.visible_from,
-            seqs.seq - 1,
-            seqs.countable,
-            rules::join_order(seqs.seq, index),
-        ])?;
-    }
-    conn.prepare_cached("UPDATE conversations SET members_version = members_version + 1 WHERE key = $1")?
-        .execute([key])?;
-    Ok(())
-}
-
-fn load(conn: &Connection, item: &Item) -> Result<Option<Conversation>> {
-    let mut select = conn.prepare_cached(sql::CONVERSATION)?;
-    let conversation = select.query_row([item.app(), item.conversation()], |row| {
-        Ok(Conversation {
-            key: row.get(0)?,
-            last: EntrySeqs { seq: row.get(1)?, countable: row.get(2)? },
-            last_sent_at_ms: row.get(3)?,
-            is_dirty: false,
-        })
-    });
-    Ok(conversation.optional()?)
-}
-
-/// Creates a direct conversation for its first message.
-fn load_or_create_direct(conn: &Connection, item: &Item) -> Result<Option<Conversation>> {
-    if let Some(conversation) = load(conn, item)? {
-        return Ok(Some(conversation));
-    }
-    if !item.is_direct() {
-        return Ok(None);
-    }
-    let conversation = create(conn, item, "", true)?;
-    let mut add = conn.prepare_cached(INSERT_MEMBER)?;
-    let direct = abi::ids::Conversation::parse(item.conversation())?;
-    for (index, user) in direct.direct_members().enumerate() {
-        let (app, id, role) = (item.app(), item.conversation(), i32::from(Role::Member));
-        add.execute(params![app, user, id, conversation.key, role, 1, 0, 0, rules::join_order(1, index)])?;
-    }
-    Ok(Some(conversation))
-}
-
-fn create(conn: &Connection, item: &Item, name: &str, history_all: bool) -> Result<Conversation> {
-    let history = if history_all { HistoryVisibility::All } else { HistoryVisibility::FromJoin };
-    conn.prepare_cached(
-        "INSERT INTO conversations (app, id, head, countable, members_version, name, history, last_sent_at_ms)
-         VALUES ($1, $2, 0, 0, 0, $3, $4, 0)",
-    )?
-    .execute(params![item.app(), item.conversation(), name, i32::from(history)])?;
-    let last = EntrySeqs { seq: 0, countable: 0 };
-    Ok(Conversation { key: conn.last_insert_rowid(), last, last_sent_at_ms: 0, is_dirty: false })
-}
-
-fn entry_seqs(conn: &Connection, key: i64, id: &[u8; 16]) -> Result<Option<EntrySeqs>> {
-    let mut select = conn.prepare_cached(sql::ENTRY_SEQS)?;
-    let found =
-        select.query_row(params![key, id], |row| Ok(EntrySeqs { seq: row.get(0)?, countable: row.get(1)? }));
-    Ok(found.optional()?)
-}
-
-fn advance<'a>(conversation: &mut Conversation, next: EntrySeqs, item: &'a Item, dirty: &mut Vec<&'a str>) {
-    (conversation.last, conversation.last_sent_at_ms) = (next, item.sent_at_ms);
-    if !conversation.is_dirty {
-        conversation.is_dirty = true;
-        dirty.push(&item.scope);
-    }
+    let conversation = conversations
+        .get(&item.scope, created)?
+        .ok_or(Error::Corrupt("a change of a missing group was allowed"))?;
+    let next = conversation.next(false);
+    insert(conn, conversation.key, item, next)?;
+    groups::apply(conn, item, conversation.key, next, effect, history_all)?;
+    conversation.forget_senders();
+    pending.advance(conversation, next, item);
+    let group = groups::group(conn, item.app(), item.conversation())?;
+    Ok(accepted_in(SaveOutcome::Stored, next, group))
 }
