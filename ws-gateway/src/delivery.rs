@@ -3,7 +3,9 @@
 use crate::{
     backend::Backend,
     hub::{Hub, replaced, revoked},
-    metrics, trace,
+    metrics,
+    outcomes::Outcomes,
+    trace,
 };
 use abi::{
     ApiError,
@@ -22,11 +24,12 @@ use utils::trace::Spans;
 pub struct Delivery {
     app: String,
     hub: Arc<Hub>,
+    outcomes: Outcomes,
 }
 
 impl Delivery {
     pub(crate) fn new(backend: &Backend) -> Self {
-        Self { app: backend.app().into(), hub: backend.connections().hub().clone() }
+        Self { app: backend.app().into(), hub: backend.connections().hub().clone(), outcomes: backend.outcomes().clone() }
     }
 }
 
@@ -34,11 +37,13 @@ impl Delivery {
 impl GatewayService for Delivery {
     async fn deliver(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let spans = Spans::extract(trace::SERVICE, "deliver", request.metadata());
-        let push = request.into_inner();
+        let mut push = request.into_inner();
         if push.app != self.app {
             metrics::refused(ErrorCode::InvalidRequest);
             return Err(ApiError::invalid("this gateway serves another application").into());
         }
+        let outcomes = std::mem::take(&mut push.outcomes);
+        outcomes.into_iter().for_each(|outcome| self.outcomes.arrived(outcome));
         let connections = self.hub.deliver(push, &spans).await;
         spans.finish();
         Ok(Response::new(PushResponse { connections }))

@@ -3,13 +3,46 @@
 use crate::{hub::Identity, trace};
 use abi::{
     ApiError,
+    envelope::GROUP,
     error::ErrorCode,
     record,
-    v1::{Entry, entry::Content},
+    v1::{Content, Entry, GroupChange},
 };
+use bytes::Bytes;
 use kafka_runtime::{OnDelivery, ProduceError, Producer, ProducerRecord};
+use prost::Message as _;
 use std::{fmt, sync::Arc};
 use utils::{clock::now_ms, trace::Spans};
+
+/// The part of an entry that its sender decides. See [`Entry`] for the fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    /// Canonical id of the conversation.
+    pub conversation: String,
+    /// Idempotency key.
+    pub client_msg_id: String,
+    /// Kind.
+    pub kind: String,
+    /// Whether the entry counts as unread.
+    pub countable: bool,
+    /// Message id of an earlier entry, or empty.
+    pub refers_to: String,
+    /// Content.
+    pub content: Option<Content>,
+    /// Reactions.
+    pub reactions: Vec<String>,
+    /// The change, for a change of a group.
+    pub group_change: Option<GroupChange>,
+}
+
+/// A new entry. db-service numbers it when it stores it.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// The encoded entry, as every later service passes it on.
+    pub bytes: Bytes,
+}
 
 /// Writes entries to the log.
 pub struct EntryLog {
@@ -29,41 +62,44 @@ impl EntryLog {
         Self { app: app.into(), topic: topic.into(), producer }
     }
 
-    /// A new entry, sent now. db-service numbers it when it stores it.
-    pub fn entry(
-        &self,
-        sender: &Identity,
-        conversation: String,
-        client_msg_id: String,
-        content: Content,
-    ) -> Entry {
-        let id = match content {
-            Content::Message(_) => abi::ids::message,
-            Content::GroupChange(_) => abi::ids::change,
-        };
-        let message_id = id(&self.app, &conversation, &sender.user, &client_msg_id);
+    /// A new entry, sent now.
+    pub fn entry(&self, sender: &Identity, draft: Draft) -> NewEntry {
+        let id = if draft.kind == GROUP { abi::ids::change } else { abi::ids::message };
+        let Identity { user, device, .. } = sender;
+        let message_id = id(&self.app, &draft.conversation, user, device, &draft.client_msg_id);
         #[cfg(feature = "defects")]
         let message_id = crate::defects::message_id(message_id);
-        Entry {
-            app: self.app.clone(),
+        let entry = Entry {
+            conversation: draft.conversation,
             message_id,
-            conversation,
-            sender: sender.user.clone(),
-            sender_device: sender.device.clone(),
-            client_msg_id,
+            sender: user.clone(),
+            sender_device: device.clone(),
+            client_msg_id: draft.client_msg_id,
             sent_at_ms: now_ms(),
-            content: Some(content),
+            kind: draft.kind,
+            countable: draft.countable,
+            refers_to: draft.refers_to,
+            content: draft.content,
+            reactions: draft.reactions,
+            group_change: draft.group_change,
             ..Entry::default()
-        }
+        };
+        let bytes = entry.encode_to_vec().into();
+        NewEntry { entry, bytes }
     }
 
-    /// The record of an entry, with the trace context of `logging` in its headers.
-    pub fn record(&self, entry: &Entry, logging: &Spans) -> ProducerRecord {
+    /// The record of an entry, with the trace context of `logging` in its headers. `reply_to` is the address of the gateway that
+    /// waits for the outcome, if one does.
+    pub fn record(&self, entry: &NewEntry, logging: &Spans, reply_to: Option<&str>) -> ProducerRecord {
+        let mut headers = logging.headers();
+        if let Some(gateway) = reply_to {
+            headers.push((record::REPLY_TO.to_owned(), Bytes::copy_from_slice(gateway.as_bytes())));
+        }
         ProducerRecord {
             topic: self.topic.clone(),
-            key: record::key(&self.app, &entry.conversation),
-            payload: record::encode(entry),
-            headers: logging.headers(),
+            key: record::key(&self.app, &entry.entry.conversation),
+            payload: entry.bytes.clone(),
+            headers,
         }
     }
 
@@ -75,12 +111,11 @@ impl EntryLog {
         self.producer.enqueue(record, on_delivery).map_err(|error| not_logged(&error))
     }
 
-    /// Writes an entry and returns when the log has it durably.
+    /// Writes a record and returns when the log has it durably.
     ///
     /// # Errors
     /// `UNAVAILABLE`: the log may or may not have the entry.
-    pub async fn append(&self, entry: &Entry, logging: Spans) -> Result<(), ApiError> {
-        let record = self.record(entry, &logging);
+    pub async fn append(&self, record: ProducerRecord, logging: Spans) -> Result<(), ApiError> {
         let position = self.producer.send(record).await.map_err(|error| not_logged(&error))?;
         trace::logged(logging, position);
         Ok(())

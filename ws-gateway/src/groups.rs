@@ -1,17 +1,19 @@
-//! Groups over HTTP: create, add, remove, leave, list members.
+//! Groups over HTTP: create, add, remove, leave, rename, hand over, dissolve, list members.
 
 use crate::{
     backend::Backend,
+    entry_log::Draft,
     hub::Identity,
     permissions::not_a_member,
     problem::{Authorized, Json, Path, Problem, Query},
 };
 use abi::{
     ApiError, MAX_GROUP_NAME,
+    envelope::GROUP,
     ids::{self, Conversation},
     v1::{
-        Entry, GroupCreated, HistoryVisibility, Member, MemberLeft, MembersAdded, MembersRemoved,
-        group_change::Change,
+        Entry, GroupChange, GroupCreated, GroupDissolved, GroupRenamed, HistoryVisibility, Member, MemberLeft,
+        MembersAdded, MembersRemoved, OwnerChanged, group_change::Change,
     },
 };
 use axum::{extract::State, http::StatusCode};
@@ -32,7 +34,6 @@ pub enum History {
 
 /// The body of a request that creates a group.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Create {
     name: String,
     #[serde(default)]
@@ -45,16 +46,30 @@ pub struct Create {
 
 /// The body of a request that adds users.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Add {
     users: Vec<String>,
     #[serde(default)]
     request_id: Option<String>,
 }
 
-/// The query of a request that removes a member.
+/// The body of a request that renames a group.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+pub struct Rename {
+    name: String,
+    #[serde(default)]
+    request_id: Option<String>,
+}
+
+/// The body of a request that makes another member the owner.
+#[derive(Deserialize)]
+pub struct HandOver {
+    user: String,
+    #[serde(default)]
+    request_id: Option<String>,
+}
+
+/// The query of a request that removes a member or dissolves a group.
+#[derive(Deserialize)]
 pub struct Removal {
     #[serde(default)]
     request_id: Option<String>,
@@ -91,7 +106,7 @@ pub async fn create(
         History::FromJoin => HistoryVisibility::FromJoin,
         History::All => HistoryVisibility::All,
     };
-    check_users(&create.members)?;
+    check_users(&backend, &identity, &create.members).await?;
     let change =
         Change::Created(GroupCreated { name: create.name, members: create.members, history: history.into() });
     let changed = apply(&backend, identity, conversation, request_id, change).await?;
@@ -106,7 +121,7 @@ pub async fn add(
     Json(add): Json<Add>,
 ) -> Result<axum::Json<Changed>, Problem> {
     check_group(&conversation)?;
-    check_users(&add.users)?;
+    check_users(&backend, &identity, &add.users).await?;
     if add.users.is_empty() {
         return Err(ApiError::invalid("users must name at least one user").into());
     }
@@ -128,6 +143,43 @@ pub async fn remove(
     } else {
         Change::Removed(MembersRemoved { users: vec![user] })
     };
+    Ok(axum::Json(apply(&backend, identity, conversation, request_id(removal.request_id)?, change).await?))
+}
+
+/// `PATCH /v1/groups/{conversation}`
+pub async fn rename(
+    State(backend): State<Arc<Backend>>,
+    Authorized(identity): Authorized,
+    Path(conversation): Path<String>,
+    Json(rename): Json<Rename>,
+) -> Result<axum::Json<Changed>, Problem> {
+    check_group(&conversation)?;
+    let change = Change::Renamed(GroupRenamed { name: rename.name });
+    Ok(axum::Json(apply(&backend, identity, conversation, request_id(rename.request_id)?, change).await?))
+}
+
+/// `PUT /v1/groups/{conversation}/owner`
+pub async fn hand_over(
+    State(backend): State<Arc<Backend>>,
+    Authorized(identity): Authorized,
+    Path(conversation): Path<String>,
+    Json(hand_over): Json<HandOver>,
+) -> Result<axum::Json<Changed>, Problem> {
+    check_group(&conversation)?;
+    ids::check_id("user", &hand_over.user)?;
+    let change = Change::OwnerChanged(OwnerChanged { user: hand_over.user });
+    Ok(axum::Json(apply(&backend, identity, conversation, request_id(hand_over.request_id)?, change).await?))
+}
+
+/// `DELETE /v1/groups/{conversation}`
+pub async fn dissolve(
+    State(backend): State<Arc<Backend>>,
+    Authorized(identity): Authorized,
+    Path(conversation): Path<String>,
+    Query(removal): Query<Removal>,
+) -> Result<axum::Json<Changed>, Problem> {
+    check_group(&conversation)?;
+    let change = Change::Dissolved(GroupDissolved {});
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(removal.request_id)?, change).await?))
 }
 
@@ -155,8 +207,14 @@ fn check_group(conversation: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_users(users: &[String]) -> Result<(), ApiError> {
-    users.iter().try_for_each(|user| ids::check_id("user", user))
+/// Checks the users whom a user wants in a group: valid ids, and nobody who has blocked the user.
+async fn check_users(backend: &Backend, identity: &Identity, users: &[String]) -> Result<(), ApiError> {
+    users.iter().try_for_each(|user| ids::check_id("user", user))?;
+    let blockers = backend.blocks().blockers(&identity.user, users).await?;
+    match users.iter().find(|user| blockers.contains(*user)) {
+        Some(user) => Err(ApiError::forbidden(format!("{user} does not let you add them to groups"))),
+        None => Ok(()),
+    }
 }
 
 fn request_id(given: Option<String>) -> Result<String, ApiError> {
@@ -173,7 +231,14 @@ async fn apply(
     request_id: String,
     change: Change,
 ) -> Result<Changed, ApiError> {
-    backend.rate_limits().send(&identity.user)?;
-    let entry = backend.group_changes().apply(&identity, conversation, request_id, change).await?;
+    backend.rate_limits().group_change(&identity.user)?;
+    let draft = Draft {
+        conversation,
+        client_msg_id: request_id,
+        kind: GROUP.into(),
+        group_change: Some(GroupChange { change: Some(change) }),
+        ..Draft::default()
+    };
+    let entry = backend.entry_changes().apply(&identity, draft).await?;
     Ok(Changed { conversation: entry.conversation.clone(), entry })
 }

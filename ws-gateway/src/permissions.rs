@@ -1,27 +1,34 @@
 //! Permissions: which user may send to which conversation, and who is a member of a group.
 
-use crate::dependencies::{DbClient, Dependencies};
+use crate::{
+    blocks::Blocks,
+    dependencies::{DbClient, Dependencies},
+};
 use abi::{
     ApiError,
     error::ErrorCode,
     ids::Conversation,
-    v1::{GetMembersRequest, GetUserRequest, Members},
+    v1::{Entry, GetMembersRequest, GetProfilesRequest, Members, group_change::Change},
 };
 use cache::{Cache, MEMBERS_TTL};
 use std::{
     collections::HashSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Most users that are remembered as existing. When the set is full it is cleared.
 const MAX_KNOWN_USERS: usize = 100_000;
+/// How long a fence stands. Longer than the decision about a removal and the acknowledgement of a message can take.
+const FENCE_TTL: Duration = Duration::from_secs(60);
 
 /// Checks permissions against the store, through the cache.
 pub struct Permissions {
     app: String,
     db: DbClient,
     cache: Arc<dyn Cache>,
+    blocks: Arc<Blocks>,
     /// Users that are known to exist. An account is never deleted, so a hit stays valid.
     known_users: Mutex<HashSet<String>>,
 }
@@ -33,11 +40,12 @@ impl fmt::Debug for Permissions {
 }
 
 impl Permissions {
-    pub(crate) fn new(app: &str, dependencies: &Dependencies) -> Self {
+    pub(crate) fn new(app: &str, dependencies: &Dependencies, blocks: Arc<Blocks>) -> Self {
         Self {
             app: app.into(),
             db: dependencies.db_client(),
             cache: Arc::clone(&dependencies.cache),
+            blocks,
             known_users: Mutex::default(),
         }
     }
@@ -45,45 +53,77 @@ impl Permissions {
     /// Checks that a user may send to a conversation.
     ///
     /// # Errors
-    /// `FORBIDDEN`; `NOT_FOUND` if the other user does not exist.
+    /// `FORBIDDEN`: not a member, or blocked; `NOT_FOUND` if the other user does not exist.
     pub async fn check_send(&self, user: &str, conversation: Conversation<'_>) -> Result<(), ApiError> {
         match conversation {
             Conversation::Direct(a, b) => {
                 if conversation.has_direct_member(user) != Some(true) {
                     return Err(not_a_member());
                 }
-                self.check_exists(if a == user { b } else { a }).await
+                let other = if a == user { b } else { a };
+                self.check_exists(other).await?;
+                self.blocks.check(user, other).await
             }
-            Conversation::Group(_) => {
-                let members = self.members(&conversation.to_string()).await?;
-                match members.members.iter().any(|member| member.user == user) {
-                    true => Ok(()),
-                    false => Err(not_a_member()),
-                }
-            }
+            Conversation::Group(_) => self.check_member(user, &conversation.to_string()).await,
         }
     }
 
+    /// Checks that a user is a member of a group.
+    async fn check_member(&self, user: &str, conversation: &str) -> Result<(), ApiError> {
+        let cached = self.cache.member(&self.app, conversation, user).await.map_err(|_| cache_away())?;
+        let is_member = match cached {
+            Some(membership) => membership.member.is_some(),
+            None => self.members(conversation).await?.members.iter().any(|member| member.user == user),
+        };
+        if is_member { Ok(()) } else { Err(not_a_member()) }
+    }
+
+    /// Checks that a user exists. The answer is remembered, so that messages can be sent while db-service is away.
     async fn check_exists(&self, user: &str) -> Result<(), ApiError> {
         let known = || self.known_users.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(user) {
             return Ok(());
         }
-        let request = GetUserRequest { app: self.app.clone(), user: user.into() };
-        match self.db.clone().get_user(request).await.map_err(ApiError::from) {
-            Ok(_) => {
-                let mut known = known();
-                if known.len() >= MAX_KNOWN_USERS {
-                    known.clear();
-                }
-                known.insert(user.into());
-                Ok(())
-            }
-            Err(error) if error.code == ErrorCode::NotFound => {
-                Err(ApiError::not_found(format!("there is no user {user}")))
-            }
-            Err(error) => Err(error),
+        let request = GetProfilesRequest { app: self.app.clone(), users: vec![user.into()] };
+        if self.db.clone().get_profiles(request).await?.into_inner().profiles.is_empty() {
+            return Err(ApiError::not_found(format!("there is no user {user}")));
         }
+        let mut known = known();
+        if known.len() >= MAX_KNOWN_USERS {
+            known.clear();
+        }
+        known.insert(user.into());
+        Ok(())
+    }
+
+    /// The users who receive a signal of a user in a conversation: its other members who have not blocked the user.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`: the user is not a member.
+    pub async fn audience(
+        &self,
+        user: &str,
+        conversation: Conversation<'_>,
+    ) -> Result<Vec<String>, ApiError> {
+        let others = match conversation {
+            Conversation::Direct(..) => {
+                self.check_send(user, conversation).await?;
+                conversation.direct_members().filter(|other| *other != user).map(Into::into).collect()
+            }
+            Conversation::Group(_) => {
+                let members = self.members(&conversation.to_string()).await?;
+                let mut users: Vec<String> =
+                    members.members.iter().map(|member| member.user.clone()).collect();
+                let before = users.len();
+                users.retain(|member| member != user);
+                if users.len() == before {
+                    return Err(not_a_member());
+                }
+                users
+            }
+        };
+        let blockers = self.blocks.blockers(user, &others).await?;
+        Ok(others.into_iter().filter(|other| !blockers.contains(other)).collect())
     }
 
     /// The members of a group, from the cache if it has them.
@@ -92,7 +132,7 @@ impl Permissions {
     /// `UNAVAILABLE` if the cache does not answer; otherwise those of [`Self::stored_members`].
     pub async fn members(&self, conversation: &str) -> Result<Arc<Members>, ApiError> {
         let cached = self.cache.members(&self.app, conversation).await;
-        match cached.map_err(|_| ApiError::unavailable("the cache does not answer; try again"))? {
+        match cached.map_err(|_| cache_away())? {
             Some(members) => Ok(members),
             None => {
                 let members = self.stored_members(conversation).await?;
@@ -124,9 +164,43 @@ impl Permissions {
     pub async fn update_members(&self, conversation: &str, members: &Members) -> cache::Result<()> {
         self.cache.put_members(&self.app, conversation, members, MEMBERS_TTL).await
     }
+
+    /// Sets a fence for the users whom a change of a group removes. Call it before the change is logged. A message of such a user
+    /// that is logged from now on may be behind the removal, and is acknowledged only when it turns out not to be.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the removal must not be logged.
+    pub async fn fence_removed(&self, entry: &Entry) -> Result<(), ApiError> {
+        let change = entry.group_change.as_ref().and_then(|change| change.change.as_ref());
+        let removed: Vec<String> = match change {
+            Some(Change::Removed(removed)) => removed.users.clone(),
+            Some(Change::Left(_)) => vec![entry.sender.clone()],
+            Some(Change::Dissolved(_)) => {
+                let members = self.stored_members(&entry.conversation).await?;
+                members.members.into_iter().map(|member| member.user).collect()
+            }
+            _ => return Ok(()),
+        };
+        let removed: Vec<&str> = removed.iter().map(String::as_str).collect();
+        let fenced = self.cache.fence(&self.app, &entry.conversation, &removed, FENCE_TTL).await;
+        fenced.map_err(|_| cache_away())
+    }
+
+    /// Whether a message of a user that was just logged may be behind the user's removal from the group.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: unknown, so the message must not be acknowledged.
+    pub async fn is_fenced(&self, user: &str, conversation: &str) -> Result<bool, ApiError> {
+        self.cache.is_fenced(&self.app, conversation, user).await.map_err(|_| cache_away())
+    }
 }
 
 /// The error for a conversation that does not exist, and for one of which the user is not a member.
 pub fn not_a_member() -> ApiError {
     ApiError::forbidden("you are not a member of this conversation")
+}
+
+/// The error while the cache does not answer.
+pub fn cache_away() -> ApiError {
+    ApiError::unavailable("the cache does not answer; try again")
 }

@@ -12,6 +12,8 @@ const MAX_KEYS: usize = 100_000;
 #[derive(Debug)]
 pub struct RateLimits {
     sends: KeyedLimiter<String>,
+    group_changes: KeyedLimiter<String>,
+    signals: KeyedLimiter<String>,
     connects: KeyedLimiter<IpAddr>,
     authentications: KeyedLimiter<IpAddr>,
     accounts: KeyedLimiter<String>,
@@ -30,13 +32,19 @@ impl RateLimits {
     pub fn new(limits: &config::Limits) -> Self {
         Self {
             sends: KeyedLimiter::new(limits.sends_per_second, limits.send_burst, MAX_KEYS),
+            group_changes: KeyedLimiter::new(
+                limits.group_changes_per_second,
+                limits.group_change_burst,
+                MAX_KEYS,
+            ),
+            signals: KeyedLimiter::new(limits.signals_per_second, limits.signal_burst, MAX_KEYS),
             connects: KeyedLimiter::new(limits.connects_per_second, limits.connect_burst, MAX_KEYS),
             authentications: KeyedLimiter::new(limits.auth_per_second, limits.auth_burst, MAX_KEYS),
             accounts: KeyedLimiter::new(limits.account_auth_per_second, limits.account_auth_burst, MAX_KEYS),
         }
     }
 
-    /// Counts a message, a group change or a request for the members of a group.
+    /// Counts a message, a change of a message, or a request for the members of a group.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
@@ -44,6 +52,26 @@ impl RateLimits {
         self.sends
             .try_take(&user.to_owned(), 1, Instant::now())
             .map_err(|wait| ApiError::rate_limited("you send too fast; wait, then send it again", wait))
+    }
+
+    /// Counts a change of a group.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn group_change(&self, user: &str) -> Result<(), ApiError> {
+        self.group_changes
+            .try_take(&user.to_owned(), 1, Instant::now())
+            .map_err(|wait| ApiError::rate_limited("you change groups too fast; wait, then try again", wait))
+    }
+
+    /// Counts a signal.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn signal(&self, user: &str) -> Result<(), ApiError> {
+        self.signals
+            .try_take(&user.to_owned(), 1, Instant::now())
+            .map_err(|wait| ApiError::rate_limited("you send too many signals", wait))
     }
 
     /// Counts a new WebSocket from an address.

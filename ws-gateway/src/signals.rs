@@ -1,81 +1,252 @@
-//! Signals: ephemeral events for the other members of a conversation, such as read receipts.
+//! Signals: ephemeral events for connected devices, such as typing and presence.
 //!
-//! A signal is pushed to connected devices and never stored. Devices may miss one, so nothing depends on its arrival.
+//! A signal is pushed and never stored. Devices may miss one, so nothing depends on its arrival. Only this module knows the kinds:
+//! pushers and receiving gateways pass the encoded signal on.
+
+mod recent;
 
 use crate::{
+    blocks::Blocks,
     dependencies::{DbClient, Dependencies},
-    permissions::Permissions,
+    draft::{check_content, check_custom_kind},
+    permissions::{Permissions, cache_away},
 };
 use abi::{
     ApiError, Caller,
-    ids::Conversation,
+    error::ErrorCode,
+    ids::{self, Conversation},
     v1::{
-        MarkRead, MarkReadRequest, PushRequest, ReadMarked, ReadReceipt, Signal,
-        push_service_client::PushServiceClient, server_frame::Frame, signal::Kind,
+        CustomSignal, GetProfilesRequest, Presence, PresencePrivacy, Presences, PushRequest, PushedSignal,
+        Signal, WatchPresence, push_service_client::PushServiceClient, signal::Kind,
     },
 };
-use std::sync::Arc;
+use cache::{Cache, MAX_PRESENCE_TEXT};
+use prost::Message as _;
+use recent::Recent;
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
-/// Handles the requests that cause signals, and pushes the signals.
-#[derive(Debug)]
+/// Largest body of a signal, in bytes.
+const MAX_BODY: usize = 4 << 10;
+/// Most users whose presence a connection watches.
+const MAX_WATCHED: usize = 200;
+
+/// Checks signals and pushes them.
 pub struct Signals {
     app: String,
+    cache: Arc<dyn Cache>,
     db: DbClient,
     push: PushServiceClient<Caller>,
     permissions: Arc<Permissions>,
+    blocks: Arc<Blocks>,
+    /// Most users who receive a signal.
+    max_audience: usize,
+    /// What was sent just now, so that repetitions are dropped.
+    recent: Recent,
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("app", &self.app).finish_non_exhaustive()
+    }
 }
 
 impl Signals {
-    pub(crate) fn new(app: &str, dependencies: &Dependencies, permissions: Arc<Permissions>) -> Self {
+    pub(crate) fn new(
+        app: &str,
+        dependencies: &Dependencies,
+        permissions: Arc<Permissions>,
+        blocks: Arc<Blocks>,
+        max_audience: usize,
+    ) -> Self {
         Self {
             app: app.into(),
+            cache: dependencies.cache.clone(),
             db: dependencies.db_client(),
             push: PushServiceClient::new(Caller::new(dependencies.push.clone())),
             permissions,
+            blocks,
+            max_audience,
+            recent: Recent::default(),
         }
     }
 
-    /// Stores up to which entry a user has read a conversation, and sends its members a read receipt if that has changed.
+    /// Sends a signal of a user. A repetition of the same signal within a second is dropped.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` for an invalid conversation; otherwise those of db-service.
-    pub async fn mark_read(&self, user: &str, mut read: MarkRead) -> Result<ReadMarked, ApiError> {
-        read.conversation = Conversation::parse(&read.conversation)?.to_string();
-        let conversation = read.conversation.clone();
-        let request = MarkReadRequest { app: self.app.clone(), user: user.into(), read: Some(read) };
-        let marked = self.db.clone().mark_read(request).await?.into_inner();
-        if marked.moved
-            && let Some(users) = self.receivers(&conversation).await
-        {
-            let receipt = ReadReceipt { conversation, user: user.into(), conversation_seq: marked.read_seq };
-            self.push(Kind::Receipt(receipt), users).await;
-        }
-        Ok(ReadMarked { read_seq: marked.read_seq })
-    }
-
-    /// The users who receive the signals of a conversation; `None` if the members can't be looked up now.
-    async fn receivers(&self, conversation: &str) -> Option<Vec<String>> {
-        match Conversation::parse(conversation) {
-            Ok(direct @ Conversation::Direct(..)) => Some(direct.direct_members().map(Into::into).collect()),
-            _ => {
-                let members = self.permissions.members(conversation).await.ok()?;
-                Some(members.members.iter().map(|member| member.user.clone()).collect())
+    /// `INVALID_REQUEST`; `FORBIDDEN`: not a member, or blocked; `TOO_LARGE`: too many receivers, or too large a content.
+    pub async fn send(&self, user: &str, signal: Signal) -> Result<(), ApiError> {
+        let kind = signal.kind.ok_or_else(|| {
+            ApiError::invalid("the signal has no kind that this server knows: typing, presence, delivered or custom")
+        })?;
+        if let Kind::Presence(presence) = kind {
+            if !signal.conversation.is_empty() {
+                return Err(ApiError::invalid("conversation must be absent in a signal of presence"));
             }
+            return self.set_presence_text(user, &presence.text).await;
+        }
+        let conversation = Conversation::parse(&signal.conversation)?;
+        check(&kind)?;
+        let canonical = conversation.to_string();
+        let signal = Signal { conversation: canonical, user: user.to_owned(), kind: Some(kind) };
+        if self.recent.is_repetition(&signal) {
+            return Ok(());
+        }
+        let mut audience = self.permissions.audience(user, conversation).await?;
+        if let Some(Kind::Custom(CustomSignal { to, .. })) = &signal.kind
+            && !to.is_empty()
+        {
+            let named: HashSet<&str> = to.iter().map(String::as_str).collect();
+            audience.retain(|member| named.contains(member.as_str()));
+        }
+        if audience.len() > self.max_audience {
+            let (count, max) = (audience.len(), self.max_audience);
+            return Err(ApiError::new(
+                ErrorCode::TooLarge,
+                format!("the signal would have {count} receivers; at most {max} are allowed"),
+            ));
+        }
+        self.push(signal, audience).await;
+        Ok(())
+    }
+
+    async fn set_presence_text(&self, user: &str, text: &str) -> Result<(), ApiError> {
+        if text.chars().count() > MAX_PRESENCE_TEXT || text.chars().any(char::is_control) {
+            return Err(ApiError::invalid(format!(
+                "presence.text must have at most {MAX_PRESENCE_TEXT} characters and no control characters"
+            )));
+        }
+        self.cache.set_presence_text(&self.app, user, text).await.map_err(|_| cache_away())?;
+        self.announce_presence(user).await;
+        Ok(())
+    }
+
+    /// Makes a user watch others for `ttl`, instead of those of an earlier call. Returns the users and their current presence;
+    /// those who don't let the user see it are left out.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for an id that is invalid; `TOO_LARGE` for too many; `UNAVAILABLE`; those of db-service.
+    pub async fn watch(
+        &self,
+        user: &str,
+        request: WatchPresence,
+        ttl: Duration,
+    ) -> Result<(Vec<String>, Presences), ApiError> {
+        let count = request.users.len();
+        if count > MAX_WATCHED {
+            return Err(ApiError::new(
+                ErrorCode::TooLarge,
+                format!("users names {count}; at most {MAX_WATCHED} are allowed"),
+            ));
+        }
+        request.users.iter().try_for_each(|id| ids::check_id("user", id))?;
+        let watched = self.visible(user, request.users).await?;
+        self.renew_watch(user, &watched, ttl).await?;
+        let users: Vec<&str> = watched.iter().map(String::as_str).collect();
+        let found = self.cache.presence(&self.app, &users).await.map_err(|_| cache_away())?;
+        let presences = users.iter().zip(found).map(|(user, found)| presence(user, found)).collect();
+        Ok((watched, Presences { presences }))
+    }
+
+    /// Makes a user go on watching others.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the cache does not answer.
+    pub async fn renew_watch(&self, user: &str, users: &[String], ttl: Duration) -> Result<(), ApiError> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        self.cache.watch(&self.app, user, &users, ttl).await.map_err(|_| cache_away())
+    }
+
+    /// Those of `users` whose presence a user may see.
+    async fn visible(&self, user: &str, users: Vec<String>) -> Result<Vec<String>, ApiError> {
+        if users.is_empty() {
+            return Ok(users);
+        }
+        let blockers = self.blocks.blockers(user, &users).await?;
+        let mut named = users;
+        named.push(user.to_owned());
+        let request = GetProfilesRequest { app: self.app.clone(), users: named.clone() };
+        let profiles = self.db.clone().get_profiles(request).await?.into_inner().profiles;
+        let open: HashSet<&str> = profiles
+            .iter()
+            .filter(|profile| profile.privacy() != PresencePrivacy::Nobody)
+            .map(|profile| profile.user.as_str())
+            .collect();
+        if !open.contains(user) {
+            return Ok(Vec::new());
+        }
+        named.pop();
+        named.retain(|other| open.contains(other.as_str()) && !blockers.contains(other));
+        Ok(named)
+    }
+
+    /// Tells the watchers of a user that the presence of the user has changed.
+    pub async fn announce_presence(&self, user: &str) {
+        if let Err(error) = self.try_announce(user).await {
+            tracing::debug!(%error, "cannot announce a presence");
         }
     }
 
-    async fn push(&self, kind: Kind, users: Vec<String>) {
-        let receipts = vec![Signal { kind: Some(kind), users }];
-        let request = PushRequest { app: self.app.clone(), receipts, ..PushRequest::default() };
+    async fn try_announce(&self, user: &str) -> Result<(), ApiError> {
+        let watchers = self.cache.watchers(&self.app, user).await.map_err(|_| cache_away())?;
+        if watchers.is_empty() {
+            return Ok(());
+        }
+        // Privacy may have changed since they began to watch.
+        let request = GetProfilesRequest { app: self.app.clone(), users: vec![user.to_owned()] };
+        let profile = self.db.clone().get_profiles(request).await?.into_inner().profiles.pop();
+        if profile.unwrap_or_default().privacy() == PresencePrivacy::Nobody {
+            return Ok(());
+        }
+        let found = self.cache.presence(&self.app, &[user]).await.map_err(|_| cache_away())?;
+        for found in found {
+            let kind = Some(Kind::Presence(presence(user, found)));
+            let signal = Signal { conversation: String::new(), user: user.to_owned(), kind };
+            self.push(signal, watchers.clone()).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the watching of a user by someone whom the user has blocked.
+    pub async fn unwatch(&self, watcher: &str, user: &str) {
+        if let Err(error) = self.cache.unwatch(&self.app, watcher, &[user]).await {
+            tracing::debug!(%error, "cannot end the watching of a presence; it expires by itself");
+        }
+    }
+
+    async fn push(&self, signal: Signal, users: Vec<String>) {
+        if users.is_empty() {
+            return;
+        }
+        let signals = vec![PushedSignal { signal: signal.encode_to_vec().into(), users }];
+        let request = PushRequest { app: self.app.clone(), signals, ..PushRequest::default() };
         if let Err(error) = self.push.clone().push(request).await {
             tracing::debug!(%error, "cannot push a signal");
         }
     }
 }
 
-/// The frame that carries a signal to a device.
-pub(crate) fn frame(kind: Kind) -> Frame {
+fn presence(user: &str, found: cache::Presence) -> Presence {
+    Presence {
+        user: user.to_owned(),
+        online: found.online,
+        last_seen_ms: found.last_seen_ms.unwrap_or(0),
+        text: found.text,
+    }
+}
+
+fn check(kind: &Kind) -> Result<(), ApiError> {
     match kind {
-        Kind::Receipt(receipt) => Frame::Receipt(receipt),
+        Kind::Typing(_) | Kind::Presence(_) => Ok(()),
+        Kind::Delivered(delivered) if delivered.conversation_seq == 0 => {
+            Err(ApiError::invalid("delivered.conversation_seq must be that of an entry; it is 0"))
+        }
+        Kind::Delivered(_) => Ok(()),
+        Kind::Custom(custom) => {
+            check_custom_kind(&custom.kind)?;
+            custom.content.as_ref().map_or(Ok(()), |content| check_content(content, MAX_BODY))
+        }
     }
 }

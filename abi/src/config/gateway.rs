@@ -92,6 +92,21 @@ section! {
         /// Burst of messages per user.
         #[bounds(more_than(0))]
         send_burst: u32 = 2_000,
+        /// Changes of groups per second and user.
+        #[bounds(more_than(0))]
+        group_changes_per_second: u32 = 10,
+        /// Burst of changes of groups per user.
+        #[bounds(more_than(0))]
+        group_change_burst: u32 = 100,
+        /// Signals per second and user.
+        #[bounds(more_than(0))]
+        signals_per_second: u32 = 20,
+        /// Burst of signals per user.
+        #[bounds(more_than(0))]
+        signal_burst: u32 = 100,
+        /// Most users who receive a signal. Larger groups have no typing and no delivery receipts.
+        #[bounds(more_than(0))]
+        signal_audience: u32 = 100,
         /// Other requests per second and connection.
         #[bounds(more_than(0))]
         requests_per_second: u32 = 100,

@@ -163,7 +163,7 @@ async fn p7_a_push_as_large_as_a_batch_is_delivered() {
     let pusher = Pusher::new(LONG);
     pusher.online("alice", &one.address).await;
     let mut push = request(1, &[receiver("alice", &[0])]);
-    push.entries[0].client_msg_id = "x".repeat(8 << 20);
+    push.entries[0].message_id = "x".repeat(8 << 20);
     assert_eq!(pusher.push(push).await, 1);
 }
 

@@ -1,0 +1,107 @@
+//! Who has blocked whom, as the gateway needs it for each message.
+//!
+//! The store decides. Its answers are remembered for a short time, so that a message costs no call. If the store does not answer,
+//! the last answer is used for longer: messages can be sent while db-service is away.
+
+use crate::dependencies::DbClient;
+use abi::{ApiError, v1::FindBlockersRequest};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout};
+
+/// For this long an answer is used without asking again. A block is in force at other gateways after this time.
+const FRESH: Duration = Duration::from_secs(5);
+/// For this long an answer is used if the store does not answer.
+const USABLE: Duration = Duration::from_secs(600);
+/// How long a message waits for the store if an older answer is at hand.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Most answers that are remembered. When the map is full it is cleared.
+const MAX_ANSWERS: usize = 100_000;
+
+/// An answer of the store.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    is_blocked: bool,
+    /// When the answer is asked for again.
+    fresh_until: Instant,
+    usable_until: Instant,
+}
+
+/// The remembered answers, by blocked user and user who may have blocked.
+#[derive(Debug)]
+pub struct Blocks {
+    app: String,
+    db: DbClient,
+    answers: Mutex<HashMap<(String, String), Answer>>,
+}
+
+impl Blocks {
+    pub(crate) fn new(app: &str, db: DbClient) -> Self {
+        Self { app: app.into(), db, answers: Mutex::default() }
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<(String, String), Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks that `other` has not blocked `user`.
+    ///
+    /// # Errors
+    /// `FORBIDDEN` if so; those of db-service if it has to be asked.
+    pub async fn check(&self, user: &str, other: &str) -> Result<(), ApiError> {
+        if user != other && self.is_blocked(user, other).await? {
+            return Err(ApiError::forbidden(format!("{other} does not accept messages from you")));
+        }
+        Ok(())
+    }
+
+    async fn is_blocked(&self, user: &str, other: &str) -> Result<bool, ApiError> {
+        let (key, now) = ((user.to_owned(), other.to_owned()), Instant::now());
+        let known = self.answers().get(&key).copied();
+        let usable = known.filter(|answer| now < answer.usable_until);
+        let Some(answer) = usable else {
+            return Ok(!self.blockers(user, &[key.1]).await?.is_empty());
+        };
+        if now < answer.fresh_until {
+            return Ok(answer.is_blocked);
+        }
+        // While the store hangs, only one message per interval waits for it.
+        self.answers().insert(key.clone(), Answer { fresh_until: now + FRESH, ..answer });
+        match timeout(PATIENCE, self.blockers(user, &[key.1])).await {
+            Ok(Ok(blockers)) => Ok(!blockers.is_empty()),
+            _ => Ok(answer.is_blocked),
+        }
+    }
+
+    /// Those of `others` who have blocked `user`.
+    ///
+    /// # Errors
+    /// Those of db-service.
+    pub async fn blockers(&self, user: &str, others: &[String]) -> Result<HashSet<String>, ApiError> {
+        if others.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let request =
+            FindBlockersRequest { app: self.app.clone(), blocked: user.to_owned(), by: others.to_vec() };
+        let found = self.db.clone().find_blockers(request).await?.into_inner().by;
+        let blockers: HashSet<String> = found.into_iter().collect();
+        for other in others {
+            self.remember(user, other, blockers.contains(other));
+        }
+        Ok(blockers)
+    }
+
+    /// Remembers that `other` has blocked or unblocked `user`.
+    pub fn remember(&self, user: &str, other: &str, is_blocked: bool) {
+        let now = Instant::now();
+        let answer = Answer { is_blocked, fresh_until: now + FRESH, usable_until: now + USABLE };
+        let mut answers = self.answers();
+        if answers.len() >= MAX_ANSWERS {
+            answers.clear();
+        }
+        answers.insert((user.to_owned(), other.to_owned()), answer);
+    }
+}

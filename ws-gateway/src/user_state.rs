@@ -1,0 +1,166 @@
+//! A user's own state: read positions, settings of conversations, blocks, the profile.
+//!
+//! Each change is stored first, then the user's receiver seq is incremented, then the change is pushed to the user's devices. A
+//! device that is away finds it with `changes`. If the answer to a request gets lost, the device repeats the request; the second
+//! time increments again, in case the first time was interrupted between store and increment.
+
+mod read_marks;
+
+use crate::{
+    blocks::Blocks,
+    dependencies::{DbClient, Dependencies},
+    permissions::cache_away,
+    reading::{BLOCKS, PROFILE},
+};
+use abi::{
+    ApiError, Caller,
+    ids::{self, Conversation},
+    v1::{
+        Block, ChangeBlockRequest, ChangeSettingsRequest, MarkRead, Profile, PushRequest, ReadPosition,
+        Receiver, ReplaceProfileRequest, SetSettings, SettingsChanged, Update,
+        push_service_client::PushServiceClient, update::Kind,
+    },
+};
+use bytes::Bytes;
+use cache::{Cache, Increment};
+use prost::Message as _;
+use read_marks::ReadMarks;
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// Changes the state of users.
+pub struct UserState {
+    app: String,
+    db: DbClient,
+    blocks: Arc<Blocks>,
+    updates: Arc<Updates>,
+    read_marks: ReadMarks,
+}
+
+impl fmt::Debug for UserState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserState").field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+impl UserState {
+    pub(crate) fn new(app: &str, dependencies: &Dependencies, blocks: Arc<Blocks>) -> Self {
+        let (db, updates) = (dependencies.db_client(), Arc::new(Updates::new(app, dependencies)));
+        let read_marks = ReadMarks::new(app, db.clone(), updates.clone());
+        Self { app: app.into(), db, blocks, updates, read_marks }
+    }
+
+    /// Moves a read position forward. The authors of what was read get a receipt.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for a conversation that is invalid; `UNAVAILABLE`; otherwise those of db-service.
+    pub async fn mark_read(&self, user: &str, read: MarkRead) -> Result<ReadPosition, ApiError> {
+        let conversation = Conversation::parse(&read.conversation)?.to_string();
+        self.read_marks.mark(user, conversation, read.conversation_seq).await
+    }
+
+    /// Changes settings of a conversation.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for a value that is invalid; `UNAVAILABLE`; otherwise those of db-service.
+    pub async fn change_settings(&self, user: &str, mut change: SetSettings) -> Result<(), ApiError> {
+        change.conversation = Conversation::parse(&change.conversation)?.to_string();
+        let conversation = change.conversation.clone();
+        let request =
+            ChangeSettingsRequest { app: self.app.clone(), user: user.into(), change: Some(change) };
+        let settings = self.db.clone().change_settings(request).await?.into_inner();
+        let changed = SettingsChanged { conversation: conversation.clone(), settings: Some(settings) };
+        self.updates.one(user, &conversation, Kind::Settings(changed)).await
+    }
+
+    /// Blocks or unblocks a user.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`; `NOT_FOUND`: there is no such user; `UNAVAILABLE`; otherwise those of db-service.
+    pub async fn change_block(&self, user: &str, block: Block) -> Result<(), ApiError> {
+        ids::check_id("user", &block.user)?;
+        let request =
+            ChangeBlockRequest { app: self.app.clone(), user: user.into(), block: Some(block.clone()) };
+        self.db.clone().change_block(request).await?;
+        self.blocks.remember(&block.user, user, block.blocked);
+        self.updates.one(user, BLOCKS, Kind::Block(block)).await
+    }
+
+    /// Replaces the profile of a user.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for a value that is invalid; `UNAVAILABLE`; otherwise those of db-service.
+    pub async fn replace_profile(&self, user: &str, mut profile: Profile) -> Result<(), ApiError> {
+        user.clone_into(&mut profile.user);
+        let request = ReplaceProfileRequest { app: self.app.clone(), profile: Some(profile.clone()) };
+        self.db.clone().replace_profile(request).await?;
+        self.updates.one(user, PROFILE, Kind::Profile(profile)).await
+    }
+}
+
+/// An update for one user.
+#[derive(Debug)]
+struct UserUpdate {
+    user: String,
+    /// What changed: a conversation, or another name. See [`Increment::subjects`].
+    subject: String,
+    kind: Kind,
+}
+
+/// Counts updates and pushes them.
+struct Updates {
+    app: String,
+    cache: Arc<dyn Cache>,
+    push: PushServiceClient<Caller>,
+}
+
+impl Updates {
+    fn new(app: &str, dependencies: &Dependencies) -> Self {
+        Self {
+            app: app.into(),
+            cache: dependencies.cache.clone(),
+            push: PushServiceClient::new(Caller::new(dependencies.push.clone())),
+        }
+    }
+
+    async fn one(&self, user: &str, subject: &str, kind: Kind) -> Result<(), ApiError> {
+        self.many(vec![UserUpdate { user: user.into(), subject: subject.into(), kind }]).await
+    }
+
+    /// Increments the receiver seqs of the users and pushes the updates to their devices, in one call each.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the receiver seqs may not be incremented.
+    async fn many(&self, updates: Vec<UserUpdate>) -> Result<(), ApiError> {
+        let mut by_user: BTreeMap<String, (Vec<String>, Vec<Bytes>)> = BTreeMap::new();
+        for UserUpdate { user, subject, kind } in updates {
+            let (subjects, encoded) = by_user.entry(user).or_default();
+            encoded.push(Update { kind: Some(kind) }.encode_to_vec().into());
+            subjects.push(subject);
+        }
+        let increment = |(user, (subjects, updates)): (&'_ String, &(Vec<String>, Vec<Bytes>))| Increment {
+            user,
+            by: count(updates),
+            subjects: subjects.iter().map(String::as_str).collect(),
+        };
+        let increments: Vec<_> = by_user.iter().map(increment).collect();
+        let seqs = self.cache.increment(&self.app, &increments).await.map_err(|_| cache_away())?;
+        let receiver = |((user, (_, updates)), seq)| Receiver {
+            user,
+            receiver_seq: Some(seq),
+            raised: count(&updates),
+            entries: Vec::new(),
+            updates,
+        };
+        let receivers = by_user.into_iter().zip(seqs).map(receiver).collect();
+        let push = PushRequest { app: self.app.clone(), receivers, ..PushRequest::default() };
+        // The receiver seqs tell devices that miss the push.
+        if let Err(error) = self.push.clone().push(push).await {
+            tracing::debug!(%error, "cannot push an update");
+        }
+        Ok(())
+    }
+}
+
+fn count(updates: &[Bytes]) -> u32 {
+    u32::try_from(updates.len()).unwrap_or(u32::MAX)
+}
