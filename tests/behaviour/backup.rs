@@ -1,6 +1,6 @@
 //! Moves between the modes, backups and restores, with devices that keep their state and tokens.
 
-use abi::v1::{ReceiverSeq, message::Body};
+use abi::v1::ReceiverSeq;
 use anyhow::{Context as _, Result, ensure};
 use client::{Client, Event, Events, Options, Server, State, tokens::FixedToken};
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path};
@@ -91,10 +91,9 @@ impl SdkDevice {
                     restored = Some(kept);
                 }
                 Event::Entry(entry) => {
-                    if let Some(abi::v1::entry::Content::Message(message)) = entry.content
-                        && let Some(Body::Text(text)) = message.body
-                    {
-                        texts.push(text);
+                    let text = tests::device::text(&entry);
+                    if !text.is_empty() {
+                        texts.push(text.to_owned());
                     }
                 }
                 _ => {}
@@ -186,7 +185,7 @@ impl Conversation {
             Ok(())
         })
         .await?;
-        let heads = world.connect(&self.bob).await?.heads("", 10).await?.heads;
+        let heads = world.connect(&self.bob).await?.heads().await?;
         let head = heads.iter().find(|head| head.conversation == self.id).context("no head")?;
         assert_eq!((head.read_seq, head.conversation_seq), (1, 301));
         Ok(expected)

@@ -62,6 +62,28 @@ fn conversation_tests() -> Vec<SharedTest> {
             p7_the_largest_body_is_accepted_and_one_more_byte_is_refused
             p8_the_refusal_of_a_malformed_message_names_the_field
             p8_the_sender_is_the_user_of_the_token;
+        Default entries:
+            p3_an_edit_changes_the_content_and_keeps_earlier_versions
+            p8_only_the_author_edits_and_recalls
+            p8_a_recalled_message_is_gone_everywhere_and_not_unread
+            p8_a_group_owner_recalls_what_a_member_wrote
+            p4_reactions_are_a_set_per_user_with_counts
+            p2_a_repeated_change_is_the_same_change
+            p7_a_change_of_nothing_or_of_a_change_is_refused
+            p4_a_reply_names_the_entry_that_it_answers
+            p6_kinds_of_the_product_arrive_unchanged_and_count_as_the_sender_says;
+        Default user_state:
+            p5_reading_on_one_device_reaches_the_others
+            p4_what_a_user_wrote_is_never_unread
+            p5_an_author_who_was_away_finds_out_who_has_read
+            p5_settings_are_the_same_on_all_devices
+            p8_a_blocked_user_reaches_the_blocker_in_no_way
+            p5_a_profile_is_shown_to_others_and_its_privacy_is_not
+            p5_changes_of_many_conversations_cost_one_small_page;
+        Default signals:
+            p5_signals_reach_the_other_members_and_are_not_stored
+            p8_signals_of_strangers_are_refused
+            p5_watchers_see_who_comes_and_goes;
         Default devices:
             p2_every_device_gets_each_message_once_including_the_senders_other_devices
             p5_a_new_connection_of_a_device_replaces_the_old_one

@@ -2,10 +2,11 @@
 
 use abi::{
     ids, record,
-    v1::{Entry, Message, entry::Content, message::Body},
+    v1::Entry,
 };
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
+use prost::Message as _;
 use kafka_runtime::{
     KafkaConfig, KafkaProducer, KafkaProducerConfig, Log, LogConfig, LogTopic, Producer, ProducerRecord,
 };
@@ -75,20 +76,18 @@ fn poison(sender: &Session, texts: &[&str]) -> PoisonRecords {
     let group = ids::group(abi::DEFAULT_APP, &sender.user, &request_id);
     let key = record::key(abi::DEFAULT_APP, &group);
     let entry = |text: &&str| Entry {
-        app: abi::DEFAULT_APP.into(),
         conversation: group.clone(),
-        message_id: ids::message(abi::DEFAULT_APP, &group, &sender.user, text),
+        message_id: ids::message(abi::DEFAULT_APP, &group, &sender.user, &sender.device, text),
         client_msg_id: (*text).into(),
         sender: sender.user.clone(),
         sender_device: sender.device.clone(),
         sent_at_ms: 1_700_000_000_000,
-        content: Some(Content::Message(Message {
-            content_type: String::new(),
-            body: Some(Body::Text((*text).into())),
-        })),
+        kind: abi::envelope::MESSAGE.into(),
+        countable: true,
+        content: Some(tests::device::content(text)),
         ..Entry::default()
     };
-    let payloads = texts.iter().map(|text| record::encode(&entry(text)));
+    let payloads = texts.iter().map(|text| entry(text).encode_to_vec().into());
     let records = payloads.chain([UNREADABLE.into()]).map(|payload| (key.clone(), payload)).collect();
     PoisonRecords { group, request_id, records }
 }

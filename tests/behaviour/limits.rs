@@ -55,7 +55,7 @@ pub(crate) async fn p7_requests_above_the_rate_limit_are_refused_with_a_retry_de
     let (mut answered, mut wait) = (0, None);
     for id in ids {
         match device.answer(id).await {
-            Ok(server_frame::Frame::Heads(_)) => answered += 1,
+            Ok(server_frame::Frame::Changes(_)) => answered += 1,
             refused => {
                 let error = refusal(refused);
                 assert_eq!(error.code, ErrorCode::RateLimited);
@@ -68,7 +68,7 @@ pub(crate) async fn p7_requests_above_the_rate_limit_are_refused_with_a_retry_de
         "{answered} of 100 requests passed a burst of 40 and a rate of 20 per second"
     );
     sleep(wait.expect("some were refused, each with a delay")).await;
-    device.heads("", 0).await?;
+    device.heads().await?;
     Ok(())
 }
 

@@ -27,15 +27,18 @@ mod distributed;
 mod documents;
 mod drain;
 mod embedded;
+mod entries;
 mod groups;
 mod http;
 mod limits;
 mod load;
 mod messages;
 mod metrics;
+mod signals;
 mod sync;
 mod tls;
 mod traces;
+mod user_state;
 
 /// A test that takes longer fails.
 const TIME_LIMIT: Duration = Duration::from_secs(300);

@@ -3,7 +3,7 @@
 use abi::{
     error::ErrorCode,
     ids,
-    v1::{Message, Send, client_frame::Frame, entry::Content, message::Body, server_frame},
+    v1::{Content, Send, client_frame::Frame, content::Body, server_frame},
 };
 use anyhow::{Result, bail};
 use std::time::SystemTime;
@@ -41,10 +41,10 @@ pub(crate) async fn p1_an_offline_user_catches_up_completely(world: World) -> Re
     // The sender gets each entry after it is stored. Once all have arrived, bob can read all.
     alice_device.entries(sent.len()).await?;
     let mut bob_device = world.connect(&bob).await?;
-    let heads = bob_device.heads("", 0).await?;
-    assert_eq!(heads.heads.len(), 1);
+    let heads = bob_device.heads().await?;
+    assert_eq!(heads.len(), 1);
     assert_eq!(
-        (heads.heads[0].conversation.as_str(), heads.heads[0].conversation_seq),
+        (heads[0].conversation.as_str(), heads[0].conversation_seq),
         (&*conversation, 250)
     );
     let seen = bob_device.whole_history(&conversation).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn p1_an_ack_carries_the_message_id_and_time(world: World) -> R
     let (id, before) = (new_id(), now()?);
     let ack = device.send(&conversation, &id, "hello").await?;
     assert_eq!(ack.client_msg_id, id);
-    assert_eq!(ack.message_id, ids::message(abi::DEFAULT_APP, &conversation, &alice.user, &id));
+    assert_eq!(ack.message_id, ids::message(abi::DEFAULT_APP, &conversation, &alice.user, &alice.device, &id));
     assert!((before..=now()?).contains(&ack.sent_at_ms), "{} is not the time of the send", ack.sent_at_ms);
     let entry = device.entries(1).await?.remove(0);
     assert_eq!((&entry.message_id, entry.sent_at_ms), (&ack.message_id, ack.sent_at_ms));
@@ -173,12 +173,13 @@ pub(crate) async fn p5_json_and_proto_devices_see_the_same_entries(world: World)
         Body::Text(String::new()),
     ];
     for (n, body) in bodies.iter().enumerate() {
-        let message = Message { content_type: "application/x-test".into(), body: Some(body.clone()) };
+        let content = Content { content_type: "application/x-test".into(), body: Some(body.clone()) };
         let frame = |client_msg_id| {
             Frame::Send(Send {
                 conversation: conversation.clone(),
                 client_msg_id,
-                message: Some(message.clone()),
+                content: Some(content.clone()),
+                ..Send::default()
             })
         };
         let sender: &mut Device = if n % 2 == 0 { &mut json } else { &mut proto };
@@ -187,11 +188,11 @@ pub(crate) async fn p5_json_and_proto_devices_see_the_same_entries(world: World)
     let (by_json, by_proto) = (json.entries(3).await?, proto.entries(3).await?);
     assert_eq!(by_json, by_proto);
     for (entry, body) in by_json.iter().zip(bodies) {
-        let Some(Content::Message(message)) = &entry.content else { bail!("not a message: {entry:?}") };
-        assert_eq!((&*message.content_type, message.body.as_ref()), ("application/x-test", Some(&body)));
+        let Some(content) = &entry.content else { bail!("no content: {entry:?}") };
+        assert_eq!((&*content.content_type, content.body.as_ref()), ("application/x-test", Some(&body)));
     }
     assert_eq!(json.whole_history(&conversation).await?, by_json);
-    assert_eq!(json.heads("", 0).await?.heads[0].conversation_seq, 3);
+    assert_eq!(json.heads().await?[0].conversation_seq, 3);
     Ok(())
 }
 
@@ -234,13 +235,13 @@ pub(crate) async fn p8_the_refusal_of_a_malformed_message_names_the_field(world:
         assert_eq!(error.code, ErrorCode::InvalidRequest, "{conversation:?} {id:?}");
         assert!(error.message.contains(field), "{:?} does not name {field}", error.message);
     }
-    for message in [
+    for content in [
         None,
-        Some(Message::default()),
-        Some(Message { content_type: "x".repeat(128), body: Some(Body::Text("hello".into())) }),
+        Some(Content::default()),
+        Some(Content { content_type: "x".repeat(128), body: Some(Body::Text("hello".into())) }),
     ] {
         let frame =
-            Frame::Send(Send { conversation: conversation.clone(), client_msg_id: new_id(), message });
+            Frame::Send(Send { conversation: conversation.clone(), client_msg_id: new_id(), content, ..Send::default() });
         assert_eq!(refusal(device.call(frame).await).code, ErrorCode::InvalidRequest);
     }
     // None of them is stored, and the connection still works.

@@ -2,7 +2,7 @@
 
 use abi::{
     error::ErrorCode,
-    v1::{GetHistory, Head, ReceiverSeq},
+    v1::{GetChanges, GetHistory, Head, ReceiverSeq},
 };
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -22,7 +22,7 @@ async fn send_numbered(device: &mut Device, conversation: &str, count: usize) ->
 }
 
 async fn head(device: &mut Device, conversation: &str) -> Result<Head> {
-    let heads = device.heads("", 0).await?.heads;
+    let heads = device.heads().await?;
     heads.into_iter().find(|head| head.conversation == conversation).context("the conversation has no head")
 }
 
@@ -85,11 +85,11 @@ pub(crate) async fn p5_heads_give_the_unread_count(world: World) -> Result<()> {
     let mut bob_device = world.connect(&bob).await?;
     let unread = head(&mut bob_device, &conversation).await?;
     assert_eq!((unread.conversation_seq, unread.countable_seq), (7, 7));
-    assert_eq!((unread.read_seq, unread.read_countable_seq, unread.visible_from), (0, 0, 1));
+    assert_eq!((unread.read_seq, unread.unread, unread.visible_from), (0, 7, 1));
     assert!(unread.last_sent_at_ms > 0);
     assert_eq!(bob_device.mark_read(&conversation, 5).await?.read_seq, 5);
     let read = head(&mut bob_device, &conversation).await?;
-    assert_eq!((read.read_seq, read.countable_seq - read.read_countable_seq), (5, 2));
+    assert_eq!((read.read_seq, read.unread), (5, 2));
     // Read positions are per user.
     assert_eq!(head(&mut alice_device, &conversation).await?.read_seq, 0);
     Ok(())
@@ -171,19 +171,22 @@ pub(crate) async fn p5_heads_are_paginated(world: World) -> Result<()> {
         conversations.push(conversation);
     }
     conversations.push(world.group(&alice, &[], "all").await?);
-    conversations.sort();
-    let (mut seen, mut after, mut pages) = (Vec::new(), String::new(), 0);
+    // The most recent conversation comes first.
+    conversations.reverse();
+    let (mut seen, mut cursor, mut pages, mut seqs) = (Vec::new(), String::new(), 0, Vec::new());
     loop {
-        let page = device.heads(&after, 3).await?;
-        ensure!(page.heads.len() <= 3, "a page of {} heads", page.heads.len());
+        let page = device.changes(GetChanges { cursor, limit: 3, ..GetChanges::default() }).await?;
+        ensure!(page.everything && page.heads.len() <= 3, "{page:?}");
         seen.extend(page.heads.into_iter().map(|head| head.conversation));
-        after = seen.last().cloned().unwrap_or_default();
+        seqs.push(page.receiver_seq);
         pages += 1;
-        if !page.more {
+        cursor = page.next;
+        if cursor.is_empty() {
             break;
         }
     }
     assert_eq!((seen, pages), (conversations, 3));
+    assert!(seqs.iter().all(|seq| *seq == seqs[0]), "{seqs:?}");
     Ok(())
 }
 
@@ -197,14 +200,15 @@ pub(crate) async fn p7_page_sizes_are_limited(world: World) -> Result<()> {
         assert_eq!(error.code, ErrorCode::InvalidRequest, "history, limit {limit}");
         assert!(error.message.contains("500"), "{}", error.message);
         assert_eq!(
-            refusal(device.heads("", limit).await).code,
+            refusal(device.changes(GetChanges { limit, ..GetChanges::default() }).await).code,
             ErrorCode::InvalidRequest,
-            "heads, limit {limit}"
+            "changes, limit {limit}"
         );
     }
     for limit in [0, 1, 500] {
         assert_eq!(device.history(GetHistory { limit, ..page(&conversation) }).await?.entries.len(), 1);
-        assert_eq!(device.heads("", limit).await?.heads.len(), 1);
+        let page = device.changes(GetChanges { limit, ..GetChanges::default() }).await?;
+        assert_eq!(page.heads.len(), 1);
     }
     Ok(())
 }
@@ -215,7 +219,7 @@ async fn check_all_refused(world: &World, stranger: &Session, conversation: &str
     assert_eq!(refusal(device.send(conversation, &new_id(), "let me in").await).code, forbidden);
     assert_eq!(refusal(device.history(page(conversation)).await).code, forbidden);
     assert_eq!(refusal(device.mark_read(conversation, 1).await).code, forbidden);
-    assert_eq!(device.heads("", 0).await?.heads, []);
+    assert_eq!(device.heads().await?, []);
     Ok(())
 }
 

@@ -3,13 +3,16 @@
 mod content;
 mod requests;
 
-pub use content::{new_id, refusal, send, seqs, text, texts};
+pub use content::{content, group_change, new_id, refusal, send, seqs, text, texts};
 
 use crate::PATIENCE;
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{ClientFrame, Deliver, Entry, ReadReceipt, ServerFrame, client_frame, server_frame::Frame},
+    v1::{
+        ClientFrame, Deliver, Entry, Receipt, ServerFrame, Signal, client_frame, server_frame::Frame,
+        update::Kind,
+    },
 };
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -205,7 +208,7 @@ impl Device {
         }
     }
 
-    /// Waits for the next delivery, and skips receipts.
+    /// Waits for the next delivery, and skips signals.
     ///
     /// # Errors
     /// [`Closed`].
@@ -213,22 +216,46 @@ impl Device {
         loop {
             match self.pushed().await? {
                 Frame::Deliver(deliver) => return Ok(deliver),
-                Frame::Receipt(_) => {}
+                Frame::Signal(_) => {}
                 other => bail!("{other:?} instead of a delivery"),
             }
         }
     }
 
-    /// Waits for the next read receipt, and skips deliveries.
+    /// Waits for the next update, and skips entries.
     ///
     /// # Errors
     /// [`Closed`].
-    pub async fn receipt(&mut self) -> Result<ReadReceipt> {
+    pub async fn update(&mut self) -> Result<Kind> {
+        loop {
+            if let Some(update) = self.deliver().await?.updates.into_iter().next() {
+                return update.kind.context("an update of an unknown kind");
+            }
+        }
+    }
+
+    /// Waits for the next read receipt, and skips everything else.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn receipt(&mut self) -> Result<Receipt> {
+        loop {
+            if let Kind::Receipt(receipt) = self.update().await? {
+                return Ok(receipt);
+            }
+        }
+    }
+
+    /// Waits for the next signal, and skips deliveries.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn signal(&mut self) -> Result<Signal> {
         loop {
             match self.pushed().await? {
-                Frame::Receipt(receipt) => return Ok(receipt),
+                Frame::Signal(signal) => return Ok(signal),
                 Frame::Deliver(_) => {}
-                other => bail!("{other:?} instead of a receipt"),
+                other => bail!("{other:?} instead of a signal"),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use abi::{
     ApiError,
-    v1::{Entry, Message, Send, client_frame, message::Body},
+    v1::{Content, Entry, Send, client_frame, content::Body, group_change::Change},
 };
 use anyhow::Result;
 
@@ -11,16 +11,27 @@ pub fn send(conversation: &str, client_msg_id: &str, text: &str) -> client_frame
     client_frame::Frame::Send(Send {
         conversation: conversation.into(),
         client_msg_id: client_msg_id.into(),
-        message: Some(Message { content_type: String::new(), body: Some(Body::Text(text.into())) }),
+        content: Some(content(text)),
+        ..Send::default()
     })
+}
+
+/// The content of a text.
+pub fn content(text: &str) -> Content {
+    Content { content_type: String::new(), body: Some(Body::Text(text.into())) }
 }
 
 /// The text of an entry; empty for other content.
 pub fn text(entry: &Entry) -> &str {
     match &entry.content {
-        Some(abi::v1::entry::Content::Message(Message { body: Some(Body::Text(text)), .. })) => text,
+        Some(Content { body: Some(Body::Text(text)), .. }) => text,
         _ => "",
     }
+}
+
+/// The group change of an entry.
+pub fn group_change(entry: &Entry) -> Option<&Change> {
+    entry.group_change.as_ref().and_then(|change| change.change.as_ref())
 }
 
 /// The texts of entries.

@@ -1,11 +1,14 @@
 //! Typed requests of a device.
 
-use super::{Device, Wire, content::send};
+use super::{
+    Device, Wire,
+    content::{new_id, send},
+};
 use abi::{
     error::ErrorCode,
     v1::{
-        Ack, Entry, GetHeads, GetHistory, HeadsPage, Hello, HistoryPage, MarkRead, Ping, Pong, ReadMarked,
-        ReceiverSeq, Welcome, client_frame, server_frame::Frame,
+        Ack, Changes, Entry, GetChanges, GetHistory, Head, Hello, HistoryPage, MarkRead, Ping, Pong,
+        ReadPosition, ReceiverSeq, Send, Welcome, client_frame, server_frame::Frame,
     },
 };
 use anyhow::{Result, bail};
@@ -53,20 +56,59 @@ impl Device {
     /// # Errors
     /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
     pub async fn send(&mut self, conversation: &str, client_msg_id: &str, text: &str) -> Result<Ack> {
-        match self.call(send(conversation, client_msg_id, text)).await? {
+        self.acked(send(conversation, client_msg_id, text)).await
+    }
+
+    /// Sends an entry of any kind, with a new `client_msg_id`.
+    ///
+    /// # Errors
+    /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
+    pub async fn send_entry(&mut self, send: Send) -> Result<Ack> {
+        self.acked(client_frame::Frame::Send(Send { client_msg_id: new_id(), ..send })).await
+    }
+
+    async fn acked(&mut self, frame: client_frame::Frame) -> Result<Ack> {
+        match self.call(frame).await? {
             Frame::Ack(ack) => Ok(ack),
             other => bail!("a send was answered with {other:?}"),
         }
     }
 
-    /// Requests a page of heads.
+    /// Sends a request whose answer is `done`.
     ///
     /// # Errors
     /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
-    pub async fn heads(&mut self, after: &str, limit: i32) -> Result<HeadsPage> {
-        match self.call(client_frame::Frame::Heads(GetHeads { after: after.into(), limit })).await? {
-            Frame::Heads(page) => Ok(page),
-            other => bail!("heads were answered with {other:?}"),
+    pub async fn done(&mut self, frame: client_frame::Frame) -> Result<()> {
+        match self.call(frame).await? {
+            Frame::Done(_) => Ok(()),
+            other => bail!("a request was answered with {other:?}"),
+        }
+    }
+
+    /// Requests a page of changes.
+    ///
+    /// # Errors
+    /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
+    pub async fn changes(&mut self, request: GetChanges) -> Result<Changes> {
+        match self.call(client_frame::Frame::Changes(request)).await? {
+            Frame::Changes(page) => Ok(page),
+            other => bail!("changes were answered with {other:?}"),
+        }
+    }
+
+    /// Reads the heads of all conversations, page by page.
+    ///
+    /// # Errors
+    /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
+    pub async fn heads(&mut self) -> Result<Vec<Head>> {
+        let (mut heads, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.changes(GetChanges { cursor, ..GetChanges::default() }).await?;
+            heads.extend(page.heads);
+            cursor = page.next;
+            if cursor.is_empty() {
+                return Ok(heads);
+            }
         }
     }
 
@@ -104,7 +146,7 @@ impl Device {
     ///
     /// # Errors
     /// The server's [`ApiError`](abi::ApiError), or [`Closed`](super::Closed).
-    pub async fn mark_read(&mut self, conversation: &str, conversation_seq: u64) -> Result<ReadMarked> {
+    pub async fn mark_read(&mut self, conversation: &str, conversation_seq: u64) -> Result<ReadPosition> {
         let read = MarkRead { conversation: conversation.into(), conversation_seq };
         match self.call(client_frame::Frame::Read(read)).await? {
             Frame::Read(read) => Ok(read),
