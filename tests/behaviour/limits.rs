@@ -2,7 +2,7 @@
 
 use abi::{
     error::ErrorCode,
-    v1::{GetHeads, client_frame::Frame, server_frame},
+    v1::{GetChanges, client_frame::Frame, server_frame},
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(crate) async fn p7_requests_above_the_rate_limit_are_refused_with_a_retry_de
 ) -> Result<()> {
     let alice = world.user("alice").await?;
     let mut device = world.connect(&alice).await?;
-    let ids = device.pipeline((0..100).map(|_| Frame::Heads(GetHeads::default()))).await?;
+    let ids = device.pipeline((0..100).map(|_| Frame::Changes(GetChanges::default()))).await?;
     let (mut answered, mut wait) = (0, None);
     for id in ids {
         match device.answer(id).await {
