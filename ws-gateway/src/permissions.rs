@@ -54,12 +54,21 @@ impl Permissions {
                 }
                 self.check_exists(if a == user { b } else { a }).await
             }
-            Conversation::Group(_) => {
-                let members = self.members(&conversation.to_string()).await?;
-                match members.members.iter().any(|member| member.user == user) {
-                    true => Ok(()),
-                    false => Err(not_a_member()),
-                }
+            Conversation::Group(_) => match self.is_member(&conversation.to_string(), user).await? {
+                true => Ok(()),
+                false => Err(not_a_member()),
+            },
+        }
+    }
+
+    /// Whether a user is a member of a group. Reads only that member, unless the members are not cached.
+    async fn is_member(&self, conversation: &str, user: &str) -> Result<bool, ApiError> {
+        let cached = self.cache.member(&self.app, conversation, user).await;
+        match cached.map_err(|_| cache_unavailable())? {
+            Some(membership) => Ok(membership.member.is_some()),
+            None => {
+                let members = self.load_members(conversation).await?;
+                Ok(members.members.iter().any(|member| member.user == user))
             }
         }
     }
@@ -92,16 +101,19 @@ impl Permissions {
     /// `UNAVAILABLE` if the cache does not answer; otherwise those of [`Self::stored_members`].
     pub async fn members(&self, conversation: &str) -> Result<Arc<Members>, ApiError> {
         let cached = self.cache.members(&self.app, conversation).await;
-        match cached.map_err(|_| ApiError::unavailable("the cache does not answer; try again"))? {
+        match cached.map_err(|_| cache_unavailable())? {
             Some(members) => Ok(members),
-            None => {
-                let members = self.stored_members(conversation).await?;
-                if let Err(error) = self.update_members(conversation, &members).await {
-                    tracing::warn!(%error, "cannot cache the members of a group");
-                }
-                Ok(Arc::new(members))
-            }
+            None => self.load_members(conversation).await.map(Arc::new),
         }
+    }
+
+    /// Reads the members of a group from the store and caches them.
+    async fn load_members(&self, conversation: &str) -> Result<Members, ApiError> {
+        let members = self.stored_members(conversation).await?;
+        if let Err(error) = self.update_members(conversation, &members).await {
+            tracing::warn!(%error, "cannot cache the members of a group");
+        }
+        Ok(members)
     }
 
     /// The members of a group, from the store.
@@ -124,6 +136,10 @@ impl Permissions {
     pub async fn update_members(&self, conversation: &str, members: &Members) -> cache::Result<()> {
         self.cache.put_members(&self.app, conversation, members, MEMBERS_TTL).await
     }
+}
+
+fn cache_unavailable() -> ApiError {
+    ApiError::unavailable("the cache does not answer; try again")
 }
 
 /// The error for a conversation that does not exist, and for one of which the user is not a member.

@@ -2,7 +2,7 @@
 
 use abi::v1::{
     CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
-    MembersAdded, MembersRemoved, Message, PushRequest, PushResponse, User,
+    MembersAdded, MembersRemoved, Message, PushRequest, PushResponse, ReceiverSeq, User,
     db_service_client::DbServiceClient,
     entry::Content,
     group_change::Change,
@@ -10,7 +10,7 @@ use abi::v1::{
     push_service_server::{PushService, PushServiceServer},
 };
 use bytes::Bytes;
-use cache::{Cache, MemoryCache};
+use cache::{Cache, Counters as _, MemoryCache};
 use consumer::MessageHandler;
 use http_body_util::BodyExt as _;
 use kafka_runtime::{Batch, HandlerError, Outcome, Record};
@@ -195,7 +195,7 @@ impl World {
 
     /// The receiver seq of a user.
     pub(crate) async fn seq(&self, user: &str) -> u64 {
-        self.cache.increment("app", &[(user, 0)]).await.unwrap()[0].seq
+        self.cache.changes("app", user, ReceiverSeq::default()).await.unwrap().now.seq
     }
 }
 

@@ -9,7 +9,7 @@ use abi::v1::{
     Entry, PushRequest, ReadReceipt, Receiver, ReceiverSeq, Signal, push_service_client::PushServiceClient,
     signal::Kind,
 };
-use cache::{Cache, MemoryCache};
+use cache::{Cache, MemoryCache, Routes as _};
 use gateways::{Behaviour, Gateway, channel};
 use std::{
     sync::Arc,
