@@ -6,6 +6,7 @@ use abi::{
     v1::{Envelope, Members, PushRequest, PushedEntry, Receiver, ReceiverSeq, SaveResult},
 };
 use bytes::Bytes;
+use cache::Increment;
 use std::{collections::HashMap, sync::Arc};
 
 /// A push is full at this size in bytes, including the receivers.
@@ -88,6 +89,8 @@ impl Recipients {
 #[derive(Debug, Default)]
 pub(crate) struct FanOut {
     entries: Vec<PushedEntry>,
+    /// The conversations of the entries and of duplicates, with their indexes.
+    conversations: HashMap<String, u32>,
     receivers: HashMap<String, Delivery>,
     /// Estimated size of the push.
     bytes: usize,
@@ -98,6 +101,8 @@ pub(crate) struct FanOut {
 struct Delivery {
     /// Increment of the user's receiver seq: the number of entries, including duplicates.
     increment: u32,
+    /// Indexes of the conversations that changed.
+    conversations: Vec<u32>,
     /// Indexes of the new entries.
     entries: Vec<u32>,
 }
@@ -120,6 +125,14 @@ impl FanOut {
 
     fn add(&mut self, entry: StoredEntry, stored: bool, recipients: &Recipients) {
         let index = u32::try_from(self.entries.len()).expect("a push has few entries");
+        let conversation = match self.conversations.get(&entry.envelope.conversation) {
+            Some(conversation) => *conversation,
+            None => {
+                let next = u32::try_from(self.conversations.len()).expect("a push has few entries");
+                self.conversations.insert(entry.envelope.conversation.clone(), next);
+                next
+            }
+        };
         let Self { receivers, bytes, .. } = self;
         recipients.for_each(&entry, |user, is_visible| {
             // `HashMap::entry` would copy the user id for every entry instead of once per push.
@@ -129,6 +142,9 @@ impl FanOut {
             }
             let delivery = receivers.get_mut(user).expect("inserted above if it was missing");
             delivery.increment += 1;
+            if delivery.conversations.last() != Some(&conversation) {
+                delivery.conversations.push(conversation);
+            }
             if stored && is_visible {
                 *bytes += INDEX_BYTES;
                 delivery.entries.push(index);
@@ -143,7 +159,15 @@ impl FanOut {
 
     /// Fixes the order of the receivers.
     pub(crate) fn finish(self) -> FinishedFanOut {
-        FinishedFanOut { entries: self.entries, receivers: self.receivers.into_iter().collect() }
+        let mut conversations = vec![String::new(); self.conversations.len()];
+        for (conversation, index) in self.conversations {
+            conversations[index as usize] = conversation;
+        }
+        FinishedFanOut {
+            entries: self.entries,
+            conversations,
+            receivers: self.receivers.into_iter().collect(),
+        }
     }
 }
 
@@ -151,13 +175,19 @@ impl FanOut {
 #[derive(Debug)]
 pub(crate) struct FinishedFanOut {
     entries: Vec<PushedEntry>,
+    conversations: Vec<String>,
     receivers: Vec<(String, Delivery)>,
 }
 
 impl FinishedFanOut {
-    /// The receivers and the increments of their receiver seqs.
-    pub(crate) fn increments(&self) -> Vec<(&str, u32)> {
-        self.receivers.iter().map(|(user, delivery)| (user.as_str(), delivery.increment)).collect()
+    /// The increments of the receivers' receiver seqs. A conversation may be named twice.
+    pub(crate) fn increments(&self) -> Vec<Increment<'_>> {
+        let name = |index: &u32| self.conversations[*index as usize].as_str();
+        let named = |delivery: &Delivery| delivery.conversations.iter().map(name).collect();
+        let receivers = self.receivers.iter();
+        receivers
+            .map(|(user, delivery)| Increment { user, by: delivery.increment, subjects: named(delivery) })
+            .collect()
     }
 
     /// The push. `seqs` are the receiver seqs after the increment, in the order of [`Self::increments`].
@@ -241,7 +271,7 @@ mod tests {
         }
         assert_eq!(fan_outs.len(), 1);
         let fan_out = fan_outs.remove(0).finish();
-        let seq = |(_, increment): &(&str, u32)| ReceiverSeq { epoch: 1, seq: 10 + u64::from(*increment) };
+        let seq = |increment: &Increment<'_>| ReceiverSeq { epoch: 1, seq: 10 + u64::from(increment.by) };
         let seqs: Vec<_> = fan_out.increments().iter().map(seq).collect();
         let push = fan_out.into_push("app", seqs);
         let seq = |pushed: &PushedEntry| Entry::decode(pushed.entry.clone()).unwrap().conversation_seq;
@@ -251,6 +281,28 @@ mod tests {
             assert_eq!((receiver.raised, receiver.receiver_seq.unwrap().seq), (3, 13));
             assert_eq!(receiver.entries, [0, 1]);
         }
+    }
+
+    #[test]
+    fn p5_an_increment_names_the_conversations_that_changed() {
+        let mut fan_outs = Vec::new();
+        for (conversation, stored) in
+            [("d:alice:bob", true), ("d:alice:bob", true), ("d:alice:carol", false), ("d:bob:carol", true)]
+        {
+            add(&mut fan_outs, entry(conversation, 1), stored, &Recipients::Direct);
+        }
+        let fan_out = fan_outs.remove(0).finish();
+        let mut increments = fan_out.increments();
+        increments.sort_by_key(|increment| increment.user);
+        let increment = |user, by, subjects: [_; 2]| Increment { user, by, subjects: subjects.to_vec() };
+        assert_eq!(
+            increments,
+            [
+                increment("alice", 3, ["d:alice:bob", "d:alice:carol"]),
+                increment("bob", 3, ["d:alice:bob", "d:bob:carol"]),
+                increment("carol", 2, ["d:alice:carol", "d:bob:carol"]),
+            ]
+        );
     }
 
     #[test]

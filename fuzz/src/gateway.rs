@@ -8,7 +8,7 @@ use abi::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache::{Cache as _, MemoryCache};
+use cache::{Groups as _, MemoryCache};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};

@@ -1,15 +1,12 @@
 //! Dead letters: how an operator lists, shows, replays and drops them with `godwit-cli`.
 
-use abi::{
-    ids, record,
-    v1::Entry,
-};
+use abi::{ids, record, v1::Entry};
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use prost::Message as _;
 use kafka_runtime::{
     KafkaConfig, KafkaProducer, KafkaProducerConfig, Log, LogConfig, LogTopic, Producer, ProducerRecord,
 };
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
 use tests::{

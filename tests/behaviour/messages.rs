@@ -43,10 +43,7 @@ pub(crate) async fn p1_an_offline_user_catches_up_completely(world: World) -> Re
     let mut bob_device = world.connect(&bob).await?;
     let heads = bob_device.heads().await?;
     assert_eq!(heads.len(), 1);
-    assert_eq!(
-        (heads[0].conversation.as_str(), heads[0].conversation_seq),
-        (&*conversation, 250)
-    );
+    assert_eq!((heads[0].conversation.as_str(), heads[0].conversation_seq), (&*conversation, 250));
     let seen = bob_device.whole_history(&conversation).await?;
     assert_eq!(texts(&seen), sent);
     assert_eq!(seqs(&seen), (1..=250).collect::<Vec<_>>());
@@ -65,7 +62,10 @@ pub(crate) async fn p1_an_ack_carries_the_message_id_and_time(world: World) -> R
     let (id, before) = (new_id(), now()?);
     let ack = device.send(&conversation, &id, "hello").await?;
     assert_eq!(ack.client_msg_id, id);
-    assert_eq!(ack.message_id, ids::message(abi::DEFAULT_APP, &conversation, &alice.user, &alice.device, &id));
+    assert_eq!(
+        ack.message_id,
+        ids::message(abi::DEFAULT_APP, &conversation, &alice.user, &alice.device, &id)
+    );
     assert!((before..=now()?).contains(&ack.sent_at_ms), "{} is not the time of the send", ack.sent_at_ms);
     let entry = device.entries(1).await?.remove(0);
     assert_eq!((&entry.message_id, entry.sent_at_ms), (&ack.message_id, ack.sent_at_ms));
@@ -240,8 +240,12 @@ pub(crate) async fn p8_the_refusal_of_a_malformed_message_names_the_field(world:
         Some(Content::default()),
         Some(Content { content_type: "x".repeat(128), body: Some(Body::Text("hello".into())) }),
     ] {
-        let frame =
-            Frame::Send(Send { conversation: conversation.clone(), client_msg_id: new_id(), content, ..Send::default() });
+        let frame = Frame::Send(Send {
+            conversation: conversation.clone(),
+            client_msg_id: new_id(),
+            content,
+            ..Send::default()
+        });
         assert_eq!(refusal(device.call(frame).await).code, ErrorCode::InvalidRequest);
     }
     // None of them is stored, and the connection still works.

@@ -112,8 +112,7 @@ pub(crate) async fn p5_settings_are_the_same_on_all_devices(world: World) -> Res
     let (alice, bob) = world.two_users().await?;
     let conversation = alice.conversation_with(&bob);
     let mut phone = world.connect(&alice).await?;
-    let (mut laptop, _) =
-        world.connect_as(&world.log_in(&alice, "laptop").await?, Wire::Json, None).await?;
+    let (mut laptop, _) = world.connect_as(&world.log_in(&alice, "laptop").await?, Wire::Json, None).await?;
     say(&mut phone, &conversation, 1).await?;
     laptop.entries(1).await?;
     let change = SetSettings {
@@ -147,7 +146,10 @@ pub(crate) async fn p5_settings_are_the_same_on_all_devices(world: World) -> Res
     assert_eq!(last.as_ref(), Some(&expected));
     assert_eq!(laptop.heads().await?[0].settings.as_ref(), Some(&expected));
     // Others do not see them.
-    assert_eq!(world.connect(&bob).await?.heads().await?[0].settings.clone().unwrap_or_default(), ConversationSettings::default());
+    assert_eq!(
+        world.connect(&bob).await?.heads().await?[0].settings.clone().unwrap_or_default(),
+        ConversationSettings::default()
+    );
     let long = SetSettings { conversation, draft: Some("x".repeat(5_000)), ..SetSettings::default() };
     let error = refusal(phone.call(Frame::Settings(long)).await);
     assert!(matches!(error.code, ErrorCode::TooLarge | ErrorCode::InvalidRequest), "{error}");

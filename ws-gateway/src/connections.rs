@@ -5,7 +5,7 @@ use crate::{
     authentication::Authentication,
     codec::Format,
     dependencies::Dependencies,
-    hub::{Connection, Hub, Identity, revoked},
+    hub::{Connection, Hub, Identity, Order},
     limits::Limits,
     outbox::Outbox,
     protocol::Settings,
@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use utils::{backoff::Backoff, clock::now_ms};
+use utils::backoff::Backoff;
 
 /// Most other gateways that are called at the same time.
 const MAX_CONCURRENT_CALLS: usize = 16;
@@ -114,18 +114,18 @@ impl Connections {
         let connection = Arc::new(Connection {
             id: format!("{}-{id:x}", self.id_prefix),
             identity,
-            opened_at_ms: now_ms(),
+            order: Order::default(),
             format,
             outbox,
         });
         self.hub.add(connection.clone())?;
         let registration = self.hub.registration(&connection);
-        let receiver_seq = self.renew(&connection).await?;
+        let receiver_seq = self.register(&connection).await?;
         let (still_valid, _) = tokio::join!(
             // Checked a second time. If the session ended after the first check, no route led here and this gateway was not
             // told to close the connection.
             self.authentication.check_session(&connection.identity),
-            self.disconnect_elsewhere(&connection.identity, connection.opened_at_ms),
+            self.disconnect_elsewhere(&connection.identity, connection.order.place()),
         );
         still_valid?;
         let welcome = Welcome {
@@ -142,21 +142,24 @@ impl Connections {
         Ok((connection, welcome))
     }
 
+    /// Registers the route of a new connection, sets the connection's place, and reads the receiver's seq.
+    async fn register(&self, connection: &Connection) -> Result<ReceiverSeq, ApiError> {
+        let (user, ttl) = (&connection.identity.user, self.settings.idle_timeout());
+        let connected = self.cache.connect(&self.app, user, &connection.id, &self.address, ttl).await;
+        let connected = connected.map_err(|_| cache_unavailable())?;
+        self.hub.set_place(connection, connected.order);
+        Ok(connected.receiver_seq)
+    }
+
     /// Renews the route of a connection and reads the receiver's seq.
     ///
     /// # Errors
     /// `UNAVAILABLE` if the cache does not answer.
     pub async fn renew(&self, connection: &Connection) -> Result<ReceiverSeq, ApiError> {
-        self.cache
-            .connect(
-                &self.app,
-                &connection.identity.user,
-                &connection.id,
-                &self.address,
-                self.settings.idle_timeout(),
-            )
-            .await
-            .map_err(|_| ApiError::unavailable("the cache does not answer; try again"))
+        let (user, place) = (&connection.identity.user, connection.order.place());
+        let ttl = self.settings.idle_timeout();
+        let renewed = self.cache.renew(&self.app, user, &connection.id, &self.address, place, ttl).await;
+        renewed.map_err(|_| cache_unavailable())
     }
 
     /// Removes a connection from the hub and from the routes.
@@ -171,7 +174,7 @@ impl Connections {
     /// Closes the connections of a session that has ended, on all gateways. It waits for one attempt only. Gateways that were
     /// not reached are called again in the background, until every affected connection has rechecked its session by itself.
     pub async fn disconnect(self: &Arc<Self>, user: &str, session: &str) {
-        self.hub.disconnect(user, session, i64::MAX, &revoked());
+        self.hub.revoke(user, session);
         let identity = Identity { user: user.into(), device: String::new(), session: session.into() };
         if self.disconnect_elsewhere(&identity, 0).await {
             return;
@@ -188,13 +191,14 @@ impl Connections {
         });
     }
 
-    /// Calls the other gateways with connections of a user to close those of a session. Returns whether all have answered.
-    async fn disconnect_elsewhere(&self, identity: &Identity, replaced_at_ms: i64) -> bool {
+    /// Calls the other gateways with connections of a user to close those of a session: all with a `replaced_by` of 0, otherwise
+    /// those before this place. Returns whether all have answered.
+    async fn disconnect_elsewhere(&self, identity: &Identity, replaced_by: u64) -> bool {
         let request = DisconnectRequest {
             session: identity.session.clone(),
             app: self.app.clone(),
             user: identity.user.clone(),
-            replaced_at_ms,
+            replaced_by,
         };
         let routes = match self.cache.routes(&self.app, &[&identity.user]).await {
             Ok(routes) => routes,
@@ -218,6 +222,10 @@ impl Connections {
         });
         calls.buffer_unordered(MAX_CONCURRENT_CALLS).fold(true, async |all, answered| all && answered).await
     }
+}
+
+fn cache_unavailable() -> ApiError {
+    ApiError::unavailable("the cache does not answer; try again")
 }
 
 #[cfg(test)]

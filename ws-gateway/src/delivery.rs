@@ -1,12 +1,6 @@
 //! `GatewayService`: pushers deliver to the connections of this gateway, and other gateways close connections here.
 
-use crate::{
-    backend::Backend,
-    hub::{Hub, replaced, revoked},
-    metrics,
-    outcomes::Outcomes,
-    trace,
-};
+use crate::{backend::Backend, hub::Hub, metrics, outcomes::Outcomes, trace};
 use abi::{
     ApiError,
     error::ErrorCode,
@@ -53,11 +47,11 @@ impl GatewayService for Delivery {
         &self,
         request: Request<DisconnectRequest>,
     ) -> Result<Response<DisconnectResponse>, Status> {
-        let DisconnectRequest { session, user, replaced_at_ms, .. } = request.into_inner();
-        match replaced_at_ms {
-            0 => self.hub.disconnect(&user, &session, i64::MAX, &revoked()),
-            opened_before_ms => self.hub.disconnect(&user, &session, opened_before_ms, &replaced()),
-        };
+        let DisconnectRequest { session, user, replaced_by, .. } = request.into_inner();
+        match replaced_by {
+            0 => self.hub.revoke(&user, &session),
+            place => self.hub.replace(&user, &session, place),
+        }
         Ok(Response::new(DisconnectResponse {}))
     }
 }

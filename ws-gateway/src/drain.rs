@@ -48,7 +48,12 @@ fn close(connection: &Connection) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{codec::Format, hub::Identity, limits::Limits, outbox::Outbox};
+    use crate::{
+        codec::Format,
+        hub::{Identity, Order},
+        limits::Limits,
+        outbox::Outbox,
+    };
     use abi::config::Config;
     use std::{future::poll_fn, sync::Arc};
     use tokio::task::JoinSet;
@@ -62,7 +67,7 @@ mod tests {
         Arc::new(Connection {
             id: number.to_string(),
             identity,
-            opened_at_ms: 1,
+            order: Order::default(),
             format: Format::Proto,
             outbox: Arc::new(Outbox::new(1_000)),
         })

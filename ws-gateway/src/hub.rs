@@ -16,7 +16,10 @@ use abi::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use utils::trace::{Kind, Spans};
 
@@ -38,12 +41,33 @@ pub struct Connection {
     pub id: String,
     /// The user and device.
     pub identity: Identity,
-    /// When the device sent its hello, milliseconds since 1970-01-01 UTC.
-    pub opened_at_ms: i64,
+    /// Its place among the connections of the device.
+    pub order: Order,
     /// Wire format.
     pub format: Format,
     /// Frames to write.
     pub outbox: Arc<Outbox>,
+}
+
+/// Whether a connection is older than another one of its device on another gateway. The cache counts connections, because the
+/// clocks of two gateways differ. Changes happen under the lock of the [`Hub`].
+#[derive(Debug, Default)]
+pub struct Order {
+    /// The place of this connection. 0 until its route is registered.
+    place: AtomicU64,
+    /// The largest place that replaces this connection. Only a connection without a place has to remember it.
+    replaced_by: AtomicU64,
+}
+
+impl Order {
+    /// The place of this connection. 0: its route is not registered.
+    pub fn place(&self) -> u64 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    fn is_before(&self, replaced_by: u64) -> bool {
+        (1..replaced_by).contains(&self.place())
+    }
 }
 
 /// All connections, by user. The lock is held briefly, never across an await.
@@ -55,6 +79,14 @@ pub struct Hub {
 
 /// After a delivery has queued this many bytes it yields, so that connections can write them before it queues more.
 const YIELD_AFTER: usize = 1 << 20;
+
+fn of_session<'a>(
+    users: &'a HashMap<String, Vec<Arc<Connection>>>,
+    user: &str,
+    session: &'a str,
+) -> impl Iterator<Item = &'a Arc<Connection>> {
+    users.get(user).into_iter().flatten().filter(move |connection| connection.identity.session == session)
+}
 
 impl Hub {
     /// An empty hub.
@@ -115,18 +147,30 @@ impl Hub {
         }
     }
 
-    /// Closes the connections of a session that were opened before a time. Returns their number.
-    pub fn disconnect(&self, user: &str, session: &str, opened_before_ms: i64, reason: &ApiError) -> u32 {
+    /// Sets the place of a connection whose route was registered. Closes the connection if a later one has replaced it meanwhile.
+    pub fn set_place(&self, connection: &Connection, place: u64) {
+        let _users = self.users();
+        connection.order.place.store(place, Ordering::Relaxed);
+        if connection.order.is_before(connection.order.replaced_by.load(Ordering::Relaxed)) {
+            connection.outbox.close(replaced());
+        }
+    }
+
+    /// Closes the connections of a session that are older than the one with the place `replaced_by`.
+    pub fn replace(&self, user: &str, session: &str, replaced_by: u64) {
         let users = self.users();
-        let connections = users.get(user).map(Vec::as_slice).unwrap_or_default();
-        let closed = connections.iter().filter(|connection| {
-            connection.identity.session == session && connection.opened_at_ms < opened_before_ms
-        });
-        closed
-            .map(|connection| connection.outbox.close(reason.clone()))
-            .count()
-            .try_into()
-            .unwrap_or(u32::MAX)
+        for connection in of_session(&users, user, session) {
+            connection.order.replaced_by.fetch_max(replaced_by, Ordering::Relaxed);
+            if connection.order.is_before(replaced_by) {
+                connection.outbox.close(replaced());
+            }
+        }
+    }
+
+    /// Closes the connections of a session that has ended.
+    pub fn revoke(&self, user: &str, session: &str) {
+        let users = self.users();
+        of_session(&users, user, session).for_each(|connection| connection.outbox.close(revoked()));
     }
 
     /// All connections, for the drain.
@@ -205,12 +249,12 @@ impl Hub {
 }
 
 /// The reason to close the connections of a session that has ended.
-pub fn revoked() -> ApiError {
+fn revoked() -> ApiError {
     ApiError::new(ErrorCode::Revoked, "this device was logged out")
 }
 
 /// The reason to close a connection whose device has a newer one.
-pub fn replaced() -> ApiError {
+fn replaced() -> ApiError {
     ApiError::new(ErrorCode::Replaced, "the same device connected again")
 }
 

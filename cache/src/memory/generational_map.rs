@@ -2,6 +2,12 @@
 
 use std::collections::HashMap;
 
+/// The weight of a value: its share of the map's size.
+pub(super) trait Weigh {
+    /// The weight, at least 1.
+    fn weight(&self) -> usize;
+}
+
 /// Two maps: every access moves its entry to the young map. When the young map holds half of the maximum weight, it
 /// becomes the old map, and the entries of the previous old map are evicted. An access costs one or two lookups, without
 /// a linked list.
@@ -24,13 +30,13 @@ struct Weighted<V> {
     weight: usize,
 }
 
-impl<V> GenerationalMap<V> {
+impl<V: Weigh> GenerationalMap<V> {
     /// A map of at most `max` weight. A single heavier entry is kept until the next insertion.
     pub(super) fn new(max: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), weight: 0, max_young: (max / 2).max(1) }
     }
 
-    /// The value of a key. The access makes it young.
+    /// The value of a key. The access makes it young. Changes of its weight don't count.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         if !self.young.contains_key(key) {
             let (key, entry) = self.old.remove_entry(key)?;
@@ -39,21 +45,32 @@ impl<V> GenerationalMap<V> {
         self.young.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    /// The value of a key. If it is missing, inserts a new value with a weight of 1.
-    pub(super) fn get_or_insert_with(&mut self, key: &str, create: impl FnOnce() -> V) -> &mut V {
+    /// Changes the value of a key and weighs it again. If it is missing, creates it.
+    pub(super) fn update<T>(
+        &mut self,
+        key: &str,
+        create: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> T,
+    ) -> T {
         if !self.young.contains_key(key) {
-            let old = self.old.remove_entry(key);
-            let (key, entry) = old.unwrap_or_else(|| (key.into(), Weighted { value: create(), weight: 1 }));
+            let (key, entry) = self.old.remove_entry(key).unwrap_or_else(|| {
+                let value = create();
+                (key.into(), Weighted { weight: value.weight(), value })
+            });
             self.insert_young(key, entry);
         }
         let entry = self.young.get_mut(key).expect("the last inserted entry is in the young map");
-        &mut entry.value
+        let result = change(&mut entry.value);
+        self.weight -= entry.weight;
+        entry.weight = entry.value.weight();
+        self.weight += entry.weight;
+        result
     }
 
     /// Inserts a value or replaces the existing one.
-    pub(super) fn insert(&mut self, key: &str, value: V, weight: usize) {
+    pub(super) fn insert(&mut self, key: &str, value: V) {
         self.old.remove(key);
-        self.insert_young(key.into(), Weighted { value, weight });
+        self.insert_young(key.into(), Weighted { weight: value.weight(), value });
     }
 
     fn insert_young(&mut self, key: Box<str>, entry: Weighted<V>) {

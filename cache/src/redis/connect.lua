@@ -1,23 +1,50 @@
--- Registers a route with a lease and reads the counter. KEYS: routes of a user, counter without the run. ARGV: connection,
--- gateway, TTL in ms, a new epoch times 2^32, TTL of the counter in ms, id of the server's run. Returns the counter.
-local time = redis.call('TIME')
+-- Registers or renews a route and reads the counter. KEYS: routes and presence of a user, counter of the user and order of the
+-- newest connection (both without the run). ARGV: connection, gateway, order of the connection or 0 for a new one, lease in ms,
+-- TTL in ms of everything else, a new epoch times 2^22, id of the server's run.
+-- Returns {counter, order, 1 if the user had no other connection, else 0}.
+local call, run = redis.call, ':' .. ARGV[#ARGV]
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local routes = redis.call('HGETALL', KEYS[1])
+local order, newest = tonumber(ARGV[3]), KEYS[4] .. run
+
+local offline, known, largest = 1, false, 0
+local routes = call('HGETALL', KEYS[1])
 for i = 1, #routes, 2 do
-  if tonumber(string.match(routes[i + 1], '^%d+')) <= now then
-    redis.call('HDEL', KEYS[1], routes[i])
+  local expiry, of_route = string.match(routes[i + 1], '^(%d+) (%d+)')
+  if routes[i] == ARGV[1] then
+    order, known = tonumber(of_route), true
+  elseif tonumber(expiry) <= now then
+    call('HDEL', KEYS[1], routes[i])
+  else
+    offline = 0
+  end
+  largest = math.max(largest, tonumber(of_route))
+end
+
+if not known and order > 0 then
+  -- The route was lost. The order of later connections must be larger.
+  if order > tonumber(call('GET', newest) or 0) then
+    call('SET', newest, order, 'PX', ARGV[5])
+  end
+elseif not known then
+  order = call('INCR', newest)
+  if order == 1 then
+    order = time[1] * 1000000 + time[2]
+  end
+  order = math.max(order, largest + 1)
+  call('SET', newest, order, 'PX', ARGV[5])
+  if offline == 1 then
+    call('HDEL', KEYS[2], 'text')
   end
 end
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now + ARGV[3], ARGV[2]))
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %s', now + ARGV[4], order, ARGV[2]))
+-- An expired lease stays: it tells when the user was last seen.
+call('PEXPIRE', KEYS[1], ARGV[5])
+
+local key = KEYS[3] .. run
+local counter = tonumber(call('HGET', key, '.counter') or 0)
+if counter < 4194304 then
+  counter = call('HINCRBY', key, '.counter', ARGV[6])
 end
-local counter = KEYS[2] .. ':' .. ARGV[#ARGV]
-local value = redis.call('GET', counter)
--- Only compare: numbers in a script have 53 bits.
-if not value or tonumber(value) < 4294967296 then
-  redis.call('INCRBY', counter, ARGV[4])
-  value = redis.call('GET', counter)
-end
-redis.call('PEXPIRE', counter, ARGV[5])
-return value
+call('PEXPIRE', key, ARGV[5])
+return {counter, order, offline}

@@ -7,7 +7,9 @@
 
 mod calls;
 mod counters;
-mod members;
+mod groups;
+mod model;
+mod presence;
 mod redis_faults;
 mod routes;
 mod support;
@@ -43,15 +45,31 @@ conformance! {
         p4_a_missing_counter_starts_an_epoch,
         p4_each_user_of_each_application_has_a_counter,
         p4_concurrent_increments_all_count,
-        p5_connect_returns_the_counter_without_incrementing_it;
+        p5_connect_returns_the_counter_without_incrementing_it,
+        p5_changes_are_the_distinct_subjects_since_a_position,
+        p5_changes_since_an_unknown_position_are_not_known,
+        p5_an_increment_without_subjects_makes_earlier_positions_unknown,
+        p7_the_index_keeps_the_last_changed_subjects;
     routes:
         p5_disconnect_removes_only_the_route_of_that_connection,
         p5_routes_list_each_gateway_once,
         p5_a_route_moves_with_its_connection,
-        p9_a_route_expires_unless_its_lease_is_renewed;
-    members:
+        p9_a_route_expires_unless_its_lease_is_renewed,
+        p9_a_later_connection_has_a_larger_order,
+        p9_a_renewal_keeps_the_order,
+        p9_a_renewal_of_a_lost_route_raises_later_orders;
+    presence:
+        a_user_is_online_from_the_first_connection_to_the_last,
+        a_repeated_call_reports_the_same_transition,
+        an_expired_lease_ends_the_presence_at_its_expiry,
+        a_presence_text_ends_with_the_last_connection,
+        a_watcher_is_listed_until_its_lease_expires,
+        p7_a_user_has_a_bounded_number_of_watchers;
+    groups:
         p8_an_older_version_of_members_never_replaces_a_newer,
-        p8_members_expire_after_their_ttl;
+        p8_members_expire_after_their_ttl,
+        p8_a_single_member_is_found_with_the_version,
+        p8_a_fence_covers_its_users_until_it_expires;
     calls:
         an_empty_request_has_an_empty_result,
         ping_succeeds;

@@ -36,8 +36,8 @@ pub(crate) async fn p5_a_route_moves_with_its_connection(cache: &dyn Cache) {
 pub(crate) async fn p9_a_route_expires_unless_its_lease_is_renewed(cache: &dyn Cache) {
     let short = Duration::from_millis(200);
     cache.connect("app", "niaj", "short", "gw:1", short).await.unwrap();
-    cache.connect("app", "niaj", "renewed", "gw:2", short).await.unwrap();
-    cache.connect("app", "niaj", "renewed", "gw:2", LONG).await.unwrap();
+    let order = cache.connect("app", "niaj", "renewed", "gw:2", short).await.unwrap().order;
+    cache.renew("app", "niaj", "renewed", "gw:2", order, LONG).await.unwrap();
     cache.connect("app", "olivia", "short", "gw:1", short).await.unwrap();
     eventually("the leases expire", async || {
         routes(cache, "app", &["niaj", "olivia"]).await == [vec!["gw:2"], vec![]]
@@ -46,4 +46,40 @@ pub(crate) async fn p9_a_route_expires_unless_its_lease_is_renewed(cache: &dyn C
     // A later connection does not restore an expired one.
     cache.connect("app", "olivia", "long", "gw:3", LONG).await.unwrap();
     assert_eq!(routes(cache, "app", &["olivia"]).await, [["gw:3"]]);
+}
+
+pub(crate) async fn p9_a_later_connection_has_a_larger_order(cache: &dyn Cache) {
+    let mut last = 0;
+    for number in 0..20 {
+        let (connection, gateway) = (format!("c{number}"), format!("gw:{}", number % 3));
+        let connected = cache.connect("app", "peggy", &connection, &gateway, LONG).await.unwrap();
+        assert!(connected.order > last, "{} after {last}", connected.order);
+        last = connected.order;
+        // A repeated call is the same connection.
+        let repeated = cache.connect("app", "peggy", &connection, &gateway, LONG).await.unwrap();
+        assert_eq!(repeated.order, last);
+        if number % 2 == 0 {
+            cache.disconnect("app", "peggy", &connection).await.unwrap();
+        }
+    }
+}
+
+pub(crate) async fn p9_a_renewal_keeps_the_order(cache: &dyn Cache) {
+    let old = cache.connect("app", "rupert", "old", "gw:1", LONG).await.unwrap();
+    let new = cache.connect("app", "rupert", "new", "gw:2", LONG).await.unwrap();
+    cache.renew("app", "rupert", "old", "gw:1", old.order, LONG).await.unwrap();
+    for (connection, order) in [("old", old.order), ("new", new.order)] {
+        let repeated = cache.connect("app", "rupert", connection, "gw:1", LONG).await.unwrap();
+        assert_eq!(repeated.order, order);
+    }
+}
+
+pub(crate) async fn p9_a_renewal_of_a_lost_route_raises_later_orders(cache: &dyn Cache) {
+    let now = cache.connect("app", "sybil", "now", "gw:1", LONG).await.unwrap().order;
+    // The cache that gave this order to the connection has lost its data.
+    let earlier = now + 1_000_000;
+    cache.renew("app", "sybil", "earlier", "gw:1", earlier, LONG).await.unwrap();
+    assert_eq!(cache.connect("app", "sybil", "earlier", "gw:1", LONG).await.unwrap().order, earlier);
+    assert!(cache.connect("app", "sybil", "later", "gw:2", LONG).await.unwrap().order > earlier);
+    assert!(cache.connect("app", "trent", "later", "gw:2", LONG).await.unwrap().order > earlier);
 }

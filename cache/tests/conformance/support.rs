@@ -1,7 +1,7 @@
 //! Test fixtures: caches, a proxy to Redis, and polling.
 
 use abi::v1::ReceiverSeq;
-use cache::{Cache, RedisCache};
+use cache::{Cache, Increment, RedisCache};
 use deadpool_redis::redis::{self, AsyncCommands as _};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -49,8 +49,13 @@ impl TestRedis {
 
     /// All keys of this test.
     pub(crate) async fn keys(&self) -> Vec<String> {
+        self.keys_matching("*").await
+    }
+
+    /// The keys of this test that match a pattern.
+    pub(crate) async fn keys_matching(&self, pattern: &str) -> Vec<String> {
         let mut connection = self.connection().await;
-        let mut keys = connection.scan_match(format!("{}:*", self.prefix)).await.unwrap();
+        let mut keys = connection.scan_match(self.key(pattern)).await.unwrap();
         // A scan may return a key twice.
         let mut found = BTreeSet::new();
         while let Some(key) = keys.next_item().await {
@@ -61,7 +66,12 @@ impl TestRedis {
 
     /// Deletes all keys of this test.
     pub(crate) async fn clear(&self) {
-        let keys = self.keys().await;
+        self.clear_matching("*").await;
+    }
+
+    /// Deletes the keys of this test that match a pattern.
+    pub(crate) async fn clear_matching(&self, pattern: &str) {
+        let keys = self.keys_matching(pattern).await;
         if !keys.is_empty() {
             let _: u64 = self.connection().await.del(keys).await.unwrap();
         }
@@ -90,7 +100,14 @@ fn cache(url: &str, prefix: &str) -> RedisCache {
 
 /// The current counter of a user.
 pub(crate) async fn current(cache: &dyn Cache, app: &str, user: &str) -> ReceiverSeq {
-    cache.increment(app, &[(user, 0)]).await.unwrap()[0]
+    cache.changes(app, user, ReceiverSeq::default()).await.unwrap().now
+}
+
+/// Increments the counters of users. One conversation has changed for all of them.
+pub(crate) async fn increment(cache: &dyn Cache, app: &str, users: &[(&str, u32)]) -> Vec<ReceiverSeq> {
+    let increments: Vec<_> =
+        users.iter().map(|&(user, by)| Increment { user, by, subjects: vec!["g:1"] }).collect();
+    cache.increment(app, &increments).await.unwrap()
 }
 
 /// The gateways of users, sorted by name.

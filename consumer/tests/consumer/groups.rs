@@ -2,7 +2,7 @@
 
 use crate::world::{GROUP, World, added, created, left, lines, message, record, removed};
 use abi::v1::Members;
-use cache::{Cache as _, MEMBERS_TTL};
+use cache::{Groups as _, MEMBERS_TTL};
 
 #[tokio::test]
 async fn p3_p8_users_receive_the_entries_visible_to_them_at_that_point_of_the_batch() {

@@ -1,7 +1,7 @@
 //! Direct messages.
 
 use crate::world::{World, handle, lines, message, record};
-use cache::Cache as _;
+use cache::Counters as _;
 use prost::Message as _;
 
 #[tokio::test]
@@ -101,5 +101,8 @@ async fn applications_are_isolated() {
     assert_eq!(pushes.remove(1).app, "other");
     assert_eq!(lines(&pushes[0]), ["alice 1 +1 one#1", "bob 1 +1 one#1"]);
     assert_eq!(lines(&pushes[1]), ["alice 2 +1", "bob 2 +1"]);
-    assert_eq!(world.cache.increment("other", &[("alice", 0)]).await.unwrap()[0].seq, 1);
+    assert_eq!(
+        world.cache.changes("other", "alice", abi::v1::ReceiverSeq::default()).await.unwrap().now.seq,
+        1
+    );
 }

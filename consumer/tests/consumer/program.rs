@@ -6,7 +6,7 @@ use abi::{
     record::key,
 };
 use bytes::Bytes;
-use cache::{Cache as _, RedisCache};
+use cache::{Counters as _, RedisCache};
 use kafka_runtime::{
     Producer as _, ProducerRecord,
     kafka::{KafkaConfig, KafkaProducer, KafkaProducerConfig},
@@ -73,7 +73,7 @@ async fn p1_p6_a_record_after_a_poison_record_is_stored_counted_and_pushed() {
     assert_eq!(pushed, ["alice 1 +1 one#1", "bob 1 +1 one#1"]);
     assert_eq!(world.history("bob", "d:alice:bob").await.len(), 1);
     let cache = RedisCache::new(&config.redis).unwrap();
-    assert_eq!(cache.increment("app", &[("bob", 0)]).await.unwrap()[0].seq, 1);
+    assert_eq!(cache.changes("app", "bob", abi::v1::ReceiverSeq::default()).await.unwrap().now.seq, 1);
     shutdown.drain().begin("test");
     shutdown.run().await;
     assert!(!shutdown.tasks().failed());

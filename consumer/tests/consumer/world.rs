@@ -4,7 +4,7 @@ use abi::{
     envelope::{GROUP as GROUP_KIND, MESSAGE},
     v1::{
         Content, CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
-        MembersAdded, MembersRemoved, PushRequest, PushResponse, PushedEntry, User,
+        MembersAdded, MembersRemoved, PushRequest, PushResponse, PushedEntry, ReceiverSeq, User,
         content::Body,
         db_service_client::DbServiceClient,
         group_change::Change,
@@ -12,7 +12,7 @@ use abi::{
     },
 };
 use bytes::Bytes;
-use cache::{Cache, MemoryCache};
+use cache::{Cache, Counters as _, MemoryCache};
 use consumer::MessageHandler;
 use http_body_util::BodyExt as _;
 use kafka_runtime::{Batch, HandlerError, Outcome, Record};
@@ -193,7 +193,7 @@ impl World {
 
     /// The receiver seq of a user.
     pub(crate) async fn seq(&self, user: &str) -> u64 {
-        self.cache.increment("app", &[(user, 0)]).await.unwrap()[0].seq
+        self.cache.changes("app", user, ReceiverSeq::default()).await.unwrap().now.seq
     }
 }
 

@@ -9,7 +9,7 @@ use abi::v1::{
     Outcome, PushRequest, PushedEntry, PushedSignal, Receiver, ReceiverSeq,
     push_service_client::PushServiceClient,
 };
-use cache::{Cache, MemoryCache};
+use cache::{Cache, MemoryCache, Routes as _};
 use gateways::{Behaviour, Gateway, channel};
 use std::{
     sync::Arc,

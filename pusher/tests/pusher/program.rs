@@ -6,7 +6,7 @@ use abi::{
     config::{self, Config, Secret},
     v1::push_service_client::PushServiceClient,
 };
-use cache::{Cache as _, RedisCache};
+use cache::{RedisCache, Routes as _};
 use std::time::Duration;
 use utils::{Shutdown, discovery::Instances, grpc};
 

@@ -3,7 +3,7 @@ use crate::{Dependencies, backend::Backend, token::Tokens};
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{Channel, config::Config, v1::SigningKey};
 use bytes::Bytes;
-use cache::MemoryCache;
+use cache::{MemoryCache, Routes as _};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, ProduceError, Producer, ProducerRecord};
 use std::sync::{Mutex, atomic::AtomicU32};

@@ -4,6 +4,7 @@ use abi::{
     v1::{Deliver, Entry, Message as Content, entry, message::Body, server_frame::Frame},
 };
 use axum::extract::ws::Message;
+use futures_util::FutureExt as _;
 use prost::Message as _;
 use std::future::poll_fn;
 
@@ -20,7 +21,7 @@ fn connection_as(format: Format, user: &str, device: &str, id: &str) -> Arc<Conn
     Arc::new(Connection {
         id: id.into(),
         identity: Identity { user: user.into(), device: device.into(), session: format!("s-{device}") },
-        opened_at_ms: 1_000,
+        order: Order::default(),
         format,
         outbox: Arc::new(Outbox::new(10_000)),
     })
@@ -154,13 +155,48 @@ async fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_is_ignored() {
     assert_eq!(hub.deliver(push("alice", vec![99]), &Spans::default()).await, 1);
 }
 
+/// Whether a connection was asked to close, and why.
+fn closed(connection: &Connection) -> Option<ErrorCode> {
+    let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).now_or_never()?;
+    drained.close.map(|reason| reason.code)
+}
+
 #[test]
-fn disconnecting_a_session_spares_connections_opened_later() {
+fn p8_the_end_of_a_session_closes_only_its_connections() {
     let hub = hub(4, 1_000);
-    hub.add(connection("alice", "phone", "1")).unwrap();
-    hub.add(connection("alice", "tablet", "2")).unwrap();
-    let reason = ApiError::new(ErrorCode::Revoked, "logged out");
-    assert_eq!(hub.disconnect("alice", "s-phone", 1_000, &reason), 0);
-    assert_eq!(hub.disconnect("alice", "s-phone", 1_001, &reason), 1);
-    assert_eq!(hub.disconnect("alice", "s-other", i64::MAX, &reason), 0);
+    let (phone, tablet) = (connection("alice", "phone", "1"), connection("alice", "tablet", "2"));
+    hub.add(phone.clone()).unwrap();
+    hub.add(tablet.clone()).unwrap();
+    hub.revoke("alice", "s-other");
+    hub.revoke("bob", "s-phone");
+    assert_eq!(closed(&phone), None);
+    hub.revoke("alice", "s-phone");
+    assert_eq!((closed(&phone), closed(&tablet)), (Some(ErrorCode::Revoked), None));
+}
+
+#[test]
+fn p9_a_connection_is_replaced_only_by_a_later_one() {
+    let hub = hub(4, 1_000);
+    let phone = connection("alice", "phone", "1");
+    hub.add(phone.clone()).unwrap();
+    hub.set_place(&phone, 7);
+    hub.replace("alice", "s-phone", 6);
+    hub.replace("alice", "s-phone", 7);
+    hub.replace("alice", "s-tablet", 8);
+    assert_eq!(closed(&phone), None);
+    hub.replace("alice", "s-phone", 8);
+    assert_eq!(closed(&phone), Some(ErrorCode::Replaced));
+}
+
+#[test]
+fn p9_a_connection_that_was_replaced_while_it_registered_its_route_is_closed() {
+    for (replaced_by, code) in [(6, None), (8, Some(ErrorCode::Replaced))] {
+        let hub = hub(4, 1_000);
+        let phone = connection("alice", "phone", "1");
+        hub.add(phone.clone()).unwrap();
+        hub.replace("alice", "s-phone", replaced_by);
+        assert_eq!(closed(&phone), None);
+        hub.set_place(&phone, 7);
+        assert_eq!(closed(&phone), code);
+    }
 }
