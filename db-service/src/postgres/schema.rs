@@ -26,11 +26,11 @@ pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()>
         .execute(&mut *tx)
         .await?;
     // `CREATE SCHEMA IF NOT EXISTS` needs the right to create schemas even if the schema exists.
-    let exists: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+    let has_schema: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
         .bind(format!("\"{schema}\""))
         .fetch_one(&mut *tx)
         .await?;
-    if !exists {
+    if !has_schema {
         // The configuration restricts the name to lower-case letters, digits and '_'.
         raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{schema}\""))).execute(&mut *tx).await?;
     }

@@ -227,7 +227,7 @@ impl Inserter<'_> {
     fn entry(&self, entry: &ExportEntry) -> Result<()> {
         let (seq, countable) = (column(entry.seq), column(entry.countable));
         let (id, payload) = (entry.message_id.as_ref(), entry.payload.as_ref());
-        let mut insert = self.conn.prepare_cached(sql::INSERT_ENTRY)?;
+        let mut insert = self.conn.prepare_cached(sql::changes::INSERT_ENTRY)?;
         insert.execute(params![self.last_conversation, seq, countable, id, payload])?;
         Ok(())
     }
