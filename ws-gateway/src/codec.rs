@@ -83,7 +83,7 @@ fn json(frame: &ServerFrame) -> String {
         tracing::warn!(%error, "cannot encode a frame in JSON");
         let error =
             ApiError::new(ErrorCode::Internal, "the answer cannot be encoded in JSON; use godwit.v1.proto");
-        let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())) };
+        let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())), more_parts: false };
         serde_json::to_string(&frame).expect("an error of our own has a JSON form")
     })
 }
@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn p6_an_enum_value_of_a_later_version_becomes_an_error_in_json() {
         let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
-        let frame = ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)) };
+        let frame =
+            ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)), more_parts: false };
         let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };
         let error: ServerFrame = serde_json::from_str(&text).unwrap();
         assert_eq!(error.id, 7);

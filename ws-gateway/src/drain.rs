@@ -48,7 +48,13 @@ fn close(connection: &Connection) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{codec::Format, hub::Identity, limits::Limits, outbox::Outbox};
+    use crate::{
+        codec::Format,
+        hub::Identity,
+        limits::Limits,
+        memory::Memory,
+        outbox::{Outbox, Taken},
+    };
     use abi::config::Config;
     use std::{future::poll_fn, sync::Arc};
     use tokio::task::JoinSet;
@@ -64,7 +70,7 @@ mod tests {
             identity,
             opened_at_ms: 1,
             format: Format::Proto,
-            outbox: Arc::new(Outbox::new(1_000)),
+            outbox: Arc::new(Outbox::new(1_000, Memory::new(usize::MAX))),
         })
     }
 
@@ -75,8 +81,10 @@ mod tests {
             hub.add(connection.clone()).unwrap();
             let (hub, socket) = (hub.clone(), sockets.token());
             closed.spawn(async move {
-                let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).await;
-                assert_eq!(drained.close.unwrap().code, ErrorCode::GoingAway);
+                match poll_fn(|cx| connection.outbox.poll_take(cx, true, 1_000)).await {
+                    Taken::Close(error) => assert_eq!(error.code, ErrorCode::GoingAway),
+                    Taken::Frames(frames) => panic!("not a close: {frames:?}"),
+                }
                 hub.remove(&connection);
                 drop(socket);
                 Instant::now()
