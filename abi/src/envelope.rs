@@ -57,6 +57,23 @@ pub fn envelope(entry: &Bytes) -> Result<Envelope, DecodeError> {
     Envelope::decode(entry.clone())
 }
 
+/// The `conversation_seq` of an encoded entry that [`numbered`] has made: a later value of a field replaces an earlier one.
+///
+/// # Errors
+/// The bytes are not a protobuf message.
+pub fn conversation_seq(entry: &Bytes) -> Result<u64, DecodeError> {
+    let (mut seq, mut rest) = (0, entry.clone());
+    while rest.has_remaining() {
+        let (number, wire_type) = decode_key(&mut rest)?;
+        if number == field::CONVERSATION_SEQ && wire_type == WireType::Varint {
+            seq = decode_varint(&mut rest)?;
+        } else {
+            skip_field(wire_type, number, &mut rest, DecodeContext::default())?;
+        }
+    }
+    Ok(seq)
+}
+
 /// The bytes of an encoded message without some of its top-level fields. All other bytes stay as they are.
 ///
 /// # Errors
@@ -191,13 +208,14 @@ mod tests {
                 target_state: Some(state),
                 ..entry("x")
             };
+            prop_assert_eq!(conversation_seq(&bytes).unwrap(), seq);
             prop_assert_eq!(Entry::decode(bytes).unwrap(), expected);
         }
 
         #[test]
         fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = Bytes::from(bytes);
-            let _ = envelope(&bytes);
+            let _ = (envelope(&bytes), conversation_seq(&bytes));
             let _ = without(&bytes, &[1, 2, 12]);
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::{
     envelope::{bytes_field_len, put_bytes},
-    v1::{Entry, ReceiverSeq, Update},
+    v1::{Entry, ReceiverSeq, ServerFrame, Signal, Update, server_frame::Frame},
 };
 use bytes::{Bytes, BytesMut};
 use prost::{
@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 
 // Field numbers of the contract. A test compares the result with the generated code.
 const SERVER_FRAME_DELIVER: u32 = 4;
+const SERVER_FRAME_SIGNAL: u32 = 11;
 const DELIVER_RECEIVER_SEQ: u32 = 1;
 const DELIVER_RAISED: u32 = 2;
 const DELIVER_ENTRIES: u32 = 3;
@@ -107,6 +108,19 @@ pub fn deliver_json(
     frame
 }
 
+/// Builds a binary `ServerFrame` with an encoded [`Signal`].
+pub fn signal_proto(signal: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(signal.len() + 8);
+    put_bytes(SERVER_FRAME_SIGNAL, signal, &mut frame);
+    frame.freeze()
+}
+
+/// Builds a text `ServerFrame` with an encoded [`Signal`]. `None` if the bytes are not a signal.
+pub fn signal_json(signal: &Bytes) -> Option<String> {
+    let frame = Frame::Signal(Signal::decode(signal.clone()).ok()?);
+    serde_json::to_string(&ServerFrame { frame: Some(frame), ..ServerFrame::default() }).ok()
+}
+
 /// Appends a member with a list of JSON values, unless the list is empty.
 fn push_list(frame: &mut String, member: &str, values: impl Iterator<Item = impl AsRef<str>>) {
     let mut is_open = false;
@@ -127,9 +141,7 @@ fn push_list(frame: &mut String, member: &str, values: impl Iterator<Item = impl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{
-        Content, Deliver, ReadPosition, ServerFrame, content::Body, server_frame::Frame, update::Kind,
-    };
+    use crate::v1::{Content, Deliver, ReadPosition, Typing, content::Body, signal, update::Kind};
     use proptest::prelude::*;
 
     proptest! {
@@ -153,6 +165,7 @@ mod tests {
                 frame: Some(Frame::Deliver(Deliver {
                     receiver_seq: Some(receiver_seq), raised, entries: entries.clone(), updates: updates.clone(),
                 })),
+                ..ServerFrame::default()
             };
             let encoded: Vec<_> =
                 entries.into_iter().map(|entry| EncodedEntry::new(entry.encode_to_vec().into())).collect();
@@ -169,6 +182,16 @@ mod tests {
             let entries: usize = parts.iter().map(|entry| entry.json_size()).sum();
             prop_assert!((entries..=entries + 12).contains(&grown), "frame grew by {} bytes, entries have {}", grown, entries);
         }
+    }
+
+    #[test]
+    fn a_signal_has_the_same_frame_in_both_formats() {
+        let kind = Some(signal::Kind::Typing(Typing { stopped: true }));
+        let signal = Signal { conversation: "g:1".into(), user: "alice".into(), kind };
+        let bytes = Bytes::from(signal.encode_to_vec());
+        let expected = ServerFrame { frame: Some(Frame::Signal(signal)), ..ServerFrame::default() };
+        assert_eq!(ServerFrame::decode(signal_proto(&bytes)).unwrap(), expected);
+        assert_eq!(signal_json(&bytes).unwrap(), serde_json::to_string(&expected).unwrap());
     }
 
     #[test]

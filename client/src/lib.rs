@@ -23,6 +23,7 @@ pub mod connection;
 mod draft;
 mod error;
 pub mod http;
+mod parts;
 mod server;
 pub mod state;
 pub mod sync;

@@ -3,10 +3,11 @@
 use abi::{
     ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     error::{ErrorCode, excerpt},
-    splice::{EncodedEntry, deliver_json, deliver_proto},
+    splice::{EncodedEntry, deliver_json, deliver_proto, signal_json, signal_proto},
     v1::{ClientFrame, ReceiverSeq, ServerFrame, server_frame::Frame},
 };
 use axum::extract::ws::Message;
+use bytes::Bytes;
 use prost::Message as _;
 
 /// Wire format of a connection, negotiated as the WebSocket subprotocol.
@@ -58,20 +59,33 @@ impl Format {
         }
     }
 
-    /// Approximate size in bytes of a `Deliver` frame of these entries.
-    pub fn size(self, entries: &[&EncodedEntry]) -> usize {
-        let size = match self {
-            Self::Proto => EncodedEntry::proto_size,
-            Self::Json => EncodedEntry::json_size,
-        };
-        entries.iter().map(|entry| size(entry)).sum()
+    /// Bytes that an entry adds to a `Deliver` frame.
+    pub fn size(self, entry: &EncodedEntry) -> usize {
+        match self {
+            Self::Proto => entry.proto_size(),
+            Self::Json => entry.json_size(),
+        }
     }
 
-    /// A `Deliver` frame of entries that are encoded already.
-    pub fn deliver(self, receiver_seq: ReceiverSeq, raised: u32, entries: &[&EncodedEntry]) -> Message {
+    /// A `Deliver` frame of entries and updates that are encoded already.
+    pub fn deliver(
+        self,
+        receiver_seq: ReceiverSeq,
+        raised: u32,
+        entries: &[&EncodedEntry],
+        updates: &[Bytes],
+    ) -> Message {
         match self {
-            Self::Proto => Message::Binary(deliver_proto(receiver_seq, raised, entries)),
-            Self::Json => Message::Text(deliver_json(receiver_seq, raised, entries).into()),
+            Self::Proto => Message::Binary(deliver_proto(receiver_seq, raised, entries, updates)),
+            Self::Json => Message::Text(deliver_json(receiver_seq, raised, entries, updates).into()),
+        }
+    }
+
+    /// The frame of an encoded signal. `None` if JSON can't show it.
+    pub fn signal(self, signal: &Bytes) -> Option<Message> {
+        match self {
+            Self::Proto => Some(Message::Binary(signal_proto(signal))),
+            Self::Json => Some(Message::Text(signal_json(signal)?.into())),
         }
     }
 }
@@ -83,7 +97,7 @@ fn json(frame: &ServerFrame) -> String {
         tracing::warn!(%error, "cannot encode a frame in JSON");
         let error =
             ApiError::new(ErrorCode::Internal, "the answer cannot be encoded in JSON; use godwit.v1.proto");
-        let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())) };
+        let frame = ServerFrame { id: frame.id, frame: Some(Frame::Error(error.into())), more_parts: false };
         serde_json::to_string(&frame).expect("an error of our own has a JSON form")
     })
 }
@@ -91,7 +105,7 @@ fn json(frame: &ServerFrame) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::{Head, HeadsPage, Ping, client_frame::Frame};
+    use abi::v1::{Head, Heads, Ping, client_frame::Frame};
 
     #[test]
     fn a_frame_in_the_wrong_format_is_refused_with_the_right_format() {
@@ -116,8 +130,9 @@ mod tests {
 
     #[test]
     fn p6_an_enum_value_of_a_later_version_becomes_an_error_in_json() {
-        let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
-        let frame = ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)) };
+        let page = Heads { heads: vec![Head { role: 99, ..Head::default() }] };
+        let frame =
+            ServerFrame { id: 7, frame: Some(abi::v1::server_frame::Frame::Heads(page)), more_parts: false };
         let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };
         let error: ServerFrame = serde_json::from_str(&text).unwrap();
         assert_eq!(error.id, 7);

@@ -20,6 +20,7 @@
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
+pub mod answers;
 #[cfg(feature = "program")]
 mod app;
 pub mod authentication;
@@ -35,9 +36,11 @@ pub mod entry_log;
 pub mod gateway;
 pub mod group_changes;
 pub mod groups;
+mod handshake;
 pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod memory;
 mod metrics;
 pub mod outbox;
 pub mod password;
@@ -54,6 +57,7 @@ pub mod signals;
 pub mod socket;
 pub mod token;
 mod trace;
+pub mod websocket;
 
 #[cfg(feature = "program")]
 pub use app::{App, PROGRAM, build};

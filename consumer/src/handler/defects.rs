@@ -134,7 +134,12 @@ impl MessageHandler {
             limit: 1,
             ..GetHistory::default()
         };
-        let request = HistoryRequest { app: app.to_owned(), user: entry.sender.clone(), page: Some(page) };
+        let request = HistoryRequest {
+            app: app.to_owned(),
+            user: entry.sender.clone(),
+            page: Some(page),
+            max_bytes: 0,
+        };
         let page = self.db.clone().history(with_timeout(request, STORE_TIMEOUT)).await;
         let last = page.ok().and_then(|page| page.into_inner().entries.into_iter().next());
         last.and_then(|last| Entry::decode(last).ok()).map_or(0, |last| last.conversation_seq)
