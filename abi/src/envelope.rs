@@ -9,7 +9,8 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::{
     DecodeError, Message as _,
     encoding::{
-        DecodeContext, WireType, decode_key, encode_key, encode_varint, encoded_len_varint, skip_field,
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
+        skip_field,
     },
 };
 

@@ -16,9 +16,7 @@ use crate::{
 use abi::{
     ApiError,
     error::ErrorCode,
-    v1::{
-        ChangesPage, EntriesPage, GetHistory, HeadsPage, ServerFrame, client_frame, server_frame::Frame,
-    },
+    v1::{ChangesPage, EntriesPage, GetHistory, HeadsPage, ServerFrame, client_frame, server_frame::Frame},
 };
 use bytes::Bytes;
 use parts::Parts;

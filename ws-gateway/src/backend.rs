@@ -1,25 +1,31 @@
 //! The parts behind HTTP and sockets, built from one configuration.
 
 use crate::{
+    answers::Answer,
     authentication::Authentication,
+    blocks::Blocks,
     connections::Connections,
     dependencies::Dependencies,
+    entry_changes::EntryChanges,
     entry_log::EntryLog,
-    group_changes::GroupChanges,
+    group_acks::GroupAcks,
     hub::Connection,
     limits::Limits,
+    outcomes::Outcomes,
     permissions::Permissions,
     protocol::{Request, Settings},
     rate_limits::RateLimits,
     reading::Reading,
     request_tasks::RequestTasks,
+    send,
     signals::Signals,
     token::Tokens,
+    user_state::UserState,
 };
 use abi::{
     ApiError,
     config::Config,
-    v1::{GetHistory, HistoryPage, Pong, server_frame::Frame},
+    v1::{Block, Done, EntriesPage, GetHistory, Pong, client_frame, server_frame::Frame},
 };
 use std::sync::Arc;
 
@@ -32,10 +38,14 @@ pub struct Backend {
     rate_limits: RateLimits,
     authentication: Arc<Authentication>,
     permissions: Arc<Permissions>,
+    blocks: Arc<Blocks>,
     reading: Reading,
-    signals: Signals,
+    user_state: UserState,
+    signals: Arc<Signals>,
     entry_log: Arc<EntryLog>,
-    group_changes: GroupChanges,
+    entry_changes: EntryChanges,
+    group_acks: Arc<GroupAcks>,
+    outcomes: Outcomes,
     connections: Arc<Connections>,
 }
 
@@ -53,27 +63,41 @@ impl Backend {
         let (app, limits, db) = (&config.app, Limits::new(config), dependencies.db_client());
         let settings = Arc::new(Settings::new(config));
         let authentication = Arc::new(Authentication::new(app, &config.auth, tokens, db.clone())?);
-        let permissions = Arc::new(Permissions::new(app, &dependencies));
+        let blocks = Arc::new(Blocks::new(app, db.clone()));
+        let permissions = Arc::new(Permissions::new(app, &dependencies, blocks.clone()));
         let entry_log = Arc::new(EntryLog::new(app, &config.kafka.topic, dependencies.producer.clone()));
+        let outcomes = Outcomes::default();
+        let (log, known) = (entry_log.clone(), permissions.clone());
+        let entry_changes = EntryChanges::new(app, &address, db.clone(), log, known, outcomes.clone());
+        let audience = config.limits.signal_audience as usize;
+        let signals =
+            Arc::new(Signals::new(app, &dependencies, permissions.clone(), blocks.clone(), audience));
+        let connections = Arc::new(Connections::new(
+            app,
+            address,
+            limits,
+            settings.clone(),
+            authentication.clone(),
+            signals.clone(),
+            &dependencies,
+        ));
+        let tasks = connections.request_tasks().clone();
         Ok(Self {
             app: app.clone(),
             limits,
-            settings: settings.clone(),
+            settings,
             rate_limits: RateLimits::new(&config.limits),
-            reading: Reading::new(app, db.clone()),
-            signals: Signals::new(app, &dependencies, permissions.clone()),
-            group_changes: GroupChanges::new(db, entry_log.clone(), permissions.clone()),
-            connections: Arc::new(Connections::new(
-                app,
-                address,
-                limits,
-                settings,
-                authentication.clone(),
-                &dependencies,
-            )),
+            reading: Reading::new(app, &dependencies),
+            user_state: UserState::new(app, &dependencies, blocks.clone()),
+            group_acks: Arc::new(GroupAcks::new(app, db, permissions.clone(), tasks)),
             authentication,
             permissions,
+            blocks,
+            signals,
             entry_log,
+            entry_changes,
+            outcomes,
+            connections,
         })
     }
 
@@ -112,9 +136,39 @@ impl Backend {
         &self.entry_log
     }
 
-    /// Changes of groups.
-    pub fn group_changes(&self) -> &GroupChanges {
-        &self.group_changes
+    /// Entries that the store decides.
+    pub fn entry_changes(&self) -> &EntryChanges {
+        &self.entry_changes
+    }
+
+    /// Who has blocked whom.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Acknowledgements of messages to groups.
+    pub fn group_acks(&self) -> &Arc<GroupAcks> {
+        &self.group_acks
+    }
+
+    /// Outcomes that requests wait for.
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Reads of users.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// The own state of users.
+    pub fn user_state(&self) -> &UserState {
+        &self.user_state
+    }
+
+    /// Signals and presence.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     /// The life of connections.
@@ -136,7 +190,7 @@ impl Backend {
         connection: &Connection,
         page: GetHistory,
         max_bytes: usize,
-    ) -> Result<HistoryPage, ApiError> {
+    ) -> Result<EntriesPage, ApiError> {
         self.reading.history(&connection.identity.user, page, max_bytes).await
     }
 
@@ -144,15 +198,58 @@ impl Backend {
     ///
     /// # Errors
     /// The error for the device.
-    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Frame, ApiError> {
+    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Answer, ApiError> {
+        use client_frame::Frame as Ask;
         let user = &connection.identity.user;
-        Ok(match request {
-            Request::Ping => {
-                Frame::Pong(Pong { receiver_seq: self.connections.renew(connection).await.ok() })
+        let done = |()| Answer::Frame(Frame::Done(Done {}));
+        match request.0 {
+            Ask::Ping(_) => {
+                let receiver_seq = self.connections.renew(connection).await.ok();
+                Ok(Answer::Frame(Frame::Pong(Pong { receiver_seq })))
             }
-            Request::Heads(page) => Frame::Heads(self.reading.heads(user, page).await?),
-            Request::History(page) => Frame::History(self.reading.history(user, page, 0).await?),
-            Request::Read(read) => Frame::Read(self.signals.mark_read(user, read).await?),
-        })
+            Ask::Changes(page) => self.reading.changes(user, page).await.map(Answer::Changes),
+            Ask::Heads(page) => self.reading.heads(user, page).await.map(Answer::Heads),
+            Ask::History(page) => self.reading.history(user, page, 0).await.map(Answer::History),
+            Ask::Readers(page) => {
+                self.reading.readers(user, page).await.map(|found| Answer::Frame(Frame::Readers(found)))
+            }
+            Ask::Blocks(page) => {
+                self.reading.blocks(user, page).await.map(|found| Answer::Frame(Frame::Blocks(found)))
+            }
+            Ask::Profiles(page) => {
+                self.reading.profiles(user, page).await.map(|found| Answer::Frame(Frame::Profiles(found)))
+            }
+            Ask::Read(read) => {
+                self.user_state.mark_read(user, read).await.map(|read| Answer::Frame(Frame::Read(read)))
+            }
+            Ask::Settings(change) => self.user_state.change_settings(user, change).await.map(done),
+            Ask::Block(block) => self.change_block(user, block).await.map(done),
+            Ask::Profile(profile) => self.user_state.replace_profile(user, profile).await.map(done),
+            Ask::Signal(signal) => {
+                self.rate_limits.signal(user)?;
+                self.signals.send(user, signal).await.map(done)
+            }
+            Ask::Watch(watch) => {
+                let ttl = self.settings.idle_timeout();
+                let (watched, presences) = self.signals.watch(user, watch, ttl).await?;
+                connection.set_watched(watched);
+                Ok(Answer::Frame(Frame::Presences(presences)))
+            }
+            Ask::Send(change) => send::change(self, &connection.identity, change)
+                .await
+                .map(|ack| Answer::Frame(Frame::Ack(ack))),
+            Ask::Hello(_) => Err(ApiError::invalid("hello was sent before")),
+        }
+    }
+
+    /// Blocks or unblocks a user.
+    ///
+    /// # Errors
+    /// Those of [`UserState::change_block`].
+    pub async fn change_block(&self, user: &str, block: Block) -> Result<(), ApiError> {
+        if block.blocked {
+            self.signals.unwatch(&block.user, user).await;
+        }
+        self.user_state.change_block(user, block).await
     }
 }

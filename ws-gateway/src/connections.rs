@@ -10,6 +10,7 @@ use crate::{
     outbox::Outbox,
     protocol::Settings,
     request_tasks::RequestTasks,
+    signals::Signals,
 };
 use abi::{
     ApiError, Caller, Gateways,
@@ -21,13 +22,13 @@ use futures_util::{StreamExt as _, stream};
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::time::Instant;
-use utils::backoff::Backoff;
+use utils::{backoff::Backoff, clock::now_ms};
 
 /// Longest name and version of a client program, and longest name of a feature, in bytes.
 const MAX_CLIENT_NAME: usize = 64;
@@ -46,6 +47,7 @@ pub struct Connections {
     address: String,
     hub: Arc<Hub>,
     authentication: Arc<Authentication>,
+    signals: Arc<Signals>,
     cache: Arc<dyn Cache>,
     gateways: Gateways,
     settings: Arc<Settings>,
@@ -69,6 +71,7 @@ impl Connections {
         limits: Limits,
         settings: Arc<Settings>,
         authentication: Arc<Authentication>,
+        signals: Arc<Signals>,
         dependencies: &Dependencies,
     ) -> Self {
         Self {
@@ -76,6 +79,7 @@ impl Connections {
             address,
             hub: Arc::new(Hub::new(limits)),
             authentication,
+            signals,
             cache: dependencies.cache.clone(),
             gateways: dependencies.gateways.clone(),
             settings,
@@ -122,6 +126,7 @@ impl Connections {
             order: Order::default(),
             format,
             outbox,
+            watched: Mutex::default(),
         });
         self.hub.add(connection.clone())?;
         let registration = self.hub.registration(&connection);
@@ -166,6 +171,9 @@ impl Connections {
         let connected = self.cache.connect(&self.app, user, &connection.id, &self.address, ttl).await;
         let connected = connected.map_err(|_| cache_unavailable())?;
         self.hub.set_place(connection, connected.order);
+        if connected.was_offline {
+            self.announce_presence(user);
+        }
         Ok(connected.receiver_seq)
     }
 
@@ -177,15 +185,27 @@ impl Connections {
         let (user, place) = (&connection.identity.user, connection.order.place());
         let ttl = self.settings.idle_timeout();
         let renewed = self.cache.renew(&self.app, user, &connection.id, &self.address, place, ttl).await;
+        let watched = connection.watched();
+        if let Err(error) = self.signals.renew_watch(user, &watched, ttl).await {
+            tracing::debug!(%error, "cannot renew the watching of presences");
+        }
         renewed.map_err(|_| cache_unavailable())
+    }
+
+    /// Tells the watchers of a user in the background.
+    fn announce_presence(&self, user: &str) {
+        let (signals, user) = (self.signals.clone(), user.to_owned());
+        self.request_tasks.start(async move { signals.announce_presence(&user).await });
     }
 
     /// Removes a connection from the hub and from the routes.
     pub async fn close(&self, connection: &Connection) {
         self.hub.remove(connection);
         let user = &connection.identity.user;
-        if let Err(error) = self.cache.disconnect(&self.app, user, &connection.id).await {
-            tracing::debug!(%error, "cannot remove a route; it expires by itself");
+        match self.cache.disconnect(&self.app, user, &connection.id).await {
+            Ok(true) => self.announce_presence(user),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "cannot remove a route; it expires by itself"),
         }
     }
 

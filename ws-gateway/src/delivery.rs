@@ -23,7 +23,11 @@ pub struct Delivery {
 
 impl Delivery {
     pub(crate) fn new(backend: &Backend) -> Self {
-        Self { app: backend.app().into(), hub: backend.connections().hub().clone(), outcomes: backend.outcomes().clone() }
+        Self {
+            app: backend.app().into(),
+            hub: backend.connections().hub().clone(),
+            outcomes: backend.outcomes().clone(),
+        }
     }
 }
 

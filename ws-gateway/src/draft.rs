@@ -36,7 +36,9 @@ pub fn draft(send: Send, max_body: usize) -> Result<Draft, ApiError> {
         MESSAGE => true,
         EDIT | RECALL | REACTION => false,
         GROUP => {
-            return Err(ApiError::invalid("kind must not be group: groups are changed with requests over HTTP"));
+            return Err(ApiError::invalid(
+                "kind must not be group: groups are changed with requests over HTTP",
+            ));
         }
         _ => {
             check_custom_kind(kind)?;
@@ -100,8 +102,7 @@ impl Use {
 /// `INVALID_REQUEST` with the form of a kind.
 pub fn check_custom_kind(kind: &str) -> Result<(), ApiError> {
     let is_part = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+        !part.is_empty() && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
     };
     if kind.len() <= MAX_KIND && kind.contains('.') && kind.split('.').all(is_part) {
         return Ok(());

@@ -10,11 +10,7 @@ use crate::{
     permissions::{Permissions, not_a_member},
     request_tasks::RequestTasks,
 };
-use abi::{
-    ApiError,
-    error::ErrorCode,
-    v1::{CheckChangeRequest, SaveOutcome},
-};
+use abi::{ApiError, error::ErrorCode, v1::CheckChangeRequest};
 use futures_util::future::join_all;
 use std::{
     fmt, mem,
@@ -53,12 +49,7 @@ impl fmt::Debug for GroupAcks {
 }
 
 impl GroupAcks {
-    pub(crate) fn new(
-        app: &str,
-        db: DbClient,
-        permissions: Arc<Permissions>,
-        tasks: RequestTasks,
-    ) -> Self {
+    pub(crate) fn new(app: &str, db: DbClient, permissions: Arc<Permissions>, tasks: RequestTasks) -> Self {
         Self { app: app.into(), db, permissions, tasks, logged: Mutex::default() }
     }
 
@@ -74,7 +65,7 @@ impl GroupAcks {
         *waiting = Some(vec![logged]);
         drop(waiting);
         let acks = self.clone();
-        self.tasks.start(async move { acks.work().await });
+        self.tasks.run(async move { acks.work().await });
     }
 
     async fn work(self: Arc<Self>) {
@@ -92,13 +83,14 @@ impl GroupAcks {
             let fenced = join_all(batch.iter().map(|logged| {
                 let entry = &logged.entry.entry;
                 self.permissions.is_fenced(&entry.sender, &entry.conversation)
-            }));
-            for (logged, is_fenced) in batch.into_iter().zip(fenced.await) {
+            }))
+            .await;
+            for (logged, is_fenced) in batch.into_iter().zip(fenced) {
                 match is_fenced {
                     Ok(false) => (logged.answer)(Ok(())),
                     Ok(true) => {
                         let acks = self.clone();
-                        self.tasks.start(async move {
+                        self.tasks.run(async move {
                             let decided = acks.decision(&logged.entry).await;
                             (logged.answer)(decided);
                         });
@@ -115,10 +107,11 @@ impl GroupAcks {
         loop {
             let request = CheckChangeRequest { app: self.app.clone(), entry: entry.bytes.clone() };
             match self.db.clone().check_change(request).await.map_err(ApiError::from) {
-                Ok(checked) => match checked.into_inner().stored.map(|stored| stored.outcome()) {
-                    Some(SaveOutcome::Stored | SaveOutcome::Duplicate) => return Ok(()),
-                    _ => {}
-                },
+                Ok(checked) => {
+                    if checked.into_inner().stored.is_some() {
+                        return Ok(());
+                    }
+                }
                 // The removal is stored. If the message came before it, it would be stored as well.
                 Err(error) if error.code == ErrorCode::Forbidden => return Err(not_a_member()),
                 Err(error) => tracing::debug!(%error, "cannot ask about a message of a fenced sender"),

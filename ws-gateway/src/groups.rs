@@ -12,8 +12,8 @@ use abi::{
     envelope::GROUP,
     ids::{self, Conversation},
     v1::{
-        Entry, GroupChange, GroupCreated, GroupDissolved, GroupRenamed, HistoryVisibility, Member, MemberLeft,
-        MembersAdded, MembersRemoved, OwnerChanged, group_change::Change,
+        Entry, GroupChange, GroupCreated, GroupDissolved, GroupRenamed, HistoryVisibility, Member,
+        MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, group_change::Change,
     },
 };
 use axum::{extract::State, http::StatusCode};

@@ -13,7 +13,7 @@ use axum::{
     Router,
     extract::{Request, State},
     response::Response,
-    routing::{any, delete, get, post},
+    routing::{any, delete, get, patch, post, put},
 };
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub fn router(backend: Arc<Backend>, sockets: TaskTracker) -> Router {
         .route("/v1/sessions/refresh", post(accounts::refresh))
         .route("/v1/sessions/current", delete(accounts::log_out))
         .route("/v1/groups", post(groups::create))
+        .route("/v1/groups/{conversation}", patch(groups::rename).delete(groups::dissolve))
+        .route("/v1/groups/{conversation}/owner", put(groups::hand_over))
         .route("/v1/groups/{conversation}/members", get(groups::members).post(groups::add))
         .route("/v1/groups/{conversation}/members/{user}", delete(groups::remove))
         .with_state(backend.clone());

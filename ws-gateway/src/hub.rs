@@ -51,6 +51,20 @@ pub struct Connection {
     pub format: Format,
     /// Frames to write.
     pub outbox: Arc<Outbox>,
+    /// The users whose presence the device watches.
+    pub watched: Mutex<Vec<String>>,
+}
+
+impl Connection {
+    /// The users whose presence the device watches.
+    pub fn watched(&self) -> Vec<String> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the users whose presence the device watches.
+    pub fn set_watched(&self, users: Vec<String>) {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = users;
+    }
 }
 
 /// Whether a connection is older than another one of its device on another gateway. The cache counts connections, because the
@@ -277,9 +291,7 @@ impl Hub {
         let mut queued = 0;
         for user in &signal.users {
             for connection in self.connections(user) {
-                let encode = |format: Format| {
-                    Some(self.encoded(format.signal(&signal.signal)?, true))
-                };
+                let encode = |format: Format| Some(self.encoded(format.signal(&signal.signal)?, true));
                 if let Some(frame) = frames.get(connection.format, encode) {
                     connection.outbox.push(Outgoing::Encoded(frame.clone()));
                     queued += 1;

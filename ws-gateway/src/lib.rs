@@ -25,16 +25,19 @@ pub mod answers;
 mod app;
 pub mod authentication;
 pub mod backend;
+pub mod blocks;
 pub mod codec;
 pub mod connections;
 #[cfg(feature = "defects")]
 mod defects;
 pub mod delivery;
 pub mod dependencies;
+pub mod draft;
 pub mod drain;
+pub mod entry_changes;
 pub mod entry_log;
 pub mod gateway;
-pub mod group_changes;
+pub mod group_acks;
 pub mod groups;
 mod handshake;
 pub mod http;
@@ -43,6 +46,7 @@ pub mod limits;
 pub mod memory;
 mod metrics;
 pub mod outbox;
+pub mod outcomes;
 pub mod password;
 pub mod permissions;
 pub mod problem;
@@ -57,6 +61,7 @@ pub mod signals;
 pub mod socket;
 pub mod token;
 mod trace;
+pub mod user_state;
 pub mod websocket;
 
 #[cfg(feature = "program")]

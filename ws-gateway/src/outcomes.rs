@@ -52,8 +52,9 @@ pub struct Expected {
 impl Expected {
     /// The outcome, once it has arrived. May be called again if it was cancelled.
     pub async fn arrival(&mut self) -> SaveResult {
-        match self.receiver.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or_default(),
+        let arrived = self.receiver.wait_for(Option::is_some).await.map(|result| result.clone());
+        match arrived {
+            Ok(result) => result.unwrap_or_default(),
             // The sender lives as long as someone waits.
             Err(_) => std::future::pending().await,
         }

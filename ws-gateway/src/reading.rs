@@ -88,8 +88,7 @@ impl Reading {
 
     async fn everything(&self, user: &str, cursor: Cursor, limit: i32) -> Result<ChangesPage, ApiError> {
         let is_first = cursor.heads.is_empty();
-        let request =
-            HeadsRequest { app: self.app.clone(), user: user.into(), cursor: cursor.heads, limit };
+        let request = HeadsRequest { app: self.app.clone(), user: user.into(), cursor: cursor.heads, limit };
         let HeadsPage { heads, next } = self.db.clone().heads(request).await?.into_inner();
         let now = cursor.now;
         let next = if next.is_empty() { next } else { Cursor { now, heads: next }.to_string() };
@@ -131,18 +130,25 @@ impl Reading {
         Ok(self.db.clone().heads_of(request).await?.into_inner())
     }
 
-    /// A page of a conversation, with the entries that the user may see.
+    /// A page of a conversation, with the entries that the user may see and about `max_bytes` of content (0: one MiB); at least one
+    /// entry.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a limit, a conversation or a cursor that is invalid; otherwise those of db-service.
-    pub async fn history(&self, user: &str, mut page: GetHistory) -> Result<EntriesPage, ApiError> {
+    pub async fn history(
+        &self,
+        user: &str,
+        mut page: GetHistory,
+        max_bytes: usize,
+    ) -> Result<EntriesPage, ApiError> {
         page.limit = page_limit(page.limit)?;
         page.conversation = Conversation::parse(&page.conversation)?.to_string();
         let cursors = [page.after > 0, page.before > 0, page.newest];
         if cursors.into_iter().filter(|is_set| *is_set).count() > 1 {
             return Err(ApiError::invalid("set at most one of after, before and newest"));
         }
-        let request = HistoryRequest { app: self.app.clone(), user: user.into(), page: Some(page) };
+        let (app, max_bytes) = (self.app.clone(), max_bytes as u64);
+        let request = HistoryRequest { app, user: user.into(), page: Some(page), max_bytes };
         Ok(self.db.clone().history(request).await?.into_inner())
     }
 

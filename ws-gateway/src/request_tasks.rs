@@ -32,6 +32,11 @@ impl RequestTasks {
         }
     }
 
+    /// Runs `work`, for which no caller waits and whose number its caller bounds.
+    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(work);
+    }
+
     /// Waits until all tasks have ended.
     pub async fn finish(&self) {
         self.0.close();

@@ -1,24 +1,22 @@
-//! Sends a message from a device to the log. The ack is queued in the outbox when the log has the message durably.
+//! Sends an entry of a device to the log. The ack is queued in the outbox when the log has the entry durably.
 
 use crate::{
     backend::Backend,
-    entry_log::not_logged,
-    hub::Connection,
+    draft::draft,
+    entry_log::{NewEntry, not_logged},
+    hub::{Connection, Identity},
     metrics,
     outbox::{Outgoing, SendId},
     trace,
 };
 use abi::{
     ApiError,
-    error::ErrorCode,
-    ids::{self, Conversation},
-    v1::{Ack, Message, Send, entry::Content, message::Body},
+    ids::Conversation,
+    v1::{Ack, Entry, Send},
 };
 use kafka_runtime::Position;
+use tokio::sync::oneshot;
 use utils::trace::Kind;
-
-/// Longest content type, in characters. RFC 6838 allows 127 for each of the two halves; real ones are much shorter.
-const MAX_CONTENT_TYPE: usize = 127;
 
 /// Checks a message and queues it for the log. Messages of one connection reach the log in the order of these calls.
 ///
@@ -30,93 +28,97 @@ pub async fn send(
     id: SendId,
     send: Send,
 ) -> Result<(), ApiError> {
-    metrics::sent();
-    let user = &connection.identity.user;
-    // First, so that refused messages count as well: checking them costs work.
-    backend.rate_limits().send(user)?;
-    ids::check_client_msg_id(&send.client_msg_id)?;
-    let message = send.message.ok_or_else(|| ApiError::invalid("message is missing"))?;
-    check_message(&message, backend.limits().max_body)?;
-    let conversation = Conversation::parse(&send.conversation)?;
-    backend.permissions().check_send(user, conversation).await?;
-    let conversation = conversation.to_string();
-    let (log, content) = (backend.entry_log(), Content::Message(message));
-    let entry = log.entry(&connection.identity, conversation, send.client_msg_id, content);
-    let spans = trace::begin("send", &entry);
-    let logging = spans.children("log", Kind::Producer);
-    let record = log.record(&entry, &logging);
-    let ack = Ack {
-        message_id: entry.message_id,
-        sent_at_ms: entry.sent_at_ms,
-        client_msg_id: entry.client_msg_id,
-    };
-    let outbox = connection.outbox.clone();
-    let on_delivery = Box::new(move |delivered: Result<Position, _>| match delivered {
-        Ok(position) => {
-            metrics::acknowledged();
-            trace::logged(logging, position);
-            spans.finish();
-            outbox.push(Outgoing::Sent { id, result: Ok(ack) });
-        }
-        Err(error) => outbox.push_refusal(id, not_logged(&error)),
-    });
+    let new = checked(backend, &connection.identity, send).await?;
+    let (ack, outbox) = (ack(&new.entry), connection.outbox.clone());
     if connection.outbox.has_refusal() {
         return Err(ApiError::unavailable(
             "the log did not accept an earlier message; send both again, in order",
         ));
     }
-    log.enqueue(record, on_delivery)
+    log(backend, new, move |logged| match logged {
+        Ok(()) => outbox.push(Outgoing::Sent { id, result: Ok(ack) }),
+        Err(error) => outbox.push_refusal(id, error),
+    })
 }
 
-fn check_message(message: &Message, max_body: usize) -> Result<(), ApiError> {
-    let size = match &message.body {
-        None => return Err(ApiError::invalid("message has no body; give text or data")),
-        Some(Body::Text(text)) => text.len(),
-        Some(Body::Data(data)) => data.len(),
-    };
-    if size > max_body {
-        return Err(ApiError::new(
-            ErrorCode::TooLarge,
-            format!("the body has {size} bytes; {max_body} are allowed"),
-        ));
-    }
-    let content_type = &message.content_type;
-    if content_type.len() > MAX_CONTENT_TYPE
-        || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-    {
-        return Err(ApiError::invalid(format!(
-            "content_type must have at most {MAX_CONTENT_TYPE} printable ASCII characters"
-        )));
-    }
-    Ok(())
+/// Checks a message, writes it to the log, and returns when the log has it durably.
+///
+/// # Errors
+/// The error for the client.
+pub async fn send_and_wait(backend: &Backend, identity: &Identity, send: Send) -> Result<Ack, ApiError> {
+    let new = checked(backend, identity, send).await?;
+    let (ack, (sender, receiver)) = (ack(&new.entry), oneshot::channel());
+    log(backend, new, move |logged| {
+        // The caller may have given up.
+        let _ = sender.send(logged);
+    })?;
+    let lost = |_| ApiError::unavailable("the server stopped; send it again with the same client_msg_id");
+    receiver.await.map_err(lost)?.map(|()| ack)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Checks an edit, a recall or a reaction, and makes it.
+///
+/// # Errors
+/// The error for the device.
+pub async fn change(backend: &Backend, identity: &Identity, send: Send) -> Result<Ack, ApiError> {
+    metrics::sent();
+    backend.rate_limits().send(&identity.user)?;
+    let draft = draft(send, backend.limits().max_body)?;
+    let entry = backend.entry_changes().apply(identity, draft).await?;
+    metrics::acknowledged();
+    Ok(ack(&entry))
+}
 
-    fn message(content_type: &str, body: Option<Body>) -> Message {
-        Message { content_type: content_type.into(), body }
+/// The ack of an entry.
+fn ack(entry: &Entry) -> Ack {
+    Ack {
+        message_id: entry.message_id.clone(),
+        sent_at_ms: entry.sent_at_ms,
+        client_msg_id: entry.client_msg_id.clone(),
     }
+}
 
-    #[test]
-    fn p7_the_body_limit_counts_bytes() {
-        let text = |length| message("", Some(Body::Text("x".repeat(length))));
-        check_message(&text(16), 16).unwrap();
-        assert_eq!(check_message(&text(17), 16).unwrap_err().code, ErrorCode::TooLarge);
-        let accented = message("", Some(Body::Text("é".repeat(9))));
-        assert_eq!(check_message(&accented, 16).unwrap_err().code, ErrorCode::TooLarge);
-    }
+/// Checks a message, and makes its entry.
+async fn checked(backend: &Backend, identity: &Identity, send: Send) -> Result<NewEntry, ApiError> {
+    metrics::sent();
+    // First, so that refused messages count as well: checking them costs work.
+    backend.rate_limits().send(&identity.user)?;
+    let draft = draft(send, backend.limits().max_body)?;
+    let conversation = Conversation::parse(&draft.conversation)?;
+    backend.permissions().check_send(&identity.user, conversation).await?;
+    Ok(backend.entry_log().entry(identity, draft))
+}
 
-    #[test]
-    fn a_message_needs_a_body_and_a_printable_content_type() {
-        let body = Some(Body::Text("hello".into()));
-        check_message(&message("text/markdown; charset=utf-8", body.clone()), 16).unwrap();
-        for (content_type, body) in
-            [("", None), (&*"x".repeat(128), body.clone()), ("text/plain\n", body.clone()), ("text/é", body)]
-        {
-            let error = check_message(&message(content_type, body), 16).unwrap_err();
-            assert_eq!(error.code, ErrorCode::InvalidRequest);
+/// Queues a message for the log. `answer` is called once it is durable and may be acknowledged, or refused.
+///
+/// # Errors
+/// The message was not queued. `answer` is then not called.
+fn log(
+    backend: &Backend,
+    new: NewEntry,
+    answer: impl FnOnce(Result<(), ApiError>) + std::marker::Send + 'static,
+) -> Result<(), ApiError> {
+    let spans = trace::begin("send", &new.entry);
+    let logging = spans.children("log", Kind::Producer);
+    let record = backend.entry_log().record(&new, &logging, None);
+    let is_group = matches!(Conversation::parse(&new.entry.conversation), Ok(Conversation::Group(_)));
+    let group_acks = backend.group_acks().clone();
+    let on_delivery = Box::new(move |delivered: Result<Position, _>| match delivered {
+        Ok(position) => {
+            trace::logged(logging, position);
+            let answer = move |result: Result<(), ApiError>| {
+                if result.is_ok() {
+                    metrics::acknowledged();
+                    spans.finish();
+                }
+                answer(result);
+            };
+            match is_group {
+                true => group_acks.logged(new, Box::new(answer)),
+                false => answer(Ok(())),
+            }
         }
-    }
+        Err(error) => answer(Err(not_logged(&error))),
+    });
+    backend.entry_log().enqueue(record, on_delivery)
 }

@@ -76,7 +76,9 @@ impl Signals {
     /// `INVALID_REQUEST`; `FORBIDDEN`: not a member, or blocked; `TOO_LARGE`: too many receivers, or too large a content.
     pub async fn send(&self, user: &str, signal: Signal) -> Result<(), ApiError> {
         let kind = signal.kind.ok_or_else(|| {
-            ApiError::invalid("the signal has no kind that this server knows: typing, presence, delivered or custom")
+            ApiError::invalid(
+                "the signal has no kind that this server knows: typing, presence, delivered or custom",
+            )
         })?;
         if let Kind::Presence(presence) = kind {
             if !signal.conversation.is_empty() {

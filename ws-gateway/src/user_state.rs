@@ -106,6 +106,13 @@ struct UserUpdate {
     kind: Kind,
 }
 
+/// The updates of one user in a call.
+#[derive(Default)]
+struct UpdatesOfUser {
+    subjects: Vec<String>,
+    encoded: Vec<Bytes>,
+}
+
 /// Counts updates and pushes them.
 struct Updates {
     app: String,
@@ -131,25 +138,24 @@ impl Updates {
     /// # Errors
     /// `UNAVAILABLE`: the receiver seqs may not be incremented.
     async fn many(&self, updates: Vec<UserUpdate>) -> Result<(), ApiError> {
-        let mut by_user: BTreeMap<String, (Vec<String>, Vec<Bytes>)> = BTreeMap::new();
+        let mut by_user: BTreeMap<String, UpdatesOfUser> = BTreeMap::new();
         for UserUpdate { user, subject, kind } in updates {
-            let (subjects, encoded) = by_user.entry(user).or_default();
-            encoded.push(Update { kind: Some(kind) }.encode_to_vec().into());
-            subjects.push(subject);
+            let of_user = by_user.entry(user).or_default();
+            of_user.encoded.push(Update { kind: Some(kind) }.encode_to_vec().into());
+            of_user.subjects.push(subject);
         }
-        let increment = |(user, (subjects, updates)): (&'_ String, &(Vec<String>, Vec<Bytes>))| Increment {
-            user,
-            by: count(updates),
-            subjects: subjects.iter().map(String::as_str).collect(),
-        };
-        let increments: Vec<_> = by_user.iter().map(increment).collect();
+        let mut increments = Vec::with_capacity(by_user.len());
+        for (user, UpdatesOfUser { subjects, encoded }) in &by_user {
+            let subjects = subjects.iter().map(String::as_str).collect();
+            increments.push(Increment { user, by: count(encoded), subjects });
+        }
         let seqs = self.cache.increment(&self.app, &increments).await.map_err(|_| cache_away())?;
-        let receiver = |((user, (_, updates)), seq)| Receiver {
+        let receiver = |((user, of_user), seq): ((String, UpdatesOfUser), _)| Receiver {
             user,
             receiver_seq: Some(seq),
-            raised: count(&updates),
+            raised: count(&of_user.encoded),
             entries: Vec::new(),
-            updates,
+            updates: of_user.encoded,
         };
         let receivers = by_user.into_iter().zip(seqs).map(receiver).collect();
         let push = PushRequest { app: self.app.clone(), receivers, ..PushRequest::default() };

@@ -1,7 +1,7 @@
 //! Read marks, coalesced: a device marks what it shows, often many entries per second, and all members of a group mark the same
 //! entry. The marks of all users of this gateway are collected and stored with one statement at most every 200 ms.
 
-use super::{UserUpdate, Updates};
+use super::{Updates, UserUpdate};
 use crate::dependencies::DbClient;
 use abi::{
     ApiError,
