@@ -225,11 +225,9 @@ fn change_owner(group: &Group, changed: &OwnerChanged, sender: &str) -> Result<E
         Some(Role::Owner) => {
             Err(ApiError::new(ErrorCode::Conflict, format!("{user} is an owner of this group already")))
         }
-        Some(_) => Ok(Effect {
-            promoted: Some(user.clone()),
-            demoted: Some(sender.to_owned()),
-            ..Effect::default()
-        }),
+        Some(_) => {
+            Ok(Effect { promoted: Some(user.clone()), demoted: Some(sender.to_owned()), ..Effect::default() })
+        }
     }
 }
 

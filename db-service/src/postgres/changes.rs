@@ -70,9 +70,7 @@ async fn check_in_snapshot(
     match decide(conn, item, change, conversation.key, seq, Some(limits)).await? {
         EntryDecision::Refused(error) => Err(error.into()),
         EntryDecision::Allowed(..) => Ok(None),
-        EntryDecision::Duplicate(seqs, state) => {
-            Ok(Some(accepted_with(SaveOutcome::Duplicate, seqs, state)))
-        }
+        EntryDecision::Duplicate(seqs, state) => Ok(Some(accepted_with(SaveOutcome::Duplicate, seqs, state))),
     }
 }
 

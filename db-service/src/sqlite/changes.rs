@@ -11,8 +11,8 @@ use crate::{
     rules::{
         Limits,
         entries::{
-            self, EntryEffect, Proposal, State, Target, decode_own_reactions,
-            encode_own_reactions, no_such_entry,
+            self, EntryEffect, Proposal, State, Target, decode_own_reactions, encode_own_reactions,
+            no_such_entry,
         },
     },
     statements::changes as sql,
