@@ -290,3 +290,6 @@ fn check_users(users: &[String]) -> Result<(), ApiError> {
 fn check_ids(users: &[String]) -> Result<(), ApiError> {
     users.iter().try_for_each(|user| ids::check_id("a user's id", user))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

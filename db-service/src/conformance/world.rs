@@ -3,7 +3,7 @@
 use crate::{
     Server, Service,
     postgres::{PostgresStore, tests::test_config},
-    rules::Limits,
+    rules::tests::LIMITS,
     sqlite::{FILE, SqliteStore},
     store::{Conversations, Directory, Users},
 };
@@ -12,9 +12,10 @@ use abi::{
     error::ErrorCode,
     ids,
     v1::{
-        Content, Entry, GetHistory, GroupChange, GroupCreated, Head, HeadsOfRequest, HeadsRequest,
-        HistoryPage, HistoryRequest, HistoryVisibility, MarkReadRequest, MarkedRead, MemberLeft,
-        MembersAdded, MembersRemoved, ReadMark, SaveOutcome, SaveRequest, SaveResult, User, content::Body,
+        Content, Entry, GetHistory, GetReaders, GroupChange, GroupCreated, GroupDissolved, GroupRenamed,
+        Head, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest, HistoryVisibility, MarkReadRequest,
+        MarkedRead, MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, ReadMark, Readers,
+        ReadersRequest, SaveOutcome, SaveRequest, SaveResult, User, content::Body,
         db_service_client::DbServiceClient, group_change::Change,
     },
 };
@@ -32,13 +33,7 @@ const DEVICE: &str = "phone";
 /// When all entries were sent, unless a test says otherwise.
 pub(super) const SENT_AT_MS: i64 = 1_700_000_000_000;
 /// Most members of a group, in both stores.
-pub(super) const MAX_MEMBERS: usize = 8;
-pub(super) const LIMITS: Limits = Limits {
-    max_group_members: MAX_MEMBERS,
-    edit_window_ms: 60_000,
-    recall_window_ms: 60_000,
-    max_receipt_members: 4,
-};
+pub(super) const MAX_MEMBERS: usize = LIMITS.max_group_members;
 
 pub(super) type Client = DbServiceClient<Server>;
 
@@ -202,6 +197,23 @@ impl World {
         let request = marks(&[(user, conversation, seq)]);
         self.client().mark_read(request).await.unwrap().into_inner().marked.remove(0)
     }
+
+    /// Who has read an entry, as a user sees it.
+    pub(super) async fn readers(
+        &self,
+        user: &str,
+        conversation: &str,
+        seq: u64,
+    ) -> Result<Readers, ApiError> {
+        let page = GetReaders {
+            conversation: conversation.into(),
+            conversation_seq: seq,
+            limit: 500,
+            ..GetReaders::default()
+        };
+        let request = ReadersRequest { app: APP.into(), user: user.into(), page: Some(page) };
+        self.client().readers(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
+    }
 }
 
 pub(super) fn marks(marks: &[(&str, &str, u64)]) -> MarkReadRequest {
@@ -218,9 +230,16 @@ fn serve<S: Conversations + Users + Directory>(store: Arc<S>, now_ms: &Arc<Atomi
     Service::new(store).with_clock(move || now_ms.load(Ordering::SeqCst)).server()
 }
 
+/// A request to save entries.
+pub(super) fn save_request(entries: &[Entry]) -> SaveRequest {
+    SaveRequest {
+        app: APP.into(),
+        entries: entries.iter().map(|entry| entry.encode_to_vec().into()).collect(),
+    }
+}
+
 pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {
-    let entries = entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
-    client.save(SaveRequest { app: APP.into(), entries }).await.unwrap().into_inner().results
+    client.save(save_request(&entries)).await.unwrap().into_inner().results
 }
 
 /// An entry without content, as a gateway encodes it.
@@ -309,6 +328,18 @@ pub(super) fn removed(users: &[&str]) -> Change {
 
 pub(super) fn left() -> Change {
     Change::Left(MemberLeft {})
+}
+
+pub(super) fn renamed(name: &str) -> Change {
+    Change::Renamed(GroupRenamed { name: name.into() })
+}
+
+pub(super) fn owner_changed(user: &str) -> Change {
+    Change::OwnerChanged(OwnerChanged { user: user.into() })
+}
+
+pub(super) fn dissolved() -> Change {
+    Change::Dissolved(GroupDissolved {})
 }
 
 fn names(users: &[&str]) -> Vec<String> {
