@@ -148,7 +148,7 @@ async fn target(
     id: &[u8; 16],
     visible_from: i64,
 ) -> Result<Option<Target>> {
-    let select = sqlx::query(sql::TARGET).bind(key).bind(id.as_slice()).bind(&item.sender);
+    let select = sqlx::query(sql::TARGET).bind(&item.sender).bind(key).bind(id.as_slice());
     let Some(row) = select.fetch_optional(&mut *conn).await? else { return Ok(None) };
     let seq: i64 = row.try_get(0)?;
     let own: Option<Vec<u8>> = sqlx::query_scalar(sql::OWN_REACTIONS)

@@ -123,7 +123,7 @@ async fn apply(
             .await?;
     }
     if let Some(name) = &effect.renamed {
-        sqlx::query(sql::RENAME).bind(key).bind(name).execute(&mut *conn).await?;
+        sqlx::query(sql::RENAME).bind(name).bind(key).execute(&mut *conn).await?;
     }
     if !effect.removed.is_empty() {
         sqlx::query(
