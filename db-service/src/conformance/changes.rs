@@ -79,7 +79,7 @@ pub(super) async fn only_the_author_edits(world: &World) {
     let expected =
         EntryState { changed_seq: 4, edits: 2, edited_at_ms: SENT_AT_MS + 7, ..EntryState::default() };
     assert_eq!(state, expected);
-    assert_eq!(content(world, "carol").await, text("edit  4"), "the last edit wins");
+    assert_eq!(content(world, "carol").await, text("edit 4"), "the last edit wins");
     assert_eq!(world.entries("carol", GROUP).await[1].state, Some(expected));
     assert_eq!(world.query("SELECT countable FROM conversations").await, 1);
     assert_eq!(world.query("SELECT shown FROM conversations").await, 2, "an edit is not shown in lists");
@@ -155,7 +155,7 @@ pub(super) async fn p2_a_redelivered_change_is_a_duplicate_with_the_current_stat
         assert_eq!((state.changed_seq, state.edits, counts(state)), (5, 2, vec![("+1", 1)]));
     }
     assert_eq!(check(world, &first).await.unwrap().as_ref(), Some(&again[0]));
-    assert_eq!(content(world, "alice").await, text("edit  2"));
+    assert_eq!(content(world, "alice").await, text("edit 2"));
     // A change stays stored if its author is removed later.
     world.store(change(GROUP, "alice", "4", removed(&["bob"]))).await;
     assert_eq!(world.save(vec![second]).await[0].outcome(), SaveOutcome::Duplicate);
