@@ -80,13 +80,28 @@ pub fn conversation_seq(entry: &Bytes) -> Result<u64, DecodeError> {
 /// # Errors
 /// The bytes are not a protobuf message.
 pub fn without(message: &Bytes, fields: &[u32]) -> Result<Bytes, DecodeError> {
+    select(message, |field| !fields.contains(&field))
+}
+
+/// The bytes of an entry with the content of another entry in place of its own. All other bytes stay as they are.
+///
+/// # Errors
+/// The bytes are not protobuf messages.
+pub fn with_content_of(entry: &Bytes, other: &Bytes) -> Result<Bytes, DecodeError> {
+    let mut bytes = BytesMut::from(without(entry, &[field::CONTENT])?);
+    bytes.put(select(other, |field| field == field::CONTENT)?);
+    Ok(bytes.freeze())
+}
+
+/// The top-level fields of an encoded message whose numbers `keep` accepts, as they are.
+fn select(message: &Bytes, keep: impl Fn(u32) -> bool) -> Result<Bytes, DecodeError> {
     let mut kept = BytesMut::new();
     let mut rest = message.clone();
     while rest.has_remaining() {
         let before = rest.clone();
         let (number, wire_type) = decode_key(&mut rest)?;
         skip_field(wire_type, number, &mut rest, DecodeContext::default())?;
-        if !fields.contains(&number) {
+        if keep(number) {
             kept.put_slice(&before[..before.len() - rest.len()]);
         }
     }
@@ -191,6 +206,20 @@ mod tests {
         }
 
         #[test]
+        fn an_edit_replaces_only_the_content(text in ".{0,60}", edited in ".{0,60}", unknown in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut bytes = BytesMut::from(&entry(&text).encode_to_vec()[..]);
+            put_bytes(999, &unknown, &mut bytes);
+            let edit = Entry { kind: EDIT.into(), sent_at_ms: 8, ..entry(&edited) };
+            let edit = Bytes::from(edit.encode_to_vec());
+            let result = with_content_of(&bytes.freeze(), &edit).unwrap();
+            prop_assert_eq!(Entry::decode(result.clone()).unwrap(), entry(&edited));
+            let mut end = BytesMut::new();
+            put_bytes(999, &unknown, &mut end);
+            let kept = without(&result, &[field::CONTENT]).unwrap();
+            prop_assert!(kept.ends_with(&end), "unknown fields are kept");
+        }
+
+        #[test]
         fn p4_numbers_are_those_of_the_generated_code(seq: u64, countable: u64, target: u64, edits: u32) {
             let state = EntryState { edits, changed_seq: 9, ..EntryState::default() };
             let numbers = Numbers {
@@ -218,6 +247,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = (envelope(&bytes), conversation_seq(&bytes));
             let _ = without(&bytes, &[1, 2, 12]);
+            let _ = with_content_of(&bytes, &bytes);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! directly, and neither is public.
 
 mod accounts;
+mod changes;
 mod groups;
 mod reading;
 mod saving;
@@ -43,7 +44,10 @@ conformance! {
         p2_a_duplicate_returns_the_seqs_of_the_stored_entry,
         p3_a_batch_is_stored_in_order_in_each_conversation,
         p1_a_direct_message_is_stored_with_both_members,
-        a_message_to_a_missing_group_is_rejected_and_not_stored,
+        p8_a_message_of_an_outsider_is_rejected_and_not_stored,
+        p1_an_entry_of_a_later_version_is_stored_byte_for_byte,
+        a_reply_is_stored_with_the_seq_of_its_target,
+        a_first_entry_that_changes_nothing_creates_a_direct_conversation,
         entries_that_the_log_decoder_refuses_are_refused,
         p2_a_batch_saved_by_two_instances_at_once_is_stored_once,
         p4_batches_in_opposite_order_do_not_deadlock,
@@ -55,6 +59,10 @@ conformance! {
         a_forbidden_change_stores_nothing,
         p8_a_later_member_sees_only_entries_since_joining,
         a_later_member_of_a_group_with_open_history_sees_all_entries,
+        a_member_who_comes_back_does_not_see_the_absence,
+        a_member_who_comes_back_to_an_open_group_has_not_read_the_absence,
+        an_owner_renames_hands_over_and_dissolves_a_group,
+        p6_a_group_change_of_a_later_version_is_stored_without_effect,
         when_the_last_owner_leaves_the_oldest_member_becomes_owner,
         a_group_has_a_size_limit,
         p2_a_check_returns_the_seqs_of_a_stored_change,
@@ -62,6 +70,15 @@ conformance! {
         p2_a_repeated_change_is_applied_once,
         a_check_predicts_the_result_of_a_save,
         a_group_created_twice_at_once_is_one_group;
+    changes:
+        only_the_author_edits,
+        an_author_or_an_owner_recalls,
+        a_recalled_entry_is_not_unread,
+        reactions_are_one_set_per_user_and_entry,
+        p2_a_redelivered_change_is_a_duplicate_with_the_current_state,
+        changes_of_changes_and_of_unknown_entries_are_refused,
+        the_windows_apply_to_checks_only,
+        changes_have_limits;
     reading:
         p5_pages_in_both_directions_have_no_gaps_or_overlaps,
         p8_strangers_see_no_entries_and_not_which_conversations_exist,

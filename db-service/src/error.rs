@@ -72,7 +72,7 @@ pub enum Error {
         found: String,
     },
     /// The file does not have the format of an export.
-    #[error("this file was not written by `godwit export` in format 1: {0}")]
+    #[error("this file is not an export that this program can read: {0}")]
     NotAnExport(&'static str),
     /// The file has no end record.
     #[error("the file is cut off: it has no end record; export again")]

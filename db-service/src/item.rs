@@ -181,13 +181,17 @@ mod tests {
         assert_eq!((item.app(), item.conversation(), item.id), ("app", "g:1", [0x0f; 16]));
         assert!(item.counts && item.kind.is_none() && item.change.is_none() && item.refers_to.is_none());
         assert!(bytes.ends_with(&item.payload));
-        assert_eq!(Entry::decode(item.payload).unwrap(), Entry { conversation: String::new(), message_id: String::new(), ..entry("g:1") });
+        assert_eq!(
+            Entry::decode(item.payload).unwrap(),
+            Entry { conversation: String::new(), message_id: String::new(), ..entry("g:1") }
+        );
     }
 
     #[test]
     fn changes_never_count_as_unread() {
         for kind in [envelope::EDIT, envelope::RECALL, envelope::REACTION, envelope::GROUP] {
-            let item = item(&Entry { kind: kind.into(), refers_to: "01".repeat(16), ..entry("g:1") }).unwrap();
+            let item =
+                item(&Entry { kind: kind.into(), refers_to: "01".repeat(16), ..entry("g:1") }).unwrap();
             assert!(!item.counts && item.change.is_some(), "{kind}");
         }
         let later = item(&Entry { kind: "hologram".into(), ..entry("g:1") }).unwrap();

@@ -18,6 +18,8 @@
 //! - `store`: the traits; `postgres` and `sqlite` implement them;
 //! - `statements`: the SQL that both stores share;
 //! - `item`: conversion between entries and rows;
+//! - `visibility`, `entries`, `heads`: which entries a user sees, with their current content and in lists of conversations;
+//! - `user_state`: what users set for themselves: settings, blocks, profiles;
 //! - `rules`: which changes of groups and of entries are allowed, and their effects;
 //! - `outcome`: the results of saving and checking;
 //! - `sessions`: which refresh tokens are accepted;
@@ -30,8 +32,10 @@ mod app;
 #[cfg(test)]
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod conformance;
+mod entries;
 mod error;
 mod generation;
+mod heads;
 mod item;
 mod metrics;
 mod outcome;
@@ -45,6 +49,8 @@ mod sqlite;
 mod statements;
 mod store;
 pub mod transfer;
+mod user_state;
+mod visibility;
 
 #[cfg(feature = "postgres")]
 pub use app::{App, PROGRAM, build};

@@ -225,11 +225,9 @@ fn change_owner(group: &Group, changed: &OwnerChanged, sender: &str) -> Result<E
         Some(Role::Owner) => {
             Err(ApiError::new(ErrorCode::Conflict, format!("{user} is an owner of this group already")))
         }
-        Some(_) => Ok(Effect {
-            promoted: Some(user.clone()),
-            demoted: Some(sender.to_owned()),
-            ..Effect::default()
-        }),
+        Some(_) => {
+            Ok(Effect { promoted: Some(user.clone()), demoted: Some(sender.to_owned()), ..Effect::default() })
+        }
     }
 }
 
@@ -292,3 +290,6 @@ fn check_users(users: &[String]) -> Result<(), ApiError> {
 fn check_ids(users: &[String]) -> Result<(), ApiError> {
     users.iter().try_for_each(|user| ids::check_id("a user's id", user))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

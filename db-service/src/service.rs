@@ -1,23 +1,27 @@
 //! The gRPC service: validates requests, calls the store, translates its results.
 
+mod accounts;
+mod reading;
+mod user_state;
+
 use crate::{
     error::Error,
-    item::{Item, column, number},
+    item::Item,
     metrics,
-    sessions::Rotation,
-    store::{Conversations, Directory, Page, Users, View},
+    store::{Conversations, Directory, Users, View},
 };
 use abi::{
     ApiError, DEFAULT_PAGE, MAX_PAGE,
-    error::ErrorCode,
     ids::{self, Conversation},
     v1::{
-        CheckChangeRequest, CheckChangeResponse, CreateSessionRequest, CreateSessionResponse,
-        CreateUserRequest, CreateUserResponse, GetHistory, GetMembersRequest, GetSessionRequest,
-        GetSigningKeysRequest, GetUserRequest, HeadsPage, HeadsRequest, HistoryPage, HistoryRequest,
-        MarkReadRequest, MarkReadResponse, Member, Members, RevokeSessionRequest, RevokeSessionResponse,
-        Role, RotateSessionRequest, SaveRequest, SaveResponse, Session, SigningKey, SigningKeys, SyncRequest,
-        SyncResponse, User,
+        Blocks, ChangeBlockRequest, ChangeBlockResponse, ChangeSettingsRequest, CheckChangeRequest,
+        CheckChangeResponse, ConversationSettings, CreateSessionRequest, CreateSessionResponse,
+        CreateUserRequest, CreateUserResponse, EntriesPage, FindBlockersRequest, FindBlockersResponse,
+        GetBlocksRequest, GetMembersRequest, GetProfilesRequest, GetSessionRequest, GetSigningKeysRequest,
+        GetUserRequest, HeadsOfRequest, HeadsPage, HeadsRequest, HistoryRequest, MarkReadRequest,
+        MarkReadResponse, Members, Profiles, Readers, ReadersRequest, ReplaceProfileRequest,
+        ReplaceProfileResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
+        SaveRequest, SaveResponse, Session, SigningKey, SigningKeys, SyncRequest, SyncResponse, User,
         db_service_server::{DbService, DbServiceServer},
     },
 };
@@ -31,8 +35,6 @@ const MAX_BATCH: usize = 10_000;
 const MAX_MESSAGE: usize = 128 << 20;
 /// Most users named in a change whose accounts are looked up. Larger than any group: the rules refuse a change that names more.
 const MAX_LOOK_UP: usize = 10_000;
-/// Longest hash of a password, in bytes.
-const MAX_PASSWORD_HASH: usize = 512;
 
 /// `DbService` over one of the stores. [`crate::embedded`] and the program create it.
 #[derive(Clone)]
@@ -81,82 +83,6 @@ impl Service {
         metrics::saved(&results, begun.elapsed());
         Ok(SaveResponse { results })
     }
-
-    async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, ApiError> {
-        let requested = request.page.unwrap_or_default();
-        let view = view(request.app, request.user, &requested.conversation)?;
-        let (page, limit) = (page(&requested)?, limit(requested.limit)?);
-        let may_be_empty = is_direct_member(&view);
-        match self.conversations.history(view, page, limit).await? {
-            Some(page) => Ok(page),
-            None if may_be_empty => Ok(HistoryPage::default()),
-            None => Err(outsider()),
-        }
-    }
-
-    async fn move_read_position(&self, request: MarkReadRequest) -> Result<MarkReadResponse, ApiError> {
-        let read = request.read.unwrap_or_default();
-        let view = view(request.app, request.user, &read.conversation)?;
-        let may_be_empty = is_direct_member(&view);
-        match self.conversations.mark_read(view, column(read.conversation_seq)).await? {
-            Some(position) => {
-                Ok(MarkReadResponse { read_seq: number(position.read_seq), moved: position.moved })
-            }
-            None if may_be_empty => Ok(MarkReadResponse::default()),
-            None => Err(outsider()),
-        }
-    }
-
-    async fn members(&self, request: GetMembersRequest) -> Result<Members, ApiError> {
-        ids::check_id("app", &request.app)?;
-        let conversation = Conversation::parse(&request.conversation)?;
-        if let Conversation::Direct(..) = conversation {
-            let member =
-                |user: &str| Member { user: user.to_owned(), role: Role::Member.into(), visible_from: 1 };
-            return Ok(Members { version: 1, members: conversation.direct_members().map(member).collect() });
-        }
-        let members = self.conversations.members(request.app, request.conversation).await?;
-        members.ok_or_else(group_not_found)
-    }
-
-    async fn register_user(&self, user: User) -> Result<(), ApiError> {
-        check_user(&user.app, &user.user)?;
-        let hash = &user.password_hash;
-        if hash.len() > MAX_PASSWORD_HASH || !hash.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ApiError::invalid(format!(
-                "password_hash must be at most {MAX_PASSWORD_HASH} printable ASCII characters"
-            )));
-        }
-        if self.users.create_user(user.app, user.user, user.password_hash).await? {
-            return Ok(());
-        }
-        Err(ApiError::new(ErrorCode::AlreadyExists, "this user id is taken"))
-    }
-
-    async fn open_session(&self, request: CreateSessionRequest) -> Result<Vec<String>, ApiError> {
-        let session = request.session.unwrap_or_default();
-        ids::check_id("session", &session.session)?;
-        check_user(&session.app, &session.user)?;
-        ids::check_id("device", &session.device)?;
-        check_hash("refresh_hash", &request.refresh_hash)?;
-        Ok(self.users.create_session(session, request.refresh_hash.to_vec()).await?)
-    }
-
-    async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, ApiError> {
-        ids::check_id("session", &request.session)?;
-        check_hash("refresh_hash", &request.refresh_hash)?;
-        check_hash("next_refresh_hash", &request.next_refresh_hash)?;
-        let rotation = Rotation {
-            presented: request.refresh_hash.to_vec(),
-            next: request.next_refresh_hash.to_vec(),
-            now_ms: (self.now_ms)(),
-            issued: request.issued,
-        };
-        let rotated = self.users.rotate_session(request.session, rotation).await?;
-        rotated.ok_or_else(|| {
-            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid; log in again")
-        })
-    }
 }
 
 #[tonic::async_trait]
@@ -189,31 +115,71 @@ impl DbService for Service {
         Ok(Response::new(CheckChangeResponse { stored }))
     }
 
-    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryPage>, Status> {
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<EntriesPage>, Status> {
         Ok(Response::new(self.history_page(request.into_inner()).await?))
     }
 
     async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsPage>, Status> {
-        let request = request.into_inner();
-        let page = request.page.unwrap_or_default();
-        check_user(&request.app, &request.user)?;
-        if page.after.bytes().any(|byte| byte == 0) {
-            return Err(ApiError::invalid("after must be a conversation id").into());
-        }
-        let limit = limit(page.limit)?;
-        let heads = self.users.heads(request.app, request.user, page.after, limit).await;
-        Ok(Response::new(heads?))
+        Ok(Response::new(self.heads_page(request.into_inner()).await?))
+    }
+
+    async fn heads_of(&self, request: Request<HeadsOfRequest>) -> Result<Response<HeadsPage>, Status> {
+        Ok(Response::new(self.named_heads(request.into_inner()).await?))
     }
 
     async fn get_members(&self, request: Request<GetMembersRequest>) -> Result<Response<Members>, Status> {
         Ok(Response::new(self.members(request.into_inner()).await?))
     }
 
+    async fn readers(&self, request: Request<ReadersRequest>) -> Result<Response<Readers>, Status> {
+        Ok(Response::new(self.readers_page(request.into_inner()).await?))
+    }
+
     async fn mark_read(
         &self,
         request: Request<MarkReadRequest>,
     ) -> Result<Response<MarkReadResponse>, Status> {
-        Ok(Response::new(self.move_read_position(request.into_inner()).await?))
+        Ok(Response::new(self.move_read_positions(request.into_inner()).await?))
+    }
+
+    async fn change_settings(
+        &self,
+        request: Request<ChangeSettingsRequest>,
+    ) -> Result<Response<ConversationSettings>, Status> {
+        Ok(Response::new(self.set_settings(request.into_inner()).await?))
+    }
+
+    async fn change_block(
+        &self,
+        request: Request<ChangeBlockRequest>,
+    ) -> Result<Response<ChangeBlockResponse>, Status> {
+        self.set_block(request.into_inner()).await?;
+        Ok(Response::new(ChangeBlockResponse {}))
+    }
+
+    async fn get_blocks(&self, request: Request<GetBlocksRequest>) -> Result<Response<Blocks>, Status> {
+        Ok(Response::new(self.blocks_page(request.into_inner()).await?))
+    }
+
+    async fn find_blockers(
+        &self,
+        request: Request<FindBlockersRequest>,
+    ) -> Result<Response<FindBlockersResponse>, Status> {
+        let by = self.blockers(request.into_inner()).await?;
+        Ok(Response::new(FindBlockersResponse { by }))
+    }
+
+    async fn replace_profile(
+        &self,
+        request: Request<ReplaceProfileRequest>,
+    ) -> Result<Response<ReplaceProfileResponse>, Status> {
+        self.set_profile(request.into_inner()).await?;
+        Ok(Response::new(ReplaceProfileResponse {}))
+    }
+
+    async fn get_profiles(&self, request: Request<GetProfilesRequest>) -> Result<Response<Profiles>, Status> {
+        let profiles = self.profiles_of(request.into_inner()).await?;
+        Ok(Response::new(Profiles { profiles }))
     }
 
     async fn create_user(
@@ -279,39 +245,14 @@ impl DbService for Service {
     }
 }
 
-/// The error for a user who is not a member. It must not depend on whether the conversation exists.
-fn outsider() -> ApiError {
-    ApiError::forbidden("you are not a member of this conversation")
-}
-
 fn view(app: String, user: String, conversation: &str) -> Result<View, ApiError> {
     check_user(&app, &user)?;
     Ok(View { app, user, conversation: Conversation::parse(conversation)?.to_string() })
 }
 
-fn is_direct_member(view: &View) -> bool {
-    Conversation::parse(&view.conversation)
-        .ok()
-        .and_then(|conversation| conversation.has_direct_member(&view.user))
-        .unwrap_or(false)
-}
-
 fn check_user(app: &str, user: &str) -> Result<(), ApiError> {
     ids::check_id("app", app)?;
     ids::check_id("user", user)
-}
-
-fn check_hash(name: &str, hash: &[u8]) -> Result<(), ApiError> {
-    if hash.len() == 32 { Ok(()) } else { Err(ApiError::invalid(format!("{name} must be 32 bytes"))) }
-}
-
-fn page(requested: &GetHistory) -> Result<Page, ApiError> {
-    match (requested.after, requested.before, requested.newest) {
-        (0, 0, true) => Ok(Page::Before(i64::MAX)),
-        (after, 0, false) => Ok(Page::After(column(after))),
-        (0, before, _) => Ok(Page::Before(column(before))),
-        _ => Err(ApiError::invalid("set at most one of after, before and newest")),
-    }
 }
 
 fn limit(requested: i32) -> Result<usize, ApiError> {

@@ -4,6 +4,8 @@
 //! parameters of each statement must first appear in the order `$1`, `$2`, ….
 
 pub(crate) mod changes;
+pub(crate) mod reads;
+pub(crate) mod users;
 
 /// Parameters: app, user, password hash.
 pub(crate) const CREATE_USER: &str =
@@ -39,22 +41,6 @@ pub(crate) const SIGNING_KEYS: &str = "SELECT id, secret FROM signing_keys ORDER
 pub(crate) const INSERT_FIRST_SIGNING_KEY: &str =
     "INSERT INTO signing_keys (slot, id, secret) VALUES (1, $1, $2) ON CONFLICT DO NOTHING";
 
-/// Parameters: app, user, conversation.
-pub(crate) const MEMBER: &str =
-    "SELECT conversation, visible_from FROM members WHERE app = $1 AND user_id = $2 AND id = $3";
-
-/// Parameters: app, user, the conversation after which the page begins, limit.
-pub(crate) const HEADS: &str =
-    "SELECT m.id, c.head, c.countable, m.read_seq, m.read_countable, m.visible_from, c.name, m.role,
-      c.last_sent_at_ms, c.kept
-    FROM members m JOIN conversations c ON c.key = m.conversation
-    WHERE m.app = $1 AND m.user_id = $2 AND m.id > $3 ORDER BY m.id LIMIT $4";
-
-/// Parameters: app, user, conversation.
-pub(crate) const READ_POSITION: &str = "SELECT m.conversation, m.read_seq, c.head
-    FROM members m JOIN conversations c ON c.key = m.conversation
-    WHERE m.app = $1 AND m.user_id = $2 AND m.id = $3";
-
 /// The generation of the data and the previous one.
 pub(crate) const GENERATIONS: &str = "SELECT now, before FROM generation";
 
@@ -66,18 +52,3 @@ pub(crate) const UPDATE_GENERATION: &str = "UPDATE generation SET now = $1, befo
 
 /// The first entries of the new generation follow those that exist now.
 pub(crate) const UPDATE_KEPT: &str = "UPDATE conversations SET kept = head";
-
-/// In the order of an export.
-pub(crate) const EXPORT_SIGNING_KEYS: &str = "SELECT id, secret FROM signing_keys ORDER BY slot";
-
-/// In the order of an export.
-pub(crate) const EXPORT_USERS: &str = "SELECT app, user_id, password_hash FROM users ORDER BY app, user_id";
-
-/// In the order of an export.
-pub(crate) const EXPORT_SESSIONS: &str =
-    "SELECT id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions ORDER BY id";
-
-/// In the order of an export.
-pub(crate) const EXPORT_CONVERSATIONS: &str =
-    "SELECT key, app, id, head, countable, members_version, name, history, last_sent_at_ms
-    FROM conversations ORDER BY app, id";

@@ -10,11 +10,13 @@
 //!
 //! - `file`: the format of an exported file;
 //! - `checksums`: one line for each conversation, independent of the store;
+//! - `tables`: the tables and columns of a copy;
 //! - `channel`: records between reader and writer, and their validation.
 
 pub(crate) mod channel;
 mod checksums;
 mod file;
+pub(crate) mod tables;
 #[cfg(test)]
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod tests;
@@ -58,7 +60,7 @@ pub enum Target {
     Empty(Place),
     /// A file.
     File(Box<dyn Write + Send>),
-    /// Only checksums: a line for each conversation and each kind of account data, and one for everything.
+    /// Only checksums: a line for each conversation and each table of user data, and one for everything.
     Checksums(Box<dyn Write + Send>),
 }
 

@@ -42,6 +42,7 @@ CREATE TABLE entries (
   PRIMARY KEY (conversation, seq),
   UNIQUE (conversation, message_id)
 ) STRICT;
+CREATE INDEX entries_of_target ON entries (conversation, target_seq) WHERE target_seq IS NOT NULL;
 
 -- A member who leaves keeps the row, with role 0. `visible_until` and `left_countable` are then the last conversation_seq that the
 -- user can see and the countable_seq of that entry; NULL for a member. `excluded` is the number of countable entries after

@@ -1,10 +1,10 @@
-use super::world::{APP, World, code, message};
+use super::world::{APP, World, code, message, save_request};
 use crate::sessions::GRACE_MS;
 use abi::{
     error::ErrorCode,
     v1::{
-        CreateSessionRequest, CreateUserRequest, Entry, GetHeads, GetSessionRequest, GetSigningKeysRequest,
-        GetUserRequest, RevokeSessionRequest, RotateSessionRequest, Session, SigningKeys, User,
+        CreateSessionRequest, CreateUserRequest, GetSessionRequest, GetSigningKeysRequest,
+        GetUserRequest, RevokeSessionRequest, RotateSessionRequest, SaveOutcome, SaveRequest, Session, SigningKeys, User,
     },
 };
 use tokio::task::JoinSet;
@@ -90,10 +90,11 @@ pub(super) async fn apps_are_isolated(world: &World) {
     world.users(&["alice"]).await;
     let in_other_app = GetUserRequest { app: "other".into(), user: "alice".into() };
     assert_eq!(code(world.client().get_user(in_other_app).await), ErrorCode::NotFound);
-    let entry = Entry { app: "other".into(), ..message("d:a:b", "a", "1") };
-    world.store(entry.clone()).await;
+    let request = SaveRequest { app: "other".into(), ..save_request(&[message("d:a:b", "a", "1")]) };
+    let results = world.client().save(request).await.unwrap().into_inner().results;
+    assert_eq!(results[0].outcome(), SaveOutcome::Stored);
     assert_eq!(world.store(message("d:a:b", "a", "1")).await.conversation_seq, 1);
-    assert_eq!(world.heads("a", GetHeads::default()).await.heads.len(), 1);
+    assert_eq!(world.heads("a", "", 0).await.0.len(), 1);
     assert_eq!(world.query("SELECT count(*) FROM conversations").await, 2);
 }
 

@@ -3,20 +3,23 @@
 use crate::{
     Server, Service,
     postgres::{PostgresStore, tests::test_config},
-    rules::Limits,
+    rules::tests::LIMITS,
     sqlite::{FILE, SqliteStore},
+    store::{Conversations, Directory, Users},
 };
 use abi::{
-    ApiError,
+    ApiError, envelope,
     error::ErrorCode,
     ids,
     v1::{
-        Entry, GetHeads, GetHistory, GroupChange, GroupCreated, HeadsPage, HeadsRequest, HistoryPage,
-        HistoryRequest, HistoryVisibility, MemberLeft, MembersAdded, MembersRemoved, Message, SaveOutcome,
-        SaveRequest, SaveResult, User, db_service_client::DbServiceClient, entry::Content,
-        group_change::Change, message::Body,
+        Content, Entry, GetHistory, GetReaders, GroupChange, GroupCreated, GroupDissolved, GroupRenamed,
+        Head, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest, HistoryVisibility, MarkReadRequest,
+        MarkedRead, MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, ReadMark, Readers,
+        ReadersRequest, SaveOutcome, SaveRequest, SaveResult, User, content::Body,
+        db_service_client::DbServiceClient, group_change::Change,
     },
 };
+use prost::Message as _;
 use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgPoolOptions};
 use std::sync::{
     Arc,
@@ -25,9 +28,12 @@ use std::sync::{
 use tempfile::TempDir;
 
 pub(super) const APP: &str = "default";
+/// The device of all senders.
+const DEVICE: &str = "phone";
+/// When all entries were sent, unless a test says otherwise.
+pub(super) const SENT_AT_MS: i64 = 1_700_000_000_000;
 /// Most members of a group, in both stores.
-pub(super) const MAX_MEMBERS: usize = 8;
-const LIMITS: Limits = Limits { max_group_members: MAX_MEMBERS };
+pub(super) const MAX_MEMBERS: usize = LIMITS.max_group_members;
 
 pub(super) type Client = DbServiceClient<Server>;
 
@@ -59,7 +65,7 @@ impl World {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
         let (url, config) = test_config(&schema);
         let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let instance = || serve(Arc::new(PostgresStore::new(&config).unwrap()), &now_ms);
+        let instance = || serve(Arc::new(PostgresStore::new(&config, LIMITS).unwrap()), &now_ms);
         let instances = vec![instance(), instance()];
         let set_schema = format!("SET search_path = {schema}");
         let pool = PgPoolOptions::new()
@@ -143,61 +149,169 @@ impl World {
     }
 
     pub(super) async fn history(&self, user: &str, page: GetHistory) -> Result<HistoryPage, ApiError> {
-        self.history_of(user, page, 0).await
+        let request = HistoryRequest { app: APP.into(), user: user.into(), page: Some(page) };
+        let page = self.client().history(request).await.map_err(ApiError::from)?.into_inner();
+        // Equal on the wire.
+        Ok(HistoryPage::decode(page.encode_to_vec().as_slice()).unwrap())
     }
 
-    pub(super) async fn history_of(
+    /// All entries of a conversation that a user can see.
+    pub(super) async fn entries(&self, user: &str, conversation: &str) -> Vec<Entry> {
+        let (mut entries, mut after) = (Vec::new(), 0);
+        loop {
+            let page =
+                GetHistory { conversation: conversation.into(), after, limit: 100, ..GetHistory::default() };
+            let page = self.history(user, page).await.unwrap();
+            entries.extend(page.entries);
+            after = entries.last().map_or(0, |entry| entry.conversation_seq);
+            if !page.more {
+                return entries;
+            }
+        }
+    }
+
+    /// A page of heads, and the cursor of the next one.
+    pub(super) async fn heads(&self, user: &str, cursor: &str, limit: i32) -> (Vec<Head>, String) {
+        let request = HeadsRequest { app: APP.into(), user: user.into(), cursor: cursor.into(), limit };
+        let page = self.client().heads(request).await.unwrap().into_inner();
+        (page.heads.into_iter().map(|head| Head::decode(head).unwrap()).collect(), page.next)
+    }
+
+    /// The heads of named conversations.
+    pub(super) async fn heads_of(&self, user: &str, conversations: &[&str]) -> Vec<Head> {
+        let request =
+            HeadsOfRequest { app: APP.into(), user: user.into(), conversations: names(conversations) };
+        let page = self.client().heads_of(request).await.unwrap().into_inner();
+        page.heads.into_iter().map(|head| Head::decode(head).unwrap()).collect()
+    }
+
+    /// The head of one conversation.
+    pub(super) async fn head(&self, user: &str, conversation: &str) -> Head {
+        let mut heads = self.heads_of(user, &[conversation]).await;
+        assert_eq!(heads.len(), 1);
+        heads.remove(0)
+    }
+
+    /// Moves one read position.
+    pub(super) async fn mark_read(&self, user: &str, conversation: &str, seq: u64) -> MarkedRead {
+        let request = marks(&[(user, conversation, seq)]);
+        self.client().mark_read(request).await.unwrap().into_inner().marked.remove(0)
+    }
+
+    /// Who has read an entry, as a user sees it.
+    pub(super) async fn readers(
         &self,
         user: &str,
-        page: GetHistory,
-        max_bytes: u64,
-    ) -> Result<HistoryPage, ApiError> {
-        let request = HistoryRequest { app: APP.into(), user: user.into(), page: Some(page), max_bytes };
-        self.client().history(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
-    }
-
-    pub(super) async fn heads(&self, user: &str, page: GetHeads) -> HeadsPage {
-        let request = HeadsRequest { app: APP.into(), user: user.into(), page: Some(page) };
-        self.client().heads(request).await.unwrap().into_inner()
+        conversation: &str,
+        seq: u64,
+    ) -> Result<Readers, ApiError> {
+        let page = GetReaders {
+            conversation: conversation.into(),
+            conversation_seq: seq,
+            limit: 500,
+            ..GetReaders::default()
+        };
+        let request = ReadersRequest { app: APP.into(), user: user.into(), page: Some(page) };
+        self.client().readers(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
     }
 }
 
-fn serve(store: Arc<dyn crate::store::Store>, now_ms: &Arc<AtomicI64>) -> Server {
+pub(super) fn marks(marks: &[(&str, &str, u64)]) -> MarkReadRequest {
+    let mark = |(user, conversation, seq): &(&str, &str, u64)| ReadMark {
+        user: (*user).into(),
+        conversation: (*conversation).into(),
+        conversation_seq: *seq,
+    };
+    MarkReadRequest { app: APP.into(), marks: marks.iter().map(mark).collect() }
+}
+
+fn serve<S: Conversations + Users + Directory>(store: Arc<S>, now_ms: &Arc<AtomicI64>) -> Server {
     let now_ms = Arc::clone(now_ms);
     Service::new(store).with_clock(move || now_ms.load(Ordering::SeqCst)).server()
 }
 
-pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {
-    client.save(SaveRequest { entries }).await.unwrap().into_inner().results
+/// A request to save entries.
+pub(super) fn save_request(entries: &[Entry]) -> SaveRequest {
+    SaveRequest {
+        app: APP.into(),
+        entries: entries.iter().map(|entry| entry.encode_to_vec().into()).collect(),
+    }
 }
 
-fn entry(conversation: &str, sender: &str, client_msg_id: &str, content: Content) -> Entry {
-    let id = match content {
-        Content::Message(_) => ids::message,
-        Content::GroupChange(_) => ids::change,
+pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {
+    client.save(save_request(&entries)).await.unwrap().into_inner().results
+}
+
+/// An entry without content, as a gateway encodes it.
+pub(super) fn entry(conversation: &str, sender: &str, client_msg_id: &str, kind: &str) -> Entry {
+    let id = if kind == envelope::GROUP {
+        ids::change(APP, conversation, sender, DEVICE, client_msg_id)
+    } else {
+        message_id(conversation, sender, client_msg_id)
     };
     Entry {
-        app: APP.into(),
         conversation: conversation.into(),
-        message_id: id(APP, conversation, sender, client_msg_id),
+        message_id: id,
         sender: sender.into(),
-        sender_device: "phone".into(),
+        sender_device: DEVICE.into(),
         client_msg_id: client_msg_id.into(),
-        sent_at_ms: 1_700_000_000_000,
-        content: Some(content),
+        sent_at_ms: SENT_AT_MS,
+        kind: kind.into(),
         ..Entry::default()
     }
 }
 
+/// The id of a message from [`message`].
+pub(super) fn message_id(conversation: &str, sender: &str, client_msg_id: &str) -> String {
+    ids::message(APP, conversation, sender, DEVICE, client_msg_id)
+}
+
+pub(super) fn text(text: &str) -> Option<Content> {
+    Some(Content { content_type: String::new(), body: Some(Body::Text(text.into())) })
+}
+
 pub(super) fn message(conversation: &str, sender: &str, client_msg_id: &str) -> Entry {
-    let body = Some(Body::Text(format!("text of {client_msg_id}")));
-    let message = Message { content_type: String::new(), body };
-    entry(conversation, sender, client_msg_id, Content::Message(message))
+    Entry {
+        countable: true,
+        content: text(&format!("text of {client_msg_id}")),
+        ..entry(conversation, sender, client_msg_id, envelope::MESSAGE)
+    }
+}
+
+/// An edit of the entry with the id `target`. Its text is `edit CLIENT_MSG_ID`.
+pub(super) fn edit(conversation: &str, sender: &str, client_msg_id: &str, target: &str) -> Entry {
+    Entry {
+        refers_to: target.into(),
+        content: text(&format!("edit {client_msg_id}")),
+        ..entry(conversation, sender, client_msg_id, envelope::EDIT)
+    }
+}
+
+/// A recall of the entry with the id `target`.
+pub(super) fn recall(conversation: &str, sender: &str, client_msg_id: &str, target: &str) -> Entry {
+    Entry { refers_to: target.into(), ..entry(conversation, sender, client_msg_id, envelope::RECALL) }
+}
+
+/// All reactions of the sender to the entry with the id `target`.
+pub(super) fn reaction(
+    conversation: &str,
+    sender: &str,
+    client_msg_id: &str,
+    target: &str,
+    reactions: &[&str],
+) -> Entry {
+    Entry {
+        refers_to: target.into(),
+        reactions: names(reactions),
+        ..entry(conversation, sender, client_msg_id, envelope::REACTION)
+    }
 }
 
 pub(super) fn change(conversation: &str, sender: &str, client_msg_id: &str, change: Change) -> Entry {
-    let change = GroupChange { change: Some(change) };
-    entry(conversation, sender, client_msg_id, Content::GroupChange(change))
+    Entry {
+        group_change: Some(GroupChange { change: Some(change) }),
+        ..entry(conversation, sender, client_msg_id, envelope::GROUP)
+    }
 }
 
 pub(super) fn created(members: &[&str], history: HistoryVisibility) -> Change {
@@ -214,6 +328,18 @@ pub(super) fn removed(users: &[&str]) -> Change {
 
 pub(super) fn left() -> Change {
     Change::Left(MemberLeft {})
+}
+
+pub(super) fn renamed(name: &str) -> Change {
+    Change::Renamed(GroupRenamed { name: name.into() })
+}
+
+pub(super) fn owner_changed(user: &str) -> Change {
+    Change::OwnerChanged(OwnerChanged { user: user.into() })
+}
+
+pub(super) fn dissolved() -> Change {
+    Change::Dissolved(GroupDissolved {})
 }
 
 fn names(users: &[&str]) -> Vec<String> {

@@ -55,4 +55,3 @@ pub(super) async fn back_off(retries: u32) {
     metrics::retried();
     sleep(Duration::from_micros(u64::from(retries) * (500 + u64::from(rand::random::<u8>()) * 20))).await;
 }
-

@@ -70,9 +70,7 @@ async fn check_in_snapshot(
     match decide(conn, item, change, conversation.key, seq, Some(limits)).await? {
         EntryDecision::Refused(error) => Err(error.into()),
         EntryDecision::Allowed(..) => Ok(None),
-        EntryDecision::Duplicate(seqs, state) => {
-            Ok(Some(accepted_with(SaveOutcome::Duplicate, seqs, state)))
-        }
+        EntryDecision::Duplicate(seqs, state) => Ok(Some(accepted_with(SaveOutcome::Duplicate, seqs, state))),
     }
 }
 
@@ -150,7 +148,7 @@ async fn target(
     id: &[u8; 16],
     visible_from: i64,
 ) -> Result<Option<Target>> {
-    let select = sqlx::query(sql::TARGET).bind(key).bind(id.as_slice()).bind(&item.sender);
+    let select = sqlx::query(sql::TARGET).bind(&item.sender).bind(key).bind(id.as_slice());
     let Some(row) = select.fetch_optional(&mut *conn).await? else { return Ok(None) };
     let seq: i64 = row.try_get(0)?;
     let own: Option<Vec<u8>> = sqlx::query_scalar(sql::OWN_REACTIONS)

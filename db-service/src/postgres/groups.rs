@@ -47,9 +47,8 @@ pub(super) async fn save(
         Decision::Refused(error) => return Ok(rejected(error)),
         Decision::Allowed(effect, history_all) => (effect, history_all),
     };
-    let conversation = load_new(conn, item)
-        .await?
-        .ok_or(Error::Corrupt("a change of a missing group was allowed"))?;
+    let conversation =
+        load_new(conn, item).await?.ok_or(Error::Corrupt("a change of a missing group was allowed"))?;
     let (key, next) = (conversation.key, conversation.next());
     append(conn, key, item, next).await?;
     apply(conn, item, key, next, effect, history_all).await?;
@@ -124,7 +123,7 @@ async fn apply(
             .await?;
     }
     if let Some(name) = &effect.renamed {
-        sqlx::query(sql::RENAME).bind(key).bind(name).execute(&mut *conn).await?;
+        sqlx::query(sql::RENAME).bind(name).bind(key).execute(&mut *conn).await?;
     }
     if !effect.removed.is_empty() {
         sqlx::query(

@@ -66,10 +66,9 @@ async fn version(conn: &mut PgConnection) -> Result<i64> {
 
 /// Refuses the schema of a newer release, unless that release has declared it compatible with this one.
 async fn check_compatible(conn: &mut PgConnection, found: i64, known: i64) -> Result<()> {
-    let oldest: i64 =
-        sqlx::query_scalar("SELECT oldest FROM schema_version ORDER BY version DESC LIMIT 1")
-            .fetch_one(conn)
-            .await?;
+    let oldest: i64 = sqlx::query_scalar("SELECT oldest FROM schema_version ORDER BY version DESC LIMIT 1")
+        .fetch_one(conn)
+        .await?;
     if oldest > known {
         return Err(Error::TooNew { found, known });
     }

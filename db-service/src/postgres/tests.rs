@@ -1,12 +1,14 @@
 //! Tests of outages, durability and migrations.
 
 use super::*;
+use crate::{error::Error, rules::tests::LIMITS, store::Users as _};
 use abi::{
     ApiError,
     config::Secret,
     error::ErrorCode,
-    v1::{Entry, Message, entry::Content},
+    v1::{Entry, Session},
 };
+use prost::Message as _;
 use sqlx::AssertSqlSafe;
 use std::{net::SocketAddr, time::Instant};
 use tokio::{
@@ -60,7 +62,6 @@ pub(crate) fn test_config(schema: &str) -> (String, abi::config::Db) {
         postgres: Secret::new(url.clone()),
         schema: schema.into(),
         max_connections: 4,
-        max_group_members: 8,
         ..abi::config::Db::default()
     };
     (url, config)
@@ -82,15 +83,15 @@ async fn drop_schema(store: &PostgresStore) {
 }
 
 fn item(n: u32) -> Item {
-    Item::new(Entry {
-        app: "app".into(),
+    let entry = Entry {
         conversation: "d:a:b".into(),
-        message_id: abi::ids::message("app", "d:a:b", "a", &n.to_string()),
+        message_id: abi::ids::message("app", "d:a:b", "a", "phone", &n.to_string()),
         sender: "a".into(),
-        content: Some(Content::Message(Message::default())),
+        kind: abi::envelope::MESSAGE.into(),
+        countable: true,
         ..Entry::default()
-    })
-    .unwrap()
+    };
+    Item::new("app", entry.encode_to_vec().into()).unwrap()
 }
 
 async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
@@ -110,7 +111,7 @@ async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
 async fn p6_an_outage_makes_the_store_unavailable_until_it_ends() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (config, at, to) = proxied_config(&schema).await;
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
 
     let error = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unavailable);
@@ -131,7 +132,7 @@ async fn blackholed_store(once_idle: bool) -> (PostgresStore, Proxy) {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (mut config, at, to) = proxied_config(&schema).await;
     config.max_connections = 1;
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     let proxy = Proxy::start(at, to).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
     while once_idle && store.pool.num_idle() == 0 {
@@ -162,9 +163,9 @@ async fn p1_a_call_after_a_cancelled_call_is_durable() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, mut config) = test_config(&schema);
     config.max_connections = 1;
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     store.ready().await.unwrap();
-    let other = PostgresStore::new(&config).unwrap();
+    let other = PostgresStore::new(&config, LIMITS).unwrap();
     for n in 0..60 {
         // The timeouts hit different steps of the call, including the begin of its transaction.
         let session = Session { session: n.to_string(), ..Session::default() };
@@ -182,7 +183,7 @@ async fn p1_commits_are_durable_despite_the_default_of_the_server() {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
         let (url, mut config) = test_config(&schema);
         config.postgres = Secret::new(format!("{url}?options=-c%20synchronous_commit%3D{default}"));
-        let store = PostgresStore::new(&config).unwrap();
+        let store = PostgresStore::new(&config, LIMITS).unwrap();
         store.ready().await.unwrap();
         let setting: String =
             sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&store.pool).await.unwrap();
@@ -195,16 +196,16 @@ async fn p1_commits_are_durable_despite_the_default_of_the_server() {
 async fn p9_a_newer_schema_is_accepted_only_if_it_declares_compatibility() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, config) = test_config(&schema);
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     store.ready().await.unwrap();
     let known: i64 =
         sqlx::query_scalar("SELECT max(version) FROM schema_version").fetch_one(&store.pool).await.unwrap();
-    // A future release that is compatible with this one, and two that are not.
-    for (version, oldest) in [(98, Some(known)), (99, Some(known + 1)), (100, None)] {
+    // A future release that is compatible with this one, and one that is not.
+    for (version, oldest) in [(98, known), (99, known + 1)] {
         let insert = sqlx::query("INSERT INTO schema_version (version, oldest) VALUES ($1, $2)");
         insert.bind(version).bind(oldest).execute(&store.pool).await.unwrap();
-        let opened = PostgresStore::new(&config).unwrap().ready().await;
-        if oldest == Some(known) {
+        let opened = PostgresStore::new(&config, LIMITS).unwrap().ready().await;
+        if oldest == known {
             opened.unwrap();
         } else {
             let refusal = opened.unwrap_err();
@@ -215,19 +216,40 @@ async fn p9_a_newer_schema_is_accepted_only_if_it_declares_compatibility() {
     drop_schema(&store).await;
 }
 
+#[tokio::test]
+async fn data_that_cannot_be_migrated_are_refused_and_stay_as_they_are() {
+    let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let (url, config) = test_config(&schema);
+    let pool = PgPool::connect(&url).await.unwrap();
+    // The table of versions of a release whose schema can't be migrated.
+    let begin = format!(
+        "CREATE SCHEMA {schema}; CREATE TABLE {schema}.schema_version (version bigint NOT NULL);
+         INSERT INTO {schema}.schema_version VALUES (2)"
+    );
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&pool).await.unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
+    let refused = store.ready().await.unwrap_err();
+    assert!(matches!(refused, Error::Obsolete { found: 2, .. }), "{refused}");
+    assert!(refused.to_string().contains("empty"), "{refused}");
+    let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = $1";
+    let tables: i64 = sqlx::query_scalar(tables).bind(&schema).fetch_one(&pool).await.unwrap();
+    assert_eq!(tables, 1);
+    drop_schema(&store).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p9_concurrent_instances_migrate_the_schema_once() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, config) = test_config(&schema);
     let mut starts = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let store = PostgresStore::new(&config).unwrap();
+        let store = PostgresStore::new(&config, LIMITS).unwrap();
         starts.spawn(async move { store.ready().await });
     }
     for started in starts.join_all().await {
         started.unwrap();
     }
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     store.ready().await.unwrap();
     let rows: i64 =
         sqlx::query_scalar("SELECT count(*) FROM schema_version").fetch_one(&store.pool).await.unwrap();

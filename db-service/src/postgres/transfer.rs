@@ -2,19 +2,18 @@
 
 mod rows;
 
-use super::{accounts, schema};
+use super::schema;
 use crate::{
     error::{Error, Result},
-    generation,
-    item::number,
-    statements as sql,
-    transfer::channel::{RecordReceiver, RecordSender, Summary},
+    generation, statements as sql,
+    transfer::{
+        channel::{RecordReceiver, RecordSender, Summary},
+        tables::{CONVERSATIONS, Kind, TABLES, Table},
+    },
 };
 use abi::{
     config::Db,
-    v1::{
-        ExportConversation, ExportEntry, ExportMember, ExportSession, SigningKey, User, export_record::Record,
-    },
+    v1::{ExportRow, ExportValue, export_record::Record, export_value::Value},
 };
 use prost::bytes::Bytes;
 use rows::Rows;
@@ -28,14 +27,6 @@ const FETCH: usize = 1_000;
 const PLANS: &str =
     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off;
     SET LOCAL enable_sort = off; SET LOCAL jit = off;";
-
-/// Members of all conversations, in the order of an export. The first column is the key of the conversation.
-const MEMBERS: &str =
-    "SELECT c.key, m.user_id, m.role, m.visible_from, m.read_seq, m.read_countable, m.joined
-    FROM conversations c JOIN members m ON m.conversation = c.key ORDER BY c.app, c.id, m.joined, m.user_id";
-/// Entries of all conversations, in the order of an export. The first column is the key of the conversation.
-const ENTRIES: &str = "SELECT c.key, e.seq, e.countable, e.message_id, e.payload
-    FROM conversations c JOIN entries e ON e.conversation = c.key ORDER BY c.app, c.id, e.seq";
 
 /// A connection without the timeouts for statements.
 async fn connect(db: &Db) -> Result<PgConnection> {
@@ -51,115 +42,109 @@ pub(crate) async fn read(db: &Db, mut sender: RecordSender) -> Result<()> {
     raw_sql(PLANS).execute(&mut conn).await?;
     let generation: i64 = sqlx::query_scalar(sql::GENERATION).fetch_one(&mut conn).await?;
     sender.begin(generation::from_column(generation));
-    read_accounts(&mut conn, &mut sender).await?;
-    read_conversations(&mut conn, &mut sender).await?;
+    let (user_tables, conversation_tables) = TABLES.split_at(CONVERSATIONS);
+    for (index, table) in user_tables.iter().enumerate() {
+        let mut rows = Cursor::declare(table, &select(table), &mut conn).await?;
+        while let Some(row) = rows.next(&mut conn).await? {
+            send(&mut sender, table, index, &row, 0).await?;
+        }
+    }
+    read_conversations(conversation_tables, &mut conn, &mut sender).await?;
     sender.end();
     sender.send().await
 }
 
-async fn read_accounts(conn: &mut PgConnection, sender: &mut RecordSender) -> Result<()> {
-    let mut keys = Cursor::declare("all_keys", sql::EXPORT_SIGNING_KEYS, conn).await?;
-    while let Some(row) = keys.next(conn).await? {
-        let key = SigningKey { id: row.try_get(0)?, secret: bytes(&row, 1)? };
-        send(sender, Record::SigningKey(key)).await?;
+/// Sends each conversation with its rows of the other tables. All of them are read in the same order.
+async fn read_conversations(
+    tables: &'static [Table],
+    conn: &mut PgConnection,
+    sender: &mut RecordSender,
+) -> Result<()> {
+    let mut cursors = Vec::new();
+    for table in tables {
+        cursors.push(Cursor::declare(table, &select_of_conversations(table), conn).await?);
     }
-    let mut users = Cursor::declare("all_users", sql::EXPORT_USERS, conn).await?;
-    while let Some(row) = users.next(conn).await? {
-        let user = User { app: row.try_get(0)?, user: row.try_get(1)?, password_hash: row.try_get(2)? };
-        send(sender, Record::User(user)).await?;
-    }
-    let mut sessions = Cursor::declare("all_sessions", sql::EXPORT_SESSIONS, conn).await?;
-    while let Some(row) = sessions.next(conn).await? {
-        let session = ExportSession {
-            session: Some(accounts::session_from_row(&row)?),
-            refresh_hash: bytes(&row, 4)?,
-            previous_hash: bytes(&row, 5)?,
-            rotated_at_ms: row.try_get(6)?,
-        };
-        send(sender, Record::Session(session)).await?;
-    }
-    Ok(())
-}
-
-async fn read_conversations(conn: &mut PgConnection, sender: &mut RecordSender) -> Result<()> {
-    let mut conversations = Cursor::declare("all_conversations", sql::EXPORT_CONVERSATIONS, conn).await?;
-    let mut members = Cursor::declare("all_members", MEMBERS, conn).await?;
-    let mut entries = Cursor::declare("all_entries", ENTRIES, conn).await?;
+    let (conversations, others) =
+        cursors.split_first_mut().ok_or(Error::Corrupt("there is no table of conversations"))?;
     while let Some(row) = conversations.next(conn).await? {
         let key: i64 = row.try_get(0)?;
-        send(sender, conversation(&row)?).await?;
-        while let Some(row) = members.next_of(key, conn).await? {
-            send(sender, member(&row)?).await?;
-        }
-        while let Some(row) = entries.next_of(key, conn).await? {
-            send(sender, entry(&row)?).await?;
+        send(sender, conversations.table, CONVERSATIONS, &row, 1).await?;
+        for (index, rows) in others.iter_mut().enumerate() {
+            while let Some(row) = rows.next_of(key, conn).await? {
+                send(sender, rows.table, CONVERSATIONS + 1 + index, &row, 1).await?;
+            }
         }
     }
-    if members.next(conn).await?.is_some() || entries.next(conn).await?.is_some() {
-        return Err(Error::Corrupt("members or entries belong to no conversation"));
+    for rows in others {
+        if rows.next(conn).await?.is_some() {
+            return Err(Error::Corrupt("rows belong to no conversation"));
+        }
     }
     Ok(())
 }
 
-fn conversation(row: &PgRow) -> Result<Record> {
-    Ok(Record::Conversation(ExportConversation {
-        app: row.try_get(1)?,
-        id: row.try_get(2)?,
-        head: number(row.try_get(3)?),
-        countable: number(row.try_get(4)?),
-        members_version: row.try_get(5)?,
-        name: row.try_get(6)?,
-        history: row.try_get(7)?,
-        last_sent_at_ms: row.try_get(8)?,
-    }))
+fn select(table: &Table) -> String {
+    format!("SELECT {} FROM {} ORDER BY {}", table.select_list(""), table.name, table.order_list(""))
 }
 
-fn member(row: &PgRow) -> Result<Record> {
-    Ok(Record::Member(ExportMember {
-        user: row.try_get(1)?,
-        role: row.try_get(2)?,
-        visible_from: number(row.try_get(3)?),
-        read_seq: number(row.try_get(4)?),
-        read_countable: number(row.try_get(5)?),
-        joined: row.try_get(6)?,
-    }))
+/// Selects rows in the order of an export. The first column is the key of the conversation.
+fn select_of_conversations(table: &Table) -> String {
+    let (list, order) = (table.select_list("t."), table.order_list("t."));
+    if table.name == TABLES[CONVERSATIONS].name {
+        return format!("SELECT t.key, {list} FROM conversations t ORDER BY {order}");
+    }
+    let name = table.name;
+    format!(
+        "SELECT c.key, {list} FROM conversations c JOIN {name} t ON t.conversation = c.key ORDER BY c.app, c.id, {order}"
+    )
 }
 
-fn entry(row: &PgRow) -> Result<Record> {
-    Ok(Record::Entry(ExportEntry {
-        seq: number(row.try_get(1)?),
-        countable: number(row.try_get(2)?),
-        message_id: bytes(row, 3)?,
-        payload: bytes(row, 4)?,
-    }))
+/// Sends a row. The columns of the table begin at `first`.
+async fn send(
+    sender: &mut RecordSender,
+    table: &Table,
+    index: usize,
+    row: &PgRow,
+    first: usize,
+) -> Result<()> {
+    let mut values = Vec::new();
+    for (at, kind) in table.kinds().enumerate() {
+        values.push(ExportValue { value: value(row, first + at, kind)? });
+    }
+    let table = u32::try_from(index).map_err(|_| Error::Corrupt("there are too many tables"))?;
+    if sender.add(Record::Row(ExportRow { table, values })) { sender.send().await } else { Ok(()) }
 }
 
-async fn send(sender: &mut RecordSender, record: Record) -> Result<()> {
-    if sender.add(record) { sender.send().await } else { Ok(()) }
-}
-
-/// The bytes of a column.
-fn bytes(row: &PgRow, column: usize) -> sqlx::Result<Bytes> {
-    Ok(Bytes::copy_from_slice(row.try_get(column)?))
+fn value(row: &PgRow, at: usize, kind: Kind) -> sqlx::Result<Option<Value>> {
+    Ok(match kind {
+        Kind::Number => row.try_get::<Option<i64>, _>(at)?.map(Value::Number),
+        Kind::Small => row.try_get::<Option<i32>, _>(at)?.map(|number| Value::Number(number.into())),
+        Kind::Flag => row.try_get::<Option<bool>, _>(at)?.map(|flag| Value::Number(flag.into())),
+        Kind::Text => row.try_get::<Option<String>, _>(at)?.map(Value::Text),
+        Kind::Bytes => {
+            let data: Option<&[u8]> = row.try_get(at)?;
+            data.map(|data| Value::Data(Bytes::copy_from_slice(data)))
+        }
+    })
 }
 
 /// A cursor of the transaction. It fetches [`FETCH`] rows at a time.
 struct Cursor {
-    name: &'static str,
+    table: &'static Table,
     rows: VecDeque<PgRow>,
     ended: bool,
 }
 
 impl Cursor {
-    async fn declare(name: &'static str, select: &str, conn: &mut PgConnection) -> Result<Self> {
-        let declare = AssertSqlSafe(format!("DECLARE {name} NO SCROLL CURSOR FOR {select}"));
-        raw_sql(declare).execute(conn).await?;
-        Ok(Self { name, rows: VecDeque::new(), ended: false })
+    async fn declare(table: &'static Table, select: &str, conn: &mut PgConnection) -> Result<Self> {
+        let declare = format!("DECLARE all_{} NO SCROLL CURSOR FOR {select}", table.name);
+        raw_sql(AssertSqlSafe(declare)).execute(conn).await?;
+        Ok(Self { table, rows: VecDeque::new(), ended: false })
     }
 
     async fn fetch(&mut self, conn: &mut PgConnection) -> Result<()> {
         if self.rows.is_empty() && !self.ended {
-            let fetch = format!("FETCH FORWARD {FETCH} FROM {}", self.name);
+            let fetch = format!("FETCH FORWARD {FETCH} FROM all_{}", self.table.name);
             self.rows = sqlx::query(AssertSqlSafe(fetch)).fetch_all(conn).await?.into();
             self.ended = self.rows.len() < FETCH;
         }
@@ -185,17 +170,18 @@ pub(crate) async fn write(db: &Db, mut receiver: RecordReceiver) -> Result<Summa
     schema::migrate(&mut conn, &db.schema).await?;
     let mut tx = conn.begin().await?;
     // Block all writers until the commit, which makes the data visible.
-    raw_sql("LOCK TABLE generation, conversations, entries, members, users, sessions, signing_keys IN EXCLUSIVE MODE")
-        .execute(&mut *tx)
-        .await?;
+    let names: Vec<_> = TABLES.iter().map(|table| table.name).collect();
+    let lock = format!("LOCK TABLE generation, {} IN EXCLUSIVE MODE", names.join(", "));
+    raw_sql(AssertSqlSafe(lock)).execute(&mut *tx).await?;
     check_empty(&mut tx, &db.schema).await?;
     let mut rows = Rows::default();
     while let Some(batch) = receiver.next().await? {
         for record in batch {
-            if let Record::Begin(begin) = &record {
-                update_generation(&mut tx, i64::from(begin.generation)).await?;
+            match record {
+                Record::Begin(begin) => update_generation(&mut tx, i64::from(begin.generation)).await?,
+                Record::Row(row) => rows.add(row)?,
+                Record::End(_) => {}
             }
-            rows.add(record);
         }
         rows.insert(&mut tx).await?;
     }
@@ -208,7 +194,7 @@ pub(crate) async fn write(db: &Db, mut receiver: RecordReceiver) -> Result<Summa
 }
 
 async fn check_empty(conn: &mut PgConnection, schema: &str) -> Result<()> {
-    for table in ["signing_keys", "users", "sessions", "conversations"] {
+    for table in TABLES.iter().map(|table| table.name) {
         let select = AssertSqlSafe(format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT 1) AS found"));
         let count: i64 = sqlx::query_scalar(select).fetch_one(&mut *conn).await?;
         if count > 0 {

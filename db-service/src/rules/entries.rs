@@ -152,9 +152,7 @@ fn not_found() -> ApiError {
 /// The refusal for the user.
 pub(crate) fn decide(target: Option<&Target>, proposal: &Proposal<'_>) -> Result<EntryEffect, ApiError> {
     let role = proposal.role.ok_or_else(outsider)?;
-    let target = target
-        .filter(|target| target.is_visible)
-        .ok_or_else(not_found)?;
+    let target = target.filter(|target| target.is_visible).ok_or_else(not_found)?;
     if let Some(kind) = &target.kind
         && (envelope::is_change_of_entry(kind) || kind == envelope::GROUP)
     {

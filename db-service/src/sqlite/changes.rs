@@ -11,8 +11,8 @@ use crate::{
     rules::{
         Limits,
         entries::{
-            self, EntryEffect, Proposal, State, Target, decode_own_reactions,
-            encode_own_reactions, no_such_entry,
+            self, EntryEffect, Proposal, State, Target, decode_own_reactions, encode_own_reactions,
+            no_such_entry,
         },
     },
     statements::changes as sql,
@@ -124,7 +124,7 @@ fn target(
     visible_from: i64,
 ) -> Result<Option<Target>> {
     let mut select = conn.prepare_cached(sql::TARGET)?;
-    let found = select.query_row(params![key, id, item.sender], |row| {
+    let found = select.query_row(params![item.sender, key, id], |row| {
         let (seq, is_hidden): (i64, bool) = (row.get(0)?, row.get(5)?);
         Ok(Target {
             seq,

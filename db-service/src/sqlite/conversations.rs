@@ -1,12 +1,6 @@
 //! Conversations as the writer sees them: their rows, and a cache. Only the writer changes them, so a cached state is never stale.
 
-use crate::{
-    error::Result,
-    item::Item,
-    outcome::EntrySeqs,
-    rules,
-    statements::changes as sql,
-};
+use crate::{error::Result, item::Item, outcome::EntrySeqs, rules, statements::changes as sql};
 use abi::v1::{HistoryVisibility, Role};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::HashMap;

@@ -118,7 +118,7 @@ pub(super) fn apply(
         }
     }
     if let Some(name) = &effect.renamed {
-        conn.prepare_cached(sql::RENAME)?.execute(params![key, name])?;
+        conn.prepare_cached(sql::RENAME)?.execute(params![name, key])?;
     }
     let (mut absent, mut add) = (conn.prepare_cached(INSERT_ABSENCE)?, conn.prepare_cached(ADD_MEMBER)?);
     let visible_from = if history_all { 1 } else { seqs.seq };

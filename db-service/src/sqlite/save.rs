@@ -104,10 +104,9 @@ fn save_plain<'a>(
     if !item.is_direct() && !conversation.has_sender(&item.sender) {
         if role(conn, key, &item.sender)?.is_none() {
             let stored = entry_seqs(conn, key, &item.id)?;
-            return Ok(stored.map_or_else(
-                || rejected(outsider()),
-                |seqs| accepted(SaveOutcome::Duplicate, seqs),
-            ));
+            return Ok(
+                stored.map_or_else(|| rejected(outsider()), |seqs| accepted(SaveOutcome::Duplicate, seqs))
+            );
         }
         conversation.remember_sender(&item.sender);
     }

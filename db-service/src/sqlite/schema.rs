@@ -138,7 +138,8 @@ mod tests {
             assert!(matches!(refused, Error::Obsolete { found: version, .. } if version == found));
             assert!(refused.to_string().contains("empty"), "{refused}");
             assert!(matches!(check_version(&conn), Err(Error::Obsolete { .. })));
-            let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+            let tables: i64 =
+                conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
             assert_eq!(tables, 0);
         }
     }

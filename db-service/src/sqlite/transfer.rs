@@ -1,27 +1,23 @@
 //! Reading, filling and copying a whole embedded store.
 
-use super::{FILE, accounts, schema};
+use super::{FILE, schema};
 use crate::{
     error::{Error, Result},
-    generation,
-    item::{column, number},
-    statements as sql,
-    transfer::channel::{RecordReceiver, RecordSender, Summary},
+    generation, statements as sql,
+    transfer::{
+        channel::{RecordReceiver, RecordSender, Summary},
+        tables::{CONVERSATIONS, Placement, TABLES, Table},
+    },
 };
-use abi::v1::{
-    ExportConversation, ExportEntry, ExportMember, ExportSession, Session, SigningKey, User,
-    export_record::Record,
+use abi::v1::{ExportRow, ExportValue, export_record::Record, export_value::Value};
+use rusqlite::{
+    Connection, Row, ToSql,
+    types::{ToSqlOutput, ValueRef},
 };
-use rusqlite::{Connection, Row, Statement, params};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
 };
-
-const MEMBERS: &str = "SELECT user_id, role, visible_from, read_seq, read_countable, joined
-    FROM members WHERE conversation = $1 ORDER BY joined, user_id";
-const ENTRIES: &str =
-    "SELECT seq, countable, message_id, payload FROM entries WHERE conversation = $1 ORDER BY seq";
 
 /// Sends a snapshot of the store.
 pub(crate) fn read(folder: &Path, mut sender: RecordSender) -> Result<()> {
@@ -33,93 +29,70 @@ pub(crate) fn read(folder: &Path, mut sender: RecordSender) -> Result<()> {
     let tx = conn.transaction()?;
     schema::check_version(&tx)?;
     sender.begin(generation::from_column(tx.query_row(sql::GENERATION, [], |row| row.get(0))?));
-    read_accounts(&tx, &mut sender)?;
-    let mut conversations = tx.prepare(sql::EXPORT_CONVERSATIONS)?;
-    let (mut members, mut entries) = (tx.prepare(MEMBERS)?, tx.prepare(ENTRIES)?);
-    let mut rows = conversations.query([])?;
+    let (user_tables, conversation_tables) = TABLES.split_at(CONVERSATIONS);
+    for (index, table) in user_tables.iter().enumerate() {
+        let statement = select(table, "");
+        let mut rows = tx.prepare(&statement)?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            send(&mut sender, table, index, row, 0)?;
+        }
+    }
+    // The first column of a conversation is its key.
+    let (conversations, of_conversations) =
+        conversation_tables.split_first().ok_or(Error::Corrupt("there is no table of conversations"))?;
+    let statement = format!(
+        "SELECT key, {} FROM conversations ORDER BY {}",
+        conversations.select_list(""),
+        conversations.order_list("")
+    );
+    let mut keys = tx.prepare(&statement)?;
+    let mut of_key = of_conversations
+        .iter()
+        .map(|table| tx.prepare(&select(table, "WHERE conversation = $1")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut rows = keys.query([])?;
     while let Some(row) = rows.next()? {
         let key: i64 = row.get(0)?;
-        let conversation = ExportConversation {
-            app: row.get(1)?,
-            id: row.get(2)?,
-            head: number(row.get(3)?),
-            countable: number(row.get(4)?),
-            members_version: row.get(5)?,
-            name: row.get(6)?,
-            history: row.get(7)?,
-            last_sent_at_ms: row.get(8)?,
-        };
-        send(&mut sender, Record::Conversation(conversation))?;
-        read_rows(&mut members, key, &mut sender, member)?;
-        read_rows(&mut entries, key, &mut sender, entry)?;
+        send(&mut sender, conversations, CONVERSATIONS, row, 1)?;
+        for (index, (table, select)) in of_conversations.iter().zip(&mut of_key).enumerate() {
+            let mut rows = select.query([key])?;
+            while let Some(row) = rows.next()? {
+                send(&mut sender, table, CONVERSATIONS + 1 + index, row, 0)?;
+            }
+        }
     }
     sender.end();
     sender.blocking_send()
 }
 
-/// Sends the rows of one conversation.
-fn read_rows(
-    select: &mut Statement<'_>,
-    conversation: i64,
-    sender: &mut RecordSender,
-    record: fn(&Row<'_>) -> rusqlite::Result<Record>,
-) -> Result<()> {
-    let mut rows = select.query([conversation])?;
-    while let Some(row) = rows.next()? {
-        send(sender, record(row)?)?;
-    }
-    Ok(())
+fn select(table: &Table, condition: &str) -> String {
+    format!(
+        "SELECT {} FROM {} {condition} ORDER BY {}",
+        table.select_list(""),
+        table.name,
+        table.order_list("")
+    )
 }
 
-fn member(row: &Row<'_>) -> rusqlite::Result<Record> {
-    Ok(Record::Member(ExportMember {
-        user: row.get(0)?,
-        role: row.get(1)?,
-        visible_from: number(row.get(2)?),
-        read_seq: number(row.get(3)?),
-        read_countable: number(row.get(4)?),
-        joined: row.get(5)?,
-    }))
-}
-
-fn entry(row: &Row<'_>) -> rusqlite::Result<Record> {
-    Ok(Record::Entry(ExportEntry {
-        seq: number(row.get(0)?),
-        countable: number(row.get(1)?),
-        message_id: row.get::<_, Vec<u8>>(2)?.into(),
-        payload: row.get::<_, Vec<u8>>(3)?.into(),
-    }))
-}
-
-fn read_accounts(conn: &Connection, sender: &mut RecordSender) -> Result<()> {
-    let mut select = conn.prepare(sql::EXPORT_SIGNING_KEYS)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let key = SigningKey { id: row.get(0)?, secret: row.get::<_, Vec<u8>>(1)?.into() };
-        send(sender, Record::SigningKey(key))?;
-    }
-    let mut select = conn.prepare(sql::EXPORT_USERS)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let user = User { app: row.get(0)?, user: row.get(1)?, password_hash: row.get(2)? };
-        send(sender, Record::User(user))?;
-    }
-    let mut select = conn.prepare(sql::EXPORT_SESSIONS)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let session = ExportSession {
-            session: Some(accounts::session_from_row(row)?),
-            refresh_hash: row.get::<_, Vec<u8>>(4)?.into(),
-            previous_hash: row.get::<_, Vec<u8>>(5)?.into(),
-            rotated_at_ms: row.get(6)?,
+/// Sends a row. The columns of the table begin at `first`.
+fn send(sender: &mut RecordSender, table: &Table, index: usize, row: &Row<'_>, first: usize) -> Result<()> {
+    let mut values = Vec::new();
+    for at in 0..table.kinds().count() {
+        let value = match row.get_ref(first + at)? {
+            ValueRef::Null => None,
+            ValueRef::Integer(number) => Some(Value::Number(number)),
+            ValueRef::Text(text) => {
+                let text = std::str::from_utf8(text).map_err(|_| Error::Corrupt("a text is not UTF-8"))?;
+                Some(Value::Text(text.to_owned()))
+            }
+            ValueRef::Blob(data) => Some(Value::Data(data.to_vec().into())),
+            ValueRef::Real(_) => return Err(Error::Corrupt("a column has a fraction")),
         };
-        send(sender, Record::Session(session))?;
+        values.push(ExportValue { value });
     }
-    Ok(())
-}
-
-fn send(sender: &mut RecordSender, record: Record) -> Result<()> {
-    if sender.add(record) { sender.blocking_send() } else { Ok(()) }
+    let table = u32::try_from(index).map_err(|_| Error::Corrupt("there are too many tables"))?;
+    if sender.add(Record::Row(ExportRow { table, values })) { sender.blocking_send() } else { Ok(()) }
 }
 
 /// Fills a folder that has no store. The file gets its final name only once all of it is on the disk.
@@ -127,109 +100,47 @@ pub(crate) fn write(folder: &Path, mut receiver: RecordReceiver) -> Result<Summa
     let draft = Draft::create(folder)?;
     let mut conn = schema::open_draft(&draft.path)?;
     let tx = conn.transaction()?;
-    let mut inserter = Inserter { conn: &tx, last_slot: 0, last_conversation: 0 };
+    let mut inserts = TABLES.iter().map(|table| tx.prepare(&insert(table))).collect::<Result<Vec<_>, _>>()?;
+    let mut placement = Placement::default();
     while let Some(batch) = receiver.blocking_next()? {
         for record in batch {
-            inserter.insert(record)?;
+            match record {
+                Record::Begin(begin) => {
+                    let previous = i64::from(begin.generation);
+                    tx.execute(sql::UPDATE_GENERATION, [generation::next(previous), previous])?;
+                }
+                Record::Row(row) => {
+                    let (index, values) = placement.place(row)?;
+                    inserts[index].execute(rusqlite::params_from_iter(values.iter().map(Column)))?;
+                }
+                Record::End(_) => {}
+            }
         }
     }
+    drop(inserts);
     tx.commit()?;
     conn.close().map_err(|(_, error)| error)?;
     draft.commit()?;
     Ok(receiver.summary())
 }
 
-/// Inserts records and assigns the keys of their rows.
-struct Inserter<'a> {
-    conn: &'a Connection,
-    /// Slot of the last signing key.
-    last_slot: i64,
-    /// Key of the last conversation, to which the following members and entries belong.
-    last_conversation: i64,
+fn insert(table: &Table) -> String {
+    let names: Vec<_> = table.all_columns().map(|(name, _)| name).collect();
+    let parameters: Vec<_> = (1..=names.len()).map(|number| format!("${number}")).collect();
+    format!("INSERT INTO {} ({}) VALUES ({})", table.name, names.join(", "), parameters.join(", "))
 }
 
-impl Inserter<'_> {
-    fn insert(&mut self, record: Record) -> Result<()> {
-        match record {
-            Record::Begin(begin) => {
-                let previous = i64::from(begin.generation);
-                self.conn.execute(sql::UPDATE_GENERATION, [generation::next(previous), previous])?;
-            }
-            Record::SigningKey(key) => {
-                self.last_slot += 1;
-                self.conn
-                    .prepare_cached("INSERT INTO signing_keys (slot, id, secret) VALUES ($1, $2, $3)")?
-                    .execute(params![self.last_slot, key.id, key.secret.as_ref()])?;
-            }
-            Record::User(user) => {
-                self.conn
-                    .prepare_cached("INSERT INTO users (app, user_id, password_hash) VALUES ($1, $2, $3)")?
-                    .execute([user.app, user.user, user.password_hash])?;
-            }
-            Record::Session(session) => self.session(session)?,
-            Record::Conversation(conversation) => {
-                self.last_conversation += 1;
-                self.conversation(conversation)?;
-            }
-            Record::Member(member) => self.member(member)?,
-            Record::Entry(entry) => self.entry(&entry)?,
-            Record::End(_) => {}
-        }
-        Ok(())
-    }
+/// A value as a parameter.
+struct Column<'a>(&'a ExportValue);
 
-    fn session(&self, record: ExportSession) -> Result<()> {
-        let Session { session, app, user, device, .. } = record.session.unwrap_or_default();
-        let (current, previous) = (record.refresh_hash.as_ref(), record.previous_hash.as_ref());
-        let mut insert = self.conn.prepare_cached(sql::INSERT_SESSION)?;
-        insert.execute(params![session, app, user, device, current, previous, record.rotated_at_ms])?;
-        Ok(())
-    }
-
-    fn conversation(&self, conversation: ExportConversation) -> Result<()> {
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO conversations
-               (key, app, id, head, countable, members_version, name, history, last_sent_at_ms, kept)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $4)",
-        )?;
-        insert.execute(params![
-            self.last_conversation,
-            conversation.app,
-            conversation.id,
-            column(conversation.head),
-            column(conversation.countable),
-            conversation.members_version,
-            conversation.name,
-            conversation.history,
-            conversation.last_sent_at_ms,
-        ])?;
-        Ok(())
-    }
-
-    fn member(&self, member: ExportMember) -> Result<()> {
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO members
-               (app, user_id, id, conversation, role, visible_from, read_seq, read_countable, joined)
-             SELECT app, $1, id, key, $2, $3, $4, $5, $6 FROM conversations WHERE key = $7",
-        )?;
-        insert.execute(params![
-            member.user,
-            member.role,
-            column(member.visible_from),
-            column(member.read_seq),
-            column(member.read_countable),
-            member.joined,
-            self.last_conversation,
-        ])?;
-        Ok(())
-    }
-
-    fn entry(&self, entry: &ExportEntry) -> Result<()> {
-        let (seq, countable) = (column(entry.seq), column(entry.countable));
-        let (id, payload) = (entry.message_id.as_ref(), entry.payload.as_ref());
-        let mut insert = self.conn.prepare_cached(sql::changes::INSERT_ENTRY)?;
-        insert.execute(params![self.last_conversation, seq, countable, id, payload])?;
-        Ok(())
+impl ToSql for Column<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match &self.0.value {
+            None => ValueRef::Null,
+            Some(Value::Number(number)) => ValueRef::Integer(*number),
+            Some(Value::Text(text)) => ValueRef::Text(text.as_bytes()),
+            Some(Value::Data(data)) => ValueRef::Blob(data),
+        }))
     }
 }
 

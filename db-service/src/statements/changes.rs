@@ -27,12 +27,12 @@ pub(crate) const GROUP: &str = "SELECT c.members_version, c.history, m.user_id, 
     FROM conversations c LEFT JOIN members m ON m.conversation = c.key AND m.role > 0
     WHERE c.app = $1 AND c.id = $2 ORDER BY m.joined";
 
-/// Parameters: key of the conversation, message id, user. The entry that a change refers to, and whether it lies in an absence of
+/// Parameters: user, key of the conversation, message id. The entry that a change refers to, and whether it lies in an absence of
 /// the user.
 pub(crate) const TARGET: &str = "SELECT e.seq, e.sender, e.sent_at_ms, e.kind, e.counts, EXISTS (
       SELECT 1 FROM absences a
-      WHERE a.conversation = e.conversation AND a.user_id = $3 AND a.after_seq < e.seq AND a.before_seq > e.seq)
-    FROM entries e WHERE e.conversation = $1 AND e.message_id = $2";
+      WHERE a.conversation = e.conversation AND a.user_id = $1 AND a.after_seq < e.seq AND a.before_seq > e.seq)
+    FROM entries e WHERE e.conversation = $2 AND e.message_id = $3";
 
 /// Parameters: key of the conversation, `conversation_seq`.
 pub(crate) const STATE: &str =
@@ -71,5 +71,5 @@ pub(crate) const EXCLUDE_RECALLED: &str = "UPDATE members SET excluded = exclude
 /// Parameters: role, key of the conversation, user.
 pub(crate) const UPDATE_ROLE: &str = "UPDATE members SET role = $1 WHERE conversation = $2 AND user_id = $3";
 
-/// Parameters: key of the conversation, name.
-pub(crate) const RENAME: &str = "UPDATE conversations SET name = $2 WHERE key = $1";
+/// Parameters: name, key of the conversation.
+pub(crate) const RENAME: &str = "UPDATE conversations SET name = $1 WHERE key = $2";

@@ -1,7 +1,11 @@
 //! The bounded channel between the reader and the writer of a copy. The receiving end checks the records.
 
-use crate::error::{Error, Result};
-use abi::v1::{ExportBegin, ExportConversation, ExportEnd, ExportRecord, export_record::Record};
+use super::tables::{self, CONVERSATIONS, ENTRIES, MEMBERS, SESSIONS, USERS};
+use crate::{
+    error::{Error, Result},
+    item::number,
+};
+use abi::v1::{ExportBegin, ExportEnd, ExportRecord, ExportRow, export_record::Record, export_value::Value};
 use prost::Message as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -46,8 +50,9 @@ pub(crate) struct RecordSender {
 impl RecordSender {
     /// Adds a record. Returns `true` if the batch is full: the caller then has to send it.
     pub(crate) fn add(&mut self, record: Record) -> bool {
-        // Records other than entries are small.
-        self.bytes += if let Record::Entry(entry) = &record { entry.payload.len() } else { 0 };
+        if let Record::Row(row) = &record {
+            self.bytes += row.values.iter().filter_map(|value| value.value.as_ref()).map(size).sum::<usize>();
+        }
         self.records += 1;
         self.batch.push(record);
         self.batch.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
@@ -58,7 +63,7 @@ impl RecordSender {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let made_at_ms = i64::try_from(now).unwrap_or(i64::MAX);
         let made_by = env!("CARGO_PKG_VERSION").to_owned();
-        self.add(Record::Begin(ExportBegin { generation, made_by, made_at_ms }));
+        self.add(Record::Begin(ExportBegin { generation, made_by, made_at_ms, tables: tables::listed() }));
     }
 
     /// Adds the last record of an export.
@@ -138,6 +143,8 @@ struct Validator {
     records: u64,
     /// The `conversation_seq` of the current conversation's last entry, and the number of its received entries.
     conversation: Option<(u64, u64)>,
+    /// Index of the last row's table.
+    last_table: usize,
     ended: bool,
 }
 
@@ -145,36 +152,77 @@ impl Validator {
     fn check(&mut self, record: &Record) -> Result<()> {
         let is_begin = matches!(record, Record::Begin(_));
         if is_begin != (self.records == 0) || self.ended {
-            return Err(Error::Corrupt("records are not in the order of an export"));
-        }
-        if let Record::Conversation(_) | Record::End(_) = record
-            && self.conversation.is_some_and(|(head, received)| head != received)
-        {
-            return Err(Error::Corrupt("a conversation lacks some of its entries"));
+            return Err(OUT_OF_ORDER);
         }
         match record {
-            Record::Begin(_) | Record::SigningKey(_) => {}
-            Record::User(_) => self.summary.users += 1,
-            Record::Session(_) => self.summary.sessions += 1,
-            Record::Conversation(ExportConversation { head, .. }) => {
-                self.summary.conversations += 1;
-                self.conversation = Some((*head, 0));
+            Record::Begin(begin) if begin.tables != tables::listed() => {
+                return Err(Error::NotAnExport("its tables are those of another release of godwit"));
             }
-            Record::Member(_) => self.summary.members += 1,
-            Record::Entry(entry) => {
-                self.summary.entries += 1;
-                match &mut self.conversation {
-                    Some((_, received)) if entry.seq == *received + 1 => *received += 1,
-                    _ => return Err(Error::Corrupt("the sequence of a conversation's entries has a gap")),
+            Record::Begin(_) => {}
+            Record::Row(row) => self.check_row(row)?,
+            Record::End(end) => {
+                self.end_conversation()?;
+                if end.records != self.records {
+                    return Err(Error::Corrupt("records are missing"));
                 }
+                self.ended = true;
             }
-            Record::End(end) if end.records != self.records => {
-                return Err(Error::Corrupt("records are missing"));
-            }
-            Record::End(_) => self.ended = true,
         }
         self.records += 1;
         Ok(())
+    }
+
+    fn check_row(&mut self, row: &ExportRow) -> Result<()> {
+        let (index, table) = tables::table_of(row)?;
+        // The rows of a conversation follow each other table by table.
+        let is_next_conversation = index == CONVERSATIONS && self.last_table > CONVERSATIONS;
+        if index < self.last_table && !is_next_conversation {
+            return Err(OUT_OF_ORDER);
+        }
+        self.last_table = index;
+        let summary = &mut self.summary;
+        match index {
+            USERS => summary.users += 1,
+            SESSIONS => summary.sessions += 1,
+            CONVERSATIONS => {
+                summary.conversations += 1;
+                self.end_conversation()?;
+                let head = table.number("head", row)?;
+                self.conversation = Some((u64::try_from(head).unwrap_or_default(), 0));
+            }
+            MEMBERS => summary.members += 1,
+            ENTRIES => {
+                summary.entries += 1;
+                let seq = table.number("seq", row)?;
+                match &mut self.conversation {
+                    Some((_, received)) if number(seq.max(0)) == *received + 1 => *received += 1,
+                    _ => return Err(Error::Corrupt("the sequence of a conversation's entries has a gap")),
+                }
+            }
+            _ => {}
+        }
+        if index > CONVERSATIONS && self.conversation.is_none() {
+            return Err(OUT_OF_ORDER);
+        }
+        Ok(())
+    }
+
+    fn end_conversation(&self) -> Result<()> {
+        if self.conversation.is_some_and(|(head, received)| head != received) {
+            return Err(Error::Corrupt("a conversation lacks some of its entries"));
+        }
+        Ok(())
+    }
+}
+
+const OUT_OF_ORDER: Error = Error::Corrupt("records are not in the order of an export");
+
+/// Bytes of a value of variable size.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Number(_) => 0,
+        Value::Text(text) => text.len(),
+        Value::Data(data) => data.len(),
     }
 }
 

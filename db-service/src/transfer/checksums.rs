@@ -1,6 +1,9 @@
 //! Checksums for comparing the data in two places.
 
-use super::channel::{RecordReceiver, Summary, encode};
+use super::{
+    channel::{RecordReceiver, Summary, encode},
+    tables::{CONVERSATIONS, ENTRIES, TABLES, table_of},
+};
 use crate::error::{Error, Result};
 use abi::{ids::hex, v1::export_record::Record};
 use sha2::{Digest as _, Sha256};
@@ -9,9 +12,9 @@ use std::io::Write;
 /// The checksum of one line.
 struct Checksum {
     hash: Sha256,
-    /// Name of the conversation or of the kind of account data.
+    /// Name of the conversation or of the table.
     name: String,
-    /// Entries of the conversation, or records of the kind.
+    /// Entries of the conversation, or rows of the table.
     count: u64,
 }
 
@@ -20,11 +23,11 @@ impl Checksum {
         Self { hash: Sha256::new(), name: name.into(), count: 0 }
     }
 
-    fn add(&mut self, record: Record, buffer: &mut Vec<u8>) {
+    fn add(&mut self, record: Record, counts: bool, buffer: &mut Vec<u8>) {
         buffer.clear();
         encode(record, buffer);
         self.hash.update(buffer);
-        self.count += 1;
+        self.count += u64::from(counts);
     }
 
     fn line(self) -> String {
@@ -32,45 +35,33 @@ impl Checksum {
     }
 }
 
-/// Writes one line `CHECKSUM COUNT NAME` each for the signing keys, the accounts and the sessions, then one for each
-/// conversation with the name `APP/CONVERSATION`, and last a checksum of all these lines.
+/// Writes one line `CHECKSUM COUNT NAME` for each table without conversations, then one for each conversation with the name
+/// `APP/CONVERSATION`, and last a checksum of all these lines. The count of a conversation is that of its entries.
 pub(super) fn write(file: Box<dyn Write + Send>, mut receiver: RecordReceiver) -> Result<Summary> {
     let mut out = Lines { file, hash: Sha256::new() };
-    let names = ["signing keys", "accounts", "sessions"];
-    let mut kinds = Some(names.map(Checksum::new));
+    let mut tables: Vec<_> =
+        TABLES[..CONVERSATIONS].iter().map(|table| Checksum::new(table.name.replace('_', " "))).collect();
     let mut conversation: Option<Checksum> = None;
     let mut buffer = Vec::new();
     while let Some(batch) = receiver.blocking_next()? {
         for record in batch {
-            let is_entry = matches!(record, Record::Entry(_));
-            match &record {
+            let row = match record {
                 // It holds the generation, the release and the time, which differ after a move.
                 Record::Begin(_) => continue,
-                Record::SigningKey(_) | Record::User(_) | Record::Session(_) => {
-                    let kind = match record {
-                        Record::SigningKey(_) => 0,
-                        Record::User(_) => 1,
-                        _ => 2,
-                    };
-                    let kinds = kinds.as_mut().ok_or(Error::Corrupt("an account follows conversations"))?;
-                    kinds[kind].add(record, &mut buffer);
-                    continue;
-                }
-                Record::Conversation(next) => {
-                    let next = Checksum::new(format!("{}/{}", next.app, next.id));
-                    out.write(kinds.take().into_iter().flatten().chain(conversation.replace(next)))?;
-                }
-                Record::Member(_) | Record::Entry(_) => {}
+                Record::Row(row) => row,
                 Record::End(_) => {
-                    out.write(kinds.take().into_iter().flatten().chain(conversation.take()))?;
+                    out.write(tables.drain(..).chain(conversation.take()))?;
                     continue;
                 }
+            };
+            let (index, table) = table_of(&row)?;
+            if index == CONVERSATIONS {
+                let name = format!("{}/{}", table.text("app", &row)?, table.text("id", &row)?);
+                out.write(tables.drain(..).chain(conversation.replace(Checksum::new(name))))?;
             }
-            let checksum =
-                conversation.as_mut().ok_or(Error::Corrupt("an entry precedes all conversations"))?;
-            checksum.add(record, &mut buffer);
-            // The count of a conversation is that of its entries.
-            checksum.count -= u64::from(!is_entry);
+            let checksum = if index < CONVERSATIONS { tables.get_mut(index) } else { conversation.as_mut() };
+            let checksum = checksum.ok_or(Error::Corrupt("records are not in the order of an export"))?;
+            checksum.add(Record::Row(row), index < CONVERSATIONS || index == ENTRIES, &mut buffer);
         }
     }
     out.finish()?;

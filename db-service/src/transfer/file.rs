@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use std::io::{self, BufReader, Read, Write};
 
 /// The first line: the kind of the file and the version of its format.
-const TITLE: &[u8] = b"godwit export 1\n";
+const TITLE: &[u8] = b"godwit export 2\n";
 /// Longest record, in bytes. The largest frame that a gateway can be configured to accept is far smaller.
 const MAX_RECORD: u64 = 64 << 20;
 
@@ -43,7 +43,12 @@ pub(super) fn read(file: Box<dyn Read + Send>, mut sender: RecordSender) -> Resu
     let mut title = [0; TITLE.len()];
     file.read_exact(&mut title).map_err(|_| Error::NotAnExport("it is too short"))?;
     if title != TITLE {
-        return Err(Error::NotAnExport("it does not begin with 'godwit export 1'"));
+        let is_other_format = title.starts_with(b"godwit export ");
+        return Err(Error::NotAnExport(if is_other_format {
+            "it has the format of another release of godwit: import it with the release that wrote it"
+        } else {
+            "it does not begin with 'godwit export 2'"
+        }));
     }
     let mut hash = Sha256::new();
     hash.update(TITLE);
