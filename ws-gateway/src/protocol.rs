@@ -8,6 +8,7 @@ use abi::{
     ApiError,
     config::Config,
     error::ErrorCode,
+    frame::FrameError,
     v1::{ClientFrame, GetHeads, GetHistory, Hello, MarkRead, Send, client_frame::Frame},
 };
 use send_order::SendOrder;
@@ -150,15 +151,15 @@ impl Protocol {
     }
 
     /// Handles a frame, or the error of one that could not be decoded.
-    pub fn on_frame(&mut self, frame: Result<ClientFrame, ApiError>, now: Instant) -> Step {
+    pub fn on_frame(&mut self, frame: Result<ClientFrame, FrameError>, now: Instant) -> Step {
         self.heard_at = now;
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return self.refuse(0, error, now),
+            Err(FrameError { id, error }) => return self.refuse(id, error, now),
         };
         let id = frame.id;
         let Some(content) = frame.frame else {
-            return self.refuse(id, ApiError::invalid("the frame is empty or of an unknown kind"), now);
+            return self.refuse(id, ApiError::invalid("the frame holds no request"), now);
         };
         match (&self.phase, content) {
             (Phase::AwaitingHello { .. }, Frame::Hello(hello)) => Step::Authenticate(id, hello),

@@ -31,12 +31,16 @@ fn live(now: Instant) -> Protocol {
     protocol
 }
 
-fn frame(frame: Frame) -> Result<ClientFrame, ApiError> {
+fn frame(frame: Frame) -> Result<ClientFrame, FrameError> {
     Ok(ClientFrame { id: 1, frame: Some(frame) })
 }
 
-fn ping() -> Result<ClientFrame, ApiError> {
+fn ping() -> Result<ClientFrame, FrameError> {
     frame(Frame::Ping(Ping {}))
+}
+
+fn undecodable() -> Result<ClientFrame, FrameError> {
+    Err(FrameError { id: 7, error: ApiError::invalid("?") })
 }
 
 fn closed(step: &Step) -> ErrorCode {
@@ -50,7 +54,7 @@ fn closed(step: &Step) -> ErrorCode {
 fn p8_the_first_frame_must_be_hello() {
     let now = Instant::now();
     assert_eq!(closed(&protocol(now).on_frame(ping(), now)), ErrorCode::Unauthenticated);
-    assert_eq!(closed(&protocol(now).on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::InvalidRequest);
+    assert_eq!(closed(&protocol(now).on_frame(undecodable(), now)), ErrorCode::InvalidRequest);
     assert_eq!(
         closed(&protocol(now).on_frame(Ok(ClientFrame { id: 1, frame: None }), now)),
         ErrorCode::InvalidRequest
@@ -142,7 +146,7 @@ fn p7_a_flood_of_invalid_frames_closes_the_connection() {
     let now = Instant::now();
     let mut protocol = live(now);
     for _ in 0..3 {
-        assert!(matches!(protocol.on_frame(Err(ApiError::invalid("?")), now), Step::Refuse(0, _)));
+        assert!(matches!(protocol.on_frame(undecodable(), now), Step::Refuse(7, _)));
     }
-    assert_eq!(closed(&protocol.on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::RateLimited);
+    assert_eq!(closed(&protocol.on_frame(undecodable(), now)), ErrorCode::RateLimited);
 }
