@@ -5,6 +5,7 @@ use abi::{
     ApiError,
     error::ErrorCode,
     ids::{self, Conversation},
+    json,
     v1::{Ack, Message, Send, entry::Content, message::Body},
 };
 use kafka_runtime::Position;
@@ -68,6 +69,19 @@ fn check_message(message: &Message, max_body: usize) -> Result<(), ApiError> {
             format!("the body has {size} bytes; {max_body} are allowed"),
         ));
     }
+    // A legal body must fit into a frame in each format, whatever the format of the sender. The only bodies that grow so much
+    // are texts of control characters.
+    if let Some(Body::Text(text)) = &message.body {
+        let (size, max) = (json::text_size(text), json::MAX_GROWTH * max_body);
+        if size > max {
+            return Err(ApiError::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the text has {size} bytes in JSON, because of its control characters; {max} are allowed"
+                ),
+            ));
+        }
+    }
     let content_type = &message.content_type;
     if content_type.len() > MAX_CONTENT_TYPE
         || !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte))
@@ -82,6 +96,15 @@ fn check_message(message: &Message, max_body: usize) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{codec::Format, limits::Limits};
+    use abi::{
+        config::Config,
+        splice::EncodedEntry,
+        v1::{Entry, ReceiverSeq, ServerFrame, server_frame},
+    };
+    use axum::extract::ws::Message as Frame;
+    use proptest::prelude::*;
+    use prost::Message as _;
 
     fn message(content_type: &str, body: Option<Body>) -> Message {
         Message { content_type: content_type.into(), body }
@@ -97,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn p7_a_text_of_control_characters_is_limited_by_its_size_in_json() {
+        let text = |length| message("", Some(Body::Text("\0".repeat(length))));
+        check_message(&text(7), 16).unwrap();
+        assert_eq!(check_message(&text(8), 16).unwrap_err().code, ErrorCode::TooLarge);
+    }
+
+    #[test]
     fn a_message_needs_a_body_and_a_printable_content_type() {
         let body = Some(Body::Text("hello".into()));
         check_message(&message("text/markdown; charset=utf-8", body.clone()), 16).unwrap();
@@ -105,6 +135,62 @@ mod tests {
         {
             let error = check_message(&message(content_type, body), 16).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidRequest);
+        }
+    }
+
+    /// Texts of up to 17 KiB whose characters grow differently in JSON.
+    fn texts() -> impl Strategy<Value = String> {
+        let part = (0..8usize, 0..6_000usize).prop_map(|(kind, count)| {
+            ["\0", "\u{1f}\u{7f}", "\n\t", "\"\\", "a/<", "é\u{85}", "\u{2028}\u{feff}\u{ffff}", "😀"][kind]
+                .repeat(count)
+        });
+        proptest::collection::vec(part, 0..4)
+            .prop_map(|parts| parts.concat())
+            .prop_filter("larger than any body", |text| text.len() <= 17 << 10)
+    }
+
+    /// The entry that a device reads from a frame, and the size of the frame.
+    fn received(format: Format, entry: &EncodedEntry) -> (Entry, usize) {
+        let (frame, size): (ServerFrame, usize) = match format.deliver(ReceiverSeq::default(), 1, &[entry]) {
+            Frame::Text(text) => (serde_json::from_str(&text).unwrap(), text.len()),
+            Frame::Binary(bytes) => (ServerFrame::decode(bytes.clone()).unwrap(), bytes.len()),
+            other => panic!("{other:?}"),
+        };
+        match frame.frame {
+            Some(server_frame::Frame::Deliver(deliver)) => (deliver.entries[0].clone(), size),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn p7_a_legal_body_makes_a_legal_frame_in_each_format(
+            text in texts(), data in proptest::collection::vec(any::<u8>(), 0..17 << 10), is_text: bool,
+        ) {
+            let limits = Limits::new(&Config::default());
+            let body = if is_text { Body::Text(text) } else { Body::Data(data.into()) };
+            let message = message("text/plain", Some(body));
+            prop_assume!(check_message(&message, limits.max_body).is_ok());
+            let id = "x".repeat(64);
+            let entry = Entry {
+                app: id.clone(),
+                conversation: format!("d:{id}:{id}"),
+                message_id: "f".repeat(32),
+                conversation_seq: u64::MAX,
+                countable_seq: u64::MAX,
+                sender: id.clone(),
+                sender_device: id.clone(),
+                client_msg_id: "\"".repeat(64),
+                sent_at_ms: i64::MAX,
+                content: Some(Content::Message(message)),
+            };
+            let encoded = EncodedEntry::new(entry.clone());
+            for format in [Format::Proto, Format::Json] {
+                let (received, size) = received(format, &encoded);
+                prop_assert_eq!(&received, &entry);
+                prop_assert!(size <= limits.max_frame, "{} bytes", size);
+            }
         }
     }
 }
