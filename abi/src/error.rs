@@ -204,6 +204,17 @@ pub fn excerpt(text: impl std::fmt::Display) -> String {
     excerpt
 }
 
+/// Longest [`shortened`] text, in characters.
+const MAX_SHORT: usize = 40;
+
+/// A value of a caller for use in an error: its beginning, with an ellipsis if it is long.
+pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(MAX_SHORT) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// A time to wait in the contract's form: whole milliseconds, rounded up. 0: unknown.
 pub fn retry_after(wait: Option<Duration>) -> u32 {
     wait.map_or(0, |wait| u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX))

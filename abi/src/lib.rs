@@ -7,6 +7,8 @@
 //! - [`ids`]: parses, checks and derives the ids of users, devices, conversations and messages.
 //! - [`error`]: the table that maps [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
 //! - [`config`]: the configuration of all programs.
+//! - [`frame`]: decodes frames, with errors that name the frame and the member.
+//! - [`json`]: reads and writes proto3 JSON.
 //! - [`channel`]: the type of all gRPC channels, remote or in process.
 //! - [`envelope`]: reads and adds fields of an encoded [`v1::Entry`] without decoding its content.
 //! - [`record`]: keys of the log's records, and the checks of an encoded entry.
@@ -16,7 +18,9 @@ pub mod channel;
 pub mod config;
 pub mod envelope;
 pub mod error;
+pub mod frame;
 pub mod ids;
+pub mod json;
 pub mod record;
 pub mod splice;
 
@@ -27,7 +31,7 @@ pub use error::{ApiError, retry_after};
 #[allow(clippy::all, clippy::unwrap_used, reason = "generated code, whose warnings depend on the generator")]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/godwit.v1.rs"));
-    include!(concat!(env!("OUT_DIR"), "/godwit.v1.serde.rs"));
+    include!(concat!(env!("OUT_DIR"), "/godwit.v1.json.rs"));
 }
 
 /// The encoded `FileDescriptorSet` of the contract, for gRPC reflection.

@@ -166,7 +166,6 @@ mod tests {
                     receiver_seq: Some(receiver_seq), raised, entries: entries.clone(), updates: updates.clone(),
                 })),
                 ..ServerFrame::default()
-                ..ServerFrame::default()
             };
             let encoded: Vec<_> =
                 entries.into_iter().map(|entry| EncodedEntry::new(entry.encode_to_vec().into())).collect();

@@ -28,7 +28,7 @@ pub fn encode(id: u32, frame: client_frame::Frame) -> Bytes {
 /// # Errors
 /// [`Error::Protocol`] if the bytes are not a server frame.
 pub fn decode(bytes: Bytes) -> Result<ServerFrame, Error> {
-    ServerFrame::decode(bytes).map_err(|error| Error::Protocol(error.to_string()))
+    abi::frame::server_from_proto(bytes).map_err(Error::Protocol)
 }
 
 /// Whether a frame is a `Deliver`, without decoding it.

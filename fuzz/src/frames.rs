@@ -13,9 +13,9 @@ pub fn proto(data: &[u8]) {
             crate::check_size(data.len(), frame.encoded_len());
             check_both_formats(&frame);
         }
-        Err(error) => crate::check_error(&error),
+        Err(error) => crate::check_error(&error.error),
     }
-    crate::check_error(&Format::Json.decode(&message).expect_err("a binary frame is not JSON"));
+    crate::check_error(&Format::Json.decode(&message).expect_err("a binary frame is not JSON").error);
 }
 
 /// The input is a text frame.
@@ -24,9 +24,9 @@ pub fn json(data: &[u8]) {
     let message = Message::Text(text.into());
     match Format::Json.decode(&message) {
         Ok(frame) => check_both_formats(&frame),
-        Err(error) => crate::check_error(&error),
+        Err(error) => crate::check_error(&error.error),
     }
-    crate::check_error(&Format::Proto.decode(&message).expect_err("a text frame is not protobuf"));
+    crate::check_error(&Format::Proto.decode(&message).expect_err("a text frame is not protobuf").error);
 }
 
 fn check_both_formats(frame: &ClientFrame) {

@@ -112,7 +112,7 @@ impl<'a> Device<'a> {
             _ => Message::Binary(Bytes::copy_from_slice(bytes)),
         };
         let frame = self.format.decode(&message);
-        let id = frame.as_ref().map_or(0, |frame| frame.id);
+        let id = frame.as_ref().map_or_else(|error| error.id, |frame| frame.id);
         let step = self.protocol.on_frame(frame, self.now);
         self.perform(step, id);
     }

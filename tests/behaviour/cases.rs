@@ -127,6 +127,8 @@ fn interface_tests() -> Vec<SharedTest> {
             p8_a_second_hello_is_refused
             p8_a_token_for_another_device_is_refused
             p7_an_unknown_or_malformed_frame_gets_an_error_and_the_connection_stays_open
+            p7_a_json_frame_may_use_every_form_of_a_value_and_members_of_later_versions
+            p7_an_error_names_the_member_and_the_value
             p7_a_frame_in_the_other_wire_format_gets_an_error
             p7_an_oversized_frame_closes_the_connection
             p7_invalid_utf8_closes_the_connection

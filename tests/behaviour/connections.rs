@@ -4,7 +4,7 @@ use abi::{
     error::ErrorCode,
     v1::{Hello, Ping, client_frame::Frame, server_frame},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tests::{
     device::{Device, Incoming, Wire, new_id, refusal, send},
     http,
@@ -83,25 +83,89 @@ pub(crate) async fn p7_an_unknown_or_malformed_frame_gets_an_error_and_the_conne
 ) -> Result<()> {
     let alice = world.user("alice").await?;
     let (mut json, _) = world.connect_as(&alice, Wire::Json, None).await?;
-    for text in
-        ["", "{", "[]", "null", "17", r#"{"id":"x"}"#, r#"{"id":5,"shout":{}}"#, r#"{"id":-1,"ping":{}}"#]
-    {
+    for (text, id) in [
+        ("", 0),
+        ("{", 0),
+        ("[]", 0),
+        ("null", 0),
+        ("17", 0),
+        (r#"{"id":"x"}"#, 0),
+        (r#"{"id":-1,"ping":{}}"#, 0),
+        (r#"{"id":5,"shout":{}}"#, 5),
+        (r#"{"id":6}"#, 6),
+        (r#"{"id":7,"ping":{},"heads":{}}"#, 7),
+        (r#"{"id":8,"send":{"message":{"text":"half an emoji: \ud83d"}}}"#, 8),
+        (r#"{"history":{"conversation":7},"id":9}"#, 9),
+        (r#"{"id":10,"history":{"conversation":"#, 10),
+    ] {
         json.write(WsMessage::text(text)).await?;
-        expect_error(&mut json, 0).await.with_context(|| text.to_owned())?;
+        expect_error(&mut json, id).await.with_context(|| text.to_owned())?;
     }
-    json.write(WsMessage::text(r#"{"id":6}"#)).await?;
-    expect_error(&mut json, 6).await?;
     json.ping().await?;
     let tablet = world.log_in(&alice, "tablet").await?;
     let (mut proto, _) = world.connect_as(&tablet, Wire::Proto, None).await?;
-    for bytes in [&[0xff_u8][..], &[0x12], &[0x12, 0x7f, 1], &[0x1a, 0x03, 0x0a, 0x01, 0xff]] {
+    // Field 1 is the id, 3 `send` with the conversation in its field 1, 127 undefined.
+    for (bytes, id) in [
+        (&[0xff_u8][..], 0),
+        (&[0x12], 0),
+        (&[0x12, 0x7f, 1], 0),
+        (&[0x1a, 0x03, 0x0a, 0x01, 0xff], 0),
+        (&[0x08, 6, 0xfa, 0x07, 0x00], 6),
+        (&[0x08, 7], 7),
+        (&[0x08, 8, 0x1a, 0x03, 0x0a, 0x01, 0xff], 8),
+        (&[0x1a, 0x03, 0x0a, 0x01, 0xff, 0x08, 9], 9),
+        (&[0x08, 10, 0x1a, 0x7f, 0x0a], 10),
+    ] {
         proto.write(WsMessage::binary(bytes.to_vec())).await?;
-        expect_error(&mut proto, 0).await.with_context(|| format!("{bytes:?}"))?;
+        expect_error(&mut proto, id).await.with_context(|| format!("{bytes:?}"))?;
     }
-    // Field 1 (id) = 6, and an undefined field.
-    proto.write(WsMessage::binary(vec![0x08, 6, 0xfa, 0x07, 0x00])).await?;
-    expect_error(&mut proto, 6).await?;
     proto.ping().await?;
+    Ok(())
+}
+
+pub(crate) async fn p7_a_json_frame_may_use_every_form_of_a_value_and_members_of_later_versions(
+    world: World,
+) -> Result<()> {
+    let alice = world.user("alice").await?;
+    let (mut device, _) = world.connect_as(&alice, Wire::Json, None).await?;
+    let conversation = format!("d:{0}:{0}", alice.user);
+    device.send(&conversation, "first", "hello").await?;
+    device.entries(1).await?;
+    for (id, (after, count)) in (1_000..).zip([
+        ("0", 1),
+        ("1", 0),
+        (r#""1""#, 0),
+        ("1.0", 0),
+        ("1e0", 0),
+        (r#""1e0""#, 0),
+        ("null", 1),
+        (r#""18446744073709551615""#, 0),
+    ]) {
+        device
+            .write(WsMessage::text(format!(
+                r#"{{"history":{{"conversation":"{conversation}","after":{after},"later":[{{}}]}},"id":{id}.0,"new":null}}"#
+            )))
+            .await?;
+        let server_frame::Frame::History(page) = device.answer(id).await? else { bail!("not a page") };
+        ensure!(page.entries.len() == count, "{} entries after {after}", page.entries.len());
+    }
+    Ok(())
+}
+
+pub(crate) async fn p7_an_error_names_the_member_and_the_value(world: World) -> Result<()> {
+    let alice = world.user("alice").await?;
+    let (mut device, _) = world.connect_as(&alice, Wire::Json, None).await?;
+    for (text, member, value) in [
+        (r#"{"id":5,"history":{"after":1.5}}"#, "`history.after`", "1.5"),
+        (r#"{"id":5,"history":{"after":"abc"}}"#, "`history.after`", r#""abc""#),
+        (r#"{"id":5,"send":{"message":{"text":{}}}}"#, "`send.message.text`", "an object"),
+        (r#"{"id":1764500000000,"ping":{}}"#, "`id`", "1764500000000"),
+        (r#"{"id":5,"shout":{}}"#, "`shout`", "does not know"),
+    ] {
+        device.write(WsMessage::text(text)).await?;
+        let Some(server_frame::Frame::Error(error)) = device.frame().await?.frame else { bail!("no error") };
+        ensure!(error.message.contains(member) && error.message.contains(value), "{text}: {}", error.message);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use crate::{backend::Backend, hub::Identity};
 use abi::{
     ApiError,
     error::{ErrorCode, excerpt},
+    json::describe,
 };
 use axum::{
     body::Body,
@@ -41,7 +42,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
     async fn from_request(request: Request, backend: &Arc<Backend>) -> Result<Self, Problem> {
         let bytes = read(request.into_body(), backend.limits().max_frame).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            ApiError::invalid(format!("the body is not valid for this path: {}", excerpt(error))).into()
+            ApiError::invalid(format!("the body is not valid for this path: {}", excerpt(describe(&error))))
+                .into()
         })
     }
 }

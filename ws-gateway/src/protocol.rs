@@ -17,6 +17,7 @@ use abi::{
     ApiError,
     envelope::is_change_of_entry,
     error::ErrorCode,
+    frame::FrameError,
     v1::{ClientFrame, Send, client_frame::Frame},
 };
 use prost::Message as _;
@@ -102,15 +103,15 @@ impl Protocol {
     }
 
     /// Handles a frame, or the error of one that could not be decoded. `None`: the frame waits; see [`Self::next_step`].
-    pub fn on_frame(&mut self, frame: Result<ClientFrame, ApiError>, now: Instant) -> Option<Step> {
+    pub fn on_frame(&mut self, frame: Result<ClientFrame, FrameError>, now: Instant) -> Option<Step> {
         self.heard_at = now;
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return Some(self.refuse(0, error, now)),
+            Err(FrameError { id, error }) => return Some(self.refuse(id, error, now)),
         };
         let id = frame.id;
         let Some(content) = frame.frame else {
-            let error = ApiError::invalid("the frame is empty or of an unknown kind");
+            let error = ApiError::invalid("the frame holds no request");
             return Some(self.refuse(id, error, now));
         };
         if self.identity().is_none() {

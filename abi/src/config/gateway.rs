@@ -35,8 +35,8 @@ section! {
         /// Largest message body.
         #[bounds(more_than(ByteSize::new(0)))]
         max_body: ByteSize = ByteSize::kib(16),
-        /// Largest frame in either direction, and largest HTTP body from a client. At least four thirds of `max_body` plus
-        /// 4 KiB, because JSON encodes bytes as base64. Longer answers are sent in parts.
+        /// Largest frame in either direction, and largest HTTP body from a client. At least three times `max_body` plus 4 KiB: a
+        /// client that escapes all characters beyond ASCII writes two bytes of text as six. Longer answers are sent in parts.
         max_frame: ByteSize = ByteSize::kib(64),
         /// Most unanswered sends per connection. At this limit the gateway stops reading from the connection.
         #[bounds(more_than(0))]

@@ -1,6 +1,7 @@
 //! Rules that involve several keys.
 
 use super::{Config, Gateway, Kafka, Tls};
+use crate::json::MAX_GROWTH;
 
 /// Bytes of a frame beside the body of a message.
 const FRAME_OVERHEAD: usize = 4096;
@@ -18,14 +19,13 @@ type Rule = (bool, &'static str);
 
 fn gateway(gateway: &Gateway) -> Vec<Rule> {
     let max_frame = gateway.max_frame.bytes();
-    // JSON writes bytes as base64, which makes four characters out of three bytes.
-    let largest_json = (gateway.max_body.bytes() / 3).saturating_mul(4).saturating_add(FRAME_OVERHEAD);
+    let largest_json = gateway.max_body.bytes().saturating_mul(MAX_GROWTH).saturating_add(FRAME_OVERHEAD);
     // Every request may add a part of its answer at the same time, beside what is being written.
     let smallest_outbox = max_frame.saturating_mul(gateway.max_requests as usize + 2);
     vec![
         (
             max_frame >= largest_json,
-            "gateway.max_frame: must be at least four thirds of gateway.max_body plus 4KiB",
+            "gateway.max_frame: must be at least three times gateway.max_body plus 4KiB",
         ),
         (
             gateway.max_outbox.bytes() >= smallest_outbox,

@@ -37,15 +37,19 @@ fn live(now: Instant) -> Protocol {
     protocol
 }
 
-fn frame(frame: Frame) -> Result<ClientFrame, ApiError> {
+fn frame(frame: Frame) -> Result<ClientFrame, FrameError> {
     Ok(ClientFrame { id: 1, frame: Some(frame) })
 }
 
-fn ping() -> Result<ClientFrame, ApiError> {
+fn ping() -> Result<ClientFrame, FrameError> {
     frame(Frame::Ping(Ping {}))
 }
 
-fn with_id(id: u32, frame: Frame) -> Result<ClientFrame, ApiError> {
+fn undecodable() -> Result<ClientFrame, FrameError> {
+    Err(FrameError { id: 7, error: ApiError::invalid("?") })
+}
+
+fn with_id(id: u32, frame: Frame) -> Result<ClientFrame, FrameError> {
     Ok(ClientFrame { id, frame: Some(frame) })
 }
 
@@ -54,7 +58,7 @@ fn history() -> Frame {
 }
 
 fn message(conversation: &str, text: &str) -> Frame {
-    Frame::Send(Send { conversation: conversation.into(), client_msg_id: text.into(), message: None })
+    Frame::Send(Send { conversation: conversation.into(), client_msg_id: text.into(), ..Send::default() })
 }
 
 fn refused(step: Option<Step>) -> (u32, ErrorCode) {
@@ -89,7 +93,7 @@ fn closed(step: &Option<Step>) -> ErrorCode {
 fn p8_the_first_frame_must_be_hello() {
     let now = Instant::now();
     assert_eq!(closed(&protocol(now).on_frame(ping(), now)), ErrorCode::Unauthenticated);
-    assert_eq!(closed(&protocol(now).on_frame(Err(ApiError::invalid("?")), now)), ErrorCode::InvalidRequest);
+    assert_eq!(closed(&protocol(now).on_frame(undecodable(), now)), ErrorCode::InvalidRequest);
     assert_eq!(
         closed(&protocol(now).on_frame(Ok(ClientFrame { id: 1, frame: None }), now)),
         ErrorCode::InvalidRequest
@@ -299,8 +303,7 @@ fn p7_invalid_frames_are_rate_limited_and_never_close_the_connection() {
     let now = Instant::now();
     let mut protocol = live(now);
     for _ in 0..3 {
-        let step = protocol.on_frame(Err(ApiError::invalid("?")), now);
-        assert_eq!(refused(step), (0, ErrorCode::InvalidRequest));
+        assert_eq!(refused(protocol.on_frame(undecodable(), now)), (7, ErrorCode::InvalidRequest));
     }
     let unknown = Ok(ClientFrame { id: 9, frame: None });
     assert_eq!(refused(protocol.on_frame(unknown, now)), (9, ErrorCode::RateLimited));
