@@ -1,7 +1,7 @@
 //! Answers in parts.
 
 use crate::Error;
-use abi::v1::{ServerFrame, server_frame::Frame};
+use abi::v1::{Changes, ServerFrame, server_frame::Frame};
 use std::collections::HashMap;
 
 /// Most bytes of all incomplete answers together.
@@ -60,8 +60,11 @@ fn join(first: Frame, next: Frame) -> Result<Frame, Error> {
     match (first, next) {
         (Frame::Heads(mut first), Frame::Heads(next)) => {
             first.heads.extend(next.heads);
-            first.more = next.more;
             Ok(Frame::Heads(first))
+        }
+        (Frame::Changes(mut first), Frame::Changes(next)) => {
+            first.heads.extend(next.heads);
+            Ok(Frame::Changes(Changes { heads: first.heads, ..next }))
         }
         (Frame::History(mut first), Frame::History(next)) => {
             first.entries.extend(next.entries);

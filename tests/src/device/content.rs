@@ -3,7 +3,7 @@
 use abi::{
     ApiError,
     v1::{
-        Content, Entry, HistoryPage, Send, client_frame, content::Body, group_change::Change,
+        Changes, Content, Entry, HistoryPage, Send, client_frame, content::Body, group_change::Change,
         server_frame::Frame,
     },
 };
@@ -68,7 +68,11 @@ pub(super) fn join(first: Frame, next: Frame) -> Result<Frame> {
     match (first, next) {
         (Frame::Heads(mut page), Frame::Heads(next)) => {
             page.heads.extend(next.heads);
-            Ok(Frame::Heads(HeadsPage { more: next.more, ..page }))
+            Ok(Frame::Heads(page))
+        }
+        (Frame::Changes(mut page), Frame::Changes(next)) => {
+            page.heads.extend(next.heads);
+            Ok(Frame::Changes(Changes { heads: page.heads, ..next }))
         }
         (Frame::History(mut page), Frame::History(next)) => {
             page.entries.extend(next.entries);
