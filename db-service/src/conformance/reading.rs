@@ -238,9 +238,8 @@ pub(super) async fn p8_a_former_member_reads_up_to_the_entry_of_the_removal(worl
     assert_eq!((position.read_seq, position.unread, position.countable_seq), (5, 0, 2));
     assert!(marked.authors.is_empty(), "a former member sends no receipts");
     assert_eq!(world.heads("b", "", 10).await.0.len(), 1, "the list has former memberships");
-    let members =
-        world.client().get_members(GetMembersRequest { app: APP.into(), conversation: group.into() });
-    let members = members.await.unwrap().into_inner().members;
+    let request = GetMembersRequest { app: APP.into(), conversation: group.into() };
+    let members = world.client().get_members(request).await.unwrap().into_inner().members;
     assert_eq!(members.iter().map(|member| member.user.as_str()).collect::<Vec<_>>(), ["a", "c"]);
 }
 
