@@ -3,8 +3,8 @@ use crate::sessions::GRACE_MS;
 use abi::{
     error::ErrorCode,
     v1::{
-        CreateSessionRequest, CreateUserRequest, GetSessionRequest, GetSigningKeysRequest,
-        GetUserRequest, RevokeSessionRequest, RotateSessionRequest, SaveOutcome, SaveRequest, Session, SigningKeys, User,
+        CreateSessionRequest, CreateUserRequest, GetSessionRequest, GetSigningKeysRequest, GetUserRequest,
+        RevokeSessionRequest, RotateSessionRequest, SaveOutcome, SaveRequest, Session, SigningKeys, User,
     },
 };
 use tokio::task::JoinSet;

@@ -223,7 +223,7 @@ async fn p1_a_copy_to_postgres_and_back_is_complete() {
 
 /// Saves entries to a copy. Returns its generations.
 async fn continued<S: Conversations + Users + Directory>(store: &S) -> (u32, u32) {
-    let items = vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:x:y", 0)];
+    let items = vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:a:y", 0)];
     let results = store.save(items).await.unwrap();
     let numbers: Vec<_> = results.iter().map(|result| result.conversation_seq).collect();
     assert_eq!(numbers, [2_500, 2_504, 1]);
