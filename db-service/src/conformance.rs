@@ -8,6 +8,7 @@ mod changes;
 mod groups;
 mod reading;
 mod saving;
+mod user_state;
 mod world;
 
 use world::World;
@@ -84,11 +85,26 @@ conformance! {
         p8_strangers_see_no_entries_and_not_which_conversations_exist,
         the_history_of_an_empty_direct_conversation_is_an_empty_page,
         p7_a_page_is_bounded_in_bytes,
-        heads_are_ordered_and_paginated,
-        p5_the_unread_count_is_the_difference_of_two_seqs,
+        history_and_heads_have_the_current_state_of_entries,
+        p1_unknown_fields_and_kinds_are_returned_byte_for_byte,
+        p8_a_former_member_reads_up_to_the_entry_of_the_removal,
+        p8_entries_of_an_absence_stay_hidden,
+        heads_are_listed_by_their_last_entry_and_paginated,
+        p7_a_page_of_heads_is_bounded_in_bytes,
+        p5_own_and_recalled_messages_do_not_count_as_unread,
         a_read_position_never_moves_back_or_past_the_last_entry,
+        a_batch_marks_many_conversations_of_many_users,
+        receipts_go_to_the_authors_in_groups_up_to_a_size,
+        readers_are_the_members_who_can_see_the_entry,
+        p4_unread_counts_are_exact_under_concurrent_changes,
         the_members_of_a_direct_conversation_follow_from_its_id,
         invalid_pages_are_refused;
+    user_state:
+        p5_settings_change_one_by_one_and_are_part_of_heads,
+        p8_settings_need_a_conversation_of_the_user,
+        p8_blocks_are_listed_and_found,
+        p7_a_user_can_block_a_limited_number_of_users,
+        profiles_are_replaced_as_a_whole;
     accounts:
         a_user_id_can_be_registered_once,
         apps_are_isolated,

@@ -156,6 +156,8 @@ fn check_nul(field: &str, text: &str) -> Result<(), ApiError> {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Profile);
+
     fn profile() -> Profile {
         Profile {
             user: "a".into(),
@@ -170,7 +172,7 @@ mod tests {
     fn profiles_beyond_a_limit_are_refused() {
         check_profile(&profile()).unwrap();
         check_profile(&Profile { user: "a".into(), ..Profile::default() }).unwrap();
-        let changes: [(&str, fn(&mut Profile)); 13] = [
+        let changes: [(&str, Change); 13] = [
             ("user", |profile| profile.user = "a b".into()),
             ("name", |profile| profile.name.push('x')),
             ("name", |profile| profile.name = "a\0".into()),

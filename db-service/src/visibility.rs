@@ -37,7 +37,7 @@ impl Visibility {
         let until = self.until.unwrap_or(i64::MAX);
         let span = match page {
             Page::After(after) => {
-                let mut first = after.saturating_add(1).max(self.from);
+                let mut first = after.checked_add(1)?.max(self.from);
                 if let Some((_, before)) = self.absence_at(first) {
                     first = before;
                 }
@@ -107,6 +107,7 @@ mod tests {
             let (mut ascending, mut after) = (Vec::new(), 0);
             while let Some(span) = visibility.span(Page::After(after)) {
                 ascending.extend(span.first..=span.last.min(49));
+                prop_assert!(span.more || span.last == until.unwrap_or(i64::MAX));
                 after = span.last;
                 prop_assert_eq!(span.more, visibility.span(Page::After(after)).is_some());
             }

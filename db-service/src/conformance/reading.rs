@@ -1,9 +1,12 @@
-use super::world::{APP, World, change, code, created, message};
+use super::world::{
+    APP, World, added, change, code, created, edit, left, marks, message, message_id, reaction, recall,
+    removed, text,
+};
 use abi::{
     error::ErrorCode,
     v1::{
-        GetHeads, GetHistory, GetMembersRequest, Head, HeadsRequest, HistoryPage, HistoryVisibility,
-        MarkRead, MarkReadRequest, MarkReadResponse, entry::Content, message::Body,
+        Content, GetHistory, GetMembersRequest, GetReaders, HeadsOfRequest, HeadsRequest, HistoryPage,
+        HistoryVisibility, Reader, Readers, ReadersRequest, Role, content::Body,
     },
 };
 
@@ -21,13 +24,21 @@ fn seqs(page: &HistoryPage) -> Vec<u64> {
     page.entries.iter().map(|entry| entry.conversation_seq).collect()
 }
 
-async fn mark_read(world: &World, user: &str, conversation: &str, seq: u64) -> MarkReadResponse {
-    world.client().mark_read(mark_read_request(user, conversation, seq)).await.unwrap().into_inner()
-}
-
-fn mark_read_request(user: &str, conversation: &str, conversation_seq: u64) -> MarkReadRequest {
-    let read = Some(MarkRead { conversation: conversation.into(), conversation_seq });
-    MarkReadRequest { app: APP.into(), user: user.into(), read }
+async fn readers(
+    world: &World,
+    user: &str,
+    conversation: &str,
+    seq: u64,
+    after: &str,
+) -> Result<Readers, tonic::Status> {
+    let page = GetReaders {
+        conversation: conversation.into(),
+        conversation_seq: seq,
+        after: after.into(),
+        limit: 2,
+    };
+    let request = ReadersRequest { app: APP.into(), user: user.into(), page: Some(page) };
+    Ok(world.client().readers(request).await?.into_inner())
 }
 
 pub(super) async fn p5_pages_in_both_directions_have_no_gaps_or_overlaps(world: &World) {
@@ -72,26 +83,35 @@ pub(super) async fn p5_pages_in_both_directions_have_no_gaps_or_overlaps(world: 
 pub(super) async fn p8_strangers_see_no_entries_and_not_which_conversations_exist(world: &World) {
     save_messages(world, "d:a:b", 1).await;
     world.store(change("g:1", "a", "0", created(&[], HistoryVisibility::All))).await;
-    let mut answers = Vec::new();
+    let (mut answers, mut reading) = (Vec::new(), Vec::new());
     for conversation in ["d:a:b", "d:x:y", "g:1", "g:2"] {
         answers.push(world.history("eve", page(conversation)).await.unwrap_err());
-        let marked = world.client().mark_read(mark_read_request("eve", conversation, 1)).await;
-        assert_eq!(code(marked), ErrorCode::Forbidden);
+        let marked = world.mark_read("eve", conversation, 1).await;
+        assert_eq!(marked.error.unwrap().code(), ErrorCode::Forbidden);
+        assert_eq!(marked.position, None);
+        reading.push(readers(world, "eve", conversation, 1, "").await.unwrap_err().message().to_owned());
+        assert_eq!(code(readers(world, "eve", conversation, 1, "").await), ErrorCode::NotFound);
     }
     assert!(answers.iter().all(|error| *error == answers[0] && error.code == ErrorCode::Forbidden));
+    assert!(reading.iter().all(|message| *message == reading[0]));
+    assert!(world.heads_of("eve", &["d:a:b", "d:x:y", "g:1", "g:2"]).await.is_empty());
 }
 
 pub(super) async fn the_history_of_an_empty_direct_conversation_is_an_empty_page(world: &World) {
     assert_eq!(world.history("a", page("d:b:a")).await.unwrap(), HistoryPage::default());
-    assert_eq!(mark_read(world, "a", "d:a:b", 5).await, MarkReadResponse { read_seq: 0, moved: false });
+    let marked = world.mark_read("a", "d:b:a", 5).await;
+    let position = marked.position.unwrap();
+    assert_eq!((position.conversation.as_str(), position.read_seq, position.unread), ("d:a:b", 0, 0));
     assert_eq!(world.query("SELECT count(*) FROM conversations").await, 0);
 }
 
 pub(super) async fn p7_a_page_is_bounded_in_bytes(world: &World) {
+    let data = |size: usize| {
+        Some(Content { content_type: String::new(), body: Some(Body::Data(vec![0; size].into())) })
+    };
     let large = |n: usize| {
         let mut entry = message("d:a:b", "a", &n.to_string());
-        let body = Some(Body::Data(vec![0; 300 << 10].into()));
-        entry.content = Some(Content::Message(abi::v1::Message { content_type: String::new(), body }));
+        entry.content = data(300 << 10);
         entry
     };
     world.save((0..10).map(large).collect()).await;
@@ -99,58 +119,369 @@ pub(super) async fn p7_a_page_is_bounded_in_bytes(world: &World) {
     assert_eq!((seqs(&found), found.more), (vec![1, 2, 3], true));
     let found = world.history("a", GetHistory { after: 8, ..page("d:a:b") }).await.unwrap();
     assert_eq!((seqs(&found), found.more), (vec![9, 10], false));
-}
-
-pub(super) async fn heads_are_ordered_and_paginated(world: &World) {
-    for other in ["z", "m", "B", "b", "0", "a-", "a."] {
-        save_messages(world, &abi::ids::direct("a", other), 1).await;
+    // The content of an edit counts in place of the original one.
+    for n in 0..4 {
+        let (id, n) = (message_id("d:a:c", "a", &n.to_string()), format!("edit {n}"));
+        world.store(message("d:a:c", "a", n.trim_start_matches("edit "))).await;
+        let mut edit = edit("d:a:c", "a", &n, &id);
+        edit.content = data(300 << 10);
+        world.store(edit).await;
     }
-    world.store(change("g:1", "a", "0", created(&[], HistoryVisibility::All))).await;
-    let (mut all, mut after) = (Vec::new(), String::new());
+    let (mut all, mut after) = (Vec::new(), 0);
     loop {
-        let found = world.heads("a", GetHeads { after, limit: 3 }).await;
-        all.extend(found.heads.iter().map(|head| head.conversation.clone()));
-        after = all.last().unwrap().clone();
+        let found = world.history("a", GetHistory { after, limit: 500, ..page("d:a:c") }).await.unwrap();
+        assert!(found.entries.len() <= 3, "{:?}", seqs(&found));
+        all.extend(seqs(&found));
+        after = *all.last().unwrap();
         if !found.more {
             break;
         }
     }
-    let mut sorted = all.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    assert_eq!((all.len(), &all), (8, &sorted), "byte order, each once");
-    let exact = world.heads("a", GetHeads { after: String::new(), limit: 8 }).await;
-    assert!(!exact.more && exact.heads.len() == 8);
-    assert!(world.heads("nobody", GetHeads::default()).await.heads.is_empty());
+    assert_eq!(all, (1..=8).collect::<Vec<_>>());
 }
 
-pub(super) async fn p5_the_unread_count_is_the_difference_of_two_seqs(world: &World) {
-    world.users(&["b", "c"]).await;
-    world.store(change("g:1", "a", "0", created(&["b"], HistoryVisibility::All))).await;
-    world.store(message("g:1", "a", "1")).await;
-    world.store(change("g:1", "a", "2", super::world::added(&["c"]))).await;
-    world.store(message("g:1", "a", "3")).await;
-    let head = || async { world.heads("b", GetHeads::default()).await.heads.remove(0) };
-    let unread = |head: &Head| head.countable_seq - head.read_countable_seq;
-    assert_eq!(unread(&head().await), 2, "group changes do not count as unread");
-    for (seq, expected) in [(1, 2), (2, 1), (3, 1), (4, 0)] {
-        assert_eq!(mark_read(world, "b", "g:1", seq).await, MarkReadResponse { read_seq: seq, moved: true });
-        let head = head().await;
-        assert_eq!((head.read_seq, unread(&head)), (seq, expected));
+pub(super) async fn history_and_heads_have_the_current_state_of_entries(world: &World) {
+    let [first, second, third] = ["1", "2", "3"].map(|n| message_id("d:a:b", "a", n));
+    save_all(world, ["1", "2", "3"].map(|n| message("d:a:b", "a", n))).await;
+    save_all(
+        world,
+        [
+            edit("d:a:b", "a", "e1", &first),
+            edit("d:a:b", "a", "e2", &first),
+            edit("d:a:b", "a", "e3", &second),
+            recall("d:a:b", "a", "r", &second),
+            reaction("d:a:b", "a", "x1", &third, &["+1", "ok"]),
+            reaction("d:a:b", "b", "x2", &third, &["+1"]),
+        ],
+    )
+    .await;
+    let entries = world.entries("b", "d:a:b").await;
+    let state = |seq: usize| entries[seq - 1].state.clone().unwrap();
+    assert_eq!(entries[0].content, text("edit e2"), "the last edit");
+    assert_eq!((state(1).edits, state(1).changed_seq, state(1).recalled_by), (2, 5, String::new()));
+    assert_eq!((entries[1].content.clone(), state(2).recalled_by), (None, "a".into()));
+    assert_eq!(entries[2].content, text("text of 3"));
+    let reactions = |of: &abi::v1::EntryState| -> Vec<_> {
+        of.reactions.iter().map(|count| (count.reaction.clone(), count.count, count.mine)).collect()
+    };
+    assert_eq!(reactions(&state(3)), [("+1".into(), 2, true), ("ok".into(), 1, false)]);
+    assert_eq!(entries[3].content, text("edit e1"), "versions are kept");
+    assert_eq!((entries[3].refers_to_seq, entries[3].state.clone()), (1, None));
+    assert_eq!(entries[5].content, None, "an edit of a recalled entry is stripped");
+    // A page that has the edit but not its target.
+    let found = world.history("b", GetHistory { after: 5, limit: 1, ..page("d:a:b") }).await.unwrap();
+    assert_eq!((found.entries[0].conversation_seq, found.entries[0].content.clone()), (6, None));
+    let head = world.head("a", "d:a:b").await;
+    let last = head.last.unwrap();
+    assert_eq!((last.conversation_seq, last.message_id, last.content), (3, third.clone(), text("text of 3")));
+    assert_eq!(
+        reactions(&last.state.unwrap()),
+        [("+1".into(), 2, true), ("ok".into(), 1, true)],
+        "the marks are those of the reader"
+    );
+    world.store(edit("d:a:b", "a", "e4", &third)).await;
+    let head = world.head("b", "d:a:b").await;
+    assert_eq!((head.conversation_seq, head.last.unwrap().content), (10, text("edit e4")));
+    world.store(recall("d:a:b", "a", "r2", &third)).await;
+    assert_eq!(world.head("b", "d:a:b").await.last.unwrap().content, None);
+}
+
+async fn save_all<const N: usize>(world: &World, entries: [abi::v1::Entry; N]) {
+    for entry in entries {
+        world.store(entry).await;
     }
-    assert_eq!(world.heads("a", GetHeads::default()).await.heads[0].read_seq, 0, "positions are per user");
+}
+
+pub(super) async fn p1_unknown_fields_and_kinds_are_returned_byte_for_byte(world: &World) {
+    use abi::{envelope, v1::SaveRequest};
+    use prost::{Message as _, bytes::BytesMut};
+    let known = abi::v1::Entry { kind: "hologram".into(), ..message("d:a:b", "a", "1") };
+    let mut bytes = BytesMut::from(&known.encode_to_vec()[..]);
+    envelope::put_bytes(999, b"of a later version", &mut bytes);
+    let sent = bytes.freeze();
+    let request = SaveRequest { app: APP.into(), entries: vec![sent.clone()] };
+    world.client().save(request).await.unwrap();
+    let request = abi::v1::HistoryRequest { app: APP.into(), user: "b".into(), page: Some(page("d:a:b")) };
+    let found = world.client().history(request).await.unwrap().into_inner().entries.remove(0);
+    let numbers = [
+        envelope::field::CONVERSATION,
+        envelope::field::MESSAGE_ID,
+        envelope::field::CONVERSATION_SEQ,
+        envelope::field::COUNTABLE_SEQ,
+    ];
+    assert_eq!(envelope::without(&found, &numbers).unwrap(), envelope::without(&sent, &numbers).unwrap());
+    assert_eq!(world.head("b", "d:a:b").await.last.unwrap().kind, "hologram");
+}
+
+pub(super) async fn p8_a_former_member_reads_up_to_the_entry_of_the_removal(world: &World) {
+    world.users(&["b", "c"]).await;
+    let group = "g:1";
+    world.store(change(group, "a", "0", created(&["b", "c"], HistoryVisibility::All))).await;
+    let [first, second] = ["1", "2"].map(|n| message_id(group, "a", n));
+    save_all(world, ["1", "2"].map(|n| message(group, "a", n))).await;
+    world.store(edit(group, "a", "e1", &first)).await;
+    world.store(change(group, "a", "5", removed(&["b"]))).await;
+    save_all(world, [message(group, "a", "6"), edit(group, "a", "e2", &first)]).await;
+    let entries = world.entries("b", group).await;
+    assert_eq!(entries.len(), 5);
+    assert_eq!(entries[1].content, text("edit e1"), "the last edit that the user could see");
+    let newest = world.history("b", GetHistory { newest: true, ..page(group) }).await.unwrap();
+    assert_eq!(seqs(&newest), [5, 4, 3, 2, 1]);
+    let head = world.head("b", group).await;
+    assert_eq!((head.conversation_seq, head.visible_until, head.role()), (5, 5, Role::Unspecified));
+    assert_eq!((head.countable_seq, head.unread, head.last.unwrap().conversation_seq), (2, 2, 5));
+    world.store(recall(group, "a", "r", &second)).await;
+    assert_eq!(world.entries("b", group).await[2].content, None, "a recall holds for everyone");
+    assert_eq!(world.head("b", group).await.unread, 1);
+    let marked = world.mark_read("b", group, 7).await;
+    let position = marked.position.unwrap();
+    assert_eq!((position.read_seq, position.unread, position.countable_seq), (5, 0, 2));
+    assert!(marked.authors.is_empty(), "a former member sends no receipts");
+    assert_eq!(world.heads("b", "", 10).await.0.len(), 1, "the list has former memberships");
+    let request = GetMembersRequest { app: APP.into(), conversation: group.into() };
+    let members = world.client().get_members(request).await.unwrap().into_inner().members;
+    assert_eq!(members.iter().map(|member| member.user.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+}
+
+pub(super) async fn p8_entries_of_an_absence_stay_hidden(world: &World) {
+    world.users(&["b"]).await;
+    let group = "g:1";
+    world.store(change(group, "a", "0", created(&["b"], HistoryVisibility::FromJoin))).await;
+    world.store(message(group, "a", "1")).await;
+    world.store(change(group, "b", "2", left())).await;
+    save_all(world, [message(group, "a", "3"), message(group, "a", "4")]).await;
+    world.store(change(group, "a", "5", added(&["b"]))).await;
+    let hidden = message_id(group, "a", "4");
+    save_all(world, [edit(group, "a", "e", &hidden), message(group, "a", "6")]).await;
+    let entries = world.entries("b", group).await;
+    let seqs_of = |entries: &[abi::v1::Entry]| -> Vec<_> {
+        entries.iter().map(|entry| entry.conversation_seq).collect()
+    };
+    assert_eq!(seqs_of(&entries), [1, 2, 3, 6, 7, 8]);
+    assert_eq!(entries[4].content, None, "an edit of a hidden entry is stripped");
+    let newest = GetHistory { newest: true, limit: 2, ..page(group) };
+    assert_eq!(seqs(&world.history("b", newest).await.unwrap()), [8, 7]);
+    let found = world.history("b", GetHistory { before: 7, ..page(group) }).await.unwrap();
+    assert_eq!((seqs(&found), found.more), (vec![6], true), "a page ends at the absence");
+    let found = world.history("b", GetHistory { before: 6, ..page(group) }).await.unwrap();
+    assert_eq!((seqs(&found), found.more), (vec![3, 2, 1], false));
+    let found = world.history("b", GetHistory { after: 4, ..page(group) }).await.unwrap();
+    assert_eq!((seqs(&found), found.more), (vec![6, 7, 8], false), "a page that begins in the absence");
+    let head = world.head("b", group).await;
+    assert_eq!((head.visible_from, head.visible_until, head.role()), (1, 0, Role::Member));
+    assert_eq!(head.unread, 2, "the messages before and after the absence");
+    assert_eq!(world.mark_read("b", group, 3).await.position.unwrap().unread, 1);
+    assert_eq!(world.mark_read("b", group, 7).await.position.unwrap().unread, 1);
+    let marked = world.mark_read("b", group, 8).await;
+    assert_eq!((marked.position.unwrap().unread, marked.authors), (0, vec!["a".to_owned()]));
+    let found = readers(world, "a", group, 5, "").await.unwrap();
+    assert!(found.readers.is_empty(), "nobody else sees the hidden entry: {found:?}");
+    assert_eq!(code(readers(world, "b", group, 5, "").await), ErrorCode::NotFound);
+    assert_eq!(readers(world, "b", group, 2, "").await.unwrap().readers.len(), 1);
+}
+
+pub(super) async fn heads_are_listed_by_their_last_entry_and_paginated(world: &World) {
+    let sent_at = |conversation: &str, sent_at_ms| {
+        let sender = conversation.split(':').nth(1).unwrap();
+        abi::v1::Entry { sent_at_ms, ..message(conversation, sender, "x") }
+    };
+    // Equal times are ordered by id.
+    let times = [("z", 5), ("m", 9), ("B", 5), ("b", 7), ("0", 5), ("a-", 8), ("a.", 5)];
+    for (other, time) in times {
+        world.store(sent_at(&abi::ids::direct("a", other), time)).await;
+    }
+    let expected = ["d:a:m", "d:a:a-", "d:a:b", "d:0:a", "d:B:a", "d:a:a.", "d:a:z"];
+    for limit in [1, 2, 3, 7, 100] {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (heads, next) = world.heads("a", &cursor, limit).await;
+            assert!(i32::try_from(heads.len()).unwrap() <= limit);
+            all.extend(heads.into_iter().map(|head| (head.conversation, head.last_sent_at_ms)));
+            if next.is_empty() {
+                break;
+            }
+            cursor = next;
+        }
+        assert_eq!(all.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), expected, "limit {limit}");
+        assert!(all.is_sorted_by(|a, b| a.1 >= b.1));
+    }
+    // A reaction is not shown, so it does not move the conversation.
+    let target = message_id("d:0:a", "0", "x");
+    world.store(reaction("d:0:a", "a", "y", &target, &["+1"])).await;
+    assert_eq!(world.heads("a", "", 1).await.0[0].conversation, "d:a:m");
+    assert_eq!(world.heads("nobody", "", 10).await, (Vec::new(), String::new()));
+    let named = world.heads_of("a", &["d:z:a", "g:none", "d:a:m", "d:x:y"]).await;
+    let names: Vec<_> = named.iter().map(|head| head.conversation.as_str()).collect();
+    assert_eq!(names, ["d:a:z", "d:a:m"], "in the order of the request");
+}
+
+pub(super) async fn p7_a_page_of_heads_is_bounded_in_bytes(world: &World) {
+    for n in 0..6 {
+        let mut large = message(&abi::ids::direct("a", &format!("u{n}")), "a", "1");
+        let body = Some(Body::Data(vec![0; 300 << 10].into()));
+        large.content = Some(Content { content_type: String::new(), body });
+        world.store(large).await;
+    }
+    let (first, cursor) = world.heads("a", "", 100).await;
+    let (second, end) = world.heads("a", &cursor, 100).await;
+    assert_eq!((first.len(), second.len(), end.as_str()), (3, 3, ""));
+    assert_eq!((first[2].conversation.as_str(), second[0].conversation.as_str()), ("d:a:u2", "d:a:u3"));
+}
+
+pub(super) async fn p5_own_and_recalled_messages_do_not_count_as_unread(world: &World) {
+    world.users(&["b", "c"]).await;
+    let group = "g:1";
+    world.store(change(group, "a", "0", created(&["b"], HistoryVisibility::All))).await;
+    world.store(message(group, "a", "1")).await;
+    world.store(change(group, "a", "2", added(&["c"]))).await;
+    save_all(world, [message(group, "a", "3"), message(group, "b", "4"), message(group, "a", "5")]).await;
+    assert_eq!(world.head("b", group).await.unread, 3);
+    assert_eq!(world.head("a", group).await.unread, 1);
+    world.store(recall(group, "a", "6", &message_id(group, "a", "3"))).await;
+    assert_eq!(world.head("b", group).await.unread, 2);
+    for (seq, unread) in [(1, 2), (2, 1), (4, 1), (5, 1), (6, 0), (7, 0)] {
+        let marked = world.mark_read("b", group, seq).await.position.unwrap();
+        assert_eq!((marked.read_seq, marked.unread, marked.countable_seq), (seq, unread, 4), "{seq}");
+        assert_eq!(world.head("b", group).await.unread, unread);
+    }
+    assert_eq!(world.head("a", group).await.read_seq, 0, "positions are per user");
+    // A recall of what is read changes nothing.
+    world.store(recall(group, "a", "7", &message_id(group, "a", "5"))).await;
+    world.store(message(group, "a", "8")).await;
+    assert_eq!(world.head("b", group).await.unread, 1);
 }
 
 pub(super) async fn a_read_position_never_moves_back_or_past_the_last_entry(world: &World) {
     save_messages(world, "d:a:b", 10).await;
-    assert_eq!(mark_read(world, "b", "d:a:b", 7).await, MarkReadResponse { read_seq: 7, moved: true });
-    assert_eq!(mark_read(world, "b", "d:b:a", 3).await, MarkReadResponse { read_seq: 7, moved: false });
-    assert_eq!(
-        mark_read(world, "b", "d:a:b", u64::MAX).await,
-        MarkReadResponse { read_seq: 10, moved: true }
-    );
-    assert_eq!(mark_read(world, "b", "d:a:b", 11).await, MarkReadResponse { read_seq: 10, moved: false });
+    for (mark, previous, position) in [(7, 0, 7), (3, 7, 7), (u64::MAX, 7, 10), (11, 10, 10)] {
+        let marked = world.mark_read("b", "d:b:a", mark).await;
+        assert_eq!(marked.previous_seq, previous, "{mark}");
+        let found = marked.position.unwrap();
+        assert_eq!((found.read_seq, found.unread), (position, 10 - position), "{mark}");
+        assert_eq!(marked.authors.is_empty(), previous == position, "{mark}");
+    }
     assert_eq!(world.query("SELECT read_countable FROM members WHERE read_seq = 10").await, 10);
+}
+
+pub(super) async fn a_batch_marks_many_conversations_of_many_users(world: &World) {
+    save_messages(world, "d:a:b", 3).await;
+    save_messages(world, "d:a:c", 2).await;
+    let request = marks(&[
+        ("b", "d:b:a", 2),
+        ("eve", "d:a:b", 1),
+        ("c", "d:a:c", 9),
+        ("a", "d:a:b", 3),
+        ("x", "d:x:y", 1),
+    ]);
+    let marked = world.client().mark_read(request).await.unwrap().into_inner().marked;
+    let position = |index: usize| {
+        let position = marked[index].position.clone().unwrap();
+        (position.conversation, position.read_seq, position.unread)
+    };
+    assert_eq!(position(0), ("d:a:b".into(), 2, 1));
+    assert_eq!(marked[0].authors, ["a"]);
+    assert_eq!(marked[1].error.as_ref().unwrap().code(), ErrorCode::Forbidden);
+    assert_eq!(position(2), ("d:a:c".into(), 2, 0));
+    assert_eq!(position(3), ("d:a:b".into(), 3, 0));
+    assert!(marked[3].authors.is_empty(), "nobody gets a receipt for their own messages");
+    assert_eq!(position(4), ("d:x:y".into(), 0, 0));
+    for invalid in [
+        marks(&[("b", "d:a:b", 1), ("b", "d:b:a", 2)]),
+        marks(&[("b", "nowhere", 1)]),
+        marks(&[("", "d:a:b", 1)]),
+    ] {
+        assert_eq!(code(world.client().mark_read(invalid).await), ErrorCode::InvalidRequest);
+    }
+    assert!(world.client().mark_read(marks(&[])).await.unwrap().into_inner().marked.is_empty());
+}
+
+pub(super) async fn receipts_go_to_the_authors_in_groups_up_to_a_size(world: &World) {
+    world.users(&["b", "c", "d", "e"]).await;
+    let group = "g:1";
+    world.store(change(group, "a", "0", created(&["b", "c", "d"], HistoryVisibility::All))).await;
+    save_all(world, [message(group, "b", "1"), message(group, "a", "2"), message(group, "c", "3")]).await;
+    world.store(reaction(group, "c", "4", &message_id(group, "a", "2"), &["+1"])).await;
+    world.store(change(group, "c", "5", left())).await;
+    assert_eq!(world.mark_read("d", group, 6).await.authors, ["a", "b"], "those who are still members");
+    let head = world.head("a", group).await;
+    assert_eq!((head.read_by_any_seq, head.read_by_all_seq), (6, 0));
+    world.mark_read("b", group, 4).await;
+    let head = world.head("a", group).await;
+    assert_eq!((head.read_by_any_seq, head.read_by_all_seq), (6, 4));
+    assert_eq!(world.head("d", group).await.read_by_all_seq, 0, "the caller's own position does not count");
+    world.store(change(group, "a", "6", added(&["c", "e"]))).await;
+    world.store(message(group, "a", "7")).await;
+    let marked = world.mark_read("d", group, 8).await;
+    assert_eq!(
+        (marked.position.unwrap().read_seq, marked.authors.len()),
+        (8, 0),
+        "five members are too many"
+    );
+    let head = world.head("a", group).await;
+    assert_eq!((head.read_by_any_seq, head.read_by_all_seq), (0, 0));
+    let alone = message("d:a:a", "a", "1");
+    world.store(alone).await;
+    assert_eq!(world.head("a", "d:a:a").await.read_by_all_seq, 0);
+}
+
+pub(super) async fn readers_are_the_members_who_can_see_the_entry(world: &World) {
+    world.users(&["b", "c", "d", "e"]).await;
+    let group = "g:1";
+    world.store(change(group, "a", "0", created(&["b", "c", "d"], HistoryVisibility::FromJoin))).await;
+    world.store(message(group, "b", "1")).await;
+    world.store(change(group, "a", "2", added(&["e"]))).await;
+    world.store(change(group, "d", "3", left())).await;
+    world.mark_read("c", group, 2).await;
+    world.mark_read("a", group, 1).await;
+    let reader = |user: &str, has_read| Reader { user: user.into(), has_read };
+    let found = readers(world, "a", group, 2, "").await.unwrap();
+    assert_eq!(found, Readers { readers: vec![reader("a", false), reader("c", true)], more: false });
+    let found = readers(world, "a", group, 3, "").await.unwrap();
+    assert_eq!(found, Readers { readers: vec![reader("b", false), reader("c", false)], more: true });
+    let found = readers(world, "a", group, 3, "c").await.unwrap();
+    assert_eq!(found, Readers { readers: vec![reader("e", false)], more: false });
+    assert_eq!(code(readers(world, "e", group, 2, "").await), ErrorCode::NotFound, "e can't see the entry");
+    assert_eq!(code(readers(world, "a", group, 9, "").await), ErrorCode::NotFound);
+    assert_eq!(code(readers(world, "a", group, 2, "\0").await), ErrorCode::InvalidRequest);
+}
+
+pub(super) async fn p4_unread_counts_are_exact_under_concurrent_changes(world: &World) {
+    let conversation = "d:a:b";
+    save_messages(world, conversation, 5).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for (writer, sender) in ["a", "b", "a"].into_iter().enumerate() {
+        let mut client = if writer == 2 { world.other_client() } else { world.client() };
+        writers.spawn(async move {
+            for n in 0..30 {
+                let id = format!("{writer}-{n}");
+                let mut entries = vec![message(conversation, sender, &id)];
+                if n % 3 == 0 {
+                    let target = message_id(conversation, sender, &id);
+                    entries.push(recall(conversation, sender, &format!("recall {id}"), &target));
+                }
+                super::world::save(&mut client, entries).await;
+            }
+        });
+    }
+    for (user, mut client) in [("a", world.client()), ("b", world.other_client()), ("b", world.client())] {
+        writers.spawn(async move {
+            for seq in (1..100).step_by(4) {
+                client.mark_read(marks(&[(user, conversation, seq)])).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    for user in ["a", "b"] {
+        let entries = world.entries(user, conversation).await;
+        let head = world.head(user, conversation).await;
+        let unread = entries.iter().filter(|entry| {
+            entry.conversation_seq > head.read_seq
+                && entry.countable
+                && entry.sender != user
+                && entry.state.as_ref().is_none_or(|state| state.recalled_by.is_empty())
+        });
+        assert_eq!((head.read_seq, head.unread), (97, unread.count() as u64), "{user}");
+    }
 }
 
 pub(super) async fn the_members_of_a_direct_conversation_follow_from_its_id(world: &World) {
@@ -174,9 +505,12 @@ pub(super) async fn invalid_pages_are_refused(world: &World) {
     for bad in bad {
         assert_eq!(world.history("a", bad).await.unwrap_err().code, ErrorCode::InvalidRequest);
     }
-    for (after, limit) in [("", -1), ("", 501), ("\0", 1)] {
-        let page = Some(GetHeads { after: after.into(), limit });
-        let request = HeadsRequest { app: APP.into(), user: "a".into(), page };
+    for (cursor, limit) in [("", -1), ("", 501), ("\0", 1), ("x/d:a:b", 1), ("5", 1), ("5/nowhere", 1)] {
+        let request = HeadsRequest { app: APP.into(), user: "a".into(), cursor: cursor.into(), limit };
         assert_eq!(code(world.client().heads(request).await), ErrorCode::InvalidRequest);
+    }
+    for conversations in [vec!["nowhere".to_owned()], vec!["d:a:b".to_owned(); 501]] {
+        let request = HeadsOfRequest { app: APP.into(), user: "a".into(), conversations };
+        assert_eq!(code(world.client().heads_of(request).await), ErrorCode::InvalidRequest);
     }
 }

@@ -121,6 +121,19 @@ impl World {
         }
     }
 
+    /// Runs a statement.
+    pub(super) async fn execute(&self, sql: &'static str) {
+        match &self.tables {
+            Tables::Sqlite(folder) => {
+                let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
+                conn.execute(sql, []).unwrap();
+            }
+            Tables::Postgres { pool, .. } => {
+                pool.execute(sql).await.unwrap();
+            }
+        }
+    }
+
     pub(super) async fn save(&self, entries: Vec<Entry>) -> Vec<SaveResult> {
         save(&mut self.client(), entries).await
     }

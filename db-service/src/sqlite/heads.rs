@@ -12,11 +12,12 @@ use abi::v1::Role;
 use rusqlite::{Connection, Row, params};
 
 /// Parameters: user, app, conversation.
-const HEAD: &str = sql::head!(", c.key", "conversations c", "$1", " WHERE c.app = $2 AND c.id = $3");
+pub(super) const HEAD: &str =
+    sql::head!(", c.key", "conversations c", "$1", " WHERE c.app = $2 AND c.id = $3");
 
 /// The number of members up to a limit, and the greatest and the least read position of all but one. Parameters: user, key of the
 /// conversation, limit.
-const READ_BY_OTHERS: &str = "SELECT count(*), max(read_seq) FILTER (WHERE user_id <> $1),
+pub(super) const READ_BY_OTHERS: &str = "SELECT count(*), max(read_seq) FILTER (WHERE user_id <> $1),
       min(read_seq) FILTER (WHERE user_id <> $1)
     FROM (SELECT user_id, read_seq FROM members WHERE conversation = $2 AND role > 0 LIMIT $3)";
 

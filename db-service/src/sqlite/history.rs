@@ -18,7 +18,7 @@ const ASCENDING: &str = "SELECT seq, countable, message_id, kind, target_seq, pa
 const DESCENDING: &str = "SELECT seq, countable, message_id, kind, target_seq, payload FROM entries
     WHERE conversation = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4";
 /// Parameters: last visible entry, user, key of the conversation, first and last entry.
-const STATES: &str = sql::states!("s.seq BETWEEN $4 AND $5");
+pub(super) const STATES: &str = sql::states!("s.seq BETWEEN $4 AND $5");
 
 /// A page with the entries that the user may see; `None` if the user never was a member.
 pub(super) fn history(

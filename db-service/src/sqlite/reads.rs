@@ -13,14 +13,14 @@ use abi::v1::{MarkedRead, ReadMark, ReadPosition, Reader, Readers, Role};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Parameters: user, app, conversation.
-const POSITION: &str = "SELECT c.key, m.read_seq, m.read_countable, m.excluded,
+pub(super) const POSITION: &str = "SELECT c.key, m.read_seq, m.read_countable, m.excluded,
       coalesce(m.visible_until, c.head), coalesce(m.left_countable, c.countable), m.role
     FROM conversations c JOIN members m ON m.conversation = c.key AND m.user_id = $1
     WHERE c.app = $2 AND c.id = $3";
 
 /// Entries after the first and up to the second `conversation_seq` that do not count as unread. Parameters: user, key of the
 /// conversation, the two numbers.
-const COUNT_EXCLUDED: &str = concat!(
+pub(super) const COUNT_EXCLUDED: &str = concat!(
     "SELECT count(*) FROM members m JOIN entries e ON e.conversation = m.conversation
     WHERE m.user_id = $1 AND m.conversation = $2 AND e.seq > $3 AND e.seq <= $4 AND ",
     sql::excluded!()
@@ -30,7 +30,7 @@ const COUNT_EXCLUDED: &str = concat!(
 const COUNTABLE: &str = "SELECT countable FROM entries WHERE conversation = $1 AND seq = $2";
 
 /// Parameters: `conversation_seq`, `countable_seq`, number of excluded entries, key of the conversation, user.
-const MOVE: &str = "UPDATE members SET read_seq = $1, read_countable = $2, excluded = $3
+pub(super) const MOVE: &str = "UPDATE members SET read_seq = $1, read_countable = $2, excluded = $3
     WHERE conversation = $4 AND user_id = $5";
 
 /// Number of members up to a limit. Parameters: key of the conversation, limit.
@@ -39,7 +39,7 @@ const COUNT_MEMBERS: &str =
 
 /// The senders of what counted as unread until it was read just now. Parameters: key of the conversation, the position before and
 /// after, user.
-const AUTHORS: &str = concat!(
+pub(super) const AUTHORS: &str = concat!(
     "SELECT DISTINCT e.sender FROM (
       SELECT conversation, seq, sender, counts FROM entries
       WHERE conversation = $1 AND seq > $2 AND seq <= $3 ORDER BY seq DESC LIMIT 1000) e

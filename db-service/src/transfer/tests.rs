@@ -1,30 +1,71 @@
-use super::*;
+use super::{tables::TABLES, *};
 use crate::{
     item::Item,
     postgres::{PostgresStore, tests::test_config},
     rules::Limits,
     sessions::Rotation,
     sqlite::SqliteStore,
-    store::{Page, Store, View},
+    store::{Conversations, Directory, Page, Users, View},
 };
-use abi::v1::{Entry, Message, Session, SigningKey, entry::Content};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use std::fs::{self, File};
+use abi::{
+    envelope,
+    v1::{
+        Block, Content, Entry, GroupChange, GroupCreated, Head, HistoryVisibility, MemberLeft, MembersAdded,
+        Profile, ReadMark, SaveOutcome, Session, SetSettings, SigningKey, content::Body,
+        group_change::Change,
+    },
+};
+use prost::Message as _;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+};
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits { max_group_members: 8 };
+const LIMITS: Limits =
+    Limits { max_group_members: 8, edit_window_ms: 0, recall_window_ms: 0, max_receipt_members: 100 };
+
+fn text(text: &str) -> Option<Content> {
+    Some(Content { content_type: String::new(), body: Some(Body::Text(text.into())) })
+}
+
+fn entry(conversation: &str, sender: &str, n: usize) -> Entry {
+    Entry {
+        conversation: conversation.into(),
+        message_id: abi::ids::message("app", conversation, sender, "phone", &n.to_string()),
+        sender: sender.into(),
+        sent_at_ms: 7,
+        kind: envelope::MESSAGE.into(),
+        countable: true,
+        content: text(&"x".repeat(n % 100)),
+        ..Entry::default()
+    }
+}
+
+fn encoded(entry: &Entry) -> Item {
+    Item::new("app", entry.encode_to_vec().into()).unwrap()
+}
 
 fn item(conversation: &str, n: usize) -> Item {
-    Item::new(Entry {
-        app: "app".into(),
-        conversation: conversation.into(),
-        message_id: abi::ids::message("app", conversation, "a", &n.to_string()),
-        sender: "a".into(),
-        sent_at_ms: 7,
-        content: Some(Content::Message(Message { content_type: "x".repeat(n % 100), body: None })),
-        ..Entry::default()
+    encoded(&entry(conversation, "a", n))
+}
+
+/// A change of an entry of `a` in the conversation `d:a:b`.
+fn change_of(target: usize, sender: &str, n: usize, kind: &str) -> Entry {
+    let refers_to = entry("d:a:b", "a", target).message_id;
+    Entry { refers_to, kind: kind.into(), countable: false, content: None, ..entry("d:a:b", sender, n) }
+}
+
+/// A change of the group `g:1`.
+fn group(sender: &str, n: usize, change: Change) -> Item {
+    encoded(&Entry {
+        kind: envelope::GROUP.into(),
+        countable: false,
+        content: None,
+        group_change: Some(GroupChange { change: Some(change) }),
+        ..entry("g:1", sender, n)
     })
-    .unwrap()
 }
 
 fn view(user: &str) -> View {
@@ -41,13 +82,14 @@ fn session(id: &str) -> Session {
     }
 }
 
-async fn fill(store: &dyn Store) {
-    store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
-    store.create_user("app".into(), "b".into(), "hash".into()).await.unwrap();
-    store.create_session(session("s"), vec![1]).await.unwrap();
-    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
-    store.rotate_session("s".into(), rotation).await.unwrap();
-    store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
+async fn head<S: Conversations>(store: &S, user: &str) -> Head {
+    let heads = store.heads_of("app".into(), user.into(), vec!["d:a:b".into()]).await.unwrap();
+    Head::decode(heads[0].head.clone()).unwrap()
+}
+
+/// Puts rows into all tables.
+async fn fill<S: Conversations + Users + Directory>(store: &S) {
+    fill_users(store).await;
     // More than one batch, and more than one fetch from a cursor.
     for from in (0..2_500).step_by(500) {
         store.save((from..from + 500).map(|n| item("d:a:b", n)).collect()).await.unwrap();
@@ -55,7 +97,47 @@ async fn fill(store: &dyn Store) {
     for n in 0..20 {
         store.save(vec![item(&format!("d:a:u{n}"), 0)]).await.unwrap();
     }
-    store.mark_read(view("b"), 40).await.unwrap();
+    let mark = ReadMark { user: "b".into(), conversation: "d:a:b".into(), conversation_seq: 40 };
+    store.mark_read("app".into(), vec![mark]).await.unwrap();
+    let changes = [
+        Entry { content: text("edited"), ..change_of(3, "a", 9_001, envelope::EDIT) },
+        Entry { reactions: vec!["+1".into()], ..change_of(3, "b", 9_002, envelope::REACTION) },
+        change_of(100, "a", 9_003, envelope::RECALL),
+    ];
+    // Somebody who leaves and comes back has an absence; somebody who leaves for good has an end.
+    let members = vec!["b".into(), "c".into()];
+    let created = GroupCreated { name: "name".into(), members, history: HistoryVisibility::FromJoin.into() };
+    let groups = [
+        group("a", 1, Change::Created(created)),
+        group("b", 2, Change::Left(MemberLeft {})),
+        item("g:1", 3),
+        group("a", 4, Change::Added(MembersAdded { users: vec!["b".into()] })),
+        group("c", 5, Change::Left(MemberLeft {})),
+    ];
+    let items = changes.iter().map(encoded).chain(groups).collect();
+    let results = store.save(items).await.unwrap();
+    assert!(results.iter().all(|result| result.outcome() == SaveOutcome::Stored), "{results:?}");
+}
+
+async fn fill_users<S: Users + Directory>(store: &S) {
+    for user in ["a", "b", "c"] {
+        assert!(store.create_user("app".into(), user.into(), "hash".into()).await.unwrap());
+    }
+    store.create_session(session("s"), vec![1]).await.unwrap();
+    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
+    store.rotate_session("s".into(), rotation).await.unwrap();
+    store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
+    let profile = Profile { user: "a".into(), name: "Ada".into(), ..Profile::default() };
+    assert!(store.replace_profile("app".into(), profile).await.unwrap());
+    let draft = SetSettings {
+        conversation: "d:a:b".into(),
+        draft: Some("draft".into()),
+        pinned: Some(true),
+        ..SetSettings::default()
+    };
+    store.change_settings("app".into(), "b".into(), draft).await.unwrap();
+    let block = Block { user: "b".into(), blocked: true };
+    store.change_block("app".into(), "a".into(), block).await.unwrap();
 }
 
 struct Data {
@@ -111,14 +193,18 @@ async fn p1_a_copy_to_postgres_and_back_is_complete() {
     fill(&store).await;
     drop(store);
     let first = data.export(data.folder("first"), "file").await.unwrap();
-    assert_eq!((first.users, first.sessions, first.conversations), (2, 1, 21));
-    assert_eq!((first.members, first.entries), (42, 2_520));
+    assert_eq!((first.users, first.sessions, first.conversations), (3, 1, 22));
+    assert_eq!((first.members, first.entries), (45, 2_528));
     assert_eq!(data.import("file", data.postgres()).await.unwrap(), first);
     assert_eq!(data.export(data.postgres(), "back").await.unwrap(), first);
     assert_eq!(data.import("back", data.folder("second")).await.unwrap(), first);
     let sums = data.checksums(Source::Place(data.folder("first"))).await;
-    assert_eq!(sums.lines().count(), 3 + 21 + 1, "{sums}");
-    assert!(sums.contains(" 2500 app/d:a:b\n"), "{sums}");
+    assert_eq!(sums.lines().count(), 6 + 22 + 1, "{sums}");
+    for line in
+        [" 2503 app/d:a:b\n", " 5 app/g:1\n", " 1 settings\n", " 1 blocks\n", " 1 profiles\n", " 3 users\n"]
+    {
+        assert!(sums.contains(line), "{line}: {sums}");
+    }
     for of in [Source::Place(data.postgres()), Source::Place(data.folder("second"))] {
         assert_eq!(data.checksums(of).await, sums);
     }
@@ -126,22 +212,94 @@ async fn p1_a_copy_to_postgres_and_back_is_complete() {
 
     // Both copies continue the sequences of the source, each in a new generation.
     let (postgres, sqlite) = (
-        PostgresStore::new(&test_config(&data.schema).1).unwrap(),
+        PostgresStore::new(&test_config(&data.schema).1, LIMITS).unwrap(),
         SqliteStore::open(&data.at("second"), LIMITS).unwrap(),
     );
-    let mut generations = Vec::new();
-    for store in [&postgres as &dyn Store, &sqlite] {
-        let again = store.save(vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:x:y", 0)]);
-        let numbers: Vec<_> = again.await.unwrap().iter().map(|result| result.conversation_seq).collect();
-        assert_eq!(numbers, [2_500, 2_501, 1]);
-        let head = store.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
-        assert_eq!((head.kept_seq, head.conversation_seq, head.read_seq), (2_500, 2_501, 40));
-        let session = store.session("s".into()).await.unwrap().unwrap();
-        generations.push((session.generation_before, session.generation));
-    }
-    let [(0, first), (second, third)] = generations[..] else { panic!("{generations:?}") };
+    let generations = [continued(&postgres).await, continued(&sqlite).await];
+    let [(first, 0), (third, second)] = generations else { panic!("{generations:?}") };
     assert!(first == second && first != third && third != 0, "{generations:?}");
     data.drop_schema().await;
+}
+
+/// Saves entries to a copy. Returns its generations.
+async fn continued<S: Conversations + Users + Directory>(store: &S) -> (u32, u32) {
+    let items = vec![item("d:a:b", 2_499), item("d:a:b", 2_500), item("d:a:y", 0)];
+    let results = store.save(items).await.unwrap();
+    let numbers: Vec<_> = results.iter().map(|result| result.conversation_seq).collect();
+    assert_eq!(numbers, [2_500, 2_504, 1]);
+    let head = head(store, "b").await;
+    assert_eq!((head.kept_seq, head.conversation_seq, head.read_seq), (2_503, 2_504, 40));
+    assert_eq!(head.unread, 2_501 - 40 - 1, "one message is recalled");
+    assert!(store.session("s".into()).await.unwrap().is_some());
+    store.generation().await.unwrap()
+}
+
+/// The columns of all tables that are in [`TABLES`], as `TABLE.COLUMN`.
+fn listed() -> BTreeSet<String> {
+    let of_table = |table: &'static tables::Table| {
+        table.all_columns().map(|(column, _)| format!("{}.{column}", table.name))
+    };
+    TABLES.iter().flat_map(of_table).collect()
+}
+
+/// Whether a table belongs to the schema itself.
+fn is_internal(table: &str) -> bool {
+    ["generation", "schema_version", "synced"].contains(&table) || table.starts_with("sqlite_")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_every_table_and_every_column_is_copied() {
+    let data = Data::new();
+    let store = SqliteStore::open(&data.at("first"), LIMITS).unwrap();
+    fill(&store).await;
+    let columns = store
+        .on_writer(|conn| {
+            let mut select = conn.prepare(
+                "SELECT t.name, c.name FROM sqlite_schema t JOIN pragma_table_info(t.name) c WHERE t.type = 'table'",
+            )?;
+            let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()
+        })
+        .await
+        .unwrap();
+    let stored = |columns: Vec<(String, String)>| -> BTreeSet<String> {
+        let columns = columns.into_iter().filter(|(table, _)| !is_internal(table));
+        columns.map(|(table, column)| format!("{table}.{column}")).collect()
+    };
+    assert_eq!(stored(columns), listed());
+    for table in TABLES {
+        let count = format!("SELECT count(*) FROM {}", table.name);
+        let rows = store.on_writer(move |conn| conn.query_row(&count, [], |row| row.get::<_, i64>(0))).await;
+        assert_ne!(rows.unwrap(), 0, "the test must fill {}", table.name);
+    }
+    PostgresStore::new(&test_config(&data.schema).1, LIMITS).unwrap().ready().await.unwrap();
+    let mut conn = PgConnection::connect(&test_config(&data.schema).0).await.unwrap();
+    let columns = sqlx::query(
+        "SELECT table_name::text, column_name::text FROM information_schema.columns WHERE table_schema = $1",
+    );
+    let columns = columns.bind(&data.schema).fetch_all(&mut conn).await.unwrap();
+    assert_eq!(stored(columns.iter().map(|row| (row.get(0), row.get(1))).collect()), listed());
+    data.drop_schema().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_another_format_is_refused_with_a_reason() {
+    let data = Data::new();
+    fs::write(data.at("old"), b"godwit export 1\nrecords of that format").unwrap();
+    let error = data.import("old", data.folder("second")).await.unwrap_err().to_string();
+    assert!(error.contains("another release"), "{error}");
+    let store = SqliteStore::open(&data.at("first"), LIMITS).unwrap();
+    fill_users(&store).await;
+    drop(store);
+    data.export(data.folder("first"), "file").await.unwrap();
+    // The list of tables in the file differs. The file is read up to there before its checksum.
+    let mut other = fs::read(data.at("file")).unwrap();
+    let at = other.windows(8).position(|bytes| bytes == b"profiles").unwrap();
+    other[at..at + 8].copy_from_slice(b"profilez");
+    fs::write(data.at("other"), other).unwrap();
+    let error = data.import("other", data.folder("second")).await.unwrap_err().to_string();
+    assert!(error.contains("another release") || error.contains("checksum"), "{error}");
+    assert_eq!(fs::read_dir(data.at("second")).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,9 +349,8 @@ async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
         let copy = SqliteStore::open(&data.at("copy"), LIMITS).unwrap();
         let page = copy.history(view("b"), Page::After(0), 100).await.unwrap().unwrap();
         assert_eq!(page.entries.len(), 10);
-        let head = copy.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
-        assert_eq!(head.kept_seq, 10);
-        generations.push(copy.session("s".into()).await.unwrap().unwrap().generation);
+        assert_eq!(head(&copy, "b").await.kept_seq, 10);
+        generations.push(copy.generation().await.unwrap().0);
     }
     assert_ne!(generations[0], generations[1], "the first opening begins a generation");
     assert_eq!(generations[1], generations[2], "the second opening does not");
@@ -204,12 +361,11 @@ async fn p4_restored_begins_a_generation() {
     let data = Data::new();
     let config = test_config(&data.schema).1;
     assert!(matches!(restored(&config).await, Err(Error::NoData)));
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     fill(&store).await;
     restored(&config).await.unwrap();
-    let session = store.session("s".into()).await.unwrap().unwrap();
-    assert!(session.generation != 0 && session.generation_before == 0, "{session:?}");
-    let head = store.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
-    assert_eq!(head.kept_seq, 2_500);
+    let (now, before) = store.generation().await.unwrap();
+    assert!(now != 0 && before == 0, "{now} {before}");
+    assert_eq!(head(&store, "b").await.kept_seq, 2_503);
     data.drop_schema().await;
 }
