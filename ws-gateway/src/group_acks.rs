@@ -17,7 +17,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 /// Pause between two questions to the store about a message of a fenced sender.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
@@ -38,6 +41,8 @@ pub struct GroupAcks {
     db: DbClient,
     permissions: Arc<Permissions>,
     tasks: RequestTasks,
+    /// Messages are logged by threads of the log.
+    runtime: Handle,
     /// Bounded by the messages in flight of all connections. `None`: no task is working on them.
     logged: Mutex<Option<Vec<Logged>>>,
 }
@@ -50,7 +55,7 @@ impl fmt::Debug for GroupAcks {
 
 impl GroupAcks {
     pub(crate) fn new(app: &str, db: DbClient, permissions: Arc<Permissions>, tasks: RequestTasks) -> Self {
-        Self { app: app.into(), db, permissions, tasks, logged: Mutex::default() }
+        Self { app: app.into(), db, permissions, tasks, runtime: Handle::current(), logged: Mutex::default() }
     }
 
     /// Answers a message that the log has durably, as soon as it is known to come before any removal of its sender. Messages that
@@ -65,7 +70,7 @@ impl GroupAcks {
         *waiting = Some(vec![logged]);
         drop(waiting);
         let acks = self.clone();
-        self.tasks.run(async move { acks.work().await });
+        self.tasks.run_on(&self.runtime, async move { acks.work().await });
     }
 
     async fn work(self: Arc<Self>) {
@@ -90,7 +95,7 @@ impl GroupAcks {
                     Ok(false) => (logged.answer)(Ok(())),
                     Ok(true) => {
                         let acks = self.clone();
-                        self.tasks.run(async move {
+                        self.tasks.run_on(&self.runtime, async move {
                             let decided = acks.decision(&logged.entry).await;
                             (logged.answer)(decided);
                         });

@@ -1,6 +1,7 @@
 //! Work of requests that must run to completion even if the client disconnects.
 
 use abi::{ApiError, error::ErrorCode};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// Beyond this many tasks, no further background work is started.
@@ -32,9 +33,10 @@ impl RequestTasks {
         }
     }
 
-    /// Runs `work`, for which no caller waits and whose number its caller bounds.
-    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(work);
+    /// Runs `work`, for which no caller waits and whose number its caller bounds. For callers outside of the runtime, such as
+    /// callbacks of the log.
+    pub fn run_on(&self, runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn_on(work, runtime);
     }
 
     /// Waits until all tasks have ended.
