@@ -95,6 +95,11 @@ impl World {
         }
     }
 
+    /// Whether the store is PostgreSQL.
+    pub(super) fn is_postgres(&self) -> bool {
+        matches!(self.tables, Tables::Postgres { .. })
+    }
+
     /// Moves the clock of all instances forward.
     pub(super) fn advance_clock(&self, ms: i64) {
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
