@@ -4,14 +4,12 @@
 mod generator;
 mod plain;
 
-use super::world::{APP, Client, World, marks, save};
+use super::world::{Client, World, marks, save};
 use crate::rules::tests::LIMITS;
 use abi::{
     envelope::{GROUP, is_change_of_entry},
     error::ErrorCode,
-    v1::{
-        Entry, EntryState, Head, Role, SaveOutcome, SaveResult,
-    },
+    v1::{Entry, EntryState, Head, Role, SaveOutcome, SaveResult},
 };
 use generator::{Generator, Step};
 use plain::{Plain, is_shown};
@@ -20,26 +18,20 @@ use plain::{Plain, is_shown};
 const ON_SQLITE: u64 = 10_000;
 /// Histories in a run over PostgreSQL: what takes about a minute. `GODWIT_TEST_HISTORIES` sets another number for both stores.
 const ON_POSTGRES: u64 = 1_000;
-/// Histories that run at the same time, each in a conversation of its own.
-const CONCURRENT: u64 = 4;
 
 pub(super) async fn histories_are_those_of_the_plain_model(world: &World) {
     let default = if world.is_postgres() { ON_POSTGRES } else { ON_SQLITE };
     let histories = std::env::var("GODWIT_TEST_HISTORIES").map_or(default, |number| number.parse().unwrap());
     // Another seed for each run: the seed of a failure is in its message.
-    let first = std::env::var("GODWIT_TEST_SEED").map_or_else(|_| rand::random::<u32>().into(), |seed| seed.parse().unwrap());
-    let runners = (0..CONCURRENT).map(|runner| async move {
-        for seed in (first + runner..first + histories).step_by(CONCURRENT as usize) {
+    let random = |_| u64::from(rand::random::<u32>());
+    let first = std::env::var("GODWIT_TEST_SEED").map_or_else(random, |seed| seed.parse().unwrap());
+    let runner = async |runner: u64| {
+        for seed in (first + runner..first + histories).step_by(4) {
             run(world, seed).await;
         }
-    });
-    let mut runners: Vec<_> = runners.map(Box::pin).collect();
-    let mut running: Vec<_> = runners.iter_mut().collect();
-    std::future::poll_fn(|context| {
-        running.retain_mut(|runner| runner.as_mut().poll(context).is_pending());
-        if running.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
+    };
+    // Each history has a conversation of its own.
+    tokio::join!(runner(0), runner(1), runner(2), runner(3));
 }
 
 /// Runs and compares one history.
@@ -92,7 +84,7 @@ impl History<'_> {
             members.push(if entry.kind == GROUP { model.members() } else { Vec::new() });
         }
         for (index, result) in results.iter().enumerate() {
-            let context = format!("seed {}, {:?} in {batch:#?}", self.seed, batch[index]);
+            let context = format!("seed {}, {} in {}", self.seed, plain::brief(&batch[index]), model.brief());
             assert_eq!(outcome(result), stored[index], "{context}");
             let members: Vec<_> = members[index].clone();
             assert_eq!(members_of(result), members, "{context}");
@@ -101,12 +93,16 @@ impl History<'_> {
 
     /// Moves a read position, and compares the result.
     async fn mark_read(&self, model: &mut Plain, user: &str, seq: usize) {
-        let context = format!("seed {}, {user} reads up to {seq} of {:#?}", self.seed, model.log);
+        let context = format!("seed {}, {user} reads up to {seq} of {}", self.seed, model.brief());
         let request = marks(&[(user, &model.id, seq as u64)]);
         let response = self.client.clone().mark_read(request).await.unwrap().into_inner();
         let marked = &response.marked[0];
         if model.visible(user).is_empty() {
-            assert_eq!(marked.error.as_ref().map(abi::v1::Error::code), Some(ErrorCode::Forbidden), "{context}");
+            assert_eq!(
+                marked.error.as_ref().map(abi::v1::Error::code),
+                Some(ErrorCode::Forbidden),
+                "{context}"
+            );
             return;
         }
         assert_eq!(marked.previous_seq, model.read_position(user) as u64, "{context}");
@@ -122,7 +118,7 @@ impl History<'_> {
     /// Compares what each user reads.
     async fn compare(&self, model: &Plain, users: &[String]) {
         for user in users {
-            let context = format!("seed {}, {user} reads {:#?}", self.seed, model.log);
+            let context = format!("seed {}, {user} reads {}", self.seed, model.brief());
             let visible = model.visible(user);
             if visible.is_empty() {
                 assert!(self.world.heads_of(user, &[&model.id]).await.is_empty(), "{context}");
@@ -151,7 +147,7 @@ impl History<'_> {
             .map(|(has_read, member)| (member, has_read))
             .collect();
         expected.sort();
-        assert_eq!(readers, expected, "seed {}, readers of {seq} for {user}: {:#?}", self.seed, model.log);
+        assert_eq!(readers, expected, "seed {}, readers of {seq} for {user}: {}", self.seed, model.brief());
     }
 }
 

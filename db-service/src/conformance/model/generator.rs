@@ -1,7 +1,9 @@
 //! Random histories. A seed determines the history.
 
 use super::{
-    super::world::{self, SENT_AT_MS, added, created, dissolved, entry, left, owner_changed, removed, renamed},
+    super::world::{
+        self, SENT_AT_MS, added, created, dissolved, entry, left, owner_changed, removed, renamed,
+    },
     plain::Plain,
 };
 use abi::{
@@ -85,7 +87,11 @@ impl Generator {
             30..36 => Entry { refers_to: target, ..world::message(&conversation, &sender, &id) },
             36..42 => {
                 let countable = self.random.random();
-                Entry { countable, content: world::text(&id), ..entry(&conversation, &sender, &id, "acme.order") }
+                Entry {
+                    countable,
+                    content: world::text(&id),
+                    ..entry(&conversation, &sender, &id, "acme.order")
+                }
             }
             42..54 => {
                 let edit = world::edit(&conversation, &sender, &id, &target);

@@ -5,9 +5,7 @@ use abi::{
     envelope::{EDIT, GROUP, REACTION, RECALL, is_change_of_entry},
     error::ErrorCode,
     ids,
-    v1::{
-        Content, Entry, EntryState, HistoryVisibility, ReactionCount, Role, group_change::Change,
-    },
+    v1::{Content, Entry, EntryState, HistoryVisibility, ReactionCount, Role, group_change::Change},
 };
 use std::collections::BTreeMap;
 
@@ -146,7 +144,8 @@ impl Plain {
 
     /// A user's read position. Who joins has read what was before.
     pub(super) fn read_position(&self, user: &str) -> usize {
-        let joined = if self.is_group() { self.turns(user, true).first().map_or(0, |seq| seq - 1) } else { 0 };
+        let joined =
+            if self.is_group() { self.turns(user, true).first().map_or(0, |seq| seq - 1) } else { 0 };
         self.read.get(user).copied().unwrap_or(joined)
     }
 
@@ -262,6 +261,12 @@ impl Plain {
         }
     }
 
+    /// The log, for the message of a failure.
+    pub(super) fn brief(&self) -> String {
+        let line = |(index, entry)| format!("\n{} {}", index + 1, brief(entry));
+        self.log.iter().enumerate().map(line).collect()
+    }
+
     /// The name of the group.
     pub(super) fn name(&self) -> &str {
         let name = |entry| match change(entry) {
@@ -322,8 +327,12 @@ impl Plain {
                 let new = added.users.iter().filter(|user| !is_member(user)).count();
                 if self.members().len() + new > max_members { Err(ErrorCode::TooLarge) } else { Ok(()) }
             }
-            Some(Change::Removed(removed)) if !removed.users.iter().all(is_member) => Err(ErrorCode::NotFound),
-            Some(Change::Removed(removed)) if removed.users.contains(&entry.sender) => Err(ErrorCode::Conflict),
+            Some(Change::Removed(removed)) if !removed.users.iter().all(is_member) => {
+                Err(ErrorCode::NotFound)
+            }
+            Some(Change::Removed(removed)) if removed.users.contains(&entry.sender) => {
+                Err(ErrorCode::Conflict)
+            }
             Some(Change::OwnerChanged(changed)) if !is_member(&changed.user) => Err(ErrorCode::NotFound),
             Some(Change::OwnerChanged(changed)) if changed.user == entry.sender => Err(ErrorCode::Conflict),
             _ => Ok(()),
@@ -334,4 +343,10 @@ impl Plain {
 /// Whether an entry is shown in lists of conversations.
 pub(super) fn is_shown(entry: &Entry) -> bool {
     !is_change_of_entry(&entry.kind)
+}
+
+/// An entry, for the message of a failure.
+pub(super) fn brief(entry: &Entry) -> String {
+    let Entry { sender, kind, client_msg_id, refers_to, countable, reactions, .. } = entry;
+    format!("{client_msg_id}: {sender} {kind} {countable} {refers_to} {reactions:?} {:?}", change(entry))
 }
