@@ -17,7 +17,7 @@ use plain::{Plain, is_shown};
 /// Histories in a run over SQLite.
 const ON_SQLITE: u64 = 10_000;
 /// Histories in a run over PostgreSQL: what takes about a minute. `GODWIT_TEST_HISTORIES` sets another number for both stores.
-const ON_POSTGRES: u64 = 1_000;
+const ON_POSTGRES: u64 = 500;
 
 pub(super) async fn histories_are_those_of_the_plain_model(world: &World) {
     let default = if world.is_postgres() { ON_POSTGRES } else { ON_SQLITE };
@@ -55,6 +55,11 @@ struct History<'a> {
 }
 
 impl History<'_> {
+    /// The history so far, for the message of a failure.
+    fn context(&self, model: &Plain) -> String {
+        format!("seed {}:{}", self.seed, model.brief())
+    }
+
     /// Saves a batch, and compares the results.
     async fn save(&self, model: &mut Plain, batch: Vec<Entry>) {
         let results = save(&mut self.client.clone(), batch.clone()).await;
@@ -84,16 +89,15 @@ impl History<'_> {
             members.push(if entry.kind == GROUP { model.members() } else { Vec::new() });
         }
         for (index, result) in results.iter().enumerate() {
-            let context = format!("seed {}, {} in {}", self.seed, plain::brief(&batch[index]), model.brief());
-            assert_eq!(outcome(result), stored[index], "{context}");
+            let entry = &batch[index];
+            assert_eq!(outcome(result), stored[index], "{} in {}", plain::brief(entry), self.context(model));
             let members: Vec<_> = members[index].clone();
-            assert_eq!(members_of(result), members, "{context}");
+            assert_eq!(members_of(result), members, "{}", self.context(model));
         }
     }
 
     /// Moves a read position, and compares the result.
     async fn mark_read(&self, model: &mut Plain, user: &str, seq: usize) {
-        let context = format!("seed {}, {user} reads up to {seq} of {}", self.seed, model.brief());
         let request = marks(&[(user, &model.id, seq as u64)]);
         let response = self.client.clone().mark_read(request).await.unwrap().into_inner();
         let marked = &response.marked[0];
@@ -101,33 +105,33 @@ impl History<'_> {
             assert_eq!(
                 marked.error.as_ref().map(abi::v1::Error::code),
                 Some(ErrorCode::Forbidden),
-                "{context}"
+                "{}",
+                self.context(model)
             );
             return;
         }
-        assert_eq!(marked.previous_seq, model.read_position(user) as u64, "{context}");
+        assert_eq!(marked.previous_seq, model.read_position(user) as u64, "{}", self.context(model));
         let authors = model.mark_read(user, seq, LIMITS.max_receipt_members);
         let position = marked.position.as_ref().unwrap();
-        assert_eq!(position.read_seq, model.read_position(user) as u64, "{context}");
-        assert_eq!(position.unread, model.unread(user).len() as u64, "{context}");
+        assert_eq!(position.read_seq, model.read_position(user) as u64, "{}", self.context(model));
+        assert_eq!(position.unread, model.unread(user).len() as u64, "{}", self.context(model));
         let mut told = marked.authors.clone();
         told.sort();
-        assert_eq!(told, authors, "{context}");
+        assert_eq!(told, authors, "{}", self.context(model));
     }
 
     /// Compares what each user reads.
     async fn compare(&self, model: &Plain, users: &[String]) {
         for user in users {
-            let context = format!("seed {}, {user} reads {}", self.seed, model.brief());
             let visible = model.visible(user);
             if visible.is_empty() {
-                assert!(self.world.heads_of(user, &[&model.id]).await.is_empty(), "{context}");
+                assert!(self.world.heads_of(user, &[&model.id]).await.is_empty(), "{}", self.context(model));
                 continue;
             }
             let expected: Vec<_> = visible.iter().map(|seq| model.read_entry(*seq, user)).collect();
-            assert_eq!(self.world.entries(user, &model.id).await, expected, "{context}");
+            assert_eq!(self.world.entries(user, &model.id).await, expected, "{}", self.context(model));
             let head = self.world.head(user, &model.id).await;
-            assert_eq!(head, expected_head(model, user), "{context}");
+            assert_eq!(head, expected_head(model, user), "{}", self.context(model));
             self.compare_readers(model, user, &visible).await;
         }
     }
@@ -147,7 +151,7 @@ impl History<'_> {
             .map(|(has_read, member)| (member, has_read))
             .collect();
         expected.sort();
-        assert_eq!(readers, expected, "seed {}, readers of {seq} for {user}: {}", self.seed, model.brief());
+        assert_eq!(readers, expected, "readers of {seq} for {user}, {}", self.context(model));
     }
 }
 

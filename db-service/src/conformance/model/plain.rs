@@ -46,59 +46,23 @@ impl Plain {
         &self.log[seq - 1]
     }
 
-    /// The members after the first `seq` entries, in the order of joining.
-    fn members_after(&self, seq: usize) -> Vec<(String, Role)> {
-        if !self.is_group() {
-            return self.direct_users().iter().map(|user| ((*user).to_owned(), Role::Member)).collect();
-        }
+    /// The members after each number of entries, from none to all, in the order of joining.
+    fn members_over_time(&self) -> Vec<Vec<(String, Role)>> {
         let mut members: Vec<(String, Role)> = Vec::new();
-        for entry in &self.log[..seq] {
-            let sender = &entry.sender;
-            let joining = match change(entry) {
-                Some(Change::Created(created)) => {
-                    members.push((sender.clone(), Role::Owner));
-                    created.members.clone()
-                }
-                Some(Change::Added(added)) => added.users.clone(),
-                Some(Change::Removed(removed)) => {
-                    members.retain(|(user, _)| !removed.users.contains(user));
-                    vec![]
-                }
-                Some(Change::Left(_)) => {
-                    members.retain(|(user, _)| user != sender);
-                    if !members.iter().any(|(_, role)| *role == Role::Owner) {
-                        members.iter_mut().take(1).for_each(|(_, role)| *role = Role::Owner);
-                    }
-                    vec![]
-                }
-                Some(Change::OwnerChanged(changed)) => {
-                    for (user, role) in &mut members {
-                        if user == sender {
-                            *role = Role::Member;
-                        } else if *user == changed.user {
-                            *role = Role::Owner;
-                        }
-                    }
-                    vec![]
-                }
-                Some(Change::Dissolved(_)) => {
-                    members.clear();
-                    vec![]
-                }
-                _ => vec![],
-            };
-            for user in joining {
-                if !members.iter().any(|(member, _)| *member == user) {
-                    members.push((user, Role::Member));
-                }
-            }
+        if !self.is_group() {
+            members = self.direct_users().iter().map(|user| ((*user).to_owned(), Role::Member)).collect();
         }
-        members
+        let mut over_time = vec![members.clone()];
+        for entry in &self.log {
+            apply(entry, &mut members);
+            over_time.push(members.clone());
+        }
+        over_time
     }
 
     /// The members now, in the order of joining.
     pub(super) fn members(&self) -> Vec<(String, Role)> {
-        self.members_after(self.log.len())
+        self.members_over_time().pop().expect("there is a state before the first entry")
     }
 
     /// The role of a current member.
@@ -106,15 +70,16 @@ impl Plain {
         self.members().into_iter().find(|(member, _)| member == user).map(|(_, role)| role)
     }
 
-    fn was_member(&self, seq: usize, user: &str) -> bool {
-        self.members_after(seq).iter().any(|(member, _)| member == user)
+    /// Whether a user is a member, after each number of entries.
+    fn membership(&self, user: &str) -> Vec<bool> {
+        let is_member = |members: &Vec<(String, Role)>| members.iter().any(|(member, _)| member == user);
+        self.members_over_time().iter().map(is_member).collect()
     }
 
     /// The entries after which a user became a member, or was none any more.
     fn turns(&self, user: &str, becomes: bool) -> Vec<usize> {
-        let turned = |seq: &usize| {
-            self.was_member(*seq, user) == becomes && self.was_member(*seq - 1, user) != becomes
-        };
+        let membership = self.membership(user);
+        let turned = |seq: &usize| membership[*seq] == becomes && membership[*seq - 1] != becomes;
         (1..=self.log.len()).filter(turned).collect()
     }
 
@@ -139,7 +104,8 @@ impl Plain {
             let last = self.left_at(user).unwrap_or(self.log.len());
             return all.filter(|seq| was_ever && *seq <= last).collect();
         }
-        all.filter(|seq| self.was_member(*seq, user) || self.was_member(*seq - 1, user)).collect()
+        let membership = self.membership(user);
+        all.filter(|seq| membership[*seq] || membership[*seq - 1]).collect()
     }
 
     /// A user's read position. Who joins has read what was before.
@@ -173,13 +139,10 @@ impl Plain {
 
     /// The entries that are unread for a user.
     pub(super) fn unread(&self, user: &str) -> Vec<usize> {
-        let mut unread = self.visible(user);
+        let (mut unread, read) = (self.visible(user), self.read_position(user));
         unread.retain(|seq| {
             let entry = self.entry(*seq);
-            *seq > self.read_position(user)
-                && entry.countable
-                && entry.sender != user
-                && self.recall_of(*seq).is_none()
+            *seq > read && entry.countable && entry.sender != user && self.recall_of(*seq).is_none()
         });
         unread
     }
@@ -336,6 +299,41 @@ impl Plain {
             Some(Change::OwnerChanged(changed)) if !is_member(&changed.user) => Err(ErrorCode::NotFound),
             Some(Change::OwnerChanged(changed)) if changed.user == entry.sender => Err(ErrorCode::Conflict),
             _ => Ok(()),
+        }
+    }
+}
+
+/// What a stored entry does to the members.
+fn apply(entry: &Entry, members: &mut Vec<(String, Role)>) {
+    let (sender, mut joining) = (&entry.sender, Vec::new());
+    match change(entry) {
+        Some(Change::Created(created)) => {
+            members.push((sender.clone(), Role::Owner));
+            joining = created.members.clone();
+        }
+        Some(Change::Added(added)) => joining = added.users.clone(),
+        Some(Change::Removed(removed)) => members.retain(|(user, _)| !removed.users.contains(user)),
+        Some(Change::Left(_)) => {
+            members.retain(|(user, _)| user != sender);
+            if !members.iter().any(|(_, role)| *role == Role::Owner) {
+                members.iter_mut().take(1).for_each(|(_, role)| *role = Role::Owner);
+            }
+        }
+        Some(Change::OwnerChanged(changed)) => {
+            for (user, role) in members.iter_mut() {
+                if user == sender {
+                    *role = Role::Member;
+                } else if *user == changed.user {
+                    *role = Role::Owner;
+                }
+            }
+        }
+        Some(Change::Dissolved(_)) => members.clear(),
+        _ => {}
+    }
+    for user in joining {
+        if !members.iter().any(|(member, _)| *member == user) {
+            members.push((user, Role::Member));
         }
     }
 }
