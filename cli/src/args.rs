@@ -3,10 +3,12 @@
 mod dead_letters;
 mod group;
 mod load;
+mod people;
 
 pub use dead_letters::{DeadLettersCommand, LetterFilter, OperatorArgs};
 pub use group::GroupCommand;
 pub use load::{LoadCommand, LoadOptions};
+pub use people::{ProfileCommand, Seen, SettingsArgs};
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -62,7 +64,8 @@ pub enum Command {
     },
     /// Log out and remove the saved credentials.
     Logout,
-    /// Chat in a conversation. Reads lines from the terminal, or from a pipe until its end.
+    /// Chat in a conversation. Reads lines from the terminal, or from a pipe until its end. A line that begins with a slash is a
+    /// command; `/help` lists them.
     Chat {
         /// User id, or conversation id (`g:...`, `d:...`).
         with: String,
@@ -76,6 +79,34 @@ pub enum Command {
         with: String,
         /// The text, or `-` to read it from stdin.
         text: String,
+        /// Answer this message: its number or its message id.
+        #[arg(long, value_name = "MESSAGE")]
+        reply_to: Option<String>,
+    },
+    /// Replace one of your messages.
+    Edit {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// Its number or its message id.
+        message: String,
+        /// The new text, or `-` to read it from stdin.
+        text: String,
+    },
+    /// Take a message back.
+    Recall {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// Its number or its message id.
+        message: String,
+    },
+    /// Replace your reactions to a message.
+    React {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// Its number or its message id.
+        message: String,
+        /// The reactions, such as emojis. Default: none.
+        reactions: Vec<String>,
     },
     /// Print messages as they arrive.
     Listen {
@@ -96,8 +127,49 @@ pub enum Command {
         #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
         limit: u32,
     },
-    /// List conversations and their numbers of unread messages.
+    /// List conversations and their numbers of unread messages, most recent first.
     Conversations,
+    /// List what has changed for the user since a receiver seq: conversations, profile, blocks.
+    Changes {
+        /// The receiver seq that the last `changes` printed, `EPOCH:SEQ`. Default: list everything.
+        #[arg(long, value_name = "EPOCH:SEQ")]
+        since: Option<String>,
+    },
+    /// Show your own settings of a conversation, or change them.
+    Settings {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// The changes.
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Show who has read a message.
+    Readers {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// Its number.
+        message: u64,
+    },
+    /// Block a user: no direct messages, no signals, and no invitations to groups from them.
+    Block {
+        /// User id.
+        #[arg(value_name = "USER")]
+        user: String,
+    },
+    /// Unblock a user.
+    Unblock {
+        /// User id.
+        #[arg(value_name = "USER")]
+        user: String,
+    },
+    /// List the users whom you have blocked.
+    Blocks,
+    /// Show profiles, or change your own.
+    Profile {
+        /// The action.
+        #[command(subcommand)]
+        command: ProfileCommand,
+    },
     /// Create and change groups.
     Group {
         /// The action.
@@ -162,6 +234,11 @@ mod tests {
             "send bob",
             "load flood --connections 1",
             "group add g:x",
+            "group rename g:x",
+            "edit bob 12",
+            "readers bob twelve",
+            "settings bob --pinned perhaps",
+            "profile set --presence some",
             "load pair --body 1",
             "dead-letters replay",
             "dead-letters replay 0-1 --all",

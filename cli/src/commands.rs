@@ -2,9 +2,11 @@
 
 mod account;
 mod chat;
+mod conversations;
 mod dead_letters;
 mod group;
 mod messages;
+mod people;
 
 use crate::{
     args::{Args, Command},
@@ -27,12 +29,26 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Login { user, password } => account::login(&context, &user, password).await?,
         Command::Logout => account::logout(&context).await?,
         Command::Chat { with, history } => chat::chat(context, &with, history).await?,
-        Command::Send { with, text } => messages::send(&context, &with, &text).await?,
+        Command::Send { with, text, reply_to } => {
+            messages::send(&context, &with, &text, reply_to.as_deref()).await?;
+        }
+        Command::Edit { with, message, text } => messages::edit(&context, &with, &message, &text).await?,
+        Command::Recall { with, message } => messages::recall(&context, &with, &message).await?,
+        Command::React { with, message, reactions } => {
+            messages::react(&context, &with, &message, reactions).await?;
+        }
         Command::Listen { with, count, resume } => {
             messages::listen(&context, with.as_deref(), count, resume).await?;
         }
         Command::History { with, limit } => messages::history(&context, &with, limit).await?,
-        Command::Conversations => messages::conversations(&context).await?,
+        Command::Conversations => conversations::conversations(&context).await?,
+        Command::Changes { since } => conversations::changes(&context, since.as_deref()).await?,
+        Command::Settings { with, settings } => conversations::settings(&context, &with, settings).await?,
+        Command::Readers { with, message } => conversations::readers(&context, &with, message).await?,
+        Command::Block { user } => people::block(&context, &user, true).await?,
+        Command::Unblock { user } => people::block(&context, &user, false).await?,
+        Command::Blocks => people::blocks(&context).await?,
+        Command::Profile { command } => people::profile(&context, command).await?,
         Command::Group { command } => group::run(&context, command).await?,
         // Handled above, because it needs no user.
         Command::DeadLetters { .. } => {}

@@ -20,6 +20,7 @@ mod terminal;
 
 pub use args::{
     Args, Command, DeadLettersCommand, GroupCommand, LetterFilter, LoadCommand, LoadOptions, OperatorArgs,
+    ProfileCommand, Seen, SettingsArgs,
 };
 
 use std::process::ExitCode;

@@ -1,12 +1,10 @@
 //! Output for people and programs.
 
-use abi::{
-    ids::Conversation,
-    v1::{Entry, entry::Content, group_change::Change, message::Body},
-};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+pub(crate) mod entries;
+
+use abi::{ids::Conversation, v1::Entry};
 use rustyline::ExternalPrinter;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
@@ -42,9 +40,9 @@ impl Output {
     /// Prints an entry as `me` sees it; `with_place` includes the conversation.
     pub(crate) fn entry(&self, entry: &Entry, me: &str, with_place: bool) -> io::Result<()> {
         if self.json {
-            self.object(&entry_object(entry))
+            self.object(&entries::object(entry))
         } else {
-            self.write(&entry_line(entry, me, with_place))
+            self.write(&entries::line(entry, me, with_place))
         }
     }
 
@@ -76,73 +74,6 @@ pub(crate) fn label(conversation: &str, me: &str) -> String {
         Ok(Conversation::Direct(a, b)) => if a == me { b } else { a }.to_owned(),
         _ => conversation.to_owned(),
     }
-}
-
-fn entry_line(entry: &Entry, me: &str, with_place: bool) -> String {
-    let own = entry.sender == me;
-    let who = if own { "you" } else { entry.sender.as_str() };
-    let place = match Conversation::parse(&entry.conversation) {
-        _ if !with_place => String::new(),
-        Ok(Conversation::Direct(..)) if !own => String::new(),
-        Ok(Conversation::Direct(..)) => format!(" to {}", label(&entry.conversation, me)),
-        _ => format!(" in {}", entry.conversation),
-    };
-    let time = clock(entry.sent_at_ms);
-    match &entry.content {
-        Some(Content::Message(message)) => {
-            let body = match &message.body {
-                Some(Body::Text(text)) => printable(text),
-                Some(Body::Data(data)) => {
-                    format!("[{} bytes of {}]", data.len(), printable(&message.content_type))
-                }
-                None => String::new(),
-            };
-            format!("{time} {who}{place}: {body}")
-        }
-        content => format!("{time} {who}{place} {}", change(content.as_ref())),
-    }
-}
-
-fn change(content: Option<&Content>) -> String {
-    let Some(Content::GroupChange(change)) = content else {
-        return "sent an entry of an unknown kind".to_owned();
-    };
-    match &change.change {
-        Some(Change::Created(created)) => {
-            let with = if created.members.is_empty() { String::new() } else { " with ".to_owned() };
-            format!("created the group \"{}\"{with}{}", printable(&created.name), created.members.join(", "))
-        }
-        Some(Change::Added(added)) => format!("added {}", added.users.join(", ")),
-        Some(Change::Removed(removed)) => format!("removed {}", removed.users.join(", ")),
-        Some(Change::Left(_)) => "left the group".to_owned(),
-        None => "changed the group".to_owned(),
-    }
-}
-
-/// An entry as one flat JSON object.
-pub(crate) fn entry_object(entry: &Entry) -> Value {
-    let mut object = json!({
-        "conversation": entry.conversation,
-        "conversation_seq": entry.conversation_seq,
-        "message_id": entry.message_id,
-        "client_msg_id": entry.client_msg_id,
-        "sender": entry.sender,
-        "sender_device": entry.sender_device,
-        "sent_at_ms": entry.sent_at_ms,
-    });
-    match &entry.content {
-        Some(Content::Message(message)) => {
-            object["content_type"] = json!(message.content_type);
-            match &message.body {
-                Some(Body::Text(text)) => object["text"] = json!(text),
-                Some(Body::Data(data)) => object["data_base64"] = json!(BASE64_STANDARD.encode(data)),
-                None => {}
-            }
-        }
-        Some(Content::GroupChange(change)) => object["group_change"] = json!(change),
-        None => {}
-    }
-    object
 }
 
 /// Text that is safe for the terminal: control characters from other users are replaced.
@@ -183,18 +114,6 @@ fn clock_on(at_ms: i64, today: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::Message;
-
-    fn entry(conversation: &str, sender: &str, text: &str) -> Entry {
-        let message = Message { content_type: String::new(), body: Some(Body::Text(text.into())) };
-        Entry {
-            conversation: conversation.into(),
-            sender: sender.into(),
-            sent_at_ms: 1_000,
-            content: Some(Content::Message(message)),
-            ..Entry::default()
-        }
-    }
 
     #[test]
     fn dates_are_right_around_leap_days() {
@@ -203,21 +122,5 @@ mod tests {
         assert_eq!(clock_on(951_782_399_000, 0), "2000-02-28 23:59:59Z");
         assert_eq!(clock_on(951_868_799_000, 0), "2000-02-29 23:59:59Z");
         assert_eq!(clock_on(1_709_251_200_000, 0), "2024-03-01 00:00:00Z");
-    }
-
-    #[test]
-    fn a_line_names_the_sender_and_the_conversation() {
-        assert!(entry_line(&entry("d:alice:bob", "bob", "hi"), "alice", true).ends_with("Z bob: hi"));
-        assert!(
-            entry_line(&entry("d:alice:bob", "alice", "hi"), "alice", true).ends_with("Z you to bob: hi")
-        );
-        assert!(entry_line(&entry("g:x", "bob", "hi"), "alice", true).ends_with("Z bob in g:x: hi"));
-        assert!(entry_line(&entry("g:x", "bob", "hi"), "alice", false).ends_with("Z bob: hi"));
-    }
-
-    #[test]
-    fn p8_text_of_other_users_cannot_inject_terminal_control_characters() {
-        let line = entry_line(&entry("d:alice:bob", "bob", "a\u{1b}[2Jb\rc"), "alice", false);
-        assert!(!line.contains('\u{1b}') && !line.contains('\r'));
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use rustyline::{
-    ColorMode, Config, DefaultEditor, Editor, ExternalPrinter, Helper,
+    ColorMode, Config, Context, Editor, ExternalPrinter, Helper,
     completion::Completer,
     highlight::{CmdKind, Highlighter},
     hint::Hinter,
@@ -22,6 +22,8 @@ const QUEUE: usize = 64;
 /// Lines until the end of input.
 pub(crate) struct Lines {
     pub(crate) lines: mpsc::Receiver<io::Result<String>>,
+    /// On a terminal, a signal for each key that is typed into a line; dropped while the last one is not taken.
+    pub(crate) typed: mpsc::Receiver<()>,
     /// On a terminal, prints above the line in the editor.
     pub(crate) printer: Option<Box<dyn ExternalPrinter + Send>>,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Lines {
 /// Starts to read lines, with a line editor on a terminal.
 pub(crate) fn lines(prompt: String) -> Result<Lines> {
     let (sender, lines) = mpsc::channel(QUEUE);
+    let (keys, typed) = mpsc::channel(1);
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         thread::Builder::new().name("stdin".into()).spawn(move || {
             for line in io::stdin().lock().lines() {
@@ -38,9 +41,10 @@ pub(crate) fn lines(prompt: String) -> Result<Lines> {
                 }
             }
         })?;
-        return Ok(Lines { lines, printer: None });
+        return Ok(Lines { lines, typed, printer: None });
     }
-    let mut editor = DefaultEditor::new()?;
+    let mut editor: Editor<Keys, DefaultHistory> = Editor::new()?;
+    editor.set_helper(Some(Keys(keys)));
     let printer = editor.create_external_printer()?;
     thread::Builder::new().name("terminal".into()).spawn(move || {
         // Ctrl-C, Ctrl-D and a closed terminal end the input.
@@ -51,7 +55,27 @@ pub(crate) fn lines(prompt: String) -> Result<Lines> {
             }
         }
     })?;
-    Ok(Lines { lines, printer: Some(Box::new(printer)) })
+    Ok(Lines { lines, typed, printer: Some(Box::new(printer)) })
+}
+
+/// Notices the keys that are typed: the editor asks for a hint after each of them.
+struct Keys(mpsc::Sender<()>);
+
+impl Helper for Keys {}
+impl Completer for Keys {
+    type Candidate = String;
+}
+impl Highlighter for Keys {}
+impl Validator for Keys {}
+impl Hinter for Keys {
+    type Hint = String;
+
+    fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        if !line.is_empty() {
+            let _ = self.0.try_send(());
+        }
+        None
+    }
 }
 
 /// Shows asterisks in place of the typed text.

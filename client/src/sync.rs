@@ -235,7 +235,8 @@ impl Sync {
         let mut delivery = Delivery { start, end: end.seq, entries, updates };
         self.observe(end);
         let continues = self.known.is_some_and(|known| known.epoch == end.epoch && start <= known.seq);
-        if is_complete && continues {
+        let is_takable = self.takes_updates() || delivery.updates.is_empty();
+        if is_complete && continues && is_takable {
             self.take(delivery, &mut free, sink);
             self.take_early(&mut free, sink);
             return;
@@ -247,10 +248,16 @@ impl Sync {
         }
     }
 
+    /// Whether updates are handed over. While a page of changes is in flight they wait for it: the page may describe an older
+    /// state, and the last one that the application gets must be the newest.
+    fn takes_updates(&self) -> bool {
+        self.scan.as_ref().is_none_or(|scan| !scan.in_flight)
+    }
+
     /// Takes the deliveries that continue from `known`.
     fn take_early(&mut self, free: &mut usize, sink: &mut impl Sink) {
         while let Some(known) = self.known
-            && let Some(delivery) = self.early.next(known.epoch, known.seq)
+            && let Some(delivery) = self.early.next(known.epoch, known.seq, self.takes_updates())
         {
             self.take(delivery, free, sink);
         }
@@ -327,8 +334,7 @@ impl Sync {
         if self.rewind.is_some() || capacity < reserved + PAGE {
             return None;
         }
-        let conversation = self.gaps.request_next()?;
-        let after = self.positions.get(&conversation).copied().unwrap_or(0);
+        let (conversation, after) = self.gaps.request_next(&self.positions)?;
         Some(Request::History { conversation, after })
     }
 }

@@ -6,6 +6,7 @@
 mod accounts;
 mod changes;
 mod groups;
+mod model;
 mod reading;
 mod saving;
 mod user_state;
@@ -80,6 +81,8 @@ conformance! {
         changes_of_changes_and_of_unknown_entries_are_refused,
         the_windows_apply_to_checks_only,
         changes_have_limits;
+    model:
+        histories_are_those_of_the_plain_model;
     reading:
         p5_pages_in_both_directions_have_no_gaps_or_overlaps,
         p8_strangers_see_no_entries_and_not_which_conversations_exist,

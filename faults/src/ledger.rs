@@ -12,8 +12,9 @@ pub(crate) use archive::{read, write};
 pub use id::Id;
 pub use observation::{FailedRead, Observation, Receipt};
 
-use abi::v1::entry;
+use abi::v1::{Content, Entry, content};
 use anyhow::Result;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -32,12 +33,21 @@ pub type Millis = u32;
 /// Code of a send that its device did not accept, because its command queue was full. No attempt reached the server.
 pub const NOT_TAKEN: &str = "not_taken";
 
-/// A hash of everything in an entry that the sender determines: sender, `client_msg_id` and content.
-pub(crate) fn digest(sender: &str, client_msg_id: &str, content: Option<&entry::Content>) -> u64 {
-    let mut bytes = Vec::new();
-    if let Some(content) = content {
-        content.encode(&mut bytes);
+/// The digest of an entry; see [`digest`]. For a change of a group it covers the change in place of the content.
+pub(crate) fn digest_of(entry: &Entry) -> u64 {
+    match &entry.group_change {
+        Some(change) => {
+            let data = Some(content::Body::Data(change.encode_to_vec().into()));
+            let content = Content { content_type: String::new(), body: data };
+            digest(&entry.sender, &entry.client_msg_id, Some(&content))
+        }
+        None => digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref()),
     }
+}
+
+/// A hash of everything in an entry that the sender determines: sender, `client_msg_id` and content.
+pub(crate) fn digest(sender: &str, client_msg_id: &str, content: Option<&Content>) -> u64 {
+    let bytes = content.map(Content::encode_to_vec);
     let mut hasher = DefaultHasher::new();
     (sender, client_msg_id, bytes).hash(&mut hasher);
     hasher.finish()

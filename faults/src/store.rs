@@ -1,7 +1,7 @@
 //! The contents of the store at the end of a run, read from its tables. No code of the services is involved.
 
 use super::ledger::{self, Id};
-use abi::v1::{Entry, HistoryVisibility, Message, entry, group_change::Change, message::Body};
+use abi::v1::{self, Entry, HistoryVisibility, content::Body, group_change::Change};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use prost::Message as _;
@@ -141,11 +141,11 @@ impl StoreView {
         let entry = Entry::decode(payload).with_context(|| format!("entry {seq} of {id}"))?;
         let stored = Stored {
             conversation_seq: u64::try_from(seq)?,
-            digest: ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref()),
+            digest: ledger::digest_of(&entry),
             message_id: Id(message_id.try_into().context("a message id has 16 bytes")?),
             sender: entry.sender,
             client_msg_id: entry.client_msg_id,
-            content: content(entry.content),
+            content: content(entry.content, entry.group_change),
         };
         self.conversations
             .get_mut(id)
@@ -172,12 +172,12 @@ impl StoreView {
     }
 }
 
-fn content(content: Option<entry::Content>) -> Content {
-    match content {
-        Some(entry::Content::Message(Message { body: Some(Body::Text(text)), .. })) => {
+fn content(content: Option<v1::Content>, change: Option<v1::GroupChange>) -> Content {
+    match (content, change) {
+        (Some(v1::Content { body: Some(Body::Text(text)), .. }), None) => {
             Content::Message { excerpt: text.chars().take(EXCERPT).collect() }
         }
-        Some(entry::Content::GroupChange(change)) => match change.change {
+        (None, Some(change)) => match change.change {
             Some(Change::Created(created)) => Content::Created {
                 sees_all: created.history() == HistoryVisibility::All,
                 members: created.members,
@@ -185,7 +185,9 @@ fn content(content: Option<entry::Content>) -> Content {
             Some(Change::Added(added)) => Content::Added(added.users),
             Some(Change::Removed(removed)) => Content::Removed(removed.users),
             Some(Change::Left(_)) => Content::Left,
-            None => Content::Undecodable,
+            Some(Change::Renamed(_) | Change::OwnerChanged(_) | Change::Dissolved(_)) | None => {
+                Content::Undecodable
+            }
         },
         _ => Content::Undecodable,
     }

@@ -47,7 +47,7 @@ impl Wire {
 #[derive(Debug)]
 pub enum Incoming {
     /// A frame.
-    Frame(ServerFrame),
+    Frame(Box<ServerFrame>),
     /// The connection closed, with a code and a reason. The code is `None` if it ended without a close frame.
     Closed(Option<u16>, String),
 }
@@ -165,7 +165,7 @@ impl Device {
                 (Some(Err(error)), _) => return Ok(Incoming::Closed(None, error.to_string())),
                 (None, _) => return Ok(Incoming::Closed(None, String::new())),
             };
-            return Ok(Incoming::Frame(frame));
+            return Ok(Incoming::Frame(Box::new(frame)));
         }
     }
 
@@ -175,7 +175,7 @@ impl Device {
     /// [`Closed`] if the connection ends first.
     pub async fn frame(&mut self) -> Result<ServerFrame> {
         match self.next().await? {
-            Incoming::Frame(frame) => Ok(frame),
+            Incoming::Frame(frame) => Ok(*frame),
             Incoming::Closed(code, reason) => Err(Closed { code, reason }.into()),
         }
     }

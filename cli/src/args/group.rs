@@ -36,6 +36,25 @@ pub enum GroupCommand {
         /// The group, `g:...`.
         group: String,
     },
+    /// Rename a group that you own.
+    Rename {
+        /// The group, `g:...`.
+        group: String,
+        /// The new name.
+        name: String,
+    },
+    /// Make another member the owner of a group that you own.
+    Owner {
+        /// The group, `g:...`.
+        group: String,
+        /// User id.
+        user: String,
+    },
+    /// Dissolve a group that you own. Its members keep what they could read.
+    Dissolve {
+        /// The group, `g:...`.
+        group: String,
+    },
     /// List your groups, or the members of a group.
     List {
         /// The group, `g:...`.

@@ -1,6 +1,6 @@
 //! `group`: create and change groups, and list them and their members.
 
-use super::messages;
+use super::conversations;
 use crate::{args::GroupCommand, context::Context, error::Usage, output};
 use abi::{
     ids::{self, Conversation},
@@ -19,6 +19,9 @@ pub(super) async fn run(context: &Context, command: GroupCommand) -> Result<()> 
         GroupCommand::Add { group, users } => add(context, &group, &users).await,
         GroupCommand::Remove { group, users } => remove(context, &group, &users).await,
         GroupCommand::Leave { group } => leave(context, &group).await,
+        GroupCommand::Rename { group, name } => rename(context, &group, &name).await,
+        GroupCommand::Owner { group, user } => change_owner(context, &group, &user).await,
+        GroupCommand::Dissolve { group } => dissolve(context, &group).await,
         GroupCommand::List { group: Some(group) } => list_members(context, &group).await,
         GroupCommand::List { group: None } => list_groups(context).await,
     }
@@ -63,13 +66,41 @@ async fn leave(context: &Context, group: &str) -> Result<()> {
     Ok(())
 }
 
+async fn rename(context: &Context, group: &str, name: &str) -> Result<()> {
+    check(group)?;
+    let (_, token) = context.access().await?;
+    context.api.rename_group(&token, group, name, &new_client_msg_id()).await?;
+    context.out.text("renamed")?;
+    context.out.object(&json!({ "conversation": group, "name": name }))?;
+    Ok(())
+}
+
+async fn change_owner(context: &Context, group: &str, user: &str) -> Result<()> {
+    check(group)?;
+    ids::check_id("USER", user).map_err(|error| Usage(error.message))?;
+    let (_, token) = context.access().await?;
+    context.api.change_owner(&token, group, user, &new_client_msg_id()).await?;
+    context.out.text(&format!("{user} is the owner"))?;
+    context.out.object(&json!({ "conversation": group, "owner": user }))?;
+    Ok(())
+}
+
+async fn dissolve(context: &Context, group: &str) -> Result<()> {
+    check(group)?;
+    let (_, token) = context.access().await?;
+    context.api.dissolve_group(&token, group, &new_client_msg_id()).await?;
+    context.out.text("dissolved")?;
+    context.out.object(&json!({ "conversation": group, "dissolved": true }))?;
+    Ok(())
+}
+
 async fn list_members(context: &Context, group: &str) -> Result<()> {
     check(group)?;
     let (_, token) = context.access().await?;
     for member in context.api.members(&token, group).await? {
         context.out.text(&format!("{}{}", member.user, owner_mark(member.role())))?;
         context.out.object(&json!({
-            "user": member.user, "role": messages::role_name(member.role()), "visible_from": member.visible_from,
+            "user": member.user, "role": conversations::role_name(member.role()), "visible_from": member.visible_from,
         }))?;
     }
     Ok(())
@@ -77,11 +108,11 @@ async fn list_members(context: &Context, group: &str) -> Result<()> {
 
 async fn list_groups(context: &Context) -> Result<()> {
     let once = context.once().await?;
-    let heads = messages::all_heads(&once.client).await?;
+    let heads = conversations::all_heads(&once.client).await?;
     for head in heads.into_iter().filter(|head| head.conversation.starts_with("g:")) {
         let (name, mark) = (output::printable(&head.name), owner_mark(head.role()));
         context.out.text(&format!("{}  {name}{mark}", head.conversation))?;
-        context.out.object(&messages::head_object(&head))?;
+        context.out.object(&conversations::head_object(&head))?;
     }
     Ok(())
 }

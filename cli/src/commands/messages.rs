@@ -1,18 +1,48 @@
-//! `send`, `listen`, `history`, `conversations`.
+//! `send`, `edit`, `recall`, `react`, `listen`, `history`.
 
 use crate::{
     context::{self, Context},
     error::Usage,
-    output::{self, clock, label},
+    output::{self, clock},
 };
-use abi::v1::{Entry, GetHeads, GetHistory, Head, Role};
+use abi::{
+    ids,
+    v1::{Content, Entry, GetHistory},
+};
 use anyhow::Result;
-use client::{Client, Event, State, sync::Start, text};
-use serde_json::{Value, json};
+use client::{Client, Draft, Event, State, sync::Start, text};
+use serde_json::json;
 use std::{io::Read as _, time::Duration};
 
-pub(super) async fn send(context: &Context, with: &str, body: &str) -> Result<()> {
-    let conversation = context::conversation(with, &context.user()?)?;
+pub(super) async fn send(context: &Context, with: &str, body: &str, reply_to: Option<&str>) -> Result<()> {
+    let body = content(body).await?;
+    put(context, with, reply_to, |target| match target {
+        Some(message_id) => Draft::reply(message_id, body),
+        None => body.into(),
+    })
+    .await
+}
+
+pub(super) async fn edit(context: &Context, with: &str, message: &str, body: &str) -> Result<()> {
+    let body = content(body).await?;
+    put(context, with, Some(message), |target| Draft::edit(target.unwrap_or_default(), body)).await
+}
+
+pub(super) async fn recall(context: &Context, with: &str, message: &str) -> Result<()> {
+    put(context, with, Some(message), |target| Draft::recall(target.unwrap_or_default())).await
+}
+
+pub(super) async fn react(
+    context: &Context,
+    with: &str,
+    message: &str,
+    reactions: Vec<String>,
+) -> Result<()> {
+    put(context, with, Some(message), |target| Draft::reaction(target.unwrap_or_default(), reactions)).await
+}
+
+/// The text of a message, or that of stdin for `-`.
+async fn content(body: &str) -> Result<Content> {
     let body = if body == "-" {
         let read = tokio::task::spawn_blocking(|| {
             let mut text = String::new();
@@ -25,8 +55,23 @@ pub(super) async fn send(context: &Context, with: &str, body: &str) -> Result<()
     if body.is_empty() {
         return Err(Usage("the message is empty".into()).into());
     }
+    Ok(text(body))
+}
+
+/// Sends an entry that refers to a message, or to none.
+async fn put(
+    context: &Context,
+    with: &str,
+    refers_to: Option<&str>,
+    draft: impl FnOnce(Option<&str>) -> Draft,
+) -> Result<()> {
+    let conversation = context::conversation(with, &context.user()?)?;
     let once = context.once().await?;
-    let ack = once.client.send(&conversation, text(body)).await?;
+    let target = match refers_to {
+        Some(message) => Some(message_id(&once.client, &conversation, message).await?),
+        None => None,
+    };
+    let ack = once.client.send(&conversation, draft(target.as_deref())).await?;
     context.out.text(&format!("sent at {}", clock(ack.sent_at_ms)))?;
     context.out.object(&json!({
         "conversation": conversation, "message_id": ack.message_id,
@@ -133,65 +178,32 @@ pub(super) async fn tail(
     Ok(entries)
 }
 
-pub(super) async fn conversations(context: &Context) -> Result<()> {
-    let once = context.once().await?;
-    let mut heads = all_heads(&once.client).await?;
-    heads.sort_by_key(|head| std::cmp::Reverse(head.last_sent_at_ms));
-    if heads.is_empty() {
-        output::hint("no conversations yet; start one with `godwit-cli chat USER`");
+/// The message id of a message that is given by its id or its number.
+async fn message_id(client: &Client, conversation: &str, message: &str) -> Result<String> {
+    if ids::message_bytes(message).is_some() {
+        return Ok(message.to_owned());
     }
-    for head in heads {
-        let unread = unread(&head);
-        let mut line = label(&head.conversation, &once.user);
-        if !head.name.is_empty() {
-            line = format!("{line}  {}", output::printable(&head.name));
-        }
-        if unread > 0 {
-            line = format!("{line}  {unread} unread");
-        }
-        context.out.text(&format!("{line}  {}", clock(head.last_sent_at_ms)))?;
-        context.out.object(&head_object(&head))?;
-    }
-    once.client.close().await;
-    Ok(())
-}
-
-fn unread(head: &Head) -> u64 {
-    head.countable_seq.saturating_sub(head.read_countable_seq)
-}
-
-/// A head as one flat JSON object.
-pub(super) fn head_object(head: &Head) -> Value {
-    json!({
-        "conversation": head.conversation,
-        "name": head.name,
-        "conversation_seq": head.conversation_seq,
-        "read_seq": head.read_seq,
-        "unread": unread(head),
-        "role": role_name(head.role()),
-        "last_sent_at_ms": head.last_sent_at_ms,
-    })
-}
-
-/// `owner` or `member`.
-pub(super) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Owner => "owner",
-        Role::Member => "member",
-        Role::Unspecified => "none",
+    let seq = message.trim_start_matches('#').parse().map_err(|_| {
+        Usage(format!("{message} is neither the number of a message, such as 12, nor a message id"))
+    })?;
+    match entry_at(client, conversation, seq).await? {
+        Some(entry) => Ok(entry.message_id),
+        None => Err(Usage(format!("there is no message #{seq} in {conversation}")).into()),
     }
 }
 
-/// All heads, page by page.
-pub(super) async fn all_heads(client: &Client) -> Result<Vec<Head>, client::Error> {
-    let mut heads: Vec<Head> = Vec::new();
-    loop {
-        let after = heads.last().map(|head| head.conversation.clone()).unwrap_or_default();
-        let page = client.heads(GetHeads { after, limit: abi::MAX_PAGE }).await?;
-        let more = page.more && !page.heads.is_empty();
-        heads.extend(page.heads);
-        if !more {
-            return Ok(heads);
-        }
-    }
+/// The entry with a number. `None`: there is none that the user can see.
+pub(super) async fn entry_at(
+    client: &Client,
+    conversation: &str,
+    seq: u64,
+) -> Result<Option<Entry>, client::Error> {
+    let request = GetHistory {
+        conversation: conversation.to_owned(),
+        after: seq.saturating_sub(1),
+        limit: 1,
+        ..GetHistory::default()
+    };
+    let page = client.history(request).await?;
+    Ok(page.entries.into_iter().find(|entry| entry.conversation_seq == seq))
 }

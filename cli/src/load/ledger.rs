@@ -1,6 +1,6 @@
 //! The sets of acknowledged, received and stored messages. The body of a message holds its sender and its counter.
 
-use abi::v1::{Entry, entry::Content, message::Body};
+use abi::v1::{Entry, content::Body};
 use std::fmt::Write as _;
 
 /// A set of counters.
@@ -80,8 +80,7 @@ impl Stamp {
 
     /// The stamp of an entry; `None` if it is not a message of a run.
     pub(super) fn read(entry: &Entry) -> Option<Self> {
-        let Some(Content::Message(message)) = &entry.content else { return None };
-        let Some(Body::Text(text)) = &message.body else { return None };
+        let Some(Body::Text(text)) = &entry.content.as_ref()?.body else { return None };
         let number = |from, to| u64::from_str_radix(text.get(from..to)?, 16).ok();
         Some(Self {
             sender: u32::try_from(number(0, 6)?).ok()?,
@@ -94,7 +93,6 @@ impl Stamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::v1::Message;
 
     #[test]
     fn a_stamp_is_read_back_from_its_body() {
@@ -103,8 +101,7 @@ mod tests {
             let mut body = "old".to_owned();
             stamp.write(size, &mut body);
             assert_eq!(body.len(), size.max(STAMP));
-            let message = Message { content_type: String::new(), body: Some(Body::Text(body)) };
-            let entry = Entry { content: Some(Content::Message(message)), ..Entry::default() };
+            let entry = Entry { content: Some(client::text(body)), ..Entry::default() };
             assert_eq!(Stamp::read(&entry), Some(stamp));
         }
         assert_eq!(Stamp::read(&Entry::default()), None);

@@ -5,13 +5,11 @@ use super::{
     run::Run,
     users::LoadUser,
 };
-use abi::v1::{
-    Entry, GetHeads, GetHistory, Ping, ServerFrame, client_frame::Frame as Ask, server_frame::Frame,
-};
+use abi::v1::{GetHistory, Ping, ServerFrame, client_frame::Frame as Ask, server_frame::Frame};
 use client::{
     Connection, Error, State, codec,
     connection::HELLO_ID,
-    sync::{self, Request, Start, Sync},
+    sync::{Change, Patience, Request, Start, Sync},
 };
 use std::{
     cell::RefCell,
@@ -19,7 +17,7 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
-use tokio::time::interval;
+use tokio::time::{interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// The capacity is never exhausted: received messages are counted and discarded.
@@ -36,7 +34,8 @@ pub(super) struct Receiver {
     sync: Sync,
     requests: HashMap<u32, Request>,
     next_id: u32,
-    entries: Vec<Entry>,
+    changes: Vec<Change>,
+    patience: Patience,
     /// No request is sent before this.
     paused: Option<Instant>,
 }
@@ -58,7 +57,8 @@ impl Receiver {
             sync: Sync::new(State::default(), Start::Beginning),
             requests: HashMap::new(),
             next_id: HELLO_ID,
-            entries: Vec::new(),
+            changes: Vec::new(),
+            patience: Patience::default(),
             paused: None,
         }
     }
@@ -93,12 +93,14 @@ impl Receiver {
         self.sync.on_welcome(connection.welcome.receiver_seq);
         self.requests.clear();
         self.paused = None;
+        self.patience = Patience::default();
         let stop = self.stop.clone();
         let heartbeat = Duration::from_millis(connection.welcome.heartbeat_ms.max(100).into());
         // More often than a device, to find missed messages before the run counts them as lost.
         let mut beat = interval(heartbeat.min(Duration::from_secs(5)));
         let mut last_received = Instant::now();
         loop {
+            let awaited = self.patience.check(&mut self.sync, Instant::now());
             self.send_requests(connection).await?;
             tokio::select! {
                 bytes = connection.next_bytes() => {
@@ -108,6 +110,7 @@ impl Receiver {
                     }
                     last_received = Instant::now();
                 }
+                () = sleep_until(awaited.unwrap_or_else(Instant::now).into()), if awaited.is_some() => {}
                 _ = beat.tick() => {
                     if last_received.elapsed() > heartbeat.mul_f64(2.5) {
                         return Err(Error::Timeout { what: "the heartbeat" });
@@ -128,17 +131,7 @@ impl Receiver {
         self.paused = None;
         let mut fed = false;
         while let Some(request) = self.sync.next_request(CAPACITY) {
-            let frame = match &request {
-                Request::Heads { after } => {
-                    Ask::Heads(GetHeads { after: after.clone(), limit: sync::HEADS_PAGE })
-                }
-                Request::History { conversation, after } => Ask::History(GetHistory {
-                    conversation: conversation.clone(),
-                    after: *after,
-                    limit: abi::MAX_PAGE,
-                    ..GetHistory::default()
-                }),
-            };
+            let frame = request.frame(abi::MAX_PAGE);
             self.next_id += 1;
             self.requests.insert(self.next_id, request);
             connection.feed(codec::encode(self.next_id, frame)).await?;
@@ -152,13 +145,13 @@ impl Receiver {
     fn receive(&mut self, frame: Option<ServerFrame>) {
         let Some(frame) = frame else { return };
         let request = if frame.id == 0 { None } else { self.requests.remove(&frame.id) };
-        let mut entries = std::mem::take(&mut self.entries);
+        let mut changes = std::mem::take(&mut self.changes);
         match (frame.frame, request) {
-            (Some(Frame::Deliver(deliver)), _) => self.sync.on_deliver(deliver, CAPACITY, &mut entries),
+            (Some(Frame::Deliver(deliver)), _) => self.sync.on_deliver(deliver, CAPACITY, &mut changes),
             (Some(Frame::Pong(pong)), _) => self.sync.on_seq(pong.receiver_seq),
-            (Some(Frame::Heads(page)), Some(_)) => self.sync.on_heads(page),
+            (Some(Frame::Changes(page)), Some(_)) => self.sync.on_changes(page, CAPACITY, &mut changes),
             (Some(Frame::History(page)), Some(Request::History { conversation, .. })) => {
-                self.sync.on_history(&conversation, page, &mut entries);
+                self.sync.on_history(&conversation, page, &mut changes);
             }
             (Some(Frame::Error(error)), Some(request)) => {
                 let error = abi::ApiError::from(error);
@@ -167,16 +160,19 @@ impl Receiver {
             }
             _ => {}
         }
-        if !entries.is_empty() {
+        if !changes.is_empty() {
             let mut seen = self.seen.borrow_mut();
-            for entry in entries.drain(..).filter(|entry| entry.conversation == self.conversation) {
-                if let Some(stamp) = Stamp::read(&entry) {
+            for change in changes.drain(..) {
+                if let Change::Entry(entry) = change
+                    && entry.conversation == self.conversation
+                    && let Some(stamp) = Stamp::read(&entry)
+                {
                     seen.record(stamp.counter);
                     self.run.received(stamp.due);
                 }
             }
         }
-        self.entries = entries;
+        self.changes = changes;
     }
 }
 

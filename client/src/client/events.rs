@@ -28,7 +28,8 @@ pub enum Event {
     Entry(Box<Entry>),
     /// A page of what changed while the device was away. It replaces the application's copies of the heads, of the profile
     /// and of the blocks that it has. If `everything` is set, conversations that no page names do not exist. The entries
-    /// follow one by one.
+    /// follow one by one; some may have come before. The number of unread messages is therefore that of the head, plus the
+    /// countable entries of others after its `countable_seq`.
     Changes(Box<Changes>),
     /// The user's own state changed while the device was connected: a conversation was read on some device, another member
     /// has read entries of the user, or settings, blocks or the profile changed.

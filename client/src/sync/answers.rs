@@ -4,7 +4,7 @@ use super::{Change, Request, Sink, Sync};
 use crate::state::Have;
 use abi::{
     ApiError,
-    v1::{Changes, Head, HistoryPage},
+    v1::{Changes, Entry, Head, HistoryPage},
 };
 
 impl Sync {
@@ -27,6 +27,9 @@ impl Sync {
         for head in heads {
             self.on_head(head);
         }
+        // Before the end of a rewind: entries must not reach the application before it knows that positions went back.
+        let mut free = capacity.saturating_sub(self.reserved() + usize::from(is_news));
+        self.take_early(&mut free, sink);
         match (next, self.scan.as_mut()) {
             (Some(next), Some(scan)) => scan.cursor = next,
             _ => {
@@ -35,8 +38,6 @@ impl Sync {
                 self.end_rewind();
             }
         }
-        let mut free = capacity.saturating_sub(self.reserved() + usize::from(is_news));
-        self.take_early(&mut free, sink);
     }
 
     /// The pages that begin with this one have all changes up to `now`. `have` was in the request, and `epoch` was the last
@@ -81,7 +82,11 @@ impl Sync {
     pub fn on_history(&mut self, conversation: &str, page: HistoryPage, sink: &mut impl Sink) {
         let Some(requested) = self.gaps.answered(conversation) else { return };
         let position = self.positions.entry(conversation.to_owned()).or_insert(0);
-        let (before, mut is_full) = (*position, false);
+        // Entries of the page may have been delivered since the request.
+        let is_new =
+            |entry: &Entry| entry.conversation == conversation && entry.conversation_seq > requested.after;
+        let is_progress = page.entries.iter().any(is_new);
+        let mut is_full = false;
         for entry in page.entries {
             // A jump within the page is a part that the user may not see, such as an absence between two memberships. Entries of
             // other conversations were not requested.
@@ -95,7 +100,7 @@ impl Sync {
             }
         }
         // Without progress, "more" is ignored: a faulty server must not cause an endless loop of requests.
-        let more = is_full || page.more && *position > before;
+        let more = is_full || page.more && is_progress;
         self.gaps.close_or_requeue(conversation, *position, requested, more);
     }
 

@@ -41,10 +41,11 @@ impl Early {
         self.deliveries.len() <= MAX_EARLY || self.deliveries.pop_first().is_none()
     }
 
-    /// Removes the first delivery if it continues from `seq`.
-    pub(super) fn next(&mut self, epoch: u32, seq: u64) -> Option<Delivery> {
+    /// Removes the first delivery if it continues from `seq`; one with updates only if `takes_updates`.
+    pub(super) fn next(&mut self, epoch: u32, seq: u64, takes_updates: bool) -> Option<Delivery> {
         let first = self.deliveries.first_entry()?;
-        (epoch == self.epoch && *first.key() <= seq).then(|| first.remove())
+        let is_next = epoch == self.epoch && *first.key() <= seq;
+        (is_next && (takes_updates || first.get().updates.is_empty())).then(|| first.remove())
     }
 }
 

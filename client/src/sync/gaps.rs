@@ -19,8 +19,18 @@ pub(super) struct Gaps {
 struct Gap {
     /// The highest conversation_seq known to exist.
     up_to: u64,
-    /// `up_to` at the time of the request in flight.
-    requested: Option<u64>,
+    /// The request in flight.
+    requested: Option<Requested>,
+}
+
+/// A request for a page of history.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(PartialEq, Hash))]
+pub(super) struct Requested {
+    /// The position at that time.
+    pub(super) after: u64,
+    /// The highest conversation_seq known at that time.
+    up_to: u64,
 }
 
 impl Gaps {
@@ -46,30 +56,36 @@ impl Gaps {
         }
     }
 
-    /// The conversation to request a page of, unless [`MAX_IN_FLIGHT`] pages are in flight.
-    pub(super) fn request_next(&mut self) -> Option<String> {
+    /// The conversation to request a page of, and its position, unless [`MAX_IN_FLIGHT`] pages are in flight.
+    pub(super) fn request_next(&mut self, positions: &BTreeMap<String, u64>) -> Option<(String, u64)> {
         if self.in_flight >= MAX_IN_FLIGHT {
             return None;
         }
         let conversation = self.queue.pop_front()?;
         let gap = self.gaps.get_mut(&conversation).expect("a queued conversation has a gap");
-        gap.requested = Some(gap.up_to);
+        let after = positions.get(&conversation).copied().unwrap_or(0);
+        gap.requested = Some(Requested { after, up_to: gap.up_to });
         self.in_flight += 1;
-        Some(conversation)
+        Some((conversation, after))
     }
 
-    /// The request for a conversation was answered. Returns the conversation_seq known when it was made; `None` if no
-    /// request was in flight.
-    pub(super) fn answered(&mut self, conversation: &str) -> Option<u64> {
+    /// The request for a conversation was answered. Returns the request; `None` if there was none in flight.
+    pub(super) fn answered(&mut self, conversation: &str) -> Option<Requested> {
         let requested = self.gaps.get_mut(conversation)?.requested.take()?;
         self.in_flight -= 1;
         Some(requested)
     }
 
     /// After a page: closes the gap, or queues its next page.
-    pub(super) fn close_or_requeue(&mut self, conversation: &str, position: u64, requested: u64, more: bool) {
+    pub(super) fn close_or_requeue(
+        &mut self,
+        conversation: &str,
+        position: u64,
+        requested: Requested,
+        more: bool,
+    ) {
         // A page requested before an entry was known may lack that entry.
-        let is_open = |gap: &Gap| position < gap.up_to && (more || requested < gap.up_to);
+        let is_open = |gap: &Gap| position < gap.up_to && (more || requested.up_to < gap.up_to);
         if self.gaps.get(conversation).is_some_and(is_open) {
             self.queue.push_back(conversation.to_owned());
         } else {

@@ -7,6 +7,7 @@ use abi::{
 use std::time::{Duration, Instant};
 
 mod catching_up;
+mod exhaustive;
 mod model;
 mod overtaken;
 mod restored;

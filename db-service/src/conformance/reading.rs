@@ -201,7 +201,12 @@ pub(super) async fn p1_unknown_fields_and_kinds_are_returned_byte_for_byte(world
     let sent = bytes.freeze();
     let request = SaveRequest { app: APP.into(), entries: vec![sent.clone()] };
     world.client().save(request).await.unwrap();
-    let request = abi::v1::HistoryRequest { app: APP.into(), user: "b".into(), page: Some(page("d:a:b")) };
+    let request = abi::v1::HistoryRequest {
+        app: APP.into(),
+        user: "b".into(),
+        page: Some(page("d:a:b")),
+        ..Default::default()
+    };
     let found = world.client().history(request).await.unwrap().into_inner().entries.remove(0);
     let numbers = [
         envelope::field::CONVERSATION,

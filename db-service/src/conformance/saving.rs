@@ -156,6 +156,7 @@ pub(super) async fn p1_an_entry_of_a_later_version_is_stored_byte_for_byte(world
         app: APP.into(),
         user: "b".into(),
         page: Some(GetHistory { conversation: "d:a:b".into(), ..GetHistory::default() }),
+        ..abi::v1::HistoryRequest::default()
     };
     let page = world.client().history(request).await.unwrap().into_inner();
     for (entry, read) in entries.iter().zip(&page.entries) {

@@ -152,7 +152,7 @@ async fn apply(
 }
 
 /// Adds new members and members who come back. The latter keep their read position. Unless later members see all entries, those of
-/// the absence are hidden and don't count as unread.
+/// the absence are hidden and don't count as unread; otherwise the recalled ones among them don't.
 async fn add_members(
     conn: &mut PgConnection,
     app: &str,
@@ -185,7 +185,9 @@ async fn add_members(
          SELECT $1, $2, user_id, role, $3, $4, $5, 0, joined
          FROM unnest($6::text[], $7::integer[], $8::bigint[]) AS new (user_id, role, joined)
          ON CONFLICT (conversation, user_id) DO UPDATE SET role = excluded.role, joined = excluded.joined,
-           excluded = old.excluded + CASE WHEN $9 THEN $5 - old.left_countable ELSE 0 END,
+           excluded = old.excluded + CASE WHEN $9 THEN $5 - old.left_countable ELSE (
+             SELECT count(*) FROM entry_states s JOIN entries e ON e.conversation = s.conversation AND e.seq = s.seq
+             WHERE s.conversation = $1 AND s.seq > old.visible_until AND s.recalled_seq > 0 AND e.counts) END,
            visible_until = NULL, left_countable = NULL",
     )
     .bind(key)

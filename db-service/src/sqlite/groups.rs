@@ -18,14 +18,16 @@ const INSERT_ABSENCE: &str = "INSERT INTO absences (conversation, user_id, after
     SELECT conversation, user_id, visible_until, $1, $2 - left_countable FROM members
     WHERE conversation = $3 AND user_id = $4 AND visible_until < $1 - 1";
 
-/// Adds a member, or one who comes back: that one keeps the read position, and with `hidden` the entries of the absence don't count
-/// as unread. Parameters: key of the conversation, app, user, role, first visible entry, read position (two seqs), join order,
+/// Adds a member, or one who comes back: that one keeps the read position. Entries of the absence don't count as unread, all of them
+/// with `hidden`, otherwise the recalled ones. Parameters: key of the conversation, app, user, role, first visible entry, read position (two seqs), join order,
 /// hidden.
 const ADD_MEMBER: &str = "INSERT INTO members
     (conversation, app, user_id, role, visible_from, read_seq, read_countable, excluded, joined)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)
     ON CONFLICT (conversation, user_id) DO UPDATE SET role = excluded.role, joined = excluded.joined,
-      excluded = members.excluded + CASE WHEN $9 THEN $7 - members.left_countable ELSE 0 END,
+      excluded = members.excluded + CASE WHEN $9 THEN $7 - members.left_countable ELSE (
+        SELECT count(*) FROM entry_states s JOIN entries e ON e.conversation = s.conversation AND e.seq = s.seq
+        WHERE s.conversation = $1 AND s.seq > members.visible_until AND s.recalled_seq > 0 AND e.counts) END,
       visible_until = NULL, left_countable = NULL";
 
 /// Parameters: `conversation_seq` of the entry that says so, its `countable_seq`, key of the conversation, user.

@@ -78,7 +78,7 @@ fn check_delivery(
     }
 }
 
-/// P8: only a member has a head. A head is a snapshot: a removed user gets no later one.
+/// P8: only a member, or a former one up to the entry that removed it, has a head.
 fn check_head(
     evidence: &Evidence<'_>,
     device: DeviceId,
@@ -90,10 +90,12 @@ fn check_head(
     let (seq, visible_from) = (u64::from(seq), u64::from(visible_from));
     let user = evidence.ledger.devices[device as usize].user;
     let memberships = evidence.memberships(conversation, user);
-    let is_member =
-        |membership: &Membership| membership.joined <= seq && membership.left.is_none_or(|left| seq < left);
-    if !memberships.iter().any(|membership| is_member(membership) && membership.visible_from == visible_from)
-    {
+    let covers =
+        |membership: &Membership| membership.joined <= seq && membership.left.is_none_or(|left| seq <= left);
+    // The first entry that the user may see in any membership until then.
+    let until = memberships.iter().filter(|membership| membership.joined <= seq);
+    let first_visible = until.map(|membership| membership.visible_from).min();
+    if !memberships.iter().any(covers) || first_visible != Some(visible_from) {
         verdict.report(Violation::Unauthorised, || {
             format!(
                 "{} got the head {seq} of {}, visible from {visible_from}; the user's memberships are {memberships:?}",

@@ -210,16 +210,16 @@ pub(super) fn acked<'a>(evidence: &'a Evidence<'_>) -> impl Iterator<Item = (u64
 /// P4, P5: a history is equal to the stored entries. P8: it contains only entries that the user may see.
 fn check_histories(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     for history in &evidence.ledger.histories {
-        let membership = evidence.current_membership(history.conversation, history.user);
-        if membership.is_none() && !history.entries.is_empty() {
+        let memberships = evidence.memberships(history.conversation, history.user);
+        if memberships.is_empty() && !history.entries.is_empty() {
             verdict.report(Violation::Unauthorised, || {
                 let (user, id) = (evidence.user(history.user), evidence.id(history.conversation));
-                format!("{user} is not in {id}, but reads {:?} and further entries", history.entries[0])
+                format!("{user} was never in {id}, but reads {:?} and further entries", history.entries[0])
             });
             continue;
         }
         let visible = |entry: &&Stored| {
-            membership.is_some_and(|membership| membership.visible_from <= entry.conversation_seq)
+            evidence.membership_at(history.conversation, history.user, entry.conversation_seq).is_some()
         };
         let mut stored = evidence.entries(history.conversation).iter().filter(visible);
         let mut read = history.entries.iter();

@@ -114,8 +114,7 @@ impl Reader<'_> {
                     let entries = page.entries.iter();
                     found.extend(entries.map(|entry| {
                         let id = Id::parse(&entry.message_id).unwrap_or_default();
-                        let digest =
-                            ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
+                        let digest = ledger::digest_of(entry);
                         (ledger::narrow(entry.conversation_seq), id, digest)
                     }));
                     if !page.more {

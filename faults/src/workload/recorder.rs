@@ -120,7 +120,7 @@ impl Recorder {
             recording.conversation(&entry.conversation)
         };
         let conversation_seq = ledger::narrow(entry.conversation_seq);
-        let digest = ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref());
+        let digest = ledger::digest_of(entry);
         let receipt = Receipt { conversation, conversation_seq, message_id, digest, at, live };
         self.observed(device, Observation::Entry(receipt));
         self.arrivals.arrived(device, &entry.client_msg_id);

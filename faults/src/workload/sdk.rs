@@ -5,7 +5,7 @@ use super::{
     device::{DeviceContext, Snapshots},
 };
 use crate::ledger::Observation;
-use abi::v1::{Ack, GetHeads};
+use abi::v1::{Ack, GetChanges};
 use client::{Client, Error, Event, Events, Options, State};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use std::{collections::BTreeMap, pin::pin, time::Duration};
@@ -201,13 +201,14 @@ fn outcome(send: u32, sending: client::Sending) -> BoxFuture<'static, (u32, Resu
 /// All heads of the user: conversation and `conversation_seq`.
 async fn heads(client: &Client) -> Result<Vec<(String, u64)>, Error> {
     let mut heads = Vec::new();
-    let mut after = String::new();
+    let mut cursor = String::new();
     loop {
-        let page = client.heads(GetHeads { after, limit: abi::MAX_PAGE }).await?;
+        let request = GetChanges { have: None, cursor, limit: abi::MAX_PAGE };
+        let page = client.changes(request).await?;
         heads.extend(page.heads.into_iter().map(|head| (head.conversation, head.conversation_seq)));
-        match heads.last() {
-            Some((last, _)) if page.more => after = last.clone(),
-            _ => return Ok(heads),
+        cursor = page.next;
+        if cursor.is_empty() {
+            return Ok(heads);
         }
     }
 }

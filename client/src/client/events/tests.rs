@@ -253,8 +253,8 @@ fn an_entry_without_a_slot_moves_no_position() {
     let now = ReceiverSeq { epoch: 1, seq: 0 };
     let mut device = Device::new(State { have: Some(now.into()), ..State::default() }, now);
     let deliver = Deliver {
-        receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 9 }),
-        raised: 9,
+        receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 8 }),
+        raised: 8,
         entries: (2..=9).map(|seq| entry(0, seq)).collect(),
         updates: Vec::new(),
     };

@@ -182,6 +182,18 @@ fn p5_a_page_older_than_a_stored_entry_is_not_the_last_page() {
 }
 
 #[test]
+fn p5_a_page_whose_entries_were_delivered_meanwhile_is_not_the_last_page() {
+    let mut sync = device();
+    assert!(give(&mut sync, deliver(12, 2, &[("a", 7), ("a", 8)])).is_empty());
+    assert_eq!(sync.next_request(1_000), Some(history(5)));
+    assert_eq!(give(&mut sync, deliver(10, 1, &[("a", 6)])), ["a6"], "an overtaken push");
+    assert_eq!(page(&mut sync, 6..=6, true), [""; 0]);
+    assert_eq!(sync.next_request(1_000), Some(history(6)));
+    assert_eq!(page(&mut sync, 7..=8, false), ["a7", "a8"]);
+    assert_eq!(sync.advance(), at(12));
+}
+
+#[test]
 fn p4_seqs_of_different_epochs_are_never_compared() {
     let mut sync = device();
     sync.on_seq(seq(2, 10));

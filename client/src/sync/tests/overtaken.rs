@@ -100,3 +100,14 @@ fn p5_an_update_without_space_is_asked_for_again() {
     assert!(sync.waits_for_capacity());
     assert_eq!(sync.next_request(1), Some(since(seq(1, 10))));
 }
+
+#[test]
+fn p4_an_update_waits_for_a_page_that_may_be_older() {
+    let mut sync = device();
+    sync.on_welcome(seq(1, 11));
+    assert!(sync.next_request(1_000).is_some());
+    assert_eq!(give(&mut sync, updated(11, "in the page")), [""; 0]);
+    assert_eq!(give(&mut sync, updated(12, "newer")), [""; 0]);
+    assert_eq!(changes(&mut sync, seq(1, 11), vec![head("a", 5, 1)]), ["page", "+newer"]);
+    assert_eq!(sync.advance(), at(12));
+}

@@ -38,6 +38,18 @@ fn p1_entries_with_reassigned_numbers_are_fetched() {
 }
 
 #[test]
+fn p1_an_entry_that_arrives_before_the_heads_follows_the_news_of_the_restore() {
+    let mut sync = restored(0);
+    assert_eq!(sync.next_request(1_000), Some(since(None)));
+    assert_eq!(give(&mut sync, deliver(12, 1, &[("a", 4)])), [""; 0]);
+    assert_eq!(changes(&mut sync, seq(1, 11), vec![kept("a", 3, 3)]), ["page"]);
+    assert_eq!(sync.take_restored(), Some((7, [("a".to_owned(), 3)].into())));
+    assert_eq!(sync.next_request(1_000), Some(history(3)));
+    assert_eq!(page(&mut sync, 4..=4, false), ["a4"]);
+    assert_eq!(sync.advance(), at(12));
+}
+
+#[test]
 fn p5_kept_entries_are_not_fetched_again() {
     let mut sync = restored(0);
     heads(&mut sync, 10, vec![kept("a", 9, 8)]);

@@ -1,17 +1,19 @@
 //! Catching up as docs/protocol.md describes it, in the simplest way: one request at a time.
 
-use abi::v1::{Deliver, Entry, HeadsPage, HistoryPage, ReceiverSeq};
+use abi::v1::{Changes, Deliver, Entry, HistoryPage, ReceiverSeq};
 use client::{State, state::Have};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// Pause before a history request is repeated that did not return the expected entries.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a delivery may be overtaken by a later one before the device asks for changes.
+const OVERTAKING: Duration = Duration::from_millis(250);
 
 /// A request that is needed to catch up.
 #[derive(Debug)]
 pub(super) enum Fetch {
-    Heads { after: String },
+    Changes { have: Option<ReceiverSeq>, cursor: String },
     History { conversation: String, after: u64 },
 }
 
@@ -24,8 +26,13 @@ pub(super) struct CatchUp {
     target: Option<Have>,
     /// A receiver seq that the server announced during the sync: it needs another sync.
     next_target: Option<Have>,
-    /// The next page of heads begins after this conversation; `None` if no page is needed.
-    heads: Option<String>,
+    /// The cursor of the next page of changes; `None` if no page is needed.
+    cursor: Option<String>,
+    /// Deliveries that count from a later receiver seq than the device has: their first and last seq. They may have overtaken
+    /// another one.
+    ahead: Vec<(u64, Have)>,
+    /// When the device asks for changes if no delivery has closed the gap.
+    ask_at: Option<Instant>,
     /// Conversations with missing entries, and the highest `conversation_seq` known to exist.
     missing: BTreeMap<String, u64>,
     in_flight: bool,
@@ -76,7 +83,8 @@ impl CatchUp {
 
     /// Processes a delivery. Entries to show are added to `out`.
     pub(super) fn deliver(&mut self, deliver: Deliver, out: &mut Vec<Entry>) {
-        let has_all_entries = deliver.entries.len() as u64 == u64::from(deliver.raised);
+        let counted = deliver.entries.len() + deliver.updates.len();
+        let is_whole = counted as u64 == u64::from(deliver.raised);
         for entry in deliver.entries {
             let position = self.positions.entry(entry.conversation.clone()).or_insert(0);
             if entry.conversation_seq == *position + 1 {
@@ -88,18 +96,47 @@ impl CatchUp {
             }
         }
         let Some(now) = deliver.receiver_seq.map(Have::from) else { return };
-        match self.have {
-            Some(have) if have.epoch == now.epoch && now.seq <= have.seq => {}
-            Some(have)
-                if have.epoch == now.epoch
-                    && now.seq - u64::from(deliver.raised).min(now.seq) == have.seq
-                    && has_all_entries
-                    && self.is_idle() =>
-            {
-                self.have = Some(now);
-                self.complete = self.have;
+        let Some(have) = self.have.filter(|have| have.epoch == now.epoch) else {
+            self.start_sync(now);
+            return;
+        };
+        if now.seq <= have.seq {
+            return;
+        }
+        let before = now.seq - u64::from(deliver.raised).min(now.seq);
+        if !is_whole {
+            self.start_sync(now);
+        } else if self.target.is_some() {
+            // The changes that are being read may not include it.
+            self.next_target = Some(now);
+        } else {
+            self.ahead.push((before, now));
+            self.close_gap();
+        }
+    }
+
+    /// Moves `have` over the deliveries that follow it. The others wait for the ones that they have overtaken.
+    fn close_gap(&mut self) {
+        let Some(mut have) = self.have else { return };
+        self.ahead.sort_unstable_by_key(|(before, _)| *before);
+        let mut is_moved = false;
+        self.ahead.retain(|(before, now)| {
+            let follows = *before <= have.seq;
+            if follows && now.seq > have.seq {
+                have = *now;
+                is_moved = true;
             }
-            _ => self.start_sync(now),
+            !follows
+        });
+        match self.ahead.is_empty() {
+            true => self.ask_at = None,
+            false => self.ask_at = self.ask_at.or(Some(Instant::now() + OVERTAKING)),
+        }
+        if is_moved && self.missing.is_empty() {
+            self.have = Some(have);
+            self.complete = self.have;
+        } else if is_moved {
+            self.start_sync(have);
         }
     }
 
@@ -108,7 +145,7 @@ impl CatchUp {
             self.next_target = Some(now);
         } else {
             self.target = Some(now);
-            self.heads = Some(String::new());
+            self.cursor = Some(String::new());
         }
     }
 
@@ -118,8 +155,15 @@ impl CatchUp {
             return None;
         }
         self.paused_until = None;
-        let fetch = if let Some(after) = &self.heads {
-            Fetch::Heads { after: after.clone() }
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+            if let Some((_, last)) = self.ahead.pop() {
+                self.ahead.clear();
+                self.start_sync(last);
+            }
+        }
+        let fetch = if let Some(cursor) = &self.cursor {
+            Fetch::Changes { have: self.have(), cursor: cursor.clone() }
         } else {
             let conversation = self.missing.keys().next()?.clone();
             let after = self.positions.get(&conversation).copied().unwrap_or(0);
@@ -129,9 +173,11 @@ impl CatchUp {
         Some(fetch)
     }
 
-    pub(super) fn heads(&mut self, page: HeadsPage) {
+    pub(super) fn changes(&mut self, page: Changes) {
         self.in_flight = false;
-        self.heads = page.heads.last().filter(|_| page.more).map(|last| last.conversation.clone());
+        // The answer says up to where it has everything.
+        self.target = page.receiver_seq.map(Have::from);
+        self.cursor = Some(page.next).filter(|next| !next.is_empty());
         for head in page.heads {
             let before = head.visible_from.saturating_sub(1);
             let position = *self.positions.entry(head.conversation.clone()).or_insert(before);
@@ -164,7 +210,7 @@ impl CatchUp {
         shown
     }
 
-    pub(super) fn heads_failed(&mut self, until: Instant) {
+    pub(super) fn changes_failed(&mut self, until: Instant) {
         self.in_flight = false;
         self.paused_until = Some(until);
     }
@@ -181,13 +227,18 @@ impl CatchUp {
     }
 
     fn finish_sync_if_complete(&mut self) {
-        if self.heads.is_some() || !self.missing.is_empty() || self.target.is_none() {
+        if self.cursor.is_some() || !self.missing.is_empty() || self.target.is_none() {
             return;
         }
         self.have = self.target.take();
         self.complete = self.have;
+        self.ahead.clear();
+        self.ask_at = None;
+        let covers = |have: Option<Have>, target: &Have| {
+            have.is_some_and(|have| have.epoch == target.epoch && have.seq >= target.seq)
+        };
         if let Some(next_target) =
-            self.next_target.take().filter(|next_target| self.have != Some(*next_target))
+            self.next_target.take().filter(|next_target| !covers(self.have, next_target))
         {
             self.start_sync(next_target);
         }
@@ -218,7 +269,8 @@ mod tests {
 
     fn deliver(catch_up: &mut CatchUp, now: u64, raised: u32, numbers: &[u64]) -> Vec<u64> {
         let mut shown = Vec::new();
-        let deliver = Deliver { receiver_seq: Some(seq(now)), raised, entries: entries(numbers) };
+        let deliver =
+            Deliver { receiver_seq: Some(seq(now)), raised, entries: entries(numbers), updates: Vec::new() };
         catch_up.deliver(deliver, &mut shown);
         shown.iter().map(|entry| entry.conversation_seq).collect()
     }
@@ -228,17 +280,18 @@ mod tests {
         shown.iter().map(|entry| entry.conversation_seq).collect()
     }
 
-    fn heads(catch_up: &mut CatchUp, conversation_seq: u64, visible_from: u64) {
+    fn changes(catch_up: &mut CatchUp, now: u64, conversation_seq: u64, visible_from: u64) {
         let head = Head { conversation: "g:1".into(), conversation_seq, visible_from, ..Head::default() };
-        catch_up.heads(HeadsPage { heads: vec![head], more: false });
+        let receiver_seq = Some(seq(now));
+        catch_up.changes(Changes { receiver_seq, heads: vec![head], ..Changes::default() });
     }
 
     /// A device that has (1, 5) and the conversation up to 3.
     fn caught_up() -> CatchUp {
         let mut catch_up = CatchUp::default();
         assert!(!catch_up.announced(seq(5)));
-        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
-        heads(&mut catch_up, 3, 1);
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Changes { .. })));
+        changes(&mut catch_up, 5, 3, 1);
         assert_eq!(catch_up.take_complete(), None, "the entries are still missing");
         assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::History { after: 0, .. })));
         assert_eq!(history(&mut catch_up, &[1, 2, 3]), [1, 2, 3]);
@@ -262,8 +315,8 @@ mod tests {
         assert_eq!(deliver(&mut catch_up, 7, 1, &[5]), [] as [u64; 0]);
         assert!(!catch_up.is_idle());
         assert_eq!(catch_up.take_complete(), None);
-        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
-        heads(&mut catch_up, 5, 1);
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Changes { .. })));
+        changes(&mut catch_up, 7, 5, 1);
         assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::History { after: 3, .. })));
         assert_eq!(history(&mut catch_up, &[4, 5]), [4, 5]);
         assert_eq!(catch_up.take_complete(), have(7));
@@ -275,12 +328,23 @@ mod tests {
         // Seq 6 counts an entry that has not arrived.
         assert_eq!(deliver(&mut catch_up, 7, 1, &[4]), [4]);
         assert_eq!(catch_up.have(), Some(seq(5)));
-        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
+        assert!(catch_up.next_fetch(Instant::now()).is_none(), "another delivery may have been overtaken");
+        let later = Instant::now() + OVERTAKING;
+        assert!(matches!(catch_up.next_fetch(later), Some(Fetch::Changes { .. })));
         // An announcement during the sync needs another sync.
         assert!(!catch_up.announced(seq(9)));
-        heads(&mut catch_up, 4, 1);
+        changes(&mut catch_up, 7, 4, 1);
         assert_eq!(catch_up.take_complete(), have(7));
-        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Heads { .. })));
+        assert!(matches!(catch_up.next_fetch(Instant::now()), Some(Fetch::Changes { .. })));
+    }
+
+    #[test]
+    fn an_overtaken_delivery_is_waited_for() {
+        let mut catch_up = caught_up();
+        assert_eq!(deliver(&mut catch_up, 7, 1, &[]), [] as [u64; 0]);
+        let mut catch_up = caught_up();
+        assert_eq!(deliver(&mut catch_up, 8, 1, &[9]), [] as [u64; 0]);
+        assert_eq!(catch_up.have(), Some(seq(5)));
     }
 
     #[test]
@@ -288,14 +352,14 @@ mod tests {
         let mut catch_up = caught_up();
         assert!(!catch_up.announced(seq(8)));
         assert!(catch_up.next_fetch(Instant::now()).is_some());
-        heads(&mut catch_up, 9, 7);
+        changes(&mut catch_up, 8, 9, 7);
         assert!(catch_up.next_fetch(Instant::now()).is_some());
         assert_eq!(history(&mut catch_up, &[7, 8, 9]), [7, 8, 9]);
         assert_eq!(catch_up.take_complete(), have(8));
         // The user is removed while entries are missing. The device stops requesting them.
         assert_eq!(deliver(&mut catch_up, 9, 1, &[11]), [] as [u64; 0]);
         assert!(catch_up.next_fetch(Instant::now()).is_some());
-        catch_up.heads(HeadsPage::default());
+        catch_up.changes(Changes { receiver_seq: Some(seq(9)), ..Changes::default() });
         assert!(catch_up.next_fetch(Instant::now()).is_some());
         catch_up.history_failed("g:1", false, Instant::now());
         assert_eq!(catch_up.take_complete(), have(9));

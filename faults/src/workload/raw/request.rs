@@ -2,7 +2,7 @@
 
 use super::read_positions::ReadPositions;
 use crate::workload::command::SendJob;
-use abi::v1::{GetHeads, GetHistory, MarkRead, Message, Ping, Send, client_frame::Frame, message::Body};
+use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, Send, client_frame::Frame};
 
 /// A request that waits for its answer.
 pub(super) enum Request {
@@ -10,7 +10,7 @@ pub(super) enum Request {
     /// A message outside of the send queues: a repeated one, or a copy of another device's message.
     Resend(SendJob),
     /// With the read positions that had been answered when it was sent.
-    Heads(ReadPositions),
+    Changes(ReadPositions),
     History(String),
     /// Marks a conversation as read up to a position.
     MarkRead(String, u64),
@@ -31,11 +31,11 @@ pub(super) struct LookUp {
 }
 
 pub(super) fn send(job: &SendJob) -> Frame {
-    let body = Some(Body::Text(job.text.clone()));
     Frame::Send(Send {
         conversation: job.conversation.clone(),
         client_msg_id: job.client_msg_id.clone(),
-        message: Some(Message { content_type: String::new(), body }),
+        content: Some(client::text(job.text.clone())),
+        ..Send::default()
     })
 }
 
@@ -52,8 +52,8 @@ pub(super) fn mark_read(conversation: &str, conversation_seq: u64) -> Frame {
     Frame::Read(MarkRead { conversation: conversation.to_owned(), conversation_seq })
 }
 
-pub(super) fn heads(after: String) -> Frame {
-    Frame::Heads(GetHeads { after, limit: abi::MAX_PAGE })
+pub(super) fn changes(have: Option<ReceiverSeq>, cursor: String) -> Frame {
+    Frame::Changes(GetChanges { have, cursor, limit: abi::MAX_PAGE })
 }
 
 pub(super) fn history(conversation: String, after: u64) -> Frame {

@@ -10,7 +10,7 @@ use crate::{
 };
 use abi::{
     ApiError,
-    v1::{Ack, Deliver, Entry, HeadsPage, HistoryPage, Pong, ReceiverSeq, server_frame::Frame},
+    v1::{Ack, Changes, Deliver, Entry, HistoryPage, Pong, ReceiverSeq, server_frame::Frame},
 };
 use rand::RngExt as _;
 use std::time::Duration;
@@ -42,13 +42,13 @@ pub(super) fn handle(
         (Some(Frame::Ack(ack)), Some(Request::Send(job))) => acked(device, &ack, job),
         (Some(Frame::Ack(ack)), Some(Request::Resend(job))) => device.context.recorder.acked(job.send, &ack),
         (Some(Frame::Error(error)), Some(request)) => failed(device, request, &error.into()),
-        (Some(Frame::Heads(page)), Some(Request::Heads(known))) => {
+        (Some(Frame::Changes(page)), Some(Request::Changes(known))) => {
             for head in &page.heads {
                 if let Err(known) = known.check(&head.conversation, head.read_seq) {
                     regressed(&device.context, &head.conversation, head.read_seq, known);
                 }
             }
-            heads(device, page);
+            changes(device, page);
         }
         (Some(Frame::History(page)), Some(Request::History(conversation))) => {
             for entry in device.catch_up.history(&conversation, page) {
@@ -80,7 +80,7 @@ fn acked(device: &mut RawDevice, ack: &Ack, job: SendJob) {
     }
 }
 
-fn heads(device: &mut RawDevice, page: HeadsPage) {
+fn changes(device: &mut RawDevice, page: Changes) {
     let DeviceContext { id, recorder, .. } = &device.context;
     for head in &page.heads {
         let conversation = recorder.conversation(&head.conversation);
@@ -88,7 +88,7 @@ fn heads(device: &mut RawDevice, page: HeadsPage) {
         let visible_from = ledger::narrow(head.visible_from);
         recorder.observed(*id, Observation::Head { conversation, conversation_seq, visible_from });
     }
-    device.catch_up.heads(page);
+    device.catch_up.changes(page);
 }
 
 fn looked_up(context: &DeviceContext, page: &HistoryPage, look_up: &LookUp) {
@@ -123,7 +123,7 @@ fn delivered(device: &mut RawDevice, follow_ups: &mut FollowUps, deliver: Delive
             conversation: recorder.conversation(&entry.conversation),
             conversation_seq: ledger::narrow(entry.conversation_seq),
             message_id: Id::parse(&entry.message_id).unwrap_or_default(),
-            digest: ledger::digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref()),
+            digest: ledger::digest_of(entry),
             epoch,
             seq,
             at: recorder.now(),
@@ -166,7 +166,7 @@ fn failed(device: &mut RawDevice, request: Request, error: &ApiError) {
             }
             recorder.refused(job.send, error.code.name(), first_attempt);
         }
-        Request::Heads(_) => device.catch_up.heads_failed(until),
+        Request::Changes(_) => device.catch_up.changes_failed(until),
         Request::History(conversation) => device.catch_up.history_failed(&conversation, retryable, until),
         Request::LookUp(look_up) if !retryable => {
             unreadable(&device.context, &look_up, FailedRead::Refused);

@@ -144,8 +144,8 @@ impl<'a> Session<'a> {
         }
         if let Some(fetch) = self.device.catch_up.next_fetch(now) {
             let (frame, request) = match fetch {
-                Fetch::Heads { after } => {
-                    (request::heads(after), Request::Heads(self.device.read_positions.clone()))
+                Fetch::Changes { have, cursor } => {
+                    (request::changes(have, cursor), Request::Changes(self.device.read_positions.clone()))
                 }
                 Fetch::History { conversation, after } => {
                     (request::history(conversation.clone(), after), Request::History(conversation))

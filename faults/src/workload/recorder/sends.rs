@@ -5,7 +5,7 @@ use crate::{
     ledger::{self, Conversation, Device, DeviceId, Id, LaterAck, Outcome, Send},
     workload::command::SendJob,
 };
-use abi::v1::{Ack, entry};
+use abi::v1::Ack;
 use std::time::{Duration, Instant};
 
 impl Recorder {
@@ -22,7 +22,7 @@ impl Recorder {
         let client_msg_id = uuid.to_string();
         // The id is repeated to the end of the text, so that a truncated or mixed-up text is not that of another message.
         let text: String = client_msg_id.chars().cycle().take(size.max(client_msg_id.len())).collect();
-        let content = entry::Content::Message(client::text(text.clone()));
+        let content = client::text(text.clone());
         let began = self.now();
         let mut recording = self.recording();
         let send = index(recording.ledger.sends.len());

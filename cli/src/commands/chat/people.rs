@@ -1,0 +1,89 @@
+//! Who is here: presence and typing.
+
+use super::Chat;
+use crate::output::{clock, printable};
+use abi::{
+    ids::Conversation,
+    v1::{Presence, Signal, Typing, signal::Kind},
+};
+use anyhow::Result;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Most users that a connection can watch.
+const MAX_WATCHED: usize = 200;
+/// Shortest time between two typing signals, and between two lines about the same typing user.
+const TYPING: Duration = Duration::from_secs(4);
+
+impl Chat {
+    /// Shows who is here, and watches them.
+    pub(super) async fn show_people(&mut self) -> Result<()> {
+        match self.watch().await {
+            Ok(presences) => presences.iter().try_for_each(|presence| self.show_presence(presence)),
+            // Without it the chat still works.
+            Err(error) => Ok(self.context.out.text(&format!("  presence is not known: {error}"))?),
+        }
+    }
+
+    async fn watch(&self) -> Result<Vec<Presence>, client::Error> {
+        let mut users = match Conversation::parse(&self.conversation) {
+            Ok(Conversation::Group(_)) => {
+                let (_, token) = self
+                    .context
+                    .access()
+                    .await
+                    .map_err(|error| client::Error::Store(format!("{error:#}")))?;
+                let members = self.context.api.members(&token, &self.conversation).await?;
+                members.into_iter().map(|member| member.user).collect()
+            }
+            Ok(direct) => direct.direct_members().map(str::to_owned).collect::<Vec<_>>(),
+            Err(error) => return Err(error.into()),
+        };
+        users.retain(|user| *user != self.user);
+        users.truncate(MAX_WATCHED);
+        if users.is_empty() { Ok(Vec::new()) } else { self.client.watch(users).await }
+    }
+
+    fn show_presence(&self, presence: &Presence) -> Result<()> {
+        let Presence { user, online, last_seen_ms, text } = presence;
+        let state = match (online, last_seen_ms) {
+            (true, _) => "is online".to_owned(),
+            (false, 0) => "is offline".to_owned(),
+            (false, at) => format!("is offline, last seen {}", clock(*at)),
+        };
+        let text = if text.is_empty() { String::new() } else { format!(": {}", printable(text)) };
+        self.context.out.text(&format!("  {user} {state}{text}"))?;
+        Ok(self.context.out.object(&json!({ "presence": presence }))?)
+    }
+
+    /// Shows a signal of another user.
+    pub(super) fn on_signal(&mut self, signal: &Signal) -> Result<()> {
+        match &signal.kind {
+            Some(Kind::Presence(presence)) => self.show_presence(presence)?,
+            Some(Kind::Typing(Typing { stopped }))
+                if signal.conversation == self.conversation && signal.user != self.user =>
+            {
+                self.context.out.object(&json!({ "typing": signal.user, "stopped": stopped }))?;
+                let now = Instant::now();
+                let shown = self.typing_shown.get(&signal.user);
+                if !stopped && shown.is_none_or(|at| now.duration_since(*at) >= TYPING) {
+                    self.typing_shown.insert(signal.user.clone(), now);
+                    self.context.out.text(&format!("  {} is typing", signal.user))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The person typed a key.
+    pub(super) fn typed(&mut self) {
+        let is_due = self.typing_sent.is_none_or(|at| at.elapsed() >= TYPING);
+        if is_due && self.signalling.is_none() {
+            self.typing_sent = Some(Instant::now());
+            let (client, conversation) = (self.client.clone(), self.conversation.clone());
+            let typing = Kind::Typing(Typing { stopped: false });
+            self.signalling = Some(Box::pin(async move { client.signal(&conversation, typing).await }));
+        }
+    }
+}

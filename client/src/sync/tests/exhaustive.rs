@@ -1,0 +1,83 @@
+//! Every behaviour of small systems of a server and the devices of a user, with this very [`Sync`].
+//!
+//! A device has a connection, on which answers arrive in order, and pushes on their way, which arrive in any order or not at
+//! all. Faults are limited by a budget, so the number of states is finite.
+
+mod device;
+mod server;
+mod system;
+
+use server::{Item, Mistake};
+use stateright::{Checker as _, HasDiscoveries, Model as _};
+use std::time::Instant;
+use system::{Faults, System, World};
+
+const ENTRIES: [Item; 3] = [Item::Entry(0), Item::Entry(1), Item::Entry(0)];
+const NONE: Faults =
+    Faults { lost_pushes: 0, redeliveries: 0, lost_caches: 0, restores: 0, lost_connections: 0 };
+const LOST_PUSH: Faults = Faults { lost_pushes: 1, ..NONE };
+const REDELIVERY: Faults = Faults { redeliveries: 1, ..NONE };
+const LOST_CACHE: Faults = Faults { lost_caches: 1, ..NONE };
+const RESTORE: Faults = Faults { restores: 1, ..NONE };
+const LOST_CONNECTION: Faults = Faults { lost_connections: 1, ..NONE };
+
+/// Checks every state. Prints how many there are.
+fn check(plan: [Item; 3], devices: usize, up_to_date: bool, faults: Faults) {
+    let began = Instant::now();
+    let system = System { plan: plan.to_vec(), devices, up_to_date, faults, mistake: Mistake::Nothing };
+    let checker = system.checker().symmetry_fn(World::representative).spawn_dfs().join();
+    println!("{devices} devices, {faults:?}: {} states, {:?}", checker.unique_state_count(), began.elapsed());
+    checker.assert_properties();
+}
+
+#[test]
+fn p4_p5_two_devices_catch_up_after_each_fault() {
+    for faults in [NONE, LOST_PUSH, RESTORE, LOST_CONNECTION] {
+        check(ENTRIES, 2, true, faults);
+    }
+}
+
+#[test]
+fn p4_p5_two_devices_catch_up_after_a_redelivery_or_a_lost_cache() {
+    for faults in [REDELIVERY, LOST_CACHE] {
+        check(ENTRIES, 2, true, faults);
+    }
+}
+
+#[test]
+fn p4_p5_a_new_device_catches_up_after_two_faults() {
+    let pairs = [
+        Faults { redeliveries: 1, ..LOST_PUSH },
+        Faults { lost_caches: 1, ..LOST_PUSH },
+        Faults { restores: 1, ..LOST_PUSH },
+        Faults { lost_connections: 1, ..LOST_PUSH },
+        Faults { restores: 1, ..LOST_CACHE },
+        Faults { lost_connections: 1, ..RESTORE },
+    ];
+    for faults in pairs {
+        check(ENTRIES, 1, false, faults);
+        check([Item::Update, Item::Entry(0), Item::Update], 1, false, faults);
+    }
+}
+
+#[test]
+fn p4_p5_a_device_catches_up_after_all_faults() {
+    let all = Faults { lost_pushes: 1, redeliveries: 1, lost_caches: 1, restores: 1, lost_connections: 1 };
+    check([Item::Entry(0), Item::Update, Item::Entry(0)], 1, true, all);
+}
+
+#[test]
+fn each_planted_mistake_is_found() {
+    for (mistake, faults) in [
+        (Mistake::RaisedBeforeStored, NONE),
+        (Mistake::SeqReadAfterHeads, NONE),
+        (Mistake::EpochKept, LOST_CACHE),
+        (Mistake::GenerationKept, RESTORE),
+    ] {
+        let system = System { plan: ENTRIES.to_vec(), devices: 1, up_to_date: false, faults, mistake };
+        let checker = system.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let found: Vec<_> = checker.discoveries().into_keys().filter(|name| name.starts_with('P')).collect();
+        println!("{mistake:?}: {found:?} after {} states", checker.unique_state_count());
+        assert!(!found.is_empty(), "{mistake:?} is not found");
+    }
+}
