@@ -86,9 +86,14 @@ pub(crate) fn accepted(outcome: SaveOutcome, seqs: EntrySeqs) -> SaveResult {
     }
 }
 
-/// The result of a group change that is stored, with the group after it.
-pub(crate) fn accepted_in(outcome: SaveOutcome, seqs: EntrySeqs, group: Option<Group>) -> SaveResult {
-    SaveResult { members: group.map(Into::into), ..accepted(outcome, seqs) }
+/// The result of a group change that is stored, with the group after it and the users whom it removed.
+pub(crate) fn accepted_in(
+    outcome: SaveOutcome,
+    seqs: EntrySeqs,
+    group: Option<Group>,
+    removed: Vec<String>,
+) -> SaveResult {
+    SaveResult { members: group.map(Into::into), removed, ..accepted(outcome, seqs) }
 }
 
 /// The result of a change of an entry that is stored, with the state of that entry after it.

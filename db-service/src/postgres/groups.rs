@@ -41,8 +41,7 @@ pub(super) async fn save(
     let existing = load(conn, item).await?.map(|conversation| conversation.key);
     let (effect, history_all) = match decide(conn, item, change, existing, None, limits).await? {
         Decision::Duplicate(seqs) => {
-            let group = group(conn, item.app(), item.conversation()).await?;
-            return Ok(accepted_in(SaveOutcome::Duplicate, seqs, group));
+            return result(conn, item, existing, seqs, SaveOutcome::Duplicate).await;
         }
         Decision::Refused(error) => return Ok(rejected(error)),
         Decision::Allowed(effect, history_all) => (effect, history_all),
@@ -52,8 +51,20 @@ pub(super) async fn save(
     let (key, next) = (conversation.key, conversation.next());
     append(conn, key, item, next).await?;
     apply(conn, item, key, next, effect, history_all).await?;
-    let group = group(conn, item.app(), item.conversation()).await?;
-    Ok(accepted_in(SaveOutcome::Stored, next, group))
+    result(conn, item, Some(key), next, SaveOutcome::Stored).await
+}
+
+/// The result of a group change that is stored. `key`: that of the group.
+async fn result(
+    conn: &mut PgConnection,
+    item: &Item,
+    key: Option<i64>,
+    seqs: EntrySeqs,
+    outcome: SaveOutcome,
+) -> Result<SaveResult> {
+    let group = group(&mut *conn, item.app(), item.conversation()).await?;
+    let removed = sqlx::query_scalar(sql::REMOVED).bind(key).bind(seqs.seq).fetch_all(conn).await?;
+    Ok(accepted_in(outcome, seqs, group, removed))
 }
 
 /// Whether a group change would be saved now. Returns its result if it is stored already.
@@ -74,8 +85,7 @@ pub(super) async fn check(
     if !is_same_change(change, select.fetch_one(&mut *conn).await?)? {
         return Err(request_id_conflict().into());
     }
-    let group = group(conn, item.app(), item.conversation()).await?;
-    Ok(Some(accepted_in(SaveOutcome::Duplicate, seqs, group)))
+    result(conn, item, key, seqs, SaveOutcome::Duplicate).await.map(Some)
 }
 
 /// Loads what the rules need, and asks them. `key`: that of the group, if it exists.

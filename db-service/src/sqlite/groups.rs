@@ -70,8 +70,21 @@ pub(super) fn check(
     if !is_same_change(change, payload)? {
         return Err(request_id_conflict().into());
     }
+    result(conn, item, key, seqs, SaveOutcome::Duplicate).map(Some)
+}
+
+/// The result of a group change that is stored. `key`: that of the group.
+pub(super) fn result(
+    conn: &Connection,
+    item: &Item,
+    key: Option<i64>,
+    seqs: EntrySeqs,
+    outcome: SaveOutcome,
+) -> Result<SaveResult> {
     let group = group(conn, item.app(), item.conversation())?;
-    Ok(Some(accepted_in(SaveOutcome::Duplicate, seqs, group)))
+    let mut select = conn.prepare_cached(sql::REMOVED)?;
+    let removed = select.query_map(params![key, seqs.seq], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(accepted_in(outcome, seqs, group, removed))
 }
 
 /// Loads what the rules need, and asks them. `key`: that of the group, if it exists.

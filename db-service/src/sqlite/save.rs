@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_in, accepted_with, rejected},
+    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_with, rejected},
     rules::{Limits, entries::no_such_entry, outsider},
 };
 use abi::v1::{GroupChange, SaveOutcome, SaveResult};
@@ -163,8 +163,7 @@ fn change_group<'a>(
     let key = existing.map(|conversation| conversation.key);
     let (effect, history_all) = match groups::decide(conn, item, change, key, None, limits)? {
         Decision::Duplicate(seqs) => {
-            let group = groups::group(conn, item.app(), item.conversation())?;
-            return Ok(accepted_in(SaveOutcome::Duplicate, seqs, group));
+            return groups::result(conn, item, key, seqs, SaveOutcome::Duplicate);
         }
         Decision::Refused(error) => return Ok(rejected(error)),
         Decision::Allowed(effect, history_all) => (effect, history_all),
@@ -179,8 +178,8 @@ fn change_group<'a>(
     let next = conversation.next(false);
     insert(conn, conversation.key, item, next)?;
     groups::apply(conn, item, conversation.key, next, effect, history_all)?;
+    let key = conversation.key;
     conversation.forget_senders();
     pending.advance(conversation, next, item);
-    let group = groups::group(conn, item.app(), item.conversation())?;
-    Ok(accepted_in(SaveOutcome::Stored, next, group))
+    groups::result(conn, item, Some(key), next, SaveOutcome::Stored)
 }

@@ -27,6 +27,10 @@ pub(crate) const GROUP: &str = "SELECT c.members_version, c.history, m.user_id, 
     FROM conversations c LEFT JOIN members m ON m.conversation = c.key AND m.role > 0
     WHERE c.app = $1 AND c.id = $2 ORDER BY m.joined";
 
+/// Parameters: key of the conversation, `conversation_seq` of a group change. The users who are not members any more because of it.
+pub(crate) const REMOVED: &str =
+    "SELECT user_id FROM members WHERE conversation = $1 AND visible_until = $2 ORDER BY joined";
+
 /// Parameters: user, key of the conversation, message id. The entry that a change refers to, and whether it lies in an absence of
 /// the user.
 pub(crate) const TARGET: &str = "SELECT e.seq, e.sender, e.sent_at_ms, e.kind, e.counts, EXISTS (
