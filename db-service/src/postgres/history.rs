@@ -24,8 +24,10 @@ const DESCENDING: &str = "SELECT seq, countable, message_id, kind, target_seq, p
         SELECT seq, countable, message_id, kind, target_seq, payload FROM entries
         WHERE conversation = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4) AS asked
     ) AS summed WHERE before <= $5 ORDER BY seq DESC";
-/// Parameters: last visible entry, user, key of the conversation, first and last entry, further entries.
-const STATES: &str = sql::states!("(s.seq BETWEEN $4 AND $5 OR s.seq = ANY($6))");
+/// Parameters: last visible entry, user, key of the conversation, first and last entry.
+const STATES: &str = sql::states!("s.seq BETWEEN $4 AND $5");
+/// Parameters: last visible entry, user, key of the conversation, entries.
+const STATES_OF: &str = sql::states!("s.seq = ANY($4)");
 
 /// A page with the entries that the user may see; `None` if the user never was a member.
 pub(super) async fn history(
@@ -125,16 +127,16 @@ async fn states(
     rows: &[EntryRow],
 ) -> Result<Vec<StateRow>> {
     let (first, last, outside) = wanted_states(rows);
-    let rows = sqlx::query(STATES)
-        .bind(visibility.until.unwrap_or(i64::MAX))
-        .bind(&view.user)
-        .bind(key)
-        .bind(first)
-        .bind(last)
-        .bind(outside)
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(|row| state_row(row, 0)).collect()
+    let until = visibility.until.unwrap_or(i64::MAX);
+    let range = sqlx::query(STATES).bind(until).bind(&view.user).bind(key).bind(first).bind(last);
+    let mut found = range.fetch_all(&mut *conn).await?;
+    if !outside.is_empty() {
+        let further = sqlx::query(STATES_OF).bind(until).bind(&view.user).bind(key).bind(outside);
+        found.extend(further.fetch_all(conn).await?);
+    }
+    let mut states = found.iter().map(|row| state_row(row, 0)).collect::<Result<Vec<_>>>()?;
+    states.sort_unstable_by_key(|state| state.seq);
+    Ok(states)
 }
 
 /// Converts a limit to a column.
