@@ -5,8 +5,8 @@ use super::world::{
 use abi::{
     error::ErrorCode,
     v1::{
-        Content, GetHistory, GetMembersRequest, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryVisibility,
-        Role, content::Body,
+        Content, GetHistory, GetMembersRequest, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest,
+        HistoryVisibility, Role, content::Body,
     },
 };
 
@@ -95,6 +95,12 @@ pub(super) async fn p7_a_page_is_bounded_in_bytes(world: &World) {
     assert_eq!((seqs(&found), found.more), (vec![1, 2, 3], true));
     let found = world.history("a", GetHistory { after: 8, ..page("d:a:b") }).await.unwrap();
     assert_eq!((seqs(&found), found.more), (vec![9, 10], false));
+    for (max_bytes, expected) in [(1, 1), (700 << 10, 2), (10 << 20, 3)] {
+        let page = Some(page("d:a:b"));
+        let request = HistoryRequest { app: APP.into(), user: "b".into(), page, max_bytes };
+        let found = world.client().history(request).await.unwrap().into_inner();
+        assert_eq!((found.entries.len(), found.more), (expected, true), "{max_bytes} bytes");
+    }
     // The content of an edit counts in place of the original one.
     for n in 0..4 {
         let (id, n) = (message_id("d:a:c", "a", &n.to_string()), format!("edit {n}"));
@@ -169,12 +175,8 @@ pub(super) async fn p1_unknown_fields_and_kinds_are_returned_byte_for_byte(world
     let sent = bytes.freeze();
     let request = SaveRequest { app: APP.into(), entries: vec![sent.clone()] };
     world.client().save(request).await.unwrap();
-    let request = abi::v1::HistoryRequest {
-        app: APP.into(),
-        user: "b".into(),
-        page: Some(page("d:a:b")),
-        ..Default::default()
-    };
+    let request =
+        HistoryRequest { app: APP.into(), user: "b".into(), page: Some(page("d:a:b")), ..Default::default() };
     let found = world.client().history(request).await.unwrap().into_inner().entries.remove(0);
     let numbers = [
         envelope::field::CONVERSATION,

@@ -5,7 +5,7 @@ use crate::{
     postgres::{PostgresStore, tests::test_config},
     rules::Limits,
     sqlite::SqliteStore,
-    store::{Conversations, Directory, Page, Users},
+    store::{Conversations, Directory, MAX_PAGE_BYTES, Page, PageLimit, Users},
 };
 use sample::{fill, fill_users, head, item, session, view};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -225,7 +225,11 @@ async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
     let mut generations = vec![0];
     for _ in 0..2 {
         let copy = SqliteStore::open(&data.at("copy"), LIMITS).unwrap();
-        let page = copy.history(view("b"), Page::After(0), 100).await.unwrap().unwrap();
+        let page = copy
+            .history(view("b"), Page::After(0), PageLimit { entries: 100, bytes: MAX_PAGE_BYTES })
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(page.entries.len(), 10);
         assert_eq!(head(&copy, "b").await.kept_seq, 10);
         generations.push(copy.generation().await.unwrap().0);
