@@ -7,6 +7,7 @@ mod accounts;
 mod changes;
 mod groups;
 mod model;
+mod positions;
 mod reading;
 mod saving;
 mod user_state;
@@ -92,6 +93,9 @@ conformance! {
         p1_unknown_fields_and_kinds_are_returned_byte_for_byte,
         p8_a_former_member_reads_up_to_the_entry_of_the_removal,
         p8_entries_of_an_absence_stay_hidden,
+        the_members_of_a_direct_conversation_follow_from_its_id,
+        invalid_pages_are_refused;
+    positions:
         heads_are_listed_by_their_last_entry_and_paginated,
         p7_a_page_of_heads_is_bounded_in_bytes,
         p5_own_and_recalled_messages_do_not_count_as_unread,
@@ -99,9 +103,7 @@ conformance! {
         a_batch_marks_many_conversations_of_many_users,
         receipts_go_to_the_authors_in_groups_up_to_a_size,
         readers_are_the_members_who_can_see_the_entry,
-        p4_unread_counts_are_exact_under_concurrent_changes,
-        the_members_of_a_direct_conversation_follow_from_its_id,
-        invalid_pages_are_refused;
+        p4_unread_counts_are_exact_under_concurrent_changes;
     user_state:
         p5_settings_change_one_by_one_and_are_part_of_heads,
         p8_settings_need_a_conversation_of_the_user,

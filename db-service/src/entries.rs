@@ -1,4 +1,4 @@
-//! Encoded entries as users read them: with their numbers, and with what later entries have changed about them.
+//! Encoded entries as users read them: with their numbers and their current state.
 
 use crate::{
     error::{Error, Result},
@@ -32,7 +32,7 @@ pub(crate) struct EntryRow {
     pub(crate) payload: Bytes,
 }
 
-/// What later entries have changed about an entry.
+/// The current state of an entry that later entries have changed.
 #[derive(Clone, Debug)]
 pub(crate) struct StateRow {
     /// `conversation_seq` of the changed entry.
@@ -43,7 +43,7 @@ pub(crate) struct StateRow {
     pub(crate) edits: i64,
     /// When the last edit was sent, in milliseconds.
     pub(crate) edited_at_ms: i64,
-    /// Who has recalled the entry. Empty: nobody.
+    /// The user who has recalled the entry. Empty: it is not recalled.
     pub(crate) recalled_by: String,
     /// An encoded [`EntryState`] with only the reactions.
     pub(crate) reactions: Bytes,
@@ -72,11 +72,11 @@ impl StateRow {
     }
 }
 
-/// The entries of a page, and what a reader needs to know about their states.
+/// A page of entries and the states that belong to it.
 pub(crate) struct EntryPage<'a> {
     /// Conversation id.
     pub(crate) conversation: &'a str,
-    /// What the reader can see.
+    /// The entries that the reader can see.
     pub(crate) visibility: &'a Visibility,
     /// States of the entries of the page and of the targets of its edits, ordered by `seq`.
     pub(crate) states: &'a [StateRow],

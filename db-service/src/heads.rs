@@ -1,4 +1,4 @@
-//! Heads: what a list of conversations shows of each of them.
+//! Heads: the state of a conversation that a list of conversations shows.
 
 use crate::{
     entries::{EntryPage, EntryRow, StateRow},

@@ -19,7 +19,7 @@
 //! - `statements`: the SQL that both stores share;
 //! - `item`: conversion between entries and rows;
 //! - `visibility`, `entries`, `heads`: which entries a user sees, with their current content and in lists of conversations;
-//! - `user_state`: what users set for themselves: settings, blocks, profiles;
+//! - `user_state`: checks of settings, blocks and profiles;
 //! - `rules`: which changes of groups and of entries are allowed, and their effects;
 //! - `outcome`: the results of saving and checking;
 //! - `sessions`: which refresh tokens are accepted;

@@ -25,7 +25,7 @@ use crate::{
     error::Result,
     item::Item,
     rules::Limits,
-    store::{Conversations, EncodedHead, Page, View},
+    store::{Conversations, EncodedHead, Page, PageLimit, View},
 };
 use abi::{
     config::Db,
@@ -158,7 +158,7 @@ impl Conversations for PostgresStore {
         call!(self, conn => changes::check(conn, &item, &accounts, self.limits))
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>> {
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<EntriesPage>> {
         call!(self, conn => history::history(conn, &view, page, limit))
     }
 

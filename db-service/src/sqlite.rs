@@ -43,7 +43,7 @@ use crate::{
     error::{Error, Result},
     item::Item,
     rules::Limits,
-    store::{Conversations, EncodedHead, Page, View},
+    store::{Conversations, EncodedHead, Page, PageLimit, View},
 };
 use abi::v1::{EntriesPage, MarkedRead, Members, ReadMark, Readers, SaveResult};
 use async_trait::async_trait;
@@ -113,7 +113,7 @@ impl Conversations for SqliteStore {
         self.readers.call(move |conn| changes::check(conn, &item, &accounts, limits)).await
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>> {
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<EntriesPage>> {
         self.readers.call(move |conn| history::history(conn, &view, page, limit)).await
     }
 

@@ -34,7 +34,16 @@ pub(crate) enum Page {
     Before(i64),
 }
 
-/// Most bytes of payloads in a page of history. The first entry is returned even if it is larger.
+/// The size of a page of history. The first entry is returned even if it is larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageLimit {
+    /// Most entries.
+    pub(crate) entries: usize,
+    /// Most bytes of encoded entries.
+    pub(crate) bytes: usize,
+}
+
+/// Most bytes in a page of entries or heads.
 pub(crate) const MAX_PAGE_BYTES: usize = 1 << 20;
 
 /// A conversation in the list of a user's conversations. Pages of the list are ordered by the fields: newest first, then by id.
@@ -70,7 +79,7 @@ pub(crate) trait Conversations: Send + Sync + 'static {
     /// exist. Returns the result if the change is stored already. `CONFLICT` if a different group change is stored under its id.
     async fn check_change(&self, item: Item, accounts: HashSet<String>) -> Result<Option<SaveResult>>;
     /// A page of a conversation. `None`: the user never was a member.
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<EntriesPage>>;
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<EntriesPage>>;
     /// The heads of those conversations of which the user is or was a member, in the order of `conversations`.
     async fn heads_of(
         &self,

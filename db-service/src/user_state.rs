@@ -1,4 +1,4 @@
-//! What users may set for themselves: checks of settings, profiles and blocks.
+//! The users' own state: checks of settings, profiles and blocks, and the column of a profile.
 
 use crate::error::Error;
 use abi::{

@@ -218,6 +218,20 @@ impl World {
         heads.remove(0)
     }
 
+    /// Saves entries one by one and asserts that they are stored.
+    pub(super) async fn store_all<const N: usize>(&self, entries: [Entry; N]) {
+        for entry in entries {
+            self.store(entry).await;
+        }
+    }
+
+    /// Saves messages of the first user of a direct conversation.
+    pub(super) async fn save_messages(&self, conversation: &str, messages: usize) {
+        let sender = conversation.split(':').nth(1).unwrap();
+        let messages = (0..messages).map(|n| message(conversation, sender, &n.to_string()));
+        self.save(messages.collect()).await;
+    }
+
     /// Moves one read position.
     pub(super) async fn mark_read(&self, user: &str, conversation: &str, seq: u64) -> MarkedRead {
         let request = marks(&[(user, conversation, seq)]);
@@ -231,12 +245,20 @@ impl World {
         conversation: &str,
         seq: u64,
     ) -> Result<Readers, ApiError> {
-        let page = GetReaders {
-            conversation: conversation.into(),
-            conversation_seq: seq,
-            limit: 500,
-            ..GetReaders::default()
-        };
+        self.readers_after(user, conversation, seq, "", 500).await
+    }
+
+    /// A page of the members who can see an entry.
+    pub(super) async fn readers_after(
+        &self,
+        user: &str,
+        conversation: &str,
+        seq: u64,
+        after: &str,
+        limit: i32,
+    ) -> Result<Readers, ApiError> {
+        let (conversation, after) = (conversation.to_owned(), after.to_owned());
+        let page = GetReaders { conversation, conversation_seq: seq, after, limit };
         let request = ReadersRequest { app: APP.into(), user: user.into(), page: Some(page) };
         self.client().readers(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
     }

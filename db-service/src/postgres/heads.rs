@@ -11,9 +11,12 @@ use crate::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
 /// Parameters: conversations, app, user, most members of a conversation with receipts.
+///
+/// `OFFSET 0` makes PostgreSQL look up each conversation. It might otherwise read all conversations of the app and compare their ids.
 const HEADS: &str = sql::head!(
     ", CASE WHEN others.members <= $4 THEN others.read_by_any END, CASE WHEN others.members <= $4 THEN others.read_by_all END",
-    "unnest($1::text[]) WITH ORDINALITY AS wanted (id, nr) JOIN conversations c ON c.app = $2 AND c.id = wanted.id",
+    "unnest($1::text[]) WITH ORDINALITY AS wanted (id, nr) CROSS JOIN LATERAL (
+      SELECT * FROM conversations WHERE conversations.app = $2 AND conversations.id = wanted.id OFFSET 0) AS c",
     "$3",
     " LEFT JOIN LATERAL (
       SELECT count(*) AS members, max(o.read_seq) FILTER (WHERE o.user_id <> m.user_id) AS read_by_any,

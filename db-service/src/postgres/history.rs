@@ -4,41 +4,45 @@ use crate::{
     entries::{EntryPage, EntryRow, StateRow, wanted_states},
     error::Result,
     statements::reads as sql,
-    store::{MAX_PAGE_BYTES, Page, View},
+    store::{Page, PageLimit, View},
     visibility::{Span, Visibility},
 };
 use abi::v1::EntriesPage;
 use prost::bytes::Bytes;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
-/// Returns entries up to the byte limit and the first one beyond it, which shows that there are more. Parameters: key of the
+/// Returns entries up to the byte limit and the first one beyond it, which shows that there are more; at least two entries. Parameters: key of the
 /// conversation, first and last entry, most entries, most bytes.
 const ASCENDING: &str = "SELECT seq, countable, message_id, kind, target_seq, payload FROM (
-      SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) - octet_length(payload) AS before FROM (
+      SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq) - octet_length(payload) AS before,
+        row_number() OVER (ORDER BY seq) AS nr FROM (
         SELECT seq, countable, message_id, kind, target_seq, payload FROM entries
         WHERE conversation = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4) AS asked
-    ) AS summed WHERE before <= $5 ORDER BY seq";
+    ) AS summed WHERE before <= $5 OR nr <= 2 ORDER BY seq";
 /// Like [`ASCENDING`], in the other direction.
 const DESCENDING: &str = "SELECT seq, countable, message_id, kind, target_seq, payload FROM (
-      SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq DESC) - octet_length(payload) AS before FROM (
+      SELECT *, sum(octet_length(payload)) OVER (ORDER BY seq DESC) - octet_length(payload) AS before,
+        row_number() OVER (ORDER BY seq DESC) AS nr FROM (
         SELECT seq, countable, message_id, kind, target_seq, payload FROM entries
         WHERE conversation = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4) AS asked
-    ) AS summed WHERE before <= $5 ORDER BY seq DESC";
-/// Parameters: last visible entry, user, key of the conversation, first and last entry, further entries.
-const STATES: &str = sql::states!("(s.seq BETWEEN $4 AND $5 OR s.seq = ANY($6))");
+    ) AS summed WHERE before <= $5 OR nr <= 2 ORDER BY seq DESC";
+/// Parameters: last visible entry, user, key of the conversation, first and last entry.
+const STATES: &str = sql::states!("s.seq BETWEEN $4 AND $5");
+/// Parameters: last visible entry, user, key of the conversation, entries.
+const STATES_OF: &str = sql::states!("s.seq = ANY($4)");
 
 /// A page with the entries that the user may see; `None` if the user never was a member.
 pub(super) async fn history(
     conn: &mut PgConnection,
     view: &View,
     page: Page,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Option<EntriesPage>> {
     let Some((key, visibility)) = visibility(&mut *conn, view).await? else { return Ok(None) };
     let Some(span) = visibility.span(page) else { return Ok(Some(EntriesPage::default())) };
     let mut rows = rows(&mut *conn, key, page, span, limit).await?;
-    let mut more = rows.len() > limit;
-    rows.truncate(limit);
+    let mut more = rows.len() > limit.entries;
+    rows.truncate(limit.entries);
     let states = states(conn, view, key, &visibility, &rows).await?;
     let composed = EntryPage { conversation: &view.conversation, visibility: &visibility, states: &states };
     let mut entries = Vec::with_capacity(rows.len());
@@ -46,7 +50,7 @@ pub(super) async fn history(
     for row in &rows {
         let entry = composed.entry(row)?;
         bytes += entry.len();
-        if bytes > MAX_PAGE_BYTES && !entries.is_empty() {
+        if bytes > limit.bytes && !entries.is_empty() {
             more = true;
             break;
         }
@@ -72,7 +76,7 @@ async fn rows(
     key: i64,
     page: Page,
     span: Span,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Vec<EntryRow>> {
     let statement = match page {
         Page::After(_) => ASCENDING,
@@ -82,8 +86,8 @@ async fn rows(
         .bind(key)
         .bind(span.first)
         .bind(span.last)
-        .bind(column(limit + 1))
-        .bind(column(MAX_PAGE_BYTES))
+        .bind(column(limit.entries + 1))
+        .bind(column(limit.bytes))
         .fetch_all(conn)
         .await?;
     rows.iter().map(|row| entry_row(row, 0)).collect()
@@ -125,16 +129,16 @@ async fn states(
     rows: &[EntryRow],
 ) -> Result<Vec<StateRow>> {
     let (first, last, outside) = wanted_states(rows);
-    let rows = sqlx::query(STATES)
-        .bind(visibility.until.unwrap_or(i64::MAX))
-        .bind(&view.user)
-        .bind(key)
-        .bind(first)
-        .bind(last)
-        .bind(outside)
-        .fetch_all(conn)
-        .await?;
-    rows.iter().map(|row| state_row(row, 0)).collect()
+    let until = visibility.until.unwrap_or(i64::MAX);
+    let range = sqlx::query(STATES).bind(until).bind(&view.user).bind(key).bind(first).bind(last);
+    let mut found = range.fetch_all(&mut *conn).await?;
+    if !outside.is_empty() {
+        let further = sqlx::query(STATES_OF).bind(until).bind(&view.user).bind(key).bind(outside);
+        found.extend(further.fetch_all(conn).await?);
+    }
+    let mut states = found.iter().map(|row| state_row(row, 0)).collect::<Result<Vec<_>>>()?;
+    states.sort_unstable_by_key(|state| state.seq);
+    Ok(states)
 }
 
 /// Converts a limit to a column.

@@ -17,7 +17,8 @@ use std::collections::BTreeSet;
 /// from 1, its user and its `conversation_seq` (`$3` to `$5`); most members of a conversation with receipts (`$6`). Returns one row
 /// per mark of a member.
 ///
-/// The new number of excluded entries counts the shorter of what was read just now and what is left.
+/// The new number of excluded entries is counted over the shorter of two ranges: the entries read by the mark, or the entries after
+/// the new position.
 ///
 /// PostgreSQL rereads only locked rows after it has waited for the lock. If the head of a conversation has changed meanwhile, the
 /// statement does not see the new entries: it leaves the position as it is, and `is_current` is false.

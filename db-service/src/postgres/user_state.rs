@@ -14,11 +14,10 @@ use std::collections::{HashMap, HashSet};
 /// Parameters: app, users.
 const EXISTING: &str = "SELECT user_id FROM users WHERE app = $1 AND user_id = ANY($2)";
 
-/// Parameters: users, app.
-const PROFILES: &str =
-    "SELECT u.user_id, p.profile FROM unnest($1::text[]) WITH ORDINALITY AS wanted (user_id, nr)
-    JOIN users u ON u.app = $2 AND u.user_id = wanted.user_id
-    LEFT JOIN profiles p ON p.app = u.app AND p.user_id = u.user_id ORDER BY wanted.nr";
+/// Parameters: app, users.
+const PROFILES: &str = "SELECT u.user_id, (
+      SELECT p.profile FROM profiles p WHERE p.app = u.app AND p.user_id = u.user_id
+    ) FROM users u WHERE u.app = $1 AND u.user_id = ANY($2)";
 
 /// Parameters: app, user, conversations.
 const SETTINGS: &str = "SELECT id, muted_until_ms, pinned, archived, marked_unread, draft FROM settings
@@ -57,9 +56,11 @@ pub(super) async fn existing(
 
 /// The profiles of those users who have an account, in the order of `users`.
 pub(super) async fn profiles(conn: &mut PgConnection, app: &str, users: &[String]) -> Result<Vec<Profile>> {
-    let select = sqlx::query_as(PROFILES).bind(users).bind(app);
+    let select = sqlx::query_as(PROFILES).bind(app).bind(users);
     let rows: Vec<(String, Option<Vec<u8>>)> = select.fetch_all(conn).await?;
-    rows.into_iter().map(|(user, column)| profile_from_column(user, column.as_deref())).collect()
+    let found: HashMap<_, _> = rows.into_iter().collect();
+    let profile = |user: &String| Some(profile_from_column(user.clone(), found.get(user)?.as_deref()));
+    users.iter().filter_map(profile).collect()
 }
 
 /// `false`: there is no such user.

@@ -5,7 +5,7 @@ use crate::{
     item::column,
     outcome::group_not_found,
     rules::outsider,
-    store::{EncodedHead, Listed, MAX_PAGE_BYTES, Page},
+    store::{EncodedHead, Listed, MAX_PAGE_BYTES, Page, PageLimit},
 };
 use abi::{
     ApiError, MAX_PAGE,
@@ -27,7 +27,12 @@ impl Service {
     pub(super) async fn history_page(&self, request: HistoryRequest) -> Result<EntriesPage, ApiError> {
         let requested = request.page.unwrap_or_default();
         let view = view(request.app, request.user, &requested.conversation)?;
-        let (page, limit) = (page(&requested)?, limit(requested.limit)?);
+        let page = page(&requested)?;
+        let bytes = match usize::try_from(request.max_bytes) {
+            Ok(bytes @ 1..=MAX_PAGE_BYTES) => bytes,
+            _ => MAX_PAGE_BYTES,
+        };
+        let limit = PageLimit { entries: limit(requested.limit)?, bytes };
         let may_be_empty = is_direct_member(&view.conversation, &view.user);
         match self.conversations.history(view, page, limit).await? {
             Some(page) => Ok(page),

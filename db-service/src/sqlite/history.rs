@@ -4,7 +4,7 @@ use crate::{
     entries::{EntryPage, EntryRow, StateRow, wanted_states},
     error::Result,
     statements::reads as sql,
-    store::{MAX_PAGE_BYTES, Page, View},
+    store::{Page, PageLimit, View},
     visibility::{Span, Visibility},
 };
 use abi::v1::EntriesPage;
@@ -25,7 +25,7 @@ pub(super) fn history(
     conn: &Connection,
     view: &View,
     page: Page,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Option<EntriesPage>> {
     let Some((key, visibility)) = visibility(conn, view)? else { return Ok(None) };
     let Some(span) = visibility.span(page) else { return Ok(Some(EntriesPage::default())) };
@@ -37,7 +37,7 @@ pub(super) fn history(
     for row in &rows {
         let entry = composed.entry(row)?;
         bytes += entry.len();
-        if bytes > MAX_PAGE_BYTES && !entries.is_empty() {
+        if bytes > limit.bytes && !entries.is_empty() {
             more = true;
             break;
         }
@@ -64,18 +64,24 @@ pub(super) fn visibility(conn: &Connection, view: &View) -> Result<Option<(i64, 
 }
 
 /// The rows of a page up to its limits, and whether the span has more.
-fn rows(conn: &Connection, key: i64, page: Page, span: Span, limit: usize) -> Result<(Vec<EntryRow>, bool)> {
+fn rows(
+    conn: &Connection,
+    key: i64,
+    page: Page,
+    span: Span,
+    limit: PageLimit,
+) -> Result<(Vec<EntryRow>, bool)> {
     let mut select = conn.prepare_cached(match page {
         Page::After(_) => ASCENDING,
         Page::Before(_) => DESCENDING,
     })?;
     // One entry beyond the limit shows that there are more.
-    let most = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let most = i64::try_from(limit.entries + 1).unwrap_or(i64::MAX);
     let mut found = select.query(params![key, span.first, span.last, most])?;
-    let mut rows = Vec::with_capacity(limit.min(64));
+    let mut rows = Vec::with_capacity(limit.entries.min(64));
     let mut bytes = 0;
     while let Some(row) = found.next()? {
-        if rows.len() == limit || bytes > MAX_PAGE_BYTES {
+        if rows.len() == limit.entries || bytes > limit.bytes {
             return Ok((rows, true));
         }
         let row = entry_row(row, 0)?;

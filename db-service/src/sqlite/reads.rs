@@ -37,7 +37,7 @@ pub(super) const MOVE: &str = "UPDATE members SET read_seq = $1, read_countable 
 const COUNT_MEMBERS: &str =
     "SELECT count(*) FROM (SELECT 1 FROM members WHERE conversation = $1 AND role > 0 LIMIT $2)";
 
-/// The senders of what counted as unread until it was read just now. Parameters: key of the conversation, the position before and
+/// The senders of the entries that counted as unread before the mark. Parameters: key of the conversation, the position before and
 /// after, user.
 pub(super) const AUTHORS: &str = concat!(
     "SELECT DISTINCT e.sender FROM (
@@ -121,8 +121,8 @@ fn position(conn: &Connection, app: &str, mark: &ReadMark) -> Result<Option<Posi
     Ok(position.optional()?)
 }
 
-/// The countable entries after the new position that do not count as unread. Counts the shorter of what was read just now and what
-/// is left.
+/// Number of countable entries after the new position that do not count as unread. Scans the shorter of two ranges: the entries read
+/// by this mark, or the entries after the new position.
 fn count_excluded(conn: &Connection, user: &str, position: &Position, seq: i64) -> Result<i64> {
     let mut select = conn.prepare_cached(COUNT_EXCLUDED)?;
     let mut count = |after: i64, to: i64| -> rusqlite::Result<i64> {
@@ -134,7 +134,7 @@ fn count_excluded(conn: &Connection, user: &str, position: &Position, seq: i64) 
     Ok(position.excluded - count(position.read_seq, seq)?)
 }
 
-/// The other members who sent what was read just now.
+/// The other members who sent the entries read by this mark.
 fn find_authors(
     conn: &Connection,
     user: &str,

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     rules::tests::LIMITS,
     statements::{self as sql, changes},
-    store::{Directory as _, Users as _},
+    store::{Directory as _, MAX_PAGE_BYTES, Users as _},
 };
 use abi::v1::{Content, Entry, SaveOutcome, content::Body};
 use prost::Message as _;
@@ -36,7 +36,11 @@ async fn mark_read(store: &SqliteStore, conversation_seq: u64) -> u64 {
 }
 
 async fn seqs(store: &SqliteStore) -> Vec<u64> {
-    let page = store.history(view("b"), Page::After(0), 500).await.unwrap().unwrap();
+    let page = store
+        .history(view("b"), Page::After(0), PageLimit { entries: 500, bytes: MAX_PAGE_BYTES })
+        .await
+        .unwrap()
+        .unwrap();
     page.entries.iter().map(|entry| Entry::decode(entry.clone()).unwrap().conversation_seq).collect()
 }
 

@@ -1,19 +1,21 @@
 //! Reads of conversations, and read positions.
 
 /// Whether the countable entry `e` does not count as unread for the member `m`: it is the member's own, recalled, or hidden by an
-/// absence.
+/// absence. Never NULL.
+///
+/// These are scalar subqueries because PostgreSQL may execute an `EXISTS` by reading a whole table.
 macro_rules! excluded {
     () => {
         "e.counts AND (e.sender = m.user_id
-          OR EXISTS (SELECT 1 FROM entry_states s
-            WHERE s.conversation = e.conversation AND s.seq = e.seq AND s.recalled_seq > 0)
-          OR EXISTS (SELECT 1 FROM absences a WHERE a.conversation = e.conversation
-            AND a.user_id = m.user_id AND a.after_seq < e.seq AND a.before_seq > e.seq))"
+          OR coalesce((SELECT s.recalled_seq FROM entry_states s
+            WHERE s.conversation = e.conversation AND s.seq = e.seq), 0) > 0
+          OR (SELECT count(*) FROM absences a WHERE a.conversation = e.conversation
+            AND a.user_id = m.user_id AND a.after_seq < e.seq AND a.before_seq > e.seq) > 0)"
     };
 }
 pub(crate) use excluded;
 
-/// Columns of a head and the tables they come from. The caller adds the condition on `c`, and binds the user as `m.user_id`.
+/// Selects heads, with further columns, from the conversations `c` of a user, and ends with the rest of the statement.
 macro_rules! head {
     ($more:literal, $from:literal, $user:literal, $rest:literal) => {
         concat!(
@@ -21,37 +23,36 @@ macro_rules! head {
               m.read_countable, m.excluded, m.visible_from, m.visible_until, c.name, m.role,
               coalesce(e.sent_at_ms, c.last_sent_at_ms), c.kept,
               e.seq, e.countable, e.message_id, e.kind, e.target_seq, e.payload,
-              s.seq, s.changed_seq, s.edits, s.edited_at_ms, s.recalled_by, s.reactions, edit.payload, mine.reactions",
+              s.seq, s.changed_seq, s.edits, s.edited_at_ms, s.recalled_by, s.reactions,
+              (SELECT edit.payload FROM entries edit WHERE edit.conversation = s.conversation AND edit.seq = s.edit_seq),
+              (SELECT mine.reactions FROM reactions mine WHERE mine.conversation = s.conversation
+                AND mine.target_seq = s.seq AND mine.user_id = m.user_id)",
             $more,
             " FROM ",
             $from,
             " JOIN members m ON m.conversation = c.key AND m.user_id = ",
             $user,
             " LEFT JOIN entries e ON e.conversation = c.key AND e.seq = coalesce(m.visible_until, c.shown)
-              LEFT JOIN entry_states s ON s.conversation = c.key AND s.seq = e.seq
-              LEFT JOIN entries edit ON edit.conversation = c.key AND edit.seq = s.edit_seq
-              LEFT JOIN reactions mine ON mine.conversation = c.key AND mine.target_seq = s.seq
-                AND mine.user_id = m.user_id",
+              LEFT JOIN entry_states s ON s.conversation = e.conversation AND s.seq = e.seq",
             $rest
         )
     };
 }
 pub(crate) use head;
 
-/// States with the payload of the last edit that the reader can see. Parameters: last entry that the reader can see, user, key of
-/// the conversation.
+/// Selects states with the payload of the last edit that the reader can see, and the reader's reactions. Parameters: last entry that
+/// the reader can see, user, key of the conversation.
 macro_rules! states {
     ($where:literal) => {
         concat!(
-            "SELECT s.seq, s.changed_seq, s.edits, s.edited_at_ms, s.recalled_by, s.reactions, edit.payload, mine.reactions
-            FROM entry_states s
-            LEFT JOIN entries edit ON edit.conversation = s.conversation AND s.edits > 0 AND edit.seq =
-              CASE WHEN s.edit_seq <= $1 THEN s.edit_seq ELSE (
-                SELECT max(v.seq) FROM entries v WHERE v.conversation = s.conversation AND v.target_seq = s.seq
-                  AND v.kind = 'edit' AND v.seq <= $1) END
-            LEFT JOIN reactions mine ON mine.conversation = s.conversation AND mine.target_seq = s.seq
-              AND mine.user_id = $2
-            WHERE s.conversation = $3 AND ",
+            "SELECT s.seq, s.changed_seq, s.edits, s.edited_at_ms, s.recalled_by, s.reactions,
+              (SELECT edit.payload FROM entries edit WHERE edit.conversation = s.conversation AND edit.seq =
+                CASE WHEN s.edit_seq <= $1 THEN s.edit_seq ELSE (
+                  SELECT max(v.seq) FROM entries v WHERE v.conversation = s.conversation AND v.target_seq = s.seq
+                    AND v.kind = 'edit' AND v.seq <= $1) END),
+              (SELECT mine.reactions FROM reactions mine WHERE mine.conversation = s.conversation
+                AND mine.target_seq = s.seq AND mine.user_id = $2)
+            FROM entry_states s WHERE s.conversation = $3 AND ",
             $where,
             " ORDER BY s.seq"
         )

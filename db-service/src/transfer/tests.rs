@@ -1,21 +1,13 @@
+mod sample;
+
 use super::{tables::TABLES, *};
 use crate::{
-    item::Item,
     postgres::{PostgresStore, tests::test_config},
     rules::Limits,
-    sessions::Rotation,
     sqlite::SqliteStore,
-    store::{Conversations, Directory, Page, Users, View},
+    store::{Conversations, Directory, MAX_PAGE_BYTES, Page, PageLimit, Users},
 };
-use abi::{
-    envelope,
-    v1::{
-        Block, Content, Entry, GroupChange, GroupCreated, Head, HistoryVisibility, MemberLeft, MembersAdded,
-        Profile, ReadMark, SaveOutcome, Session, SetSettings, SigningKey, content::Body,
-        group_change::Change,
-    },
-};
-use prost::Message as _;
+use sample::{fill, fill_users, head, item, session, view};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use std::{
     collections::BTreeSet,
@@ -25,120 +17,6 @@ use tempfile::TempDir;
 
 const LIMITS: Limits =
     Limits { max_group_members: 8, edit_window_ms: 0, recall_window_ms: 0, max_receipt_members: 100 };
-
-fn text(text: &str) -> Option<Content> {
-    Some(Content { content_type: String::new(), body: Some(Body::Text(text.into())) })
-}
-
-fn entry(conversation: &str, sender: &str, n: usize) -> Entry {
-    Entry {
-        conversation: conversation.into(),
-        message_id: abi::ids::message("app", conversation, sender, "phone", &n.to_string()),
-        sender: sender.into(),
-        sent_at_ms: 7,
-        kind: envelope::MESSAGE.into(),
-        countable: true,
-        content: text(&"x".repeat(n % 100)),
-        ..Entry::default()
-    }
-}
-
-fn encoded(entry: &Entry) -> Item {
-    Item::new("app", entry.encode_to_vec().into()).unwrap()
-}
-
-fn item(conversation: &str, n: usize) -> Item {
-    encoded(&entry(conversation, "a", n))
-}
-
-/// A change of an entry of `a` in the conversation `d:a:b`.
-fn change_of(target: usize, sender: &str, n: usize, kind: &str) -> Entry {
-    let refers_to = entry("d:a:b", "a", target).message_id;
-    Entry { refers_to, kind: kind.into(), countable: false, content: None, ..entry("d:a:b", sender, n) }
-}
-
-/// A change of the group `g:1`.
-fn group(sender: &str, n: usize, change: Change) -> Item {
-    encoded(&Entry {
-        kind: envelope::GROUP.into(),
-        countable: false,
-        content: None,
-        group_change: Some(GroupChange { change: Some(change) }),
-        ..entry("g:1", sender, n)
-    })
-}
-
-fn view(user: &str) -> View {
-    View { app: "app".into(), user: user.into(), conversation: "d:a:b".into() }
-}
-
-fn session(id: &str) -> Session {
-    Session {
-        session: id.into(),
-        app: "app".into(),
-        user: "a".into(),
-        device: "phone".into(),
-        ..Session::default()
-    }
-}
-
-async fn head<S: Conversations>(store: &S, user: &str) -> Head {
-    let heads = store.heads_of("app".into(), user.into(), vec!["d:a:b".into()]).await.unwrap();
-    Head::decode(heads[0].head.clone()).unwrap()
-}
-
-/// Puts rows into all tables.
-async fn fill<S: Conversations + Users + Directory>(store: &S) {
-    fill_users(store).await;
-    // More than one batch, and more than one fetch from a cursor.
-    for from in (0..2_500).step_by(500) {
-        store.save((from..from + 500).map(|n| item("d:a:b", n)).collect()).await.unwrap();
-    }
-    for n in 0..20 {
-        store.save(vec![item(&format!("d:a:u{n}"), 0)]).await.unwrap();
-    }
-    let mark = ReadMark { user: "b".into(), conversation: "d:a:b".into(), conversation_seq: 40 };
-    store.mark_read("app".into(), vec![mark]).await.unwrap();
-    let changes = [
-        Entry { content: text("edited"), ..change_of(3, "a", 9_001, envelope::EDIT) },
-        Entry { reactions: vec!["+1".into()], ..change_of(3, "b", 9_002, envelope::REACTION) },
-        change_of(100, "a", 9_003, envelope::RECALL),
-    ];
-    // Somebody who leaves and comes back has an absence; somebody who leaves for good has an end.
-    let members = vec!["b".into(), "c".into()];
-    let created = GroupCreated { name: "name".into(), members, history: HistoryVisibility::FromJoin.into() };
-    let groups = [
-        group("a", 1, Change::Created(created)),
-        group("b", 2, Change::Left(MemberLeft {})),
-        item("g:1", 3),
-        group("a", 4, Change::Added(MembersAdded { users: vec!["b".into()] })),
-        group("c", 5, Change::Left(MemberLeft {})),
-    ];
-    let items = changes.iter().map(encoded).chain(groups).collect();
-    let results = store.save(items).await.unwrap();
-    assert!(results.iter().all(|result| result.outcome() == SaveOutcome::Stored), "{results:?}");
-}
-
-async fn fill_users<S: Users + Directory>(store: &S) {
-    for user in ["a", "b", "c"] {
-        assert!(store.create_user("app".into(), user.into(), "hash".into()).await.unwrap());
-    }
-    store.create_session(session("s"), vec![1]).await.unwrap();
-    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
-    store.rotate_session("s".into(), rotation).await.unwrap();
-    store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
-    let profile = Profile { user: "a".into(), name: "Ada".into(), ..Profile::default() };
-    assert!(store.replace_profile("app".into(), profile).await.unwrap());
-    let draft = SetSettings {
-        conversation: "d:a:b".into(),
-        draft: Some("draft".into()),
-        pinned: Some(true),
-        ..SetSettings::default()
-    };
-    store.change_settings("app".into(), "b".into(), draft).await.unwrap();
-    let block = Block { user: "b".into(), blocked: true };
-    store.change_block("app".into(), "a".into(), block).await.unwrap();
-}
 
 struct Data {
     folder: TempDir,
@@ -347,7 +225,11 @@ async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
     let mut generations = vec![0];
     for _ in 0..2 {
         let copy = SqliteStore::open(&data.at("copy"), LIMITS).unwrap();
-        let page = copy.history(view("b"), Page::After(0), 100).await.unwrap().unwrap();
+        let page = copy
+            .history(view("b"), Page::After(0), PageLimit { entries: 100, bytes: MAX_PAGE_BYTES })
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(page.entries.len(), 10);
         assert_eq!(head(&copy, "b").await.kept_seq, 10);
         generations.push(copy.generation().await.unwrap().0);
