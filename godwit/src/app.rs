@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use utils::{
     Phase, Shutdown,
     cli::{Program, Threads},
-    grpc,
+    grpc, listener,
 };
 use ws_gateway::{Dependencies, Gateway, drain_limit};
 
@@ -61,8 +61,8 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     // `kafka.topic` names the topic in Kafka. The embedded log has one topic with a fixed name.
     config.kafka.topic = MESSAGES_TOPIC.into();
     let data = Path::new(&config.embedded.data);
-    let listener = grpc::bind(&config.gateway.listen).await?;
-    let admin = grpc::bind(&config.gateway.admin_listen).await?;
+    let devices = listener::bind(&config.gateway.listen).await?;
+    let admin = listener::bind(&config.gateway.admin_listen).await?;
     let log = open_log(data, &config)?;
     let store = db_service::embedded(&data.join(STORE), &config)
         .with_context(|| format!("the store in {} cannot be opened", data.display()))?;
@@ -86,7 +86,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
         cache: cache.clone(),
         producer: producer.clone(),
     };
-    let gateway = Gateway::build(&config, listener, GATEWAY.into(), &keys, dependencies)?;
+    let gateway = Gateway::build(&config, devices, GATEWAY.into(), &keys, dependencies)?;
     gateway_channel.get_or_init(|| grpc::local(Routes::new(gateway.grpc()), CALL_DEADLINE));
 
     let consumer = consume(&log, db, push, cache, &config)?;

@@ -1,6 +1,6 @@
 //! The admin server: `/livez`, `/readyz`, `/metrics`, and the routes that a program adds for operators.
 
-use crate::{Error, Readiness, metrics, problem::Problem, telemetry};
+use crate::{Error, Readiness, listener::Listener, metrics, problem::Problem, telemetry};
 use abi::{ApiError, config::Secret, error::ErrorCode};
 use axum::{
     Json, Router,
@@ -60,7 +60,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let recorder = telemetry::metrics_recorder()?;
     let address = listener.local_addr().map_err(|source| Error::Bind { address: "admin".into(), source })?;
-    let server = axum::serve(listener, router(readiness, recorder.clone()).merge(more));
+    let server = axum::serve(Listener::from(listener), router(readiness, recorder.clone()).merge(more));
     let upkeep = async {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {

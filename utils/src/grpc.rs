@@ -19,7 +19,7 @@ mod server;
 
 pub use deadline::{Deadline, DeadlineLayer};
 pub use keyed::KeyedPool;
-pub use server::{Server, bind};
+pub use server::Server;
 
 use crate::{Channel, discovery::Instances, tls::MutualTls};
 use balance::Balance;

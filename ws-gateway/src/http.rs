@@ -2,22 +2,26 @@
 
 use crate::{
     accounts,
+    admission::Admission,
     backend::Backend,
     codec::Format,
     groups,
     problem::{Address, Problem, no_such_method, no_such_path},
+    serve::Connection,
     socket,
 };
 use abi::{ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
 use axum::{
-    Router,
+    Extension, Json, Router,
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
-    http::{HeaderMap, header},
-    response::Response,
-    routing::{any, delete, get, post},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{delete, get, post},
 };
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
+use utils::{Readiness, problem::respond};
 
 /// Read and write buffers of a socket, in bytes. The defaults of the library are 130 KiB per connection. The write buffer has no
 /// maximum, because that would limit the size of a frame, and a page of history is one frame. It stays bounded all the same: no
@@ -25,21 +29,21 @@ use tokio_util::task::TaskTracker;
 const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
 
-/// State of the WebSocket path.
+/// State of the paths.
 #[derive(Clone, Debug)]
-struct Edge {
-    backend: Arc<Backend>,
-    sockets: TaskTracker,
+pub struct Edge {
+    /// The parts behind HTTP and sockets.
+    pub backend: Arc<Backend>,
+    /// Each WebSocket holds a token.
+    pub sockets: TaskTracker,
+    /// Counts WebSockets of clients behind a proxy.
+    pub admission: Arc<Admission>,
+    /// Whether the program should receive work.
+    pub readiness: Readiness,
 }
 
-impl axum::extract::FromRef<Edge> for Arc<Backend> {
-    fn from_ref(edge: &Edge) -> Self {
-        edge.backend.clone()
-    }
-}
-
-/// All paths under `/v1`. Each WebSocket holds a token of `sockets`.
-pub fn router(backend: Arc<Backend>, sockets: TaskTracker) -> Router {
+/// All paths for devices and load balancers.
+pub fn router(edge: Edge) -> Router {
     let accounts = Router::new()
         .route("/v1/accounts", post(accounts::register))
         .route("/v1/sessions", post(accounts::log_in))
@@ -48,26 +52,54 @@ pub fn router(backend: Arc<Backend>, sockets: TaskTracker) -> Router {
         .route("/v1/groups", post(groups::create))
         .route("/v1/groups/{conversation}/members", get(groups::members).post(groups::add))
         .route("/v1/groups/{conversation}/members/{user}", delete(groups::remove))
-        .with_state(backend.clone());
+        .with_state(edge.backend.clone());
     Router::new()
-        .route("/v1/ws", any(connect))
-        .with_state(Edge { backend, sockets })
+        .route("/v1/ws", get(connect))
+        .route("/health", get(health))
+        .with_state(edge)
         .merge(accounts)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+}
+
+/// `GET /health`: whether a load balancer should send devices here. It names no dependency, because anyone may ask.
+async fn health(State(edge): State<Edge>) -> Result<Json<Value>, Problem> {
+    match edge.readiness.is_ready() {
+        true => Ok(Json(json!({ "status": "ready" }))),
+        false => Err(ApiError::unavailable("this server takes no new devices now; use another one").into()),
+    }
+}
+
+/// The response to a request that is no handshake of a WebSocket.
+fn no_handshake(rejection: &WebSocketUpgradeRejection) -> Response {
+    let text = rejection.body_text();
+    let error = ApiError::invalid(format!("this path expects a WebSocket handshake: {text}"));
+    let mut response = match rejection {
+        WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_) => respond(426, &error),
+        _ => Problem(error).into_response(),
+    };
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    if response.status() == StatusCode::UPGRADE_REQUIRED {
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    response
 }
 
 /// `GET /v1/ws`
 async fn connect(
     State(edge): State<Edge>,
     Address(address): Address,
+    connection: Option<Extension<Connection>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|error| {
-        ApiError::invalid(format!("this path expects a WebSocket handshake: {}", error.body_text()))
-    })?;
-    edge.backend.rate_limits().connect(address)?;
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return Ok(no_handshake(&rejection)),
+    };
+    if connection.as_ref().is_some_and(|connection| connection.is_proxy) {
+        edge.admission.connect_through_proxy(address)?;
+    }
     if edge.sockets.is_closed() {
         return Err(ApiError::new(
             abi::error::ErrorCode::GoingAway,
@@ -96,6 +128,6 @@ async fn connect(
     let token = edge.sockets.token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         socket::serve(edge.backend, socket, format).await;
-        drop(token);
+        drop((token, connection));
     }))
 }

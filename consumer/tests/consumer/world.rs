@@ -140,7 +140,7 @@ impl World {
         let mut servers = JoinSet::new();
         let mut addresses = Vec::new();
         for routes in routes {
-            let listener = utils::grpc::bind("127.0.0.1:0").await.unwrap();
+            let listener = utils::listener::bind("127.0.0.1:0").await.unwrap();
             addresses.push(listener.local_addr().unwrap().to_string());
             let server = utils::grpc::Server::new(routes, &[], utils::Readiness::new());
             servers.spawn(async move { server.serve(listener, CancellationToken::new()).await.unwrap() });

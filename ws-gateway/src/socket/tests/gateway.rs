@@ -1,6 +1,9 @@
 //! A gateway over local stand-ins for its dependencies, and a device that talks to it.
 
-use crate::{Dependencies, backend::Backend, http, hub::Identity, proxies::Proxies, serve, token::Tokens};
+use crate::{
+    Dependencies, admission::Admission, backend::Backend, http, hub::Identity, proxies::Proxies, serve,
+    token::Tokens,
+};
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{
     Channel, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
@@ -36,6 +39,7 @@ use tokio_tungstenite::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{service_fn, util::BoxCloneSyncService};
+use utils::Readiness;
 
 /// A log whose queue is full for the first record. It accepts all later ones.
 #[derive(Default)]
@@ -211,8 +215,15 @@ impl Gateway {
         let backend = Arc::new(Backend::new(&config, tokens, "here:0".into(), services).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, sockets) = (listener.local_addr().unwrap(), TaskTracker::new());
-        let router = http::router(backend, sockets.clone());
-        let options = serve::Options { max_connections: 10, tls: None, proxies: Proxies::default() };
+        let admission = Admission::new(&config.limits, 10, 1_000);
+        let readiness = Readiness::new();
+        let router = http::router(http::Edge {
+            backend,
+            sockets: sockets.clone(),
+            admission: admission.clone(),
+            readiness,
+        });
+        let options = serve::Options { admission, tls: None, proxies: Proxies::default() };
         let mut server = JoinSet::new();
         server.spawn(serve::serve(listener, router, options, CancellationToken::new()));
         Self { address, token, hello, sockets, calls, answers, is_logged_out, _server: server }
