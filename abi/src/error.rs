@@ -253,13 +253,25 @@ impl From<Status> for ApiError {
             return error.into();
         }
         let code = match status.code() {
-            // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call.
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                ErrorCode::Unavailable
-            }
+            // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call. Only a status
+            // with details means that the caller itself exceeded a limit.
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::ResourceExhausted => ErrorCode::Unavailable,
             code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
         };
-        Self::new(code, status.message())
+        // The message may name addresses and services that clients must not learn. It is for the log.
+        tracing::debug!(status = %status.code(), reason = status.message(), "a call failed");
+        let message = match code {
+            ErrorCode::Unavailable => "the server cannot answer this now; try again",
+            ErrorCode::Internal => "the server failed; its log has the reason",
+            ErrorCode::NotFound => "there is no such object",
+            ErrorCode::TooLarge => "the request or its answer is too large",
+            _ => "the server refused this request; its log has the reason",
+        };
+        Self::new(code, message)
     }
 }
 
@@ -301,6 +313,30 @@ mod tests {
         assert_eq!(ApiError::from(Status::not_found("no user")).code, ErrorCode::NotFound);
         assert_eq!(ApiError::from(Status::deadline_exceeded("late")).code, ErrorCode::Unavailable);
         assert_eq!(ApiError::from(Status::data_loss("?")).code, ErrorCode::Internal);
+        assert_eq!(ApiError::from(Status::resource_exhausted("full")).code, ErrorCode::Unavailable);
+    }
+
+    #[test]
+    fn p8_the_message_of_a_foreign_status_never_reaches_a_client() {
+        const REASON: &str = "db-service at 10.0.0.7:7471: connection refused";
+        for code in (0..17).map(Code::from_i32).filter(|code| *code != Code::Ok) {
+            let foreign = [
+                Status::new(code, REASON),
+                Status::with_details(code, REASON, Bytes::from_static(b"not an error of ours")),
+                Status::with_details(code, REASON, v1::Error::default().encode_to_vec().into()),
+            ];
+            for status in foreign {
+                let ApiError { message, .. } = ApiError::from(status);
+                assert!(
+                    message.contains("server") || message.contains("such") || message.contains("too"),
+                    "{message}"
+                );
+                assert!(
+                    !message.contains("10.0.0.7") && !message.contains("db-service"),
+                    "{code}: {message}"
+                );
+            }
+        }
     }
 
     #[test]

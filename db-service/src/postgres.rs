@@ -14,6 +14,7 @@ pub(crate) mod tests;
 pub(crate) mod transfer;
 
 use crate::{
+    disk::Disk,
     error::{Error, Result, is_conflict},
     item::Item,
     metrics,
@@ -76,6 +77,7 @@ macro_rules! call {
             let $conn = &mut *acquired;
             let outcome = $call.await;
             acquired.release(&outcome);
+            $store.disk.observe(&outcome);
             outcome
         })
         .await
@@ -107,6 +109,7 @@ pub(crate) struct PostgresStore {
     releases: TaskTracker,
     schema: String,
     migrated: OnceCell<()>,
+    disk: Disk,
     limits: Limits,
 }
 
@@ -146,6 +149,7 @@ impl PostgresStore {
             releases: TaskTracker::new(),
             schema: config.schema.clone(),
             migrated: OnceCell::new(),
+            disk: Disk::default(),
             limits: Limits::new(config),
         })
     }
@@ -188,6 +192,10 @@ async fn back_off(retries: u32) {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn health(&self) -> std::result::Result<(), String> {
+        self.disk.health()
+    }
+
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         transact!(self, conn => save::save(&mut *conn, &items, self.limits))
     }

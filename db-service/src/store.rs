@@ -102,6 +102,9 @@ pub(crate) fn not_a_group() -> ApiError {
 /// or may not have been executed, and may be repeated.
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {
+    /// Whether the disk accepts writes; otherwise the reason, for operators.
+    fn health(&self) -> std::result::Result<(), String>;
+
     /// Numbers and stores entries in order. Returns one result per entry. The entries survive a power failure only after the
     /// next `sync`.
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>>;

@@ -44,7 +44,7 @@ pub async fn bind(address: &str) -> Result<TcpListener, Error> {
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // `[::]` means all addresses, whatever the default of the system is.
+        // `[::]` means IPv4 too, also on a system whose default is IPv6 only.
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;

@@ -22,7 +22,7 @@ use abi::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use utils::{Phase, Shutdown, descriptors, tls::ServerTls};
+use utils::{Phase, Shutdown, descriptors, listener, tls::ServerTls};
 
 /// Largest gRPC message from a pusher, in bytes.
 const MAX_DELIVERY: usize = 32 << 20;
@@ -89,8 +89,17 @@ impl Gateway {
 
     /// The same address as a URL: `http://HOST:PORT` or `https://HOST:PORT`.
     pub fn url(&self) -> String {
+        self.url_of(self.address)
+    }
+
+    /// The URL for clients on this machine: an unspecified address is replaced by loopback.
+    pub fn client_url(&self) -> String {
+        self.url_of(listener::connectable(self.address))
+    }
+
+    fn url_of(&self, address: SocketAddr) -> String {
         let scheme = if self.options.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        format!("{scheme}://{address}")
     }
 
     /// The gRPC service that pushers and other gateways call.

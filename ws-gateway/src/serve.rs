@@ -24,7 +24,7 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest head of a request, in bytes: method, path and headers.
 pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// Largest read buffer of a connection, in bytes. The HTTP library refuses a head that does not fit with 431 and no body;
-/// between both sizes the response says what is wrong.
+/// between both sizes the response is a problem document.
 const MAX_BUFFER: usize = 2 * MAX_HEAD;
 
 /// How connections are accepted.
@@ -47,7 +47,7 @@ pub struct Connection {
     pub is_proxy: bool,
 }
 
-/// What all connections share.
+/// Shared by all connections.
 struct Shared {
     router: Router,
     options: Options,

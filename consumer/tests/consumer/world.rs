@@ -113,7 +113,7 @@ impl PushService for FakePusher {
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
+        let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap().server();
         let faults = Faults::default();
         let db = faults.wrap(utils::grpc::local(Routes::new(store.clone()), CALL_TIMEOUT));
         let cache = Arc::new(MemoryCache::default());

@@ -95,8 +95,12 @@ impl Endpoint {
         let call = Call::begin(self);
         async move {
             let result = call.endpoint.channel.clone().oneshot(request).await;
-            let response =
-                result.unwrap_or_else(|error| transport_status(call.endpoint.address(), &error).into_http());
+            let response = result.unwrap_or_else(|error| {
+                let status = transport_status(call.endpoint.address(), &error);
+                let service = call.endpoint.service;
+                tracing::debug!(service, reason = status.message(), "a call failed");
+                status.into_http()
+            });
             call.end(code_of(&response));
             response
         }
