@@ -172,6 +172,11 @@ impl ApiError {
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
+    /// The error of a call to a service, with the message as it came: for logs and operators, never for a client.
+    pub fn of_call(status: &Status) -> Self {
+        details(status).unwrap_or_else(|| Self::new(code_without_details(status.code()), status.message()))
+    }
+
     /// The reason text of a WebSocket close: the code's name and `reconnect=no` or `reconnect=MILLISECONDS`.
     pub fn close_reason(&self) -> String {
         let reconnect = match (self.retry_after, self.code.reconnect()) {
@@ -244,26 +249,15 @@ impl From<ApiError> for Status {
     }
 }
 
+/// The error for a client. The message of a status without details may name addresses and services that clients must not
+/// learn, so it goes only to the log; see [`ApiError::of_call`].
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
-        if !status.details().is_empty()
-            && let Ok(error) = v1::Error::decode(status.details())
-            && error.code() != ErrorCode::Unspecified
-        {
-            return error.into();
+        if let Some(error) = details(&status) {
+            return error;
         }
-        let code = match status.code() {
-            // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call. Only a status
-            // with details means that the caller itself exceeded a limit.
-            Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::ResourceExhausted => ErrorCode::Unavailable,
-            code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
-        };
-        // The message may name addresses and services that clients must not learn. It is for the log.
-        tracing::debug!(status = %status.code(), reason = status.message(), "a call failed");
+        tracing::debug!(status = ?status.code(), reason = status.message(), "a call failed");
+        let code = code_without_details(status.code());
         let message = match code {
             ErrorCode::Unavailable => "the server cannot answer this now; try again",
             ErrorCode::Internal => "the server failed; its log has the reason",
@@ -272,6 +266,25 @@ impl From<Status> for ApiError {
             _ => "the server refused this request; its log has the reason",
         };
         Self::new(code, message)
+    }
+}
+
+/// The error in the details of a status, which our services fill.
+fn details(status: &Status) -> Option<ApiError> {
+    let error = v1::Error::decode(status.details()).ok()?;
+    (error.code() != ErrorCode::Unspecified).then(|| error.into())
+}
+
+fn code_without_details(code: Code) -> ErrorCode {
+    match code {
+        // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call. Only a status
+        // with details means that the caller itself exceeded a limit.
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::ResourceExhausted => ErrorCode::Unavailable,
+        code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
     }
 }
 
@@ -326,6 +339,7 @@ mod tests {
                 Status::with_details(code, REASON, v1::Error::default().encode_to_vec().into()),
             ];
             for status in foreign {
+                assert_eq!(ApiError::of_call(&status).message, REASON);
                 let ApiError { message, .. } = ApiError::from(status);
                 assert!(
                     message.contains("server") || message.contains("such") || message.contains("too"),
