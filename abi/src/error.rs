@@ -212,12 +212,17 @@ pub fn excerpt(text: impl std::fmt::Display) -> String {
 /// Longest [`shortened`] text, in characters.
 const MAX_SHORT: usize = 40;
 
-/// A value of a caller for use in an error: its beginning, with an ellipsis if it is long.
+/// The beginning of a caller's text, with an ellipsis if it is longer.
 pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     match text.char_indices().nth(MAX_SHORT) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
     }
+}
+
+/// A caller's text as an error quotes it: shortened, escaped, in quotation marks.
+pub fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
 }
 
 /// A time to wait in the contract's form: whole milliseconds, rounded up. 0: unknown.
@@ -362,6 +367,12 @@ mod tests {
         assert_eq!(ApiError::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
         let wait = Duration::from_micros(1_200_100);
         assert_eq!(ApiError::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
+    }
+
+    #[test]
+    fn p7_a_quoted_text_is_short_and_printable() {
+        assert_eq!(quoted("two\n\"lines\""), r#""two\n\"lines\"""#);
+        assert_eq!(quoted(&"é".repeat(70_000)), format!("\"{}…\"", "é".repeat(MAX_SHORT)));
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn page_limit(limit: i32) -> Result<i32, ApiError> {
         0 => Ok(abi::DEFAULT_PAGE),
         1..=abi::MAX_PAGE => Ok(limit),
         _ => Err(ApiError::invalid(format!(
-            "limit must be 1 to {}, or 0 for {}",
+            "limit must be 1 to {}, or 0 for {}, got {limit}",
             abi::MAX_PAGE,
             abi::DEFAULT_PAGE
         ))),
