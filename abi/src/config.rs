@@ -10,6 +10,7 @@
 #[macro_use]
 mod section;
 
+mod address;
 mod backends;
 mod bounds;
 mod gateway;
@@ -21,6 +22,7 @@ mod services;
 mod units;
 mod value;
 
+pub use address::{InvalidAddress, ListenAddress};
 pub use backends::{Discovery, DiscoveryKind, Kafka, Redis, Tls};
 pub use gateway::{Auth, Gateway, Limits};
 pub use network::Network;

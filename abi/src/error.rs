@@ -172,6 +172,11 @@ impl ApiError {
         Self { retry_after: Some(wait), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
+    /// The error of a call to a service, with the message as it came: for logs and operators, never for a client.
+    pub fn of_call(status: &Status) -> Self {
+        details(status).unwrap_or_else(|| Self::new(code_without_details(status.code()), status.message()))
+    }
+
     /// The reason text of a WebSocket close: the code's name and `reconnect=no` or `reconnect=MILLISECONDS`.
     pub fn close_reason(&self) -> String {
         let reconnect = match (self.retry_after, self.code.reconnect()) {
@@ -207,12 +212,17 @@ pub fn excerpt(text: impl std::fmt::Display) -> String {
 /// Longest [`shortened`] text, in characters.
 const MAX_SHORT: usize = 40;
 
-/// A value of a caller for use in an error: its beginning, with an ellipsis if it is long.
+/// The beginning of a caller's text, with an ellipsis if it is longer.
 pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     match text.char_indices().nth(MAX_SHORT) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
     }
+}
+
+/// A caller's text as an error quotes it: shortened, escaped, in quotation marks.
+pub fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
 }
 
 /// A time to wait in the contract's form: whole milliseconds, rounded up. 0: unknown.
@@ -244,22 +254,42 @@ impl From<ApiError> for Status {
     }
 }
 
+/// The error for a client. The message of a status without details may name addresses and services that clients must not
+/// learn, so it goes only to the log; see [`ApiError::of_call`].
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
-        if !status.details().is_empty()
-            && let Ok(error) = v1::Error::decode(status.details())
-            && error.code() != ErrorCode::Unspecified
-        {
-            return error.into();
+        if let Some(error) = details(&status) {
+            return error;
         }
-        let code = match status.code() {
-            // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call.
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                ErrorCode::Unavailable
-            }
-            code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
+        tracing::debug!(status = ?status.code(), reason = status.message(), "a call failed");
+        let code = code_without_details(status.code());
+        let message = match code {
+            ErrorCode::Unavailable => "the server cannot answer this now; try again",
+            ErrorCode::Internal => "the server failed; its log has the reason",
+            ErrorCode::NotFound => "there is no such object",
+            ErrorCode::TooLarge => "the request or its answer is too large",
+            _ => "the server refused this request; its log has the reason",
         };
-        Self::new(code, status.message())
+        Self::new(code, message)
+    }
+}
+
+/// The error in the details of a status, which our services fill.
+fn details(status: &Status) -> Option<ApiError> {
+    let error = v1::Error::decode(status.details()).ok()?;
+    (error.code() != ErrorCode::Unspecified).then(|| error.into())
+}
+
+fn code_without_details(code: Code) -> ErrorCode {
+    match code {
+        // The outcome of an interrupted call is unknown. In all these cases the caller repeats the same call. Only a status
+        // with details means that the caller itself exceeded a limit.
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::ResourceExhausted => ErrorCode::Unavailable,
+        code => TABLE.iter().find(|row| row.grpc == code).map_or(ErrorCode::Internal, |row| row.code),
     }
 }
 
@@ -301,6 +331,31 @@ mod tests {
         assert_eq!(ApiError::from(Status::not_found("no user")).code, ErrorCode::NotFound);
         assert_eq!(ApiError::from(Status::deadline_exceeded("late")).code, ErrorCode::Unavailable);
         assert_eq!(ApiError::from(Status::data_loss("?")).code, ErrorCode::Internal);
+        assert_eq!(ApiError::from(Status::resource_exhausted("full")).code, ErrorCode::Unavailable);
+    }
+
+    #[test]
+    fn p8_the_message_of_a_foreign_status_never_reaches_a_client() {
+        const REASON: &str = "db-service at 10.0.0.7:7471: connection refused";
+        for code in (0..17).map(Code::from_i32).filter(|code| *code != Code::Ok) {
+            let foreign = [
+                Status::new(code, REASON),
+                Status::with_details(code, REASON, Bytes::from_static(b"not an error of ours")),
+                Status::with_details(code, REASON, v1::Error::default().encode_to_vec().into()),
+            ];
+            for status in foreign {
+                assert_eq!(ApiError::of_call(&status).message, REASON);
+                let ApiError { message, .. } = ApiError::from(status);
+                assert!(
+                    message.contains("server") || message.contains("such") || message.contains("too"),
+                    "{message}"
+                );
+                assert!(
+                    !message.contains("10.0.0.7") && !message.contains("db-service"),
+                    "{code}: {message}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -312,6 +367,12 @@ mod tests {
         assert_eq!(ApiError::new(ErrorCode::GoingAway, "").close_reason(), "going_away reconnect=500");
         let wait = Duration::from_micros(1_200_100);
         assert_eq!(ApiError::rate_limited("", wait).close_reason(), "rate_limited reconnect=1201");
+    }
+
+    #[test]
+    fn p7_a_quoted_text_is_short_and_printable() {
+        assert_eq!(quoted("two\n\"lines\""), r#""two\n\"lines\"""#);
+        assert_eq!(quoted(&"é".repeat(70_000)), format!("\"{}…\"", "é".repeat(MAX_SHORT)));
     }
 
     #[test]

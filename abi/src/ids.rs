@@ -1,6 +1,6 @@
 //! Parses, checks and derives ids. All ids are plain text, readable in logs and tables.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, quoted};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -15,12 +15,15 @@ fn is_id(text: &str) -> bool {
 /// Checks an id chosen by the product: 1 to 64 of letters, digits, `.`, `_`, `-`.
 ///
 /// # Errors
-/// `INVALID_REQUEST` with `kind`, the kind of id.
+/// `INVALID_REQUEST` with `kind`, the kind of id, and the id.
 pub fn check_id(kind: &str, id: &str) -> Result<(), ApiError> {
     if is_id(id) {
         return Ok(());
     }
-    Err(ApiError::invalid(format!("{kind} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-'")))
+    Err(ApiError::invalid(format!(
+        "{kind} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-', got {}",
+        quoted(id)
+    )))
 }
 
 /// Checks the idempotency key of a message: 1 to 64 printable ASCII characters.
@@ -31,7 +34,10 @@ pub fn check_client_msg_id(id: &str) -> Result<(), ApiError> {
     if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
-    Err(ApiError::invalid(format!("client_msg_id must be 1 to {MAX_ID} printable ASCII characters")))
+    Err(ApiError::invalid(format!(
+        "client_msg_id must be 1 to {MAX_ID} printable ASCII characters without spaces, got {}",
+        quoted(id)
+    )))
 }
 
 /// A parsed conversation id.
@@ -58,9 +64,10 @@ impl<'a> Conversation<'a> {
             _ => None,
         };
         parsed.ok_or_else(|| {
-            ApiError::invalid(
-                "conversation must be d:USER:USER (direct) or g:ID (group), with ids of 1 to 64 characters",
-            )
+            ApiError::invalid(format!(
+                "conversation must be d:USER:USER (direct) or g:ID (group), with ids of 1 to {MAX_ID} characters, got {}",
+                quoted(id)
+            ))
         })
     }
 

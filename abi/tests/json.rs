@@ -10,7 +10,7 @@ use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MapKey, MessageDescriptor, Value,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::LazyLock};
 
 /// Reads a message from JSON.
 fn read<T: DeserializeOwned>(json: &str) -> Option<T> {
@@ -298,13 +298,15 @@ fn value(kind: &Kind, script: &mut impl Iterator<Item = u8>, depth: u32) -> Valu
     }
 }
 
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(abi::DESCRIPTORS).expect("the descriptors are complete"));
+
 /// Checks that both implementations write and read the same.
 fn check_frame<T>(name: &str, script: Vec<u8>)
 where
     T: prost::Message + Default + PartialEq + Debug + Serialize + DeserializeOwned,
 {
-    let pool = DescriptorPool::decode(abi::DESCRIPTORS).expect("the descriptors are complete");
-    let descriptor = pool.get_message_by_name(name).expect("the frame exists");
+    let descriptor = POOL.get_message_by_name(name).expect("the frame exists");
     let dynamic = message(descriptor.clone(), &mut script.into_iter(), 6);
     let ours = T::decode(&*dynamic.encode_to_vec()).expect("the frame is valid");
     let (theirs_json, ours_json) =

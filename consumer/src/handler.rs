@@ -76,7 +76,7 @@ pub fn before_commit(
         let mut db = db.clone();
         async move {
             let synced = db.sync(with_timeout(SyncRequest {}, SYNC_TIMEOUT)).await;
-            synced.map(drop).map_err(|status| Error::Sync(status.into()))
+            synced.map(drop).map_err(|status| Error::Sync(ApiError::of_call(&status)))
         }
         .boxed()
     }
@@ -213,7 +213,8 @@ impl MessageHandler {
         let entries: Vec<Bytes> = segment.iter().map(|logged| logged.bytes.clone()).collect();
         let mut request = with_timeout(SaveRequest { app: app.to_owned(), entries }, STORE_TIMEOUT);
         call_spans.inject(&mut request);
-        let saved = self.db.clone().save(request).await.map_err(|status| Error::Save(status.into()))?;
+        let saved =
+            self.db.clone().save(request).await.map_err(|status| Error::Save(ApiError::of_call(&status)))?;
         call_spans.finish();
         let results = saved.into_inner().results;
         if results.len() != segment.len() {
@@ -264,7 +265,7 @@ impl MessageHandler {
         let request = GetMembersRequest { app: app.to_owned(), conversation: conversation.clone() };
         let members = match self.db.clone().get_members(with_timeout(request, STORE_TIMEOUT)).await {
             Ok(members) => members.into_inner(),
-            Err(status) => match ApiError::from(status) {
+            Err(status) => match ApiError::of_call(&status) {
                 // The group existed when the message was saved. No member is left to push to.
                 error if error.code == ErrorCode::NotFound => {
                     tracing::warn!(app, conversation, "a group no longer exists; its message is not pushed");

@@ -69,8 +69,11 @@ impl App {
         let Self { host, store, discovery } = self;
         let latch = shutdown.readiness().latch("postgres");
         let grpc = host.serve_admin(shutdown);
-        let routes = Routes::new(Service::new(Arc::clone(&store)).server());
+        let service = Service::new(Arc::clone(&store));
+        let routes = Routes::new(service.clone().server());
         grpc.serve(PROGRAM.name, PROGRAM.version, routes, &discovery, shutdown)?;
+        // A warning only: reads work, and all instances are affected alike, so leaving discovery would help no caller.
+        shutdown.warn_of("postgres", move || service.health());
         let stop = shutdown.token(Phase::StopAccepting);
         // Asked at start only. A later outage affects all instances alike: leaving discovery would help no caller.
         shutdown.tasks().spawn("postgres", async move {

@@ -15,6 +15,15 @@ pub enum Error {
     #[cfg(feature = "sqlite")]
     #[error("sqlite failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// A file of the embedded store can't be opened.
+    #[cfg(feature = "sqlite")]
+    #[error("{} cannot be opened: {source}{}", path.display(), remedy(source))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// PostgreSQL.
     #[cfg(feature = "postgres")]
     #[error("postgres failed: {0}")]
@@ -32,7 +41,9 @@ pub enum Error {
     #[error("the store has stopped")]
     Stopped,
     /// A newer release has changed the schema.
-    #[error("the data have schema {found}, this program supports {known}: run a newer release")]
+    #[error(
+        "the data have schema {found}, and this program works with {known}: a newer release wrote them; run that release"
+    )]
     TooNew {
         /// Schema of the data.
         found: i64,
@@ -103,6 +114,15 @@ pub enum Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Names the file in an error of SQLite.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Sqlite(source) => Self::Open { path: path.to_owned(), source },
+            error => error,
+        }
+    }
+
     /// Whether a retry may succeed.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
@@ -112,6 +132,26 @@ impl Error {
             Self::Postgres(error) => is_postgres_outage(error) || is_conflict(error),
             Self::Timeout { .. } | Self::Busy => true,
             _ => false,
+        }
+    }
+
+    /// Why the disk of the store refused to read or write, if it did.
+    pub(crate) fn disk_failure(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(error) => match error.sqlite_error_code()? {
+                SqliteCode::DiskFull => Some("the disk of the data folder is full; make room"),
+                SqliteCode::SystemIoFailure | SqliteCode::CannotOpen | SqliteCode::ReadOnly => {
+                    Some("the files of the store cannot be written; check the disk and the permissions")
+                }
+                _ => None,
+            },
+            // 53100: disk full.
+            #[cfg(feature = "postgres")]
+            Self::Postgres(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53100") => {
+                Some("the disk of PostgreSQL is full; make room")
+            }
+            _ => None,
         }
     }
 
@@ -125,8 +165,20 @@ impl Error {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => "the store cannot read or write its files",
             Self::Busy => "the store is overloaded",
+            error if error.disk_failure().is_some() => "the disk of the store is full",
             _ => "the database cannot be reached",
         }
+    }
+}
+
+/// What to do about a file that can't be opened.
+#[cfg(feature = "sqlite")]
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(SqliteCode::NotADatabase | SqliteCode::DatabaseCorrupt) => {
+            "; the file is damaged: restore the data folder from a backup"
+        }
+        _ => "",
     }
 }
 

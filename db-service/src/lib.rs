@@ -32,6 +32,7 @@ mod app;
 #[cfg(test)]
 #[cfg(all(feature = "postgres", feature = "sqlite"))]
 mod conformance;
+mod disk;
 mod entries;
 mod error;
 mod generation;
@@ -67,7 +68,7 @@ compile_error!("db-service has no store: enable the feature `postgres`, `sqlite`
 /// # Errors
 /// The folder can't be used, or its data are corrupt or belong to a newer release.
 #[cfg(feature = "sqlite")]
-pub fn embedded(folder: &std::path::Path, config: &abi::config::Config) -> Result<Server, Error> {
+pub fn embedded(folder: &std::path::Path, config: &abi::config::Config) -> Result<Service, Error> {
     let store = sqlite::SqliteStore::open(folder, rules::Limits::new(config))?;
-    Ok(Service::new(std::sync::Arc::new(store)).server())
+    Ok(Service::new(std::sync::Arc::new(store)))
 }

@@ -22,6 +22,7 @@ mod user_state;
 mod users;
 
 use crate::{
+    disk::Disk,
     error::Result,
     item::Item,
     rules::Limits,
@@ -74,6 +75,7 @@ pub(crate) struct PostgresStore {
     releases: TaskTracker,
     schema: String,
     migrated: OnceCell<()>,
+    disk: Disk,
     limits: Limits,
 }
 
@@ -113,6 +115,7 @@ impl PostgresStore {
             releases: TaskTracker::new(),
             schema: config.schema.clone(),
             migrated: OnceCell::new(),
+            disk: Disk::default(),
             limits,
         })
     }
@@ -145,6 +148,10 @@ fn options(config: &Db) -> Result<PgConnectOptions> {
 
 #[async_trait]
 impl Conversations for PostgresStore {
+    fn health(&self) -> std::result::Result<(), String> {
+        self.disk.health()
+    }
+
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         transact!(self, conn => save::save(&mut *conn, &items, self.limits))
     }

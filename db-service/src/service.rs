@@ -61,8 +61,16 @@ impl Service {
         Self { now_ms: Arc::new(now_ms), ..self }
     }
 
+    /// Whether the disk of the store accepts writes. A refused write is reported for ten seconds.
+    ///
+    /// # Errors
+    /// The reason, in words for an operator.
+    pub fn health(&self) -> Result<(), String> {
+        self.store.health()
+    }
+
     /// The gRPC server of this service.
-    pub(crate) fn server(self) -> Server {
+    pub fn server(self) -> Server {
         DbServiceServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)

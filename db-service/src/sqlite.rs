@@ -97,6 +97,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Conversations for SqliteStore {
+    fn health(&self) -> std::result::Result<(), String> {
+        self.writer.health()
+    }
+
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
         let limits = self.limits;
         let is_short = items.len() <= MAX_INLINE_ENTRIES;

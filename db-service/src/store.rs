@@ -70,6 +70,9 @@ pub(crate) struct EncodedHead {
 /// Everything that changes a conversation (`save`, `mark_read`) first locks its row, so that the counts in `members` are right.
 #[async_trait]
 pub(crate) trait Conversations: Send + Sync + 'static {
+    /// Whether the disk accepts writes; otherwise the reason, for operators.
+    fn health(&self) -> std::result::Result<(), String>;
+
     /// Numbers and stores entries in order. Returns one result per entry. The entries survive a power failure only after the
     /// next `sync`.
     async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>>;

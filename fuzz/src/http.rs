@@ -17,7 +17,12 @@ struct Edge {
 thread_local! {
     static EDGE: RefCell<Edge> = RefCell::new({
         let gateway = Gateway::default();
-        let router = ws_gateway::http::router(gateway.backend.clone(), TaskTracker::new());
+        let router = ws_gateway::http::router(ws_gateway::http::Edge {
+            backend: gateway.backend.clone(),
+            sockets: TaskTracker::new(),
+            admission: ws_gateway::admission::Admission::new(&Default::default(), 10, 1_000),
+            readiness: utils::Readiness::new(),
+        });
         Edge { gateway, router }
     });
 }

@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use utils::{
     Phase, Shutdown,
     cli::{Program, Threads},
-    grpc,
+    grpc, listener,
 };
 use ws_gateway::{Dependencies, Gateway, drain_limit};
 
@@ -39,6 +39,7 @@ pub struct App {
     gateway: Gateway,
     consumer: Consumer,
     producer: Arc<dyn Producer>,
+    store: db_service::Service,
     admin: TcpListener,
     /// Routes of the admin port that need the operator's token.
     operator_routes: axum::Router,
@@ -61,12 +62,12 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     // `kafka.topic` names the topic in Kafka. The embedded log has one topic with a fixed name.
     config.kafka.topic = MESSAGES_TOPIC.into();
     let data = Path::new(&config.embedded.data);
-    let listener = grpc::bind(&config.gateway.listen).await?;
-    let admin = grpc::bind(&config.gateway.admin_listen).await?;
+    let devices = listener::bind(&config.gateway.listen).await?;
+    let admin = listener::bind(&config.gateway.admin_listen).await?;
     let log = open_log(data, &config)?;
     let store = db_service::embedded(&data.join(STORE), &config)
         .with_context(|| format!("the store in {} cannot be opened", data.display()))?;
-    let db = grpc::local(Routes::new(store), CALL_DEADLINE);
+    let db = grpc::local(Routes::new(store.clone().server()), CALL_DEADLINE);
     let cache: Arc<dyn Cache> = Arc::new(MemoryCache::default());
     let producer: Arc<dyn Producer> = Arc::new(log.clone());
 
@@ -86,7 +87,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
         cache: cache.clone(),
         producer: producer.clone(),
     };
-    let gateway = Gateway::build(&config, listener, GATEWAY.into(), &keys, dependencies)?;
+    let gateway = Gateway::build(&config, devices, GATEWAY.into(), &keys, dependencies)?;
     gateway_channel.get_or_init(|| grpc::local(Routes::new(gateway.grpc()), CALL_DEADLINE));
 
     let consumer = consume(&log, db, push, cache, &config)?;
@@ -94,13 +95,19 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     let letters = Letters::new(Arc::new(archive), producer.clone());
     let token = operator::token(data, &config.operator.token)?;
     let operator_routes = consumer::dead_letters::routes(letters, &config.app, token);
-    Ok(App { gateway, consumer, producer, admin, operator_routes })
+    Ok(App { gateway, consumer, producer, store, admin, operator_routes })
 }
 
 impl App {
     /// Where HTTP and WebSocket are served, `http://HOST:PORT` or `https://HOST:PORT`.
     pub fn url(&self) -> String {
         self.gateway.url()
+    }
+
+    /// The URL for clients on this machine: an address to which they can connect, even if the program listens on all
+    /// addresses.
+    pub fn client_url(&self) -> String {
+        self.gateway.client_url()
     }
 
     /// The address of `/livez`, `/readyz`, `/metrics` and, for operators, dead letters.
@@ -113,13 +120,15 @@ impl App {
 
     /// Serves until `shutdown`. Returns once everything runs.
     pub fn run(self, shutdown: &Shutdown) {
-        let Self { gateway, consumer, producer, admin, operator_routes } = self;
+        let Self { gateway, consumer, producer, store, admin, operator_routes } = self;
         let stop = shutdown.token(Phase::FinishWork);
         shutdown.tasks().spawn_critical("consumer", consumer.run(stop));
+        let log = Arc::clone(&producer);
+        shutdown.probe("log", move || std::future::ready(log.health().into_result()));
+        shutdown.probe("store", move || std::future::ready(store.health()));
         shutdown.flush(move |timeout| async move { producer.flush(timeout).await });
         gateway.run(shutdown);
         let readiness = shutdown.readiness().clone();
-        readiness.latch("log").ready();
         let stop = shutdown.token(Phase::Telemetry);
         shutdown.tasks().spawn("admin", utils::admin::serve(admin, readiness, operator_routes, stop));
     }

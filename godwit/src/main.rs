@@ -1,12 +1,15 @@
 //! The binary `godwit`: all services in one process, and commands for its data.
 
 mod commands;
+mod greeting;
 
 use clap::Parser;
 use commands::Command;
 use godwit::PROGRAM;
+use greeting::Cli;
 use std::{
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -19,7 +22,8 @@ use utils::cli::{EXIT_FAILED, Options, run_main};
 #[derive(Parser)]
 #[command(name = "godwit", version, args_conflicts_with_subcommands = true)]
 struct Args {
-    /// Address for HTTP and WebSocket; same as --set gateway.listen=ADDRESS [default: 127.0.0.1:7450]
+    /// Address for HTTP and WebSocket: HOST:PORT, [IPV6]:PORT, :PORT (all addresses) or PORT (127.0.0.1); same as --set
+    /// gateway.listen=ADDRESS [default: 127.0.0.1:7450]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Folder for all data; same as --set embedded.data=FOLDER [default: godwit-data]
@@ -36,23 +40,24 @@ fn main() -> ExitCode {
     if let Some(command) = command {
         return run_command(command);
     }
-    options.set.extend(listen.map(|address| format!("gateway.listen={address}")));
-    options.set.extend(data.map(|folder| format!("embedded.data={folder}")));
+    let setting =
+        |option: &str, key: &str, value: String| (format!("{option} {value}"), format!("{key}={value}"));
+    options.further.extend(listen.map(|address| setting("--listen", "gateway.listen", address)));
+    options.further.extend(data.map(|folder| setting("--data", "embedded.data", folder)));
     run_main(PROGRAM, &options, |config, shutdown| async move {
         let data = config.embedded.data.clone();
         let app = godwit::build(&config).await?;
-        let (url, admin) = (app.url(), app.admin()?);
+        let (url, client_url, admin) = (app.url(), app.client_url(), app.admin()?);
         app.run(&shutdown);
-        write!(
+        let program = std::env::args_os().next().unwrap_or_default();
+        let cli = Cli::find(Path::new(&program), std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        // The reader of standard output may be gone. The server works without it.
+        let _ = write!(
             io::stdout(),
-            "godwit {} is ready\nlistening on {}\nadmin on http://{}\ndata in {data}\n\n\
-             try, in two other terminals:\n  \
-             cargo run --release -p godwit-cli -- register alice\n  \
-             cargo run --release -p godwit-cli -- --user alice chat bob\n",
+            "godwit {} is ready\nlistening on {url}\nadmin on http://{admin}\ndata in {data}\n\n{}",
             PROGRAM.version,
-            url,
-            admin,
-        )?;
+            cli.commands(&client_url),
+        );
         Ok(())
     })
 }

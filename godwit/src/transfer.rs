@@ -98,7 +98,7 @@ async fn store_all(log: &Log, data: &Path, config: &Config) -> anyhow::Result<()
         return Ok(());
     }
     let store = db_service::embedded(&data.join(STORE), config)?;
-    let db = grpc::local(Routes::new(store), CALL_DEADLINE);
+    let db = grpc::local(Routes::new(store.server()), CALL_DEADLINE);
     let cache = Arc::new(MemoryCache::default());
     // No device is connected, so the pusher never calls a gateway.
     let no_gateway = grpc::local(Routes::default(), CALL_DEADLINE);

@@ -108,13 +108,25 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
-    /// Another program or a newer version wrote the file of the embedded log.
-    #[error("{path}: not a log of this version (found {found})")]
+    /// The file of the embedded log can't be opened.
+    #[cfg(feature = "embedded")]
+    #[error("{} cannot be opened{}", path.display(), remedy(source))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The error of SQLite.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another release wrote the file of the embedded log.
+    #[error("{} has version {found}, and this program works with version {known}: {}", path.display(), version_remedy(*found, *known))]
     Version {
         /// The file.
         path: PathBuf,
         /// The version found in it.
         found: i64,
+        /// The version of this release.
+        known: i64,
     },
     /// The embedded log allows one consumer per group and topic, and there is one already.
     #[error("topic {topic} is being read by group {group} already")]
@@ -181,6 +193,25 @@ pub enum Error {
         #[source]
         source: ProduceError,
     },
+}
+
+/// What to do about a file that can't be opened.
+#[cfg(feature = "embedded")]
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(NotADatabase | DatabaseCorrupt) => " because it is damaged; restore it from a backup",
+        _ => "",
+    }
+}
+
+/// What to do about a file of another release.
+fn version_remedy(found: i64, known: i64) -> &'static str {
+    if found > known {
+        "a newer release wrote it; run that release"
+    } else {
+        "an older release wrote it; run that release, or use an empty folder"
+    }
 }
 
 impl Error {

@@ -77,8 +77,8 @@ impl Log {
             Err(TryLockError::Error(source)) => return Err(at(&lock_path)(source)),
         }
         let path = config.directory.join(FILE);
-        let db = Db::open(&path, config.max_file_bytes)?;
-        let topics = topics::open(&db, &config)?;
+        let db = Db::open(&path, config.max_file_bytes).map_err(unusable(&path))?;
+        let topics = topics::open(&db, &config).map_err(unusable(&path))?;
         let shared = Arc::new(Shared {
             inbox: Arc::new(Inbox::new(config.max_queued, config.max_queued_bytes)),
             in_flight: InFlight::default(),
@@ -235,6 +235,14 @@ impl Drop for Handle {
     }
 }
 
+/// Names the file in an error of SQLite.
+fn unusable(path: &Path) -> impl Fn(Error) -> Error {
+    |error| match error {
+        Error::Sqlite { source, .. } => Error::Open { path: path.to_owned(), source },
+        error => error,
+    }
+}
+
 /// Copies a snapshot of the log in `directory` to the directory `copy`. The log may be in use. Blocks for as
 /// long as the disk needs.
 ///
@@ -247,7 +255,7 @@ pub fn back_up(directory: &Path, copy: &Path) -> Result<(), Error> {
     };
     std::fs::create_dir_all(copy).map_err(at(copy))?;
     let (from, to) = (directory.join(FILE), copy.join(FILE));
-    Db::open_to_read(&from)?.copy(&to)?;
+    Db::open_to_read(&from).and_then(|db| db.copy(&to)).map_err(unusable(&from))?;
     let synced = |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(at(path));
     synced(&to).and_then(|()| synced(copy))
 }

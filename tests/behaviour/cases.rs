@@ -141,6 +141,12 @@ fn interface_tests() -> Vec<SharedTest> {
             p8_requests_without_an_access_token_are_refused
             p7_invalid_requests_get_problem_documents
             p7_an_oversized_body_is_refused;
+        Default edges:
+            p7_a_large_request_head_is_refused
+            p9_the_device_port_answers_load_balancers
+            a_handshake_of_another_websocket_version_is_told_the_right_one;
+        Tight edges:
+            p7_silent_connections_of_an_address_are_limited;
         Tight limits:
             p7_sends_above_the_rate_limit_are_refused_with_a_retry_delay
             p7_requests_above_the_rate_limit_are_refused_with_a_retry_delay
@@ -197,6 +203,17 @@ pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
             p9_a_graceful_shutdown_under_load_loses_nothing
             p9_the_load_generator_reports_the_longest_pause
             every_config_error_is_reported_at_once;
+        programs:
+            an_address_works_as_people_write_it
+            a_wrong_address_is_refused_with_its_forms
+            an_address_in_use_is_named
+            a_variable_that_sets_nothing_is_named_with_the_nearest_setting
+            every_option_is_documented
+            the_printed_commands_work_for_installed_programs_on_any_port
+            a_start_does_not_need_a_reader_of_its_output
+            damaged_and_newer_data_are_refused_by_file_and_remedy
+            p7_without_free_descriptors_the_admin_port_answers_and_the_log_stays_short
+            p7_the_limit_of_open_files_is_raised_at_the_start;
         backup:
             p1_a_move_to_the_services_and_back_keeps_all_data_and_sessions
             p1_devices_adopt_a_restored_backup_that_was_made_under_load
@@ -208,6 +225,7 @@ pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
             p6_an_outage_of_any_server_loses_nothing
             p6_a_poison_record_is_dead_lettered_and_later_records_continue
             p6_readiness_names_the_missing_server
+            p8_no_error_names_an_internal_address_or_service
             p9_each_service_is_replaced_under_load_without_loss
             every_config_error_is_reported_at_once;
         discovery:

@@ -1,7 +1,10 @@
 //! Tests of the distributed mode alone: killed and replaced instances, server outages, poison records in the topic.
 
 use crate::load::{Load, report};
-use abi::error::ErrorCode;
+use abi::{
+    error::ErrorCode,
+    v1::{GetHeads, GetHistory, MarkRead, client_frame::Frame},
+};
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -9,13 +12,14 @@ use rdkafka::{
     message::Headers as _,
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
+use serde_json::json;
 use std::time::Duration;
 use tests::{
     PATIENCE,
-    device::{Wire, new_id, refusal, texts},
+    device::{Device, Wire, new_id, refusal, send, texts},
     eventually,
-    system::{DISTRIBUTED_PROGRAMS, Distributed, Instance, OwnServers},
-    world::World,
+    system::{DISTRIBUTED_PROGRAMS, Distributed, Instance, OwnServers, unique},
+    world::{PASSWORD, Session, World},
 };
 use tokio::sync::Mutex;
 
@@ -222,6 +226,76 @@ pub(crate) async fn p6_readiness_names_the_missing_server() -> Result<()> {
 pub(crate) async fn every_config_error_is_reported_at_once() -> Result<()> {
     for program in DISTRIBUTED_PROGRAMS {
         crate::check_config_errors(program).await?;
+    }
+    Ok(())
+}
+
+/// Words that would tell a client how the system is built.
+const INTERNAL: [&str; 14] = [
+    "127.0.0.1",
+    "localhost",
+    "db-service",
+    "pusher",
+    "consumer",
+    "ws-gateway",
+    "kafka",
+    "redis",
+    "postgres",
+    "consul",
+    "grpc",
+    "tcp",
+    "os error",
+    "transport",
+];
+
+/// Makes each kind of request, and returns the texts of the errors.
+async fn errors(world: &World, alice: &Session, group: &str, device: &mut Device) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    let stranger = json!({ "user": unique(), "password": PASSWORD, "device": "phone" });
+    let members = format!("/v1/groups/{group}/members");
+    for (method, path, body) in [
+        ("POST", "/v1/accounts", Some(stranger.clone())),
+        ("POST", "/v1/sessions", Some(stranger)),
+        ("POST", "/v1/sessions/refresh", Some(json!({ "refresh_token": alice.refresh_token }))),
+        ("POST", "/v1/groups", Some(json!({ "name": "friends", "members": [unique()] }))),
+        ("GET", &members, None),
+        ("POST", &members, Some(json!({ "users": [unique()] }))),
+        ("DELETE", &format!("{members}/nobody"), None),
+        ("DELETE", "/v1/sessions/current", None),
+    ] {
+        let answer = world.http(method, path, Some(&alice.access_token), body).await?;
+        ensure!(answer.status >= 400, "{method} {path} was answered: {answer:?}");
+        texts.push(answer.body);
+    }
+    let direct = abi::ids::direct(&alice.user, &unique());
+    for frame in [
+        send(&direct, &new_id(), "hello"),
+        Frame::Heads(GetHeads::default()),
+        Frame::History(GetHistory { conversation: group.into(), ..GetHistory::default() }),
+        Frame::Read(MarkRead { conversation: group.into(), conversation_seq: 1 }),
+    ] {
+        texts.push(refusal(device.call(frame).await).message);
+    }
+    Ok(texts)
+}
+
+pub(crate) async fn p8_no_error_names_an_internal_address_or_service() -> Result<()> {
+    let mut system = Distributed::start(&[]).await?;
+    let world = World::at_addresses_of(&system);
+    let (alice, bob) = world.two_users().await?;
+    let group = world.group(&alice, &[&bob], "all").await?;
+    let mut device = world.connect(&alice).await?;
+    // Calls to an instance that is paused end with their deadline; calls to one that is gone are refused.
+    for signal in ["STOP", "KILL"] {
+        for instance in system.instances("db-service") {
+            instance.process().signal(signal)?;
+        }
+        for text in errors(&world, &alice, &group, &mut device).await? {
+            let lower = text.to_lowercase();
+            let named = INTERNAL.iter().find(|word| lower.contains(**word));
+            ensure!(named.is_none(), "{signal}: {text}");
+            ensure!(lower.contains("try again"), "{signal}: {text}");
+        }
     }
     Ok(())
 }

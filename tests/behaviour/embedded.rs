@@ -79,6 +79,13 @@ pub(crate) async fn p1_a_full_disk_refuses_messages_and_loses_none() -> Result<(
     let error = refusal(device.send(&conversation, &id, "while full").await);
     assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}");
     assert!(error.code.is_retryable());
+    let admin = system.admin().to_owned();
+    let readiness = async |status: u16, part: &str| {
+        let answer = http::request(&admin, "GET", "/readyz", None, None).await?;
+        ensure!(answer.status == status && answer.body.contains(part), "{answer:?}");
+        Ok(())
+    };
+    eventually("it is not ready", async || readiness(503, "\"log\":\"log: cannot").await).await?;
     limit_files(&process_id(&mut system), "unlimited")?;
     let mut device = world.connect(&alice).await?;
     eventually("the repeated message is accepted", async || {
@@ -92,7 +99,8 @@ pub(crate) async fn p1_a_full_disk_refuses_messages_and_loses_none() -> Result<(
         ensure!(texts(&stored) == expected, "{:?}", texts(&stored));
         Ok(())
     })
-    .await
+    .await?;
+    eventually("it is ready again", async || readiness(200, "\"store\":\"ready\"").await).await
 }
 
 fn process_id(system: &mut Embedded) -> String {

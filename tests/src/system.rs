@@ -24,7 +24,7 @@ pub const CHEAP: [&str; 4] =
     ["auth.argon2_memory_kib=64", "auth.argon2_passes=1", "log.level=info", "discovery.kind=fixed"];
 
 /// Limits that a test can reach in a second.
-pub const TIGHT: [&str; 10] = [
+pub const TIGHT: [&str; 11] = [
     "gateway.heartbeat=1s",
     "gateway.hello_timeout=1s",
     "gateway.max_in_flight=8",
@@ -35,6 +35,7 @@ pub const TIGHT: [&str; 10] = [
     "limits.requests_per_second=20",
     "limits.request_burst=40",
     "limits.connections_per_user=3",
+    "limits.http_connections_per_address=50",
 ];
 
 /// Settings as `--set` arguments; later ones win.

@@ -1,6 +1,6 @@
 //! The admin server: `/livez`, `/readyz`, `/metrics`, and the routes that a program adds for operators.
 
-use crate::{Error, Readiness, metrics, problem::Problem, telemetry};
+use crate::{Error, Readiness, listener::Listener, metrics, problem::Problem, telemetry};
 use abi::{ApiError, config::Secret, error::ErrorCode};
 use axum::{
     Json, Router,
@@ -60,7 +60,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let recorder = telemetry::metrics_recorder()?;
     let address = listener.local_addr().map_err(|source| Error::Bind { address: "admin".into(), source })?;
-    let server = axum::serve(listener, router(readiness, recorder.clone()).merge(more));
+    let server = axum::serve(Listener::from(listener), router(readiness, recorder.clone()).merge(more));
     let upkeep = async {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
@@ -96,7 +96,12 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, Json<Value>)
         .into_iter()
         .map(|(name, reason)| (name, Value::String(reason.unwrap_or_else(|| "ready".to_owned()))))
         .collect();
-    (status, Json(json!({ "ready": ready, "dependencies": dependencies })))
+    let mut report = json!({ "ready": ready, "dependencies": dependencies });
+    let warnings = readiness.warnings();
+    if !warnings.is_empty() {
+        report["warnings"] = json!(warnings);
+    }
+    (status, Json(report))
 }
 
 #[cfg(test)]
@@ -127,7 +132,14 @@ mod tests {
         assert_eq!(body["dependencies"]["redis"], "ready");
         assert_ne!(body["dependencies"]["kafka"], "ready");
         kafka.ready();
-        assert_eq!(get_path(&router, "/readyz").await.0, StatusCode::OK);
+        assert_eq!(
+            get_path(&router, "/readyz").await,
+            (StatusCode::OK, r#"{"dependencies":{"kafka":"ready","redis":"ready"},"ready":true}"#.to_owned())
+        );
+        readiness.warn("redis", Some("it is slow".into()));
+        let (status, body) = get_path(&router, "/readyz").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["warnings"]["redis"], "it is slow");
     }
 
     #[tokio::test]

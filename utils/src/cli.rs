@@ -3,7 +3,9 @@
 mod health;
 
 use crate::{
-    Shutdown, config, metrics,
+    Shutdown,
+    config::{self, Loaded},
+    descriptors, metrics,
     telemetry::{self, Format},
     trace,
 };
@@ -46,6 +48,10 @@ pub struct Options {
     /// Format of log lines; the same as --set log.format=FORMAT.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<Format>,
+    /// Settings from further options of a program: the option as it was written, for config errors, and
+    /// `section.key=value`.
+    #[arg(skip)]
+    pub further: Vec<(String, String)>,
 }
 
 impl Options {
@@ -56,6 +62,7 @@ impl Options {
             let format = if format == Format::Json { "json" } else { "text" };
             overrides.push(("--log-format".to_owned(), format!("log.format={format}")));
         }
+        overrides.extend(self.further.iter().cloned());
         // All our names and values are UTF-8, so other variables are not ours.
         let environment =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
@@ -104,11 +111,13 @@ where
     F: FnOnce(Config, Shutdown) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let config = match config::load_checked::<Config>(&options.sources(), program.check) {
-        Ok(loaded) => loaded.config,
-        Err(errors) => return fail(EXIT_CONFIG, &errors),
-    };
+    let Loaded { config, warnings, .. } =
+        match config::load_checked::<Config>(&options.sources(), program.check) {
+            Ok(loaded) => loaded,
+            Err(errors) => return fail(EXIT_CONFIG, &errors),
+        };
     if options.check_config {
+        warnings.iter().for_each(|warning| complain(warning));
         return print_config(&config);
     }
     if options.health {
@@ -130,6 +139,8 @@ where
         Err(error) => return fail(EXIT_FAILED, &format!("cannot start threads: {error}")),
     };
     tracing::info!(program = program.name, version = program.version, "starting");
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    descriptors::raise();
     let ended = runtime.block_on(run(program, config, start));
     // A blocking call that hangs must not keep the finished process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -214,8 +225,12 @@ fn print(text: &str) -> ExitCode {
 
 /// Writes the reason to standard error and returns the exit code. If standard error is closed, the reason is lost.
 fn fail(code: u8, reason: &dyn Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{reason}");
+    complain(reason);
     ExitCode::from(code)
+}
+
+fn complain(sentence: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{sentence}");
 }
 
 #[cfg(test)]

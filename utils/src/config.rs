@@ -10,6 +10,7 @@
 //!
 //! In the environment and on the command line, lists are TOML lists or comma-separated text.
 
+mod names;
 mod overlay;
 
 pub use abi::config::{ByteSize, Secret};
@@ -52,6 +53,8 @@ pub struct Loaded<T> {
     pub config: T,
     /// The source of each key that was set.
     pub origins: BTreeMap<String, String>,
+    /// Variables of the environment that look like settings and are not, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// All errors of a configuration, one sentence per line.

@@ -14,6 +14,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A value is not an address to listen on.
+    #[error("'{address}' is not an address to listen on; write HOST:PORT, [IPV6]:PORT, :PORT or PORT")]
+    ListenAddress {
+        /// As given.
+        address: String,
+    },
     /// A server stopped unexpectedly.
     #[error("the server on {address} failed")]
     Serve {

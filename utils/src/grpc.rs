@@ -6,7 +6,7 @@
 //! - [`KeyedPool`]: the instance at a given address.
 //!
 //! Every call ends within its deadline: its own (`grpc-timeout`) or the channel's default. Every failure is a
-//! [`tonic::Status`]. `UNAVAILABLE` and `RESOURCE_EXHAUSTED` mean that the caller may retry.
+//! [`tonic::Status`]. `UNAVAILABLE` means that the caller may retry.
 
 mod balance;
 mod deadline;
@@ -19,7 +19,7 @@ mod server;
 
 pub use deadline::{Deadline, DeadlineLayer};
 pub use keyed::KeyedPool;
-pub use server::{Server, bind};
+pub use server::Server;
 
 use crate::{Channel, discovery::Instances, tls::MutualTls};
 use balance::Balance;
@@ -36,7 +36,7 @@ pub struct Options {
     pub deadline: Duration,
     /// Attempts per call, including the first. Calls must be idempotent.
     pub tries: u32,
-    /// Limit of calls in flight; further calls fail with `RESOURCE_EXHAUSTED`.
+    /// Limit of calls in flight; further calls fail with `UNAVAILABLE`.
     pub max_in_flight: usize,
     /// Set if the services use mutual TLS.
     pub tls: Option<MutualTls>,
@@ -84,7 +84,7 @@ pub fn balanced(service: &'static str, instances: Instances, options: Options) -
 fn into_status(result: Result<Response<Body>, BoxError>) -> Result<Response<Body>, BoxError> {
     result.or_else(|error| {
         let status = if error.is::<Overloaded>() {
-            Status::resource_exhausted("too many calls in flight")
+            Status::unavailable("too many calls in flight")
         } else {
             Status::unavailable(crate::error::chain(&*error))
         };

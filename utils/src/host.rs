@@ -4,7 +4,8 @@
 use crate::{
     Error, Phase, Shutdown, admin,
     discovery::{Discovery, Instance, Registrar},
-    grpc::{self, Server},
+    grpc::Server,
+    listener::bind,
     tls::MutualTls,
 };
 use axum::Router;
@@ -34,7 +35,7 @@ impl Host {
     /// # Errors
     /// An address can't be bound.
     pub async fn bind(grpc_listen: &str, advertise: &str, admin_listen: &str) -> Result<Self, Error> {
-        let (grpc, admin) = (grpc::bind(grpc_listen).await?, grpc::bind(admin_listen).await?);
+        let (grpc, admin) = (bind(grpc_listen).await?, bind(admin_listen).await?);
         let address = |listener: &TcpListener, address: &str| {
             listener.local_addr().map_err(|source| Error::Bind { address: address.into(), source })
         };

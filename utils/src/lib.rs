@@ -12,6 +12,7 @@
 //! - [`config`]: defaults < file < environment < command line, into one struct.
 //! - [`cli`]: the options that all programs share, and [`cli::run_main`].
 //! - [`lifecycle`]: [`lifecycle::Drain`], [`lifecycle::Tasks`] and the shutdown phases.
+//! - [`listener`]: addresses to listen on, and accepting. [`descriptors`]: the limit of open files.
 //! - [`host`]: gRPC listener, registration and admin server of a service in distributed mode.
 //! - [`readiness`]: one latch per dependency.
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`, and routes that require the operator's token.
@@ -23,7 +24,7 @@
 //! - [`tls`]: certificates, between the services and towards devices.
 //!
 //! Building blocks:
-//! - [`backoff`]: pauses between retries. [`clock`]: wall-clock time.
+//! - [`backoff`]: pauses between retries. [`clock`]: wall-clock time. [`log_limit`]: rare log lines for frequent events.
 //! - [`rate`]: token buckets. [`problem`]: errors over HTTP.
 
 pub mod admin;
@@ -34,11 +35,14 @@ pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod discovery;
 pub mod error;
 pub mod grpc;
 pub mod host;
 pub mod lifecycle;
+pub mod listener;
+pub mod log_limit;
 pub mod problem;
 pub mod rate;
 pub mod readiness;

@@ -20,6 +20,8 @@ struct State {
     draining: bool,
     /// By name of the dependency: the reason why it is not ready, or `None` when it is.
     latches: BTreeMap<String, Option<String>>,
+    /// By name of the dependency: a failure that leaves the process able to work.
+    warnings: BTreeMap<String, String>,
 }
 
 impl State {
@@ -41,6 +43,28 @@ impl Readiness {
             state.latches.entry(name.clone()).or_insert_with(|| Some(NOT_YET.to_owned()));
         });
         Latch { name, state: self.state.clone() }
+    }
+
+    /// Sets or removes a warning about a dependency, which does not make the process not ready.
+    pub fn warn(&self, name: &str, warning: Option<String>) {
+        let changed = self.state.send_if_modified(|state| {
+            let old = match &warning {
+                Some(warning) => state.warnings.insert(name.to_owned(), warning.clone()),
+                None => state.warnings.remove(name),
+            };
+            old != warning
+        });
+        if changed {
+            match warning {
+                Some(warning) => tracing::warn!(dependency = name, warning, "dependency works only in part"),
+                None => tracing::info!(dependency = name, "dependency works again"),
+            }
+        }
+    }
+
+    /// All warnings by name of their dependency.
+    pub fn warnings(&self) -> BTreeMap<String, String> {
+        self.state.borrow().warnings.clone()
     }
 
     /// Makes the process permanently not ready, independent of its latches.
@@ -165,6 +189,17 @@ mod tests {
         readiness.begin_drain();
         assert!(!readiness.is_ready());
         assert!(readiness.report().contains_key("drain"));
+    }
+
+    #[test]
+    fn a_warning_does_not_make_a_process_not_ready() {
+        let readiness = Readiness::new();
+        readiness.latch("postgres").ready();
+        readiness.warn("postgres", Some("the disk is full".into()));
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.warnings()["postgres"], "the disk is full");
+        readiness.warn("postgres", None);
+        assert!(readiness.warnings().is_empty());
     }
 
     #[tokio::test]

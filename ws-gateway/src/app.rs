@@ -20,6 +20,7 @@ use utils::{
     discovery::Discovery,
     grpc::{self, KeyedPool, balanced},
     host::{Host, announce},
+    listener,
     tls::{self, MutualTls, ServerTls},
 };
 
@@ -61,7 +62,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     let tls = MutualTls::new(&config.tls, PROGRAM.name)?;
     let host = Host::bind(&gateway.grpc_listen, &gateway.grpc_advertise, &gateway.admin_listen).await?;
     Ok(App {
-        listener: grpc::bind(&gateway.listen).await?,
+        listener: listener::bind(&gateway.listen).await?,
         host: host.tls(tls.clone()),
         tls,
         discovery: Discovery::new(&config.discovery)?,

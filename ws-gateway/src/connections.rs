@@ -266,7 +266,7 @@ fn cache_unavailable() -> ApiError {
     ApiError::unavailable("the cache does not answer; try again")
 }
 
-/// Checks what a device says about its program.
+/// Checks the name, version and features of a client program.
 fn check_client(hello: &Hello) -> Result<(), ApiError> {
     let names = [("client", &hello.client), ("version", &hello.version)];
     let features = hello.features.iter().map(|feature| ("features", feature));

@@ -2,10 +2,12 @@
 //! `godwit` use it.
 
 use crate::{
+    admission::Admission,
     backend::Backend,
     delivery::Delivery,
     dependencies::Dependencies,
-    drain, http,
+    drain,
+    http::{self, Edge},
     proxies::Proxies,
     serve::{self, Options},
     token::Tokens,
@@ -20,7 +22,7 @@ use abi::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use utils::{Phase, Shutdown, tls::ServerTls};
+use utils::{Phase, Shutdown, descriptors, listener, tls::ServerTls};
 
 /// Largest gRPC message from a pusher, in bytes.
 const MAX_DELIVERY: usize = 32 << 20;
@@ -66,7 +68,11 @@ impl Gateway {
             address: listener.local_addr()?,
             listener,
             options: Options {
-                max_connections: backend.limits().max_connections,
+                admission: Admission::new(
+                    &config.limits,
+                    backend.limits().max_connections,
+                    descriptors::limit(),
+                ),
                 tls: ServerTls::new(&config.gateway)?,
                 proxies: Proxies::new(&config.gateway.trusted_proxies),
             },
@@ -83,8 +89,17 @@ impl Gateway {
 
     /// The same address as a URL: `http://HOST:PORT` or `https://HOST:PORT`.
     pub fn url(&self) -> String {
+        self.url_of(self.address)
+    }
+
+    /// The URL for clients on this machine: an unspecified address is replaced by loopback.
+    pub fn client_url(&self) -> String {
+        self.url_of(listener::connectable(self.address))
+    }
+
+    fn url_of(&self, address: SocketAddr) -> String {
         let scheme = if self.options.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        format!("{scheme}://{address}")
     }
 
     /// The gRPC service that pushers and other gateways call.
@@ -96,7 +111,12 @@ impl Gateway {
     pub fn run(self, shutdown: &Shutdown) {
         let sockets = TaskTracker::new();
         let stop = shutdown.token(Phase::StopAccepting);
-        let router = http::router(self.backend.clone(), sockets.clone());
+        let router = http::router(Edge {
+            backend: self.backend.clone(),
+            sockets: sockets.clone(),
+            admission: self.options.admission.clone(),
+            readiness: shutdown.readiness().clone(),
+        });
         let server = serve::serve(self.listener, router, self.options, stop);
         shutdown.tasks().spawn_critical("http", server);
         let grace = self.drain_grace;

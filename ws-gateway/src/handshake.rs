@@ -5,7 +5,7 @@ use abi::{ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
 use hyper::upgrade::OnUpgrade;
@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{
     Error, error::ProtocolError::MissingSecWebSocketVersionHeader,
     handshake::server::create_response_with_body,
 };
+use utils::problem::respond;
 
 /// An accepted handshake.
 #[derive(Debug)]
@@ -55,13 +56,17 @@ fn subprotocol(headers: &HeaderMap) -> (Option<&'static str>, bool) {
     (selected, is_requested)
 }
 
+/// The response to a request that is no handshake of a WebSocket.
 fn refusal(error: &Error) -> Box<Response> {
     let is_version = matches!(error, Error::Protocol(MissingSecWebSocketVersionHeader));
     let error = ApiError::invalid(format!("this path expects a WebSocket handshake: {error}"));
-    let mut response = Problem::from(error).into_response();
+    let mut response = match is_version {
+        true => respond(426, &error),
+        false => Problem(error).into_response(),
+    };
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     if is_version {
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     Box::new(response)
 }

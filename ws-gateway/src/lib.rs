@@ -12,7 +12,7 @@
 //! and leaves through the same outboxes.
 //!
 //! - `app`: the program. [`gateway`]: the service over given [`dependencies`]. [`drain`]: closes all connections gradually.
-//! - [`serve`]: accepts connections. [`http`]: the paths; [`accounts`] and [`groups`] handle them. [`problem`]: errors and
+//! - [`serve`]: accepts connections, as far as [`admission`] admits them. [`http`]: the paths; [`accounts`] and [`groups`] handle them. [`problem`]: errors and
 //!   extractors.
 //! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
 //! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`reading`], [`signals`],
@@ -20,6 +20,7 @@
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
+pub mod admission;
 pub mod answers;
 #[cfg(feature = "program")]
 mod app;

@@ -1,5 +1,6 @@
 //! Metrics of the gateway. No label names a user or a conversation.
 
+use crate::admission::Refusal;
 use abi::error::ErrorCode;
 use metrics::{
     Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -8,6 +9,10 @@ use metrics::{
 /// Registers the help texts of this crate's metrics. Call it once at program start, after the recorder is installed.
 pub fn describe_metrics() {
     describe_gauge!("godwit_ws_gateway_connections", "Open WebSocket connections.");
+    describe_counter!(
+        "godwit_ws_gateway_refused_connections_total",
+        "Connections that were closed before their first request, by the limit that they exceeded."
+    );
     describe_counter!(
         "godwit_ws_gateway_sends_total",
         "Messages that devices sent, both accepted and refused."
@@ -35,12 +40,20 @@ pub fn describe_metrics() {
     );
     // Start at 0. Otherwise an alert on an increase would miss the first event.
     to_drain(0);
+    for limit in [Refusal::Capacity, Refusal::Rate, Refusal::Http] {
+        counter!("godwit_ws_gateway_refused_connections_total", "limit" => limit.name()).increment(0);
+    }
     for code in [ErrorCode::Internal, ErrorCode::Unavailable] {
         counter!("godwit_ws_gateway_errors_total", "code" => code.name()).increment(0);
     }
     for code in [ErrorCode::TooSlow, ErrorCode::GoingAway] {
         counter!("godwit_ws_gateway_closes_total", "code" => code.name()).increment(0);
     }
+}
+
+/// A connection was refused because it exceeded a limit.
+pub(crate) fn connection_refused(limit: &'static str) {
+    counter!("godwit_ws_gateway_refused_connections_total", "limit" => limit).increment(1);
 }
 
 /// A device sent a message.

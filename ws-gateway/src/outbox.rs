@@ -36,7 +36,7 @@ pub enum Taken {
 struct Size {
     /// Against the limit of the connection.
     all: usize,
-    /// Those without what other connections share.
+    /// Without the bytes that other connections share.
     own: usize,
 }
 

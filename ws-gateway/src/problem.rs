@@ -11,8 +11,8 @@ use abi::{
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{header, request::Parts},
-    response::Response,
+    http::{Method, StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -28,8 +28,11 @@ pub async fn no_such_path() -> Response {
     respond(404, &ApiError::not_found("there is no such path; see docs/protocol.md"))
 }
 
-/// The response for an unknown method.
-pub async fn no_such_method() -> Response {
+/// The response for an unknown method. The router adds `Allow` with the methods of the path, which is the answer to `OPTIONS`.
+pub async fn no_such_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     respond(405, &ApiError::invalid("this path does not support that method; see docs/protocol.md"))
 }
 

@@ -111,8 +111,7 @@ impl Protocol {
         };
         let id = frame.id;
         let Some(content) = frame.frame else {
-            let error = ApiError::invalid("the frame holds no request");
-            return Some(self.refuse(id, error, now));
+            return Some(self.refuse(id, ApiError::invalid("the frame holds no request"), now));
         };
         if self.identity().is_none() {
             return Some(self.on_first(id, content, now));

@@ -42,7 +42,8 @@ impl Proxies {
         client.to_canonical()
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether an address is one of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }

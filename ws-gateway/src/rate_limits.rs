@@ -14,13 +14,12 @@ pub struct RateLimits {
     sends: KeyedLimiter<String>,
     group_changes: KeyedLimiter<String>,
     signals: KeyedLimiter<String>,
-    connects: KeyedLimiter<IpAddr>,
     authentications: KeyedLimiter<IpAddr>,
     accounts: KeyedLimiter<String>,
 }
 
 /// The key of an address. IPv6 addresses count by their /64, because a provider gives each customer a whole /64.
-fn key(address: IpAddr) -> IpAddr {
+pub(crate) fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,
@@ -38,7 +37,6 @@ impl RateLimits {
                 MAX_KEYS,
             ),
             signals: KeyedLimiter::new(limits.signals_per_second, limits.signal_burst, MAX_KEYS),
-            connects: KeyedLimiter::new(limits.connects_per_second, limits.connect_burst, MAX_KEYS),
             authentications: KeyedLimiter::new(limits.auth_per_second, limits.auth_burst, MAX_KEYS),
             accounts: KeyedLimiter::new(limits.account_auth_per_second, limits.account_auth_burst, MAX_KEYS),
         }
@@ -74,23 +72,13 @@ impl RateLimits {
             .map_err(|wait| ApiError::rate_limited("you send too many signals", wait))
     }
 
-    /// Counts a new WebSocket from an address.
-    ///
-    /// # Errors
-    /// `RATE_LIMITED`.
-    pub fn connect(&self, address: IpAddr) -> Result<(), ApiError> {
-        self.connects
-            .try_take(&key(address), 1, Instant::now())
-            .map_err(|wait| ApiError::rate_limited("too many new connections from your address", wait))
-    }
-
     /// Counts a registration, log-in or refresh from an address.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
     pub fn authenticate(&self, address: IpAddr) -> Result<(), ApiError> {
         self.authentications
-            .try_take(&key(address), 1, Instant::now())
+            .try_take(&address_key(address), 1, Instant::now())
             .map_err(|wait| ApiError::rate_limited("too many log-ins from your address", wait))
     }
 
@@ -111,9 +99,8 @@ mod tests {
     use super::*;
 
     fn limits() -> RateLimits {
-        let few =
-            config::Limits { auth_burst: 2, connect_burst: 2, account_auth_burst: 2, ..Default::default() };
-        RateLimits::new(&config::Limits { auth_per_second: 1, connects_per_second: 1, ..few })
+        let few = config::Limits { auth_burst: 2, account_auth_burst: 2, ..Default::default() };
+        RateLimits::new(&config::Limits { auth_per_second: 1, ..few })
     }
 
     #[test]
@@ -121,10 +108,9 @@ mod tests {
         let limits = limits();
         for address in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"] {
             limits.authenticate(address.parse().unwrap()).unwrap();
-            limits.connect(address.parse().unwrap()).unwrap();
         }
         let third = "2001:db8:0:1::3".parse().unwrap();
-        assert!(limits.authenticate(third).is_err() && limits.connect(third).is_err());
+        limits.authenticate(third).unwrap_err();
         for address in ["2001:db8:0:2::1", "192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3", "::ffff:192.0.2.4"] {
             limits.authenticate(address.parse().unwrap()).unwrap();
         }

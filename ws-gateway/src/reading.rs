@@ -202,7 +202,7 @@ pub(crate) fn page_limit(limit: i32) -> Result<i32, ApiError> {
         0 => Ok(abi::DEFAULT_PAGE),
         1..=abi::MAX_PAGE => Ok(limit),
         _ => Err(ApiError::invalid(format!(
-            "limit must be 1 to {}, or 0 for {}; it is {limit}",
+            "limit must be 1 to {}, or 0 for {}, got {limit}",
             abi::MAX_PAGE,
             abi::DEFAULT_PAGE
         ))),

@@ -97,8 +97,8 @@ struct Socket<S> {
     work: Option<Box<FuturesUnordered<Work>>>,
     /// A frame that arrived during authentication.
     early: Option<Message>,
-    /// Set to an earlier deadline, which may have moved since. Deadlines only move forward, so the timer is reset when it
-    /// fires, not with every frame.
+    /// Set to an earlier deadline, which may have moved since. Deadlines only move forward while a device is connected, so the
+    /// timer is reset when it fires, not with every frame.
     timer: Pin<Box<Sleep>>,
     /// When the connection is given up if the stream takes no bytes until then.
     stalled_at: Option<Instant>,
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         }
     }
 
-    /// Writes what is queued. Ready after each batch.
+    /// Writes the queued frames. Ready after each batch.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
         loop {
             let is_written = self.writer.poll_flush(&mut self.stream, cx)?.is_ready();

@@ -1,7 +1,7 @@
 //! Kafka, Redis, discovery and TLS.
 
 use super::{
-    bounds::{DAY, SECOND, at_most, between, id_or_empty, more_than, not_empty, one_of},
+    bounds::{DAY, SECOND, at_most, between, each, host_port, id_or_empty, more_than, not_empty, one_of},
     units::Secret,
     value::Value,
 };
@@ -126,8 +126,10 @@ section! {
         #[serde(with = "humantime_serde")]
         drain_grace: Duration = Duration::from_secs(1),
         /// Addresses of db-service, `host:port` (fixed), or one `name:port` (dns).
+        #[bounds(each(host_port()))]
         db: Vec<String> = vec!["127.0.0.1:7471".into()],
         /// Addresses of pusher, `host:port` (fixed), or one `name:port` (dns).
+        #[bounds(each(host_port()))]
         pusher: Vec<String> = vec!["127.0.0.1:7481".into()],
     }
 }

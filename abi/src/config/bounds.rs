@@ -1,6 +1,10 @@
 //! Bounds of single values. A bound has a check and a text that follows "must be".
 
-use super::{units::Secret, value::Value};
+use super::{
+    address::{self, ListenAddress},
+    units::Secret,
+    value::Value,
+};
 use crate::ids;
 use std::time::Duration;
 
@@ -108,6 +112,22 @@ pub(super) fn plain_http_or_empty() -> Bound<String> {
     })
 }
 
+/// An address to listen on.
+pub(super) fn listen_address() -> Bound<String> {
+    Bound::new(address::FORMS, |value: &String| value.parse::<ListenAddress>().is_ok())
+}
+
+/// An address that other machines connect to.
+pub(super) fn host_port() -> Bound<String> {
+    Bound::new("HOST:PORT or [IPV6]:PORT", |value: &String| ListenAddress::is_complete(value))
+}
+
+pub(super) fn host_port_or_empty() -> Bound<String> {
+    Bound::new("HOST:PORT or [IPV6]:PORT, or empty", |value: &String| {
+        value.is_empty() || ListenAddress::is_complete(value)
+    })
+}
+
 pub(super) fn signing_key() -> Bound<Secret> {
     Bound::new(format!("ID=SECRET with a secret of at least {MIN_SECRET} bytes"), |value: &Secret| {
         let pair = value.expose().split_once('=');
@@ -150,6 +170,9 @@ mod tests {
         config.gateway.max_in_flight = 0;
         config.auth.keys = vec![Secret::new("short=secret")];
         config.limits.send_burst = 0;
+        config.gateway.listen = "127.0.0.1".into();
+        config.db.grpc_advertise = ":7471".into();
+        config.discovery.pusher = vec!["pusher".into()];
         config.kafka.linger = config.kafka.produce_timeout;
         config.kafka.session_timeout = Duration::from_secs(120);
         config.operator.token = Secret::new("short");
@@ -161,6 +184,9 @@ mod tests {
             "gateway.max_in_flight: must be more than 0",
             "auth.keys[0]: must be ID=SECRET with a secret of at least 32 bytes",
             "limits.send_burst:",
+            "gateway.listen: must be an address: HOST:PORT",
+            "db.grpc_advertise: must be HOST:PORT",
+            "discovery.pusher[0]: must be HOST:PORT",
             "kafka.linger:",
             "kafka.session_timeout: must be from 1s to 1m",
             "operator.token:",

@@ -2,7 +2,10 @@
 
 use super::{
     ByteSize, Network, Secret,
-    bounds::{DAY, SECOND, YEAR, at_least, at_most, between, each, more_than, signing_key},
+    bounds::{
+        DAY, SECOND, YEAR, at_least, at_most, between, each, host_port_or_empty, listen_address, more_than,
+        signing_key,
+    },
 };
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ section! {
     /// ws-gateway: HTTP and WebSocket connections of devices.
     Gateway {
         /// Listen address for HTTP and WebSocket.
+        #[bounds(listen_address())]
         listen: String = "127.0.0.1:7450".into(),
         /// Certificate file for devices (PEM, followed by its chain). Empty: serve plain HTTP, for a proxy that terminates TLS.
         tls_certificate: String = String::new(),
@@ -19,10 +23,13 @@ section! {
         /// address is the last one in `X-Forwarded-For` that is not a trusted proxy. All other connections can't set it.
         trusted_proxies: Vec<Network> = Vec::new(),
         /// Listen address for gRPC (`GatewayService`).
+        #[bounds(listen_address())]
         grpc_listen: String = "127.0.0.1:7451".into(),
         /// gRPC address advertised to pushers, `host:port`. Empty: the listen address, or this machine's.
+        #[bounds(host_port_or_empty())]
         grpc_advertise: String = String::new(),
         /// Listen address for `/livez`, `/readyz` and `/metrics`.
+        #[bounds(listen_address())]
         admin_listen: String = "127.0.0.1:7459".into(),
         /// A device must send `hello` within this time after it has connected.
         #[bounds(more_than(Duration::ZERO), at_most(DAY))]
@@ -52,7 +59,7 @@ section! {
         /// Above this limit the connections with the largest queues are closed, and requests are answered `unavailable`. The
         /// default is enough for 256 devices at their limit; devices that keep up have empty queues. At least `max_outbox`.
         max_outbox_total: ByteSize = ByteSize::kib(256 * 1024),
-        /// Most connections per gateway.
+        /// Most WebSockets per gateway. The limit of open files may allow fewer: a gateway keeps 100 files for itself.
         max_connections: u32 = 200_000,
         /// Duration of the drain: the gateway asks its devices to reconnect, spread over this time.
         #[bounds(at_most(DAY))]
@@ -133,12 +140,17 @@ section! {
         /// Burst of registrations and log-ins per account.
         #[bounds(more_than(0))]
         account_auth_burst: u32 = 50,
-        /// New connections per second and client address.
+        /// New connections per second and client address. Further ones are closed without an answer, or refused with 429 if
+        /// they come through a trusted proxy.
         #[bounds(more_than(0))]
         connects_per_second: u32 = 5_000,
         /// Burst of new connections per client address.
         #[bounds(more_than(0))]
         connect_burst: u32 = 10_000,
+        /// Most connections per client address that are not WebSockets yet: in a TLS handshake, sending a request, or waiting
+        /// for its answer. Further ones are closed. Trusted proxies are exempt.
+        #[bounds(more_than(0))]
+        http_connections_per_address: u32 = 4_000,
         /// Most open connections per user.
         #[bounds(more_than(0))]
         connections_per_user: u32 = 32,

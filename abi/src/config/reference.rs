@@ -5,6 +5,7 @@ use super::{Config, Key, Section};
 /// Head of the file.
 const FILE_HEAD: &str = r#"# The configuration of all Godwit programs: every key with its default. Each program uses the keys that concern it.
 # Later sources win: defaults < this file < environment (GODWIT_SECTION__KEY) < command line (--set section.key=value).
+# Addresses are written "HOST:PORT", "[::1]:PORT", "PORT" (127.0.0.1) or ":PORT" (all addresses).
 # Durations are written "5s" or "15m", sizes "16KiB". Secrets may be "file:PATH". An empty text means "not set".
 # Generated from abi/src/config by: cargo run -p abi --example configuration
 "#;
@@ -23,14 +24,17 @@ All programs read the same configuration and use the keys that concern them. The
 1. the defaults
 2. a file: `--config FILE` or `GODWIT_CONFIG`
 3. the environment: `GODWIT_SECTION__KEY`, such as `GODWIT_GATEWAY__LISTEN`
-4. the command line: `--set section.key=value`
+4. the command line: `--set section.key=value`, and [shorter options](operate.md#command-line) for common keys
 
 `--check-config` prints the resulting configuration without secrets, or all config errors at once. A program refuses unknown keys and
-values out of bounds, and exits with code 64.
+values out of bounds, and exits with code 64. It warns of other variables whose names begin with `GODWIT_`.
 
 - Durations are written `500ms`, `5s`, `15m`, `1day`; sizes `512B`, `16KiB`, `1MiB`.
 - Lists are TOML lists, or comma-separated text in the environment and on the command line.
 - An empty text means "not set".
+- An address to listen on is `HOST:PORT`; `[IPV6]:PORT`, such as `[::1]:7450`; `PORT` for this machine only, at 127.0.0.1; or `:PORT`
+  for all addresses of the machine, IPv4 and IPv6. `[::]:PORT` is the same as `:PORT`; `0.0.0.0:PORT` is IPv4 only. Port 0 selects a
+  free port.
 - A secret may be `file:PATH`: it is then read from that file, without trailing white space. Programs never show secrets.
 
 A change needs a restart. Every program may be restarted at any time.

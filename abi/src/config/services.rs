@@ -2,7 +2,7 @@
 
 use super::{
     Secret,
-    bounds::{DAY, YEAR, at_most, more_than, schema_name},
+    bounds::{DAY, YEAR, at_most, host_port_or_empty, listen_address, more_than, schema_name},
 };
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ section! {
     /// consumer: moves messages from the log to the store and on to the pusher.
     Consumer {
         /// Listen address for `/livez`, `/readyz` and `/metrics`.
+        #[bounds(listen_address())]
         admin_listen: String = "127.0.0.1:7469".into(),
         /// Listen address for the gRPC health check, which discovery uses.
+        #[bounds(listen_address())]
         grpc_listen: String = "127.0.0.1:7461".into(),
         /// Most records per batch.
         #[bounds(more_than(0))]
@@ -23,10 +25,13 @@ section! {
     /// db-service: the only service that uses PostgreSQL.
     Db {
         /// Listen address for gRPC (`DbService`).
+        #[bounds(listen_address())]
         grpc_listen: String = "127.0.0.1:7471".into(),
         /// gRPC address advertised to other services, `host:port`. Empty: the listen address, or this machine's.
+        #[bounds(host_port_or_empty())]
         grpc_advertise: String = String::new(),
         /// Listen address for `/livez`, `/readyz` and `/metrics`.
+        #[bounds(listen_address())]
         admin_listen: String = "127.0.0.1:7479".into(),
         /// PostgreSQL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. For TLS, append
         /// `?sslmode=verify-full&sslrootcert=FILE`.
@@ -47,10 +52,13 @@ section! {
     /// pusher: finds the gateways of the receivers and delivers entries to them.
     Pusher {
         /// Listen address for gRPC (`PushService`).
+        #[bounds(listen_address())]
         grpc_listen: String = "127.0.0.1:7481".into(),
         /// gRPC address advertised to other services, `host:port`. Empty: the listen address, or this machine's.
+        #[bounds(host_port_or_empty())]
         grpc_advertise: String = String::new(),
         /// Listen address for `/livez`, `/readyz` and `/metrics`.
+        #[bounds(listen_address())]
         admin_listen: String = "127.0.0.1:7489".into(),
         /// Timeout of a delivery to a gateway. After a timeout the devices of that gateway catch up with their next heartbeat.
         #[bounds(at_most(DAY))]

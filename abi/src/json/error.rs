@@ -1,6 +1,6 @@
 //! Errors about JSON: what was found in place of what, and the path of the member.
 
-use crate::error::shortened;
+use crate::error::quoted;
 use serde::de::Error;
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Display for Found<'_> {
             Self::Unsigned(value) => value.fmt(f),
             Self::Signed(value) => value.fmt(f),
             Self::Float(value) => value.fmt(f),
-            Self::Text(text) => write!(f, "{:?}", shortened(text)),
+            Self::Text(text) => f.write_str(&quoted(text)),
             Self::List => f.write_str("a list"),
             Self::Object => f.write_str("an object"),
         }

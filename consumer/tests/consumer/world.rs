@@ -116,7 +116,7 @@ impl PushService for FakePusher {
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap();
+        let store = db_service::embedded(folder.path(), &abi::config::Config::default()).unwrap().server();
         let faults = Faults::default();
         let db = faults.wrap(utils::grpc::local(Routes::new(store.clone()), CALL_TIMEOUT));
         let cache = Arc::new(MemoryCache::default());
@@ -143,7 +143,7 @@ impl World {
         let mut servers = JoinSet::new();
         let mut addresses = Vec::new();
         for routes in routes {
-            let listener = utils::grpc::bind("127.0.0.1:0").await.unwrap();
+            let listener = utils::listener::bind("127.0.0.1:0").await.unwrap();
             addresses.push(listener.local_addr().unwrap().to_string());
             let server = utils::grpc::Server::new(routes, &[], utils::Readiness::new());
             servers.spawn(async move { server.serve(listener, CancellationToken::new()).await.unwrap() });

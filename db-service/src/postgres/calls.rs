@@ -20,6 +20,7 @@ macro_rules! call {
             let $conn = &mut *acquired;
             let outcome = $call.await;
             acquired.release(&outcome);
+            $store.disk.observe(&outcome);
             outcome
         })
         .await

@@ -21,6 +21,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The only connection that writes.
 pub(super) fn open_writer(path: &Path) -> Result<Connection> {
+    prepare_writer(path).map_err(|error| error.in_file(path))
+}
+
+fn prepare_writer(path: &Path) -> Result<Connection> {
     let mut conn = Connection::open(path)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
@@ -50,7 +54,7 @@ pub(super) fn open_draft(path: &Path) -> Result<Connection> {
 }
 
 /// Refuses data with another schema than this release's.
-pub(super) fn check_version(conn: &Connection) -> Result<()> {
+fn check_version(conn: &Connection) -> Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = known_version();
     match found.cmp(&known) {
@@ -79,6 +83,13 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.execute_batch("PRAGMA cache_size = -8192;")?;
+    Ok(conn)
+}
+
+/// A read-only connection to data of this release's schema.
+pub(super) fn open_current(path: &Path) -> Result<Connection> {
+    let conn = open_reader(path).map_err(|error| error.in_file(path))?;
+    check_version(&conn).map_err(|error| error.in_file(path))?;
     Ok(conn)
 }
 

@@ -25,9 +25,8 @@ pub(crate) fn read(folder: &Path, mut sender: RecordSender) -> Result<()> {
     if !path.exists() {
         return Err(Error::NoData);
     }
-    let mut conn = schema::open_reader(&path)?;
+    let mut conn = schema::open_current(&path)?;
     let tx = conn.transaction()?;
-    schema::check_version(&tx)?;
     sender.begin(generation::from_column(tx.query_row(sql::GENERATION, [], |row| row.get(0))?));
     let (user_tables, conversation_tables) = TABLES.split_at(CONVERSATIONS);
     for (index, table) in user_tables.iter().enumerate() {
@@ -151,8 +150,7 @@ pub(crate) fn back_up(folder: &Path, copy: &Path) -> Result<()> {
         return Err(Error::NoData);
     }
     let draft = Draft::create(copy)?;
-    let conn = schema::open_reader(&path)?;
-    schema::check_version(&conn)?;
+    let conn = schema::open_current(&path)?;
     conn.execute("VACUUM INTO $1", [draft.path.to_string_lossy()])?;
     let conn = Connection::open(&draft.path)?;
     conn.execute("UPDATE generation SET is_copy = 1", [])?;

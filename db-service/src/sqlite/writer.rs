@@ -6,6 +6,7 @@
 
 use super::conversations::ConversationCache;
 use crate::{
+    disk::Disk,
     error::{Error, Result},
     metrics,
 };
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     /// `None` only during the drop.
     queue: Option<mpsc::Sender<Job>>,
     state: Arc<Mutex<State>>,
+    disk: Arc<Disk>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -93,14 +95,26 @@ impl Writer {
     pub(super) fn start(conn: Connection) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_CAPACITY);
         let conversations = ConversationCache::default();
-        let state = State { conn, conversations, commits_with_fsync: true, has_unsynced_commits: true };
+        let disk = Arc::<Disk>::default();
+        let state = State {
+            conn,
+            conversations,
+            commits_with_fsync: true,
+            has_unsynced_commits: true,
+            disk: Arc::clone(&disk),
+        };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let thread = Builder::new()
             .name("store-writer".into())
             .spawn(move || run(&shared, jobs))
             .map_err(|_| Error::Stopped)?;
-        Ok(Self { queue: Some(queue), state, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), state, disk, thread: Some(thread) })
+    }
+
+    /// Whether the disk accepts writes; otherwise the reason, for operators.
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.disk.health()
     }
 
     /// Like [`call`](Self::call) without `durable`, but on this thread if the writer is idle. For work of a few microseconds.
@@ -171,6 +185,7 @@ struct State {
     commits_with_fsync: bool,
     /// Whether there may be commits since the last fsync.
     has_unsynced_commits: bool,
+    disk: Arc<Disk>,
 }
 
 fn run(state: &Mutex<State>, mut queue: mpsc::Receiver<Job>) {
@@ -206,6 +221,7 @@ impl State {
             self.roll_back();
         }
         let committed = self.try_transact(durable, work);
+        self.disk.observe(&committed);
         if committed.is_err() {
             self.roll_back();
         }

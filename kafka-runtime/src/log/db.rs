@@ -65,7 +65,7 @@ impl Db {
             0 => connection
                 .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT"))
                 .map_err(sqlite("create the tables"))?,
-            found => return Err(Error::Version { path: path.to_owned(), found }),
+            found => return Err(Error::Version { path: path.to_owned(), found, known: VERSION }),
         }
         Ok(Self { connection })
     }

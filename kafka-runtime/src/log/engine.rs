@@ -230,7 +230,8 @@ impl Engine {
     fn write_failed(&mut self, error: &Error) {
         self.metrics.failures.increment(1);
         if self.probe_at.is_none() {
-            tracing::error!(error = error as &dyn std::error::Error, "the log cannot write");
+            let directory = self.shared.config.directory.display();
+            tracing::error!(error = error as &dyn std::error::Error, %directory, "the log cannot write");
         }
         self.shared.health.failing(describe(error));
         self.probe_at = Some(Instant::now() + PROBE_EVERY);

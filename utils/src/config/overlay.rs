@@ -1,13 +1,10 @@
 //! Applies values to the defaults one by one and remembers the origin of each.
 
-use super::{ConfigErrors, Loaded, Validate};
+use super::{ConfigErrors, Loaded, Validate, names};
 use abi::error::excerpt;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, marker::PhantomData, path::Path};
 use toml::{Table, Value};
-
-/// Prefix of our environment variables.
-const PREFIX: &str = "GODWIT_";
 
 pub(super) struct Overlay<T> {
     /// The defaults. They define the keys and the type of each.
@@ -16,6 +13,7 @@ pub(super) struct Overlay<T> {
     values: Table,
     origins: BTreeMap<String, String>,
     errors: Vec<String>,
+    warnings: Vec<String>,
     target: PhantomData<T>,
 }
 
@@ -26,6 +24,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
             values: Table::new(),
             origins: BTreeMap::new(),
             errors: Vec::new(),
+            warnings: Vec::new(),
             target: PhantomData,
         }
     }
@@ -61,14 +60,19 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
 
     pub(super) fn add_environment(&mut self, environment: &BTreeMap<String, String>) {
         for (variable, text) in environment {
-            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let Some(name) = variable.strip_prefix(names::PREFIX) else { continue };
             let path: Vec<_> = name.to_ascii_lowercase().split("__").map(str::to_owned).collect();
-            // Names without "__" may be other variables of ours (GODWIT_CONFIG), or the variables that Kubernetes
-            // creates for a service called godwit-something.
-            if path.len() == 1 && !self.schema.contains_key(&path[0]) {
-                continue;
+            // A name without "__" may belong to another program, so it is no error.
+            if path.len() > 1 || self.schema.contains_key(&path[0]) {
+                self.set_text(variable, &path, text);
+            } else if !names::is_foreign(variable, text) {
+                let known: Vec<_> =
+                    names::keys(&self.schema).iter().map(|key| names::variable(key)).collect();
+                let hint = names::nearest(variable, &known)
+                    .map_or(String::new(), |name| format!("; did you mean {name}?"));
+                self.warnings
+                    .push(format!("{variable}: no setting has this name, so it has no effect{hint}"));
             }
-            self.set_text(variable, &path, text);
         }
     }
 
@@ -126,7 +130,10 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
         });
         let (place, table) = known.unwrap_or(("here", &self.schema));
         let keys: Vec<_> = table.keys().map(String::as_str).collect();
-        format!("unknown key; the keys {place} are {}", keys.join(", "))
+        let all = names::keys(&self.schema);
+        let hint = names::nearest(&path.join("."), &all);
+        let hint = hint.map_or(String::new(), |key| format!("; did you mean {key}?"));
+        format!("unknown key; the keys {place} are {}{hint}", keys.join(", "))
     }
 
     pub(super) fn finish(mut self, check: impl FnOnce(&T) -> Vec<String>) -> Result<Loaded<T>, ConfigErrors> {
@@ -137,7 +144,7 @@ impl<T: Serialize + DeserializeOwned + Default + Validate> Overlay<T> {
                 errors.extend(check(&config));
                 self.errors.extend(errors.into_iter().map(|error| with_origin(&self.origins, error)));
                 if self.errors.is_empty() {
-                    return Ok(Loaded { config, origins: self.origins });
+                    return Ok(Loaded { config, origins: self.origins, warnings: self.warnings });
                 }
             }
             Err(error) => self.errors.push(format!("configuration: {}", error.message())),

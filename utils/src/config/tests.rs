@@ -183,3 +183,25 @@ fn the_configuration_of_the_programs_loads() {
     let errors = load::<abi::config::Config>(&Sources { overrides, ..Sources::default() }).unwrap_err();
     assert!(errors.to_string().starts_with("--set: log.level: "), "{errors}");
 }
+
+#[test]
+fn variables_that_set_nothing_are_named_with_the_nearest_setting() {
+    let environment = [
+        ("GODWIT_SERVER_PORT", "2000"),
+        ("GODWIT_BUFFER", "1KiB"),
+        ("GODWIT_WHATEVER_ELSE", "1"),
+        ("GODWIT_CONFIG", "godwit.toml"),
+        ("OTHER_SERVER_PORT", "1"),
+    ];
+    let warnings = read("", &environment, &[]).unwrap().warnings.join("\n");
+    assert_eq!(warnings.lines().count(), 3, "{warnings}");
+    for part in [
+        "GODWIT_SERVER_PORT: no setting has this name, so it has no effect; did you mean GODWIT_SERVER__PORT?",
+        "GODWIT_BUFFER: no setting has this name, so it has no effect; did you mean GODWIT_SERVER__BUFFER?",
+        "GODWIT_WHATEVER_ELSE: no setting has this name, so it has no effect",
+    ] {
+        assert!(warnings.contains(part), "{part} is not in {warnings}");
+    }
+    let errors = read("", &[], &["server.prot=1"]).unwrap_err().to_string();
+    assert!(errors.ends_with("did you mean server.port?"), "{errors}");
+}

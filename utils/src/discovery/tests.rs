@@ -79,7 +79,7 @@ impl PushService for Calls {
 impl Process {
     async fn start(discovery: &Discovery) -> Self {
         let shutdown = Shutdown::new(Duration::from_secs(10));
-        let listener = grpc::bind("127.0.0.1:0").await.unwrap();
+        let listener = crate::listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let calls = Arc::<Calls>::default();
         let routes = Routes::new(PushServiceServer::from_arc(calls.clone()));

@@ -97,7 +97,7 @@ impl Endpoint {
             let result = call.endpoint.channel.clone().oneshot(request).await;
             let response =
                 result.unwrap_or_else(|error| transport_status(call.endpoint.address(), &error).into_http());
-            call.end(code_of(&response));
+            call.end(&response);
             response
         }
     }
@@ -144,7 +144,8 @@ impl Call {
         Self { endpoint, began, is_probe, has_ended: false }
     }
 
-    fn end(mut self, code: Code) {
+    fn end(mut self, response: &Response<Body>) {
+        let code = code_of(response);
         if code == Code::DeadlineExceeded {
             // Count it as cancelled.
             return;
@@ -158,7 +159,8 @@ impl Call {
             // Don't measure the latency of a failure: it says nothing about the latency of a success.
             if let Some(pause) = health.ejection.failed(now) {
                 metrics::endpoint_ejected(service);
-                tracing::warn!(service, %address, ?pause, "endpoint ejected");
+                let reason = response.headers().get(Status::GRPC_MESSAGE);
+                tracing::warn!(service, %address, ?pause, ?reason, "endpoint ejected");
             }
         } else {
             if health.ejection.succeeded() {

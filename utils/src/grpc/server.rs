@@ -2,12 +2,14 @@
 
 use crate::{
     Error, Readiness,
+    listener::Listener,
     tls::{self, MutualTls},
 };
-use std::time::Duration;
+use futures_util::StreamExt as _;
+use std::{io, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Time for calls in flight to finish once the server stops. After that the server returns and drops their connections.
@@ -18,14 +20,6 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Concurrent calls per connection. The client queues further calls.
 const MAX_STREAMS: u32 = 1024;
-
-/// Binds a configured `host:port`. Port 0 selects a free port.
-///
-/// # Errors
-/// The address can't be bound.
-pub async fn bind(address: &str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Bind { address: address.to_owned(), source })
-}
 
 /// A gRPC server with health and reflection.
 #[derive(Debug)]
@@ -74,11 +68,19 @@ impl Server {
             .add_routes(routes);
         crate::metrics::handshakes("grpc");
         let stopped = stop.clone().cancelled_owned();
+        let connections = Listener::from(listener).into_stream();
         let served = async {
             match self.tls {
-                Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), stopped).await,
+                Some(tls) => {
+                    server.serve_with_incoming_shutdown(tls::incoming(connections, tls), stopped).await
+                }
                 None => {
-                    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                    let incoming = connections.map(|stream| {
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "cannot disable Nagle's algorithm for a connection");
+                        }
+                        Ok::<_, io::Error>(stream)
+                    });
                     server.serve_with_incoming_shutdown(incoming, stopped).await
                 }
             }

@@ -101,6 +101,25 @@ impl Shutdown {
         self.tasks.spawn(dependency, latch.probe(PROBE_INTERVAL, self.drain.token(), check));
     }
 
+    /// Checks a dependency every two seconds for a failure that leaves the process able to work, and warns of it, until the
+    /// drain begins.
+    pub fn warn_of(
+        &self,
+        dependency: &'static str,
+        mut check: impl FnMut() -> Result<(), String> + Send + 'static,
+    ) {
+        let (readiness, stop) = (self.readiness.clone(), self.drain.token());
+        self.tasks.spawn("warnings", async move {
+            while !stop.is_cancelled() {
+                readiness.warn(dependency, check().err());
+                tokio::select! {
+                    () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        });
+    }
+
     /// Flushes a producer in [`Phase::Flush`]. The argument of `flush` is its time limit.
     pub fn flush<F, E>(&self, flush: impl FnOnce(Duration) -> F + Send + 'static)
     where

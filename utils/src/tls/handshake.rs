@@ -4,19 +4,13 @@ use super::MutualTls;
 use futures_util::{Stream, StreamExt as _, future::ready};
 use rustls::ServerConfig;
 use std::{io, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_stream::wrappers::TcpListenerStream;
 
 /// Time limit of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Concurrent handshakes between services. Further connections wait in the accept queue.
 const MAX_CONCURRENT: usize = 64;
-/// Pause after a failed accept. The usual cause is a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     timeout(TIMEOUT, TlsAcceptor::from(config).accept(stream))
@@ -24,23 +18,15 @@ pub(super) async fn accept(config: Arc<ServerConfig>, stream: TcpStream) -> io::
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out")))
 }
 
-/// The connections of a listener whose peers have presented a valid certificate.
+/// The connections whose peers present a valid certificate.
 pub(crate) fn incoming(
-    listener: TcpListener,
+    connections: impl Stream<Item = TcpStream>,
     tls: MutualTls,
 ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
-    TcpListenerStream::new(listener)
-        .map(move |accepted| {
+    connections
+        .map(move |stream| {
             let tls = tls.clone();
             async move {
-                let stream = match accepted {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        tracing::error!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        return None;
-                    }
-                };
                 let peer = stream.peer_addr();
                 let accepted = match stream.set_nodelay(true) {
                     Ok(()) => accept(tls.server(), stream).await,

@@ -32,7 +32,7 @@ fn mutual(authority: &Authority, service: &str) -> Option<MutualTls> {
 
 /// Starts a gRPC health server. It stops when the set is dropped.
 async fn serve(tls: Option<MutualTls>) -> (SocketAddr, JoinSet<()>) {
-    let listener = grpc::bind("127.0.0.1:0").await.unwrap();
+    let listener = crate::listener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut served = JoinSet::new();
     let server = Server::new(Routes::default(), &[], Readiness::new()).tls(tls);

@@ -164,8 +164,10 @@ async fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_is_ignored() {
 
 /// Whether a connection was asked to close, and why.
 fn closed(connection: &Connection) -> Option<ErrorCode> {
-    let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).now_or_never()?;
-    drained.close.map(|reason| reason.code)
+    match taken(connection).now_or_never()? {
+        Taken::Close(reason) => Some(reason.code),
+        Taken::Frames(_) => None,
+    }
 }
 
 #[test]

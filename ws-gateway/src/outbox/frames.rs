@@ -88,7 +88,7 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
-    /// Bytes that it occupies in a queue, including what it shares with others.
+    /// Bytes that it occupies in a queue, including bytes that it shares with others.
     pub fn size(&self) -> usize {
         let content = match self {
             Self::Encoded(frame) | Self::Delivery { frame, .. } => frame.len(),

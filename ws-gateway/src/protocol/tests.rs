@@ -303,7 +303,8 @@ fn p7_invalid_frames_are_rate_limited_and_never_close_the_connection() {
     let now = Instant::now();
     let mut protocol = live(now);
     for _ in 0..3 {
-        assert_eq!(refused(protocol.on_frame(undecodable(), now)), (7, ErrorCode::InvalidRequest));
+        let step = protocol.on_frame(undecodable(), now);
+        assert_eq!(refused(step), (7, ErrorCode::InvalidRequest));
     }
     let unknown = Ok(ClientFrame { id: 9, frame: None });
     assert_eq!(refused(protocol.on_frame(unknown, now)), (9, ErrorCode::RateLimited));

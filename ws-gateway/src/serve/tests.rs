@@ -1,12 +1,18 @@
 use super::*;
 use crate::problem::{self, Address, Problem};
-use abi::config::Gateway;
+use abi::config::{Gateway, Limits};
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use utils::certificates::{Authority, Validity};
 
-async fn start(max_connections: usize) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
-    start_with(Options { max_connections, tls: None, proxies: Proxies::default() }).await
+/// Options for at most `connections` connections.
+fn options(connections: u64) -> Options {
+    let admission = Admission::new(&Limits::default(), 1_000, 100 + connections);
+    Options { admission, tls: None, proxies: Proxies::default() }
+}
+
+async fn start(connections: u64) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
+    start_with(options(connections)).await
 }
 
 async fn start_with(options: Options) -> (SocketAddr, CancellationToken, tokio::task::JoinSet<()>) {
@@ -94,8 +100,7 @@ async fn p7_an_unfinished_tls_handshake_times_out_and_delays_no_other_connection
     let files = Authority::new(folder.path(), "ours").issue(&["127.0.0.1"], Validity::Current);
     let gateway = Gateway { tls_certificate: files.certificate, tls_key: files.key, ..Gateway::default() };
     let tls = ServerTls::new(&gateway).unwrap();
-    let (address, _stop, _server) =
-        start_with(Options { max_connections: 3, tls, proxies: Proxies::default() }).await;
+    let (address, _stop, _server) = start_with(Options { tls, ..options(3) }).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut next = TcpStream::connect(address).await.unwrap();
     assert!(!ask(&mut next).await.contains("hello"), "served without TLS");
@@ -108,12 +113,44 @@ async fn p7_an_unfinished_tls_handshake_times_out_and_delays_no_other_connection
 async fn p8_only_a_trusted_proxy_can_set_the_address_of_a_client() {
     for (trusted, seen) in [("127.0.0.0/8", "9.9.9.9"), ("10.0.0.0/8", "127.0.0.1")] {
         let proxies = Proxies::new(&[trusted.parse().unwrap()]);
-        let (address, _stop, _server) = start_with(Options { max_connections: 1, tls: None, proxies }).await;
+        let (address, _stop, _server) = start_with(Options { proxies, ..options(1) }).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = "GET /address HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: 6.6.6.6, 9.9.9.9\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with(&format!("\r\n{seen}")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn p7_a_large_head_is_refused_with_431() {
+    let (address, _stop, _server) = start(1_000).await;
+    for (size, refusal) in [(15 << 10, ""), (17 << 10, "too_large"), (40 << 10, "431")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head =
+            format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(size));
+        // The server may close before it has read everything.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let status = if refusal.is_empty() { "HTTP/1.1 200" } else { "HTTP/1.1 431" };
+        assert!(answer.starts_with(status) && answer.contains(refusal), "{size}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn p7_an_address_beyond_its_share_is_closed_before_tls_and_request() {
+    let limits = Limits { http_connections_per_address: 2, ..Limits::default() };
+    let admission = Admission::new(&limits, 1_000, 10_000);
+    let (address, _stop, _server) = start_with(Options { admission, ..options(1_000) }).await;
+    let silent = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed without an answer");
+    drop(silent);
+    let mut answer = String::new();
+    while !answer.ends_with("hello") {
+        answer = ask(&mut TcpStream::connect(address).await.unwrap()).await;
     }
 }

@@ -1,4 +1,5 @@
 mod gateway;
+mod slow;
 
 use super::*;
 use abi::{

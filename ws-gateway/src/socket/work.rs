@@ -128,6 +128,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
             Finished::Opened(id, opened) => {
                 let (connection, welcome) = opened.map_err(End::Close)?;
                 self.protocol.welcomed(connection.identity.clone(), Instant::now());
+                // The first deadline after the welcome may be earlier than the one of the hello.
+                self.timer.as_mut().reset(self.protocol.deadline());
                 let frame = ServerFrame { id, frame: Some(Frame::Welcome(welcome)), more_parts: false };
                 let frame = Encoded::own(self.format.encode(&frame));
                 self.outbox.push_first(Outgoing::Encoded(frame));

@@ -1,8 +1,8 @@
 //! A gateway over local stand-ins for its dependencies, and a device that talks to it.
 
 use crate::{
-    Dependencies, backend::Backend, http, hub::Identity, memory::Memory, proxies::Proxies, serve,
-    token::Tokens,
+    Dependencies, admission::Admission, backend::Backend, http, hub::Identity, memory::Memory,
+    proxies::Proxies, serve, token::Tokens,
 };
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{
@@ -39,6 +39,7 @@ use tokio_tungstenite::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{service_fn, util::BoxCloneSyncService};
+use utils::Readiness;
 
 /// A log whose queue is full for the first record. It accepts all later ones.
 #[derive(Default)]
@@ -175,7 +176,7 @@ impl Cache for HangingCache {
 pub(super) struct Gateway {
     address: std::net::SocketAddr,
     token: String,
-    memory: Arc<Memory>,
+    backend: Arc<Backend>,
     pub(super) sockets: TaskTracker,
     /// One permit per call that db-service received.
     pub(super) calls: Arc<Semaphore>,
@@ -213,12 +214,18 @@ impl Gateway {
         let backend = Arc::new(Backend::new(&config, tokens, "here:0".into(), services).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, sockets) = (listener.local_addr().unwrap(), TaskTracker::new());
-        let memory = backend.connections().hub().memory().clone();
-        let router = http::router(backend, sockets.clone());
-        let options = serve::Options { max_connections: 10, tls: None, proxies: Proxies::default() };
+        let admission = Admission::new(&config.limits, 10, 1_000);
+        let readiness = Readiness::new();
+        let router = http::router(http::Edge {
+            backend: backend.clone(),
+            sockets: sockets.clone(),
+            admission: admission.clone(),
+            readiness,
+        });
+        let options = serve::Options { admission, tls: None, proxies: Proxies::default() };
         let mut server = JoinSet::new();
         server.spawn(serve::serve(listener, router, options, CancellationToken::new()));
-        Self { address, token, memory, sockets, calls, answers, is_logged_out, _server: server }
+        Self { address, token, backend, sockets, calls, answers, is_logged_out, _server: server }
     }
 
     /// A connection whose device has sent its hello.
@@ -237,9 +244,13 @@ impl Gateway {
         stream
     }
 
+    pub(super) fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
     /// Memory of the outboxes.
     pub(super) fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+        self.backend.connections().hub().memory()
     }
 
     /// A hello with further fields.
