@@ -12,6 +12,7 @@
 //! - [`channel`]: the type of all gRPC channels, remote or in process.
 //! - [`envelope`]: reads and adds fields of an encoded [`v1::Entry`] without decoding its content.
 //! - [`record`]: keys of the log's records, and the checks of an encoded entry.
+//! - [`mod@slot`]: assigns conversations to databases.
 //! - [`splice`]: builds frames from entries that are encoded only once.
 
 pub mod channel;
@@ -22,6 +23,7 @@ pub mod frame;
 pub mod ids;
 pub mod json;
 pub mod record;
+pub mod slot;
 pub mod splice;
 
 pub use channel::{Caller, Channel, Gateways};

@@ -4,6 +4,7 @@
 //! directly, and neither is public.
 
 mod accounts;
+mod builders;
 mod changes;
 mod groups;
 mod model;

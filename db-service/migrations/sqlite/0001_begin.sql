@@ -74,7 +74,7 @@ CREATE TABLE absences (
   PRIMARY KEY (conversation, user_id, after_seq)
 ) STRICT, WITHOUT ROWID;
 
--- What later entries have changed about an entry. See EntryState. `edit_seq` and `recalled_seq` are the conversation_seqs of the
+-- The current state of changed entries. See EntryState. `edit_seq` and `recalled_seq` are the conversation_seqs of the
 -- last edit and of the recall; 0: none. `reactions` is an encoded EntryState with only the reactions.
 CREATE TABLE entry_states (
   conversation INTEGER NOT NULL,

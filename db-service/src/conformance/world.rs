@@ -1,5 +1,10 @@
 //! A fresh store behind the service, and helpers for its calls.
 
+use super::builders::names;
+pub(super) use super::builders::{
+    added, change, created, dissolved, edit, entry, left, message, message_id, owner_changed, reaction,
+    recall, removed, renamed, text,
+};
 use crate::{
     Server, Service,
     postgres::{PostgresStore, tests::test_config},
@@ -8,15 +13,12 @@ use crate::{
     store::{Conversations, Directory, Users},
 };
 use abi::{
-    ApiError, envelope,
+    ApiError,
     error::ErrorCode,
-    ids,
     v1::{
-        Content, Entry, GetHistory, GetReaders, GroupChange, GroupCreated, GroupDissolved, GroupRenamed,
-        Head, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest, HistoryVisibility, MarkReadRequest,
-        MarkedRead, MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, ReadMark, Readers,
-        ReadersRequest, SaveOutcome, SaveRequest, SaveResult, User, content::Body,
-        db_service_client::DbServiceClient, group_change::Change,
+        Entry, GetHistory, GetReaders, Head, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest,
+        MarkReadRequest, MarkedRead, ReadMark, Readers, ReadersRequest, SaveOutcome, SaveRequest, SaveResult,
+        User, db_service_client::DbServiceClient,
     },
 };
 use prost::Message as _;
@@ -28,8 +30,6 @@ use std::sync::{
 use tempfile::TempDir;
 
 pub(super) const APP: &str = "default";
-/// The device of all senders.
-const DEVICE: &str = "phone";
 /// When all entries were sent, unless a test says otherwise.
 pub(super) const SENT_AT_MS: i64 = 1_700_000_000_000;
 /// Most members of a group, in both stores.
@@ -288,110 +288,6 @@ pub(super) fn save_request(entries: &[Entry]) -> SaveRequest {
 
 pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {
     client.save(save_request(&entries)).await.unwrap().into_inner().results
-}
-
-/// An entry without content, as a gateway encodes it.
-pub(super) fn entry(conversation: &str, sender: &str, client_msg_id: &str, kind: &str) -> Entry {
-    let id = if kind == envelope::GROUP {
-        ids::change(APP, conversation, sender, DEVICE, client_msg_id)
-    } else {
-        message_id(conversation, sender, client_msg_id)
-    };
-    Entry {
-        conversation: conversation.into(),
-        message_id: id,
-        sender: sender.into(),
-        sender_device: DEVICE.into(),
-        client_msg_id: client_msg_id.into(),
-        sent_at_ms: SENT_AT_MS,
-        kind: kind.into(),
-        ..Entry::default()
-    }
-}
-
-/// The id of a message from [`message`].
-pub(super) fn message_id(conversation: &str, sender: &str, client_msg_id: &str) -> String {
-    ids::message(APP, conversation, sender, DEVICE, client_msg_id)
-}
-
-pub(super) fn text(text: &str) -> Option<Content> {
-    Some(Content { content_type: String::new(), body: Some(Body::Text(text.into())) })
-}
-
-pub(super) fn message(conversation: &str, sender: &str, client_msg_id: &str) -> Entry {
-    Entry {
-        countable: true,
-        content: text(&format!("text of {client_msg_id}")),
-        ..entry(conversation, sender, client_msg_id, envelope::MESSAGE)
-    }
-}
-
-/// An edit of the entry with the id `target`. Its text is `edit CLIENT_MSG_ID`.
-pub(super) fn edit(conversation: &str, sender: &str, client_msg_id: &str, target: &str) -> Entry {
-    Entry {
-        refers_to: target.into(),
-        content: text(&format!("edit {client_msg_id}")),
-        ..entry(conversation, sender, client_msg_id, envelope::EDIT)
-    }
-}
-
-/// A recall of the entry with the id `target`.
-pub(super) fn recall(conversation: &str, sender: &str, client_msg_id: &str, target: &str) -> Entry {
-    Entry { refers_to: target.into(), ..entry(conversation, sender, client_msg_id, envelope::RECALL) }
-}
-
-/// All reactions of the sender to the entry with the id `target`.
-pub(super) fn reaction(
-    conversation: &str,
-    sender: &str,
-    client_msg_id: &str,
-    target: &str,
-    reactions: &[&str],
-) -> Entry {
-    Entry {
-        refers_to: target.into(),
-        reactions: names(reactions),
-        ..entry(conversation, sender, client_msg_id, envelope::REACTION)
-    }
-}
-
-pub(super) fn change(conversation: &str, sender: &str, client_msg_id: &str, change: Change) -> Entry {
-    Entry {
-        group_change: Some(GroupChange { change: Some(change) }),
-        ..entry(conversation, sender, client_msg_id, envelope::GROUP)
-    }
-}
-
-pub(super) fn created(members: &[&str], history: HistoryVisibility) -> Change {
-    Change::Created(GroupCreated { name: "A group".into(), members: names(members), history: history.into() })
-}
-
-pub(super) fn added(users: &[&str]) -> Change {
-    Change::Added(MembersAdded { users: names(users) })
-}
-
-pub(super) fn removed(users: &[&str]) -> Change {
-    Change::Removed(MembersRemoved { users: names(users) })
-}
-
-pub(super) fn left() -> Change {
-    Change::Left(MemberLeft {})
-}
-
-pub(super) fn renamed(name: &str) -> Change {
-    Change::Renamed(GroupRenamed { name: name.into() })
-}
-
-pub(super) fn owner_changed(user: &str) -> Change {
-    Change::OwnerChanged(OwnerChanged { user: user.into() })
-}
-
-pub(super) fn dissolved() -> Change {
-    Change::Dissolved(GroupDissolved {})
-}
-
-fn names(users: &[&str]) -> Vec<String> {
-    users.iter().map(|user| (*user).to_owned()).collect()
 }
 
 /// The code of an error.

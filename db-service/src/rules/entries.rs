@@ -38,7 +38,7 @@ pub(crate) struct Target {
     pub(crate) own_reactions: Vec<String>,
 }
 
-/// What later entries have changed about an entry.
+/// The state of an entry after its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// `conversation_seq` of the last change. 0: none.
