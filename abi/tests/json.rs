@@ -151,11 +151,11 @@ fn texts_and_truth_values_take_only_their_own_kind() {
 #[test]
 fn bytes_are_read_from_both_alphabets_with_and_without_padding_and_written_in_one() {
     let data = |json: &str| {
-        let frame = read::<ClientFrame>(&format!(r#"{{"send":{{"message":{{"data":{json}}}}}}}"#))?;
+        let frame = read::<ClientFrame>(&format!(r#"{{"send":{{"content":{{"data":{json}}}}}}}"#))?;
         let Some(Frame::Send(send)) = frame.frame else { return None };
-        match send.message?.body? {
-            abi::v1::message::Body::Data(data) => Some(data.to_vec()),
-            abi::v1::message::Body::Text(_) => None,
+        match send.content?.body? {
+            abi::v1::content::Body::Data(data) => Some(data.to_vec()),
+            abi::v1::content::Body::Text(_) => None,
         }
     };
     for json in [r#""+/8=""#, r#""+/8""#, r#""-_8=""#, r#""-_8""#] {
@@ -165,9 +165,9 @@ fn bytes_are_read_from_both_alphabets_with_and_without_padding_and_written_in_on
     for wrong in [r#""+_8=""#, r#""a""#, r#""=""#, r#""+/ 8""#, r#""é""#, "1", "[]", "[1,2]", "{}"] {
         assert_eq!(data(wrong), None, "{wrong}");
     }
-    let body = abi::v1::message::Body::Data(vec![0xfb, 0xff].into());
-    let message = abi::v1::Message { body: Some(body), ..abi::v1::Message::default() };
-    assert_eq!(write(&message), r#"{"data":"+/8="}"#);
+    let body = abi::v1::content::Body::Data(vec![0xfb, 0xff].into());
+    let content = abi::v1::Content { body: Some(body), ..abi::v1::Content::default() };
+    assert_eq!(write(&content), r#"{"data":"+/8="}"#);
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Service {
     /// # Errors
     /// The reason, in words for an operator.
     pub fn health(&self) -> Result<(), String> {
-        self.store.health()
+        self.conversations.health()
     }
 
     /// The gRPC server of this service.

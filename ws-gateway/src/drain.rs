@@ -56,7 +56,10 @@ mod tests {
         outbox::{Outbox, Taken},
     };
     use abi::config::Config;
-    use std::{future::poll_fn, sync::Arc};
+    use std::{
+        future::poll_fn,
+        sync::{Arc, Mutex},
+    };
     use tokio::task::JoinSet;
 
     fn hub() -> Hub {
@@ -70,6 +73,7 @@ mod tests {
             identity,
             order: Order::default(),
             format: Format::Proto,
+            watched: Mutex::default(),
             outbox: Arc::new(Outbox::new(1_000, Memory::new(usize::MAX))),
         })
     }

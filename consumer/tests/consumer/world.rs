@@ -11,7 +11,6 @@ use abi::{
         push_service_server::{PushService, PushServiceServer},
     },
 };
-use bytes::Bytes;
 use cache::{Cache, Counters as _, MemoryCache};
 use consumer::MessageHandler;
 use http_body_util::BodyExt as _;

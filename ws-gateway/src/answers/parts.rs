@@ -172,13 +172,13 @@ mod tests {
     use abi::v1::{Blocks, Content, Entry, Head, Pong, Profile, content::Body};
     use proptest::prelude::*;
 
-    fn entry(text: &String) -> Bytes {
-        let content = Content { content_type: String::new(), body: Some(Body::Text(text.clone())) };
+    fn entry(text: &str) -> Bytes {
+        let content = Content { content_type: String::new(), body: Some(Body::Text(text.into())) };
         Entry { content: Some(content), ..Entry::default() }.encode_to_vec().into()
     }
 
-    fn head(text: &String) -> Bytes {
-        Head { name: text.clone(), ..Head::default() }.encode_to_vec().into()
+    fn head(text: &str) -> Bytes {
+        Head { name: text.into(), ..Head::default() }.encode_to_vec().into()
     }
 
     fn len(frame: &Frame) -> usize {
@@ -233,7 +233,7 @@ mod tests {
         fn p7_the_parts_of_an_answer_are_small_and_have_all_items(
             texts in proptest::collection::vec("[a-z\u{1}\u{e9}]{0,400}", 0..40), more: bool, continues: bool, max_frame in 600usize..4_000,
         ) {
-            let (entries, heads) = (texts.iter().map(entry).collect(), texts.iter().map(head).collect::<Vec<_>>());
+            let (entries, heads) = (texts.iter().map(|text| entry(text)).collect(), texts.iter().map(|text| head(text)).collect::<Vec<_>>());
             let changes = ChangesPage {
                 receiver_seq: Some(abi::v1::ReceiverSeq { epoch: 1, seq: 2 }),
                 everything: true,

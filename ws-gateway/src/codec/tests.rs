@@ -1,5 +1,5 @@
 use super::*;
-use abi::v1::{Head, HeadsPage, Ping, client_frame, server_frame::Frame};
+use abi::v1::{Head, Heads, Ping, client_frame, server_frame::Frame};
 
 #[test]
 fn a_frame_in_the_wrong_format_is_refused_with_the_right_format() {
@@ -11,7 +11,7 @@ fn a_frame_in_the_wrong_format_is_refused_with_the_right_format() {
 
 #[test]
 fn an_enum_value_of_a_later_version_is_a_number_in_json() {
-    let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
+    let page = Heads { heads: vec![Head { role: 99, ..Head::default() }] };
     let frame = ServerFrame { id: 7, frame: Some(Frame::Heads(page)), more_parts: false };
     let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };
     assert_eq!(text.as_str(), r#"{"id":7,"heads":{"heads":[{"role":99}]}}"#);

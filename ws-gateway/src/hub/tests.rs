@@ -2,7 +2,9 @@ use super::*;
 use crate::outbox::Taken;
 use abi::{
     config::Config,
-    v1::{Deliver, Entry, Message as Content, ReceiverSeq, entry, message::Body, server_frame::Frame},
+    v1::{
+        Content, Deliver, Entry, PushedEntry, ReceiverSeq, ServerFrame, content::Body, server_frame::Frame,
+    },
 };
 use axum::extract::ws::Message;
 use futures_util::FutureExt as _;
@@ -25,26 +27,29 @@ fn connection_as(format: Format, user: &str, device: &str, id: &str) -> Arc<Conn
         order: Order::default(),
         format,
         outbox: Arc::new(Outbox::new(10_000, Memory::new(usize::MAX))),
+        watched: Mutex::default(),
     })
 }
 
 fn push(user: &str, entries: Vec<u32>) -> PushRequest {
     PushRequest {
         app: "default".into(),
-        entries: vec![Entry::default(), Entry::default()],
+        entries: vec![PushedEntry::default(), PushedEntry::default()],
         receivers: vec![Receiver {
             user: user.into(),
             receiver_seq: Some(ReceiverSeq { epoch: 1, seq: 1 }),
             raised: 1,
             entries,
+            updates: Vec::new(),
         }],
-        receipts: Vec::new(),
+        ..PushRequest::default()
     }
 }
 
-fn text(text: &str) -> Entry {
-    let message = Content { body: Some(Body::Text(text.into())), ..Content::default() };
-    Entry { content: Some(entry::Content::Message(message)), ..Entry::default() }
+fn text(text: &str) -> PushedEntry {
+    let content = Content { body: Some(Body::Text(text.into())), ..Content::default() };
+    let entry = Entry { content: Some(content), ..Entry::default() };
+    PushedEntry { entry: entry.encode_to_vec().into(), ..PushedEntry::default() }
 }
 
 async fn delivered(connection: &Connection) -> Vec<Deliver> {

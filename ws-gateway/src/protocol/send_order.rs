@@ -151,7 +151,7 @@ mod tests {
 
     fn send(conversation: &str, client_msg_id: &str) -> Send {
         let (conversation, client_msg_id) = (conversation.into(), client_msg_id.into());
-        Send { conversation, client_msg_id, message: None }
+        Send { conversation, client_msg_id, ..Send::default() }
     }
 
     fn id(id: u32) -> SendId {

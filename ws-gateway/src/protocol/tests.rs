@@ -239,7 +239,7 @@ fn p7_a_few_requests_are_answered_at_a_time_and_pings_never_wait_for_them() {
     protocol.answered(3, false);
     assert_eq!(answered(protocol.next_step()), 101);
     assert!(protocol.can_read());
-    let large = GetHeads { after: "x".repeat(1_000), limit: 0 };
+    let large = GetHeads { conversations: vec!["x".repeat(1_000)] };
     assert_eq!(protocol.on_frame(with_id(7, Frame::Heads(large)), now), None);
     assert!(!protocol.can_read());
 }

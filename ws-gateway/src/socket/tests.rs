@@ -6,9 +6,8 @@ use abi::{
     SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     config::{ByteSize, Config},
     v1::{
-        self, Entry, HistoryPage, ServerFrame,
-        entry::Content,
-        message::Body::{Data, Text},
+        Content, Entry, HistoryPage, ServerFrame,
+        content::Body::{Data, Text},
         server_frame::Frame,
     },
 };
@@ -49,7 +48,7 @@ async fn p3_messages_sent_after_a_refused_one_do_not_overtake_it() {
     assert!(receive(&mut device).await.contains("welcome"));
     let send = |id: u32, message: &str| {
         format!(
-            r#"{{"id":{id},"send":{{"conversation":"d:alice:bob","clientMsgId":"{message}","message":{{"text":"hi"}}}}}}"#
+            r#"{{"id":{id},"send":{{"conversation":"d:alice:bob","clientMsgId":"{message}","content":{{"text":"hi"}}}}}}"#
         )
     };
     // The log refuses only the first message. The device sends the second one before it receives the refusal.
@@ -79,8 +78,8 @@ async fn p7_a_page_of_history_comes_in_frames_within_the_limit() {
         let max_frame = config.gateway.max_frame.bytes();
         config.gateway.max_requests = 1;
         config.gateway.max_outbox = ByteSize::new(3 * max_frame as u64);
-        let message = v1::Message { content_type: String::new(), body: Some(body) };
-        let entry = Entry { content: Some(Content::Message(message)), ..Entry::default() };
+        let content = Content { content_type: String::new(), body: Some(body) };
+        let entry = Entry { content: Some(content), ..Entry::default() };
         let history = HistoryPage { entries: vec![entry; count], more: true };
         let gateway = Gateway::start_with(config, history.clone()).await;
         gateway.answers.add_permits(100);
@@ -198,7 +197,7 @@ async fn next_frame(device: &mut Device) -> ServerFrame {
 
 fn send_frame(id: u32, message: &str) -> String {
     format!(
-        r#"{{"id":{id},"send":{{"conversation":"d:alice:bob","clientMsgId":"{message}","message":{{"text":"hi"}}}}}}"#
+        r#"{{"id":{id},"send":{{"conversation":"d:alice:bob","clientMsgId":"{message}","content":{{"text":"hi"}}}}}}"#
     )
 }
 
@@ -312,8 +311,8 @@ async fn a_ping_of_the_websocket_is_answered_and_an_offer_of_compression_is_left
 
 #[tokio::test]
 async fn p7_a_device_that_never_reads_holds_a_few_frames_and_not_its_pages() {
-    let message = v1::Message { content_type: String::new(), body: Some(Text("x".repeat(2_000))) };
-    let entry = Entry { content: Some(Content::Message(message)), ..Entry::default() };
+    let content = Content { content_type: String::new(), body: Some(Text("x".repeat(2_000))) };
+    let entry = Entry { content: Some(content), ..Entry::default() };
     let history = HistoryPage { entries: vec![entry; 20], more: true };
     let config = Config::default();
     let max_frame = config.gateway.max_frame.bytes();

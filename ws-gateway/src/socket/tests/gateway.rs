@@ -8,7 +8,7 @@ use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{
     Channel, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     config::Config,
-    v1::{ClientFrame, HistoryPage, Members, ReceiverSeq, SigningKey},
+    v1::{ClientFrame, HistoryPage, Members, Profile, Profiles, ReceiverSeq, SigningKey},
 };
 use bytes::Bytes;
 use cache::{
@@ -316,7 +316,7 @@ fn message(content: &impl prost::Message) -> Bytes {
     [&[0][..], &length, &content].concat().into()
 }
 
-/// A db-service that answers every call with an empty message, except for `History`.
+/// A db-service that answers every call with an empty message, except for `History`, and for `GetProfiles`: every user exists.
 fn db_service(
     calls: Arc<Semaphore>,
     answers: Arc<Semaphore>,
@@ -324,10 +324,15 @@ fn db_service(
     history: &HistoryPage,
 ) -> Channel {
     let (empty, history) = (message(&HistoryPage::default()), message(history));
+    let profiles = message(&Profiles { profiles: vec![Profile::default()] });
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         calls.add_permits(1);
         let answers = answers.clone();
-        let message = if request.uri().path().ends_with("/History") { &history } else { &empty };
+        let message = match request.uri().path().rsplit('/').next() {
+            Some("History") => &history,
+            Some("GetProfiles") => &profiles,
+            _ => &empty,
+        };
         let (message, is_logged_out) = (Full::new(message.clone()), is_logged_out.clone());
         let is_get_session = request.uri().path().ends_with("/GetSession");
         async move {

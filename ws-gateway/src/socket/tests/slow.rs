@@ -4,7 +4,7 @@ use super::gateway::Gateway;
 use crate::{codec::Format, socket::serve};
 use abi::{
     config::Config,
-    v1::{self, Entry, HistoryPage, ServerFrame, entry::Content, message::Body, server_frame::Frame},
+    v1::{Content, Entry, HistoryPage, ServerFrame, content::Body, server_frame::Frame},
 };
 use std::{io::Cursor, time::Duration};
 use tokio::{
@@ -21,8 +21,8 @@ const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
 
 /// A connection whose device has asked for a page of 40 KB. The server closes it after 2.5 s without a sign of life.
 async fn asking_device() -> (Gateway, JoinSet<()>, DuplexStream) {
-    let message = v1::Message { content_type: String::new(), body: Some(Body::Text("x".repeat(2_000))) };
-    let entry = Entry { content: Some(Content::Message(message)), ..Entry::default() };
+    let content = Content { content_type: String::new(), body: Some(Body::Text("x".repeat(2_000))) };
+    let entry = Entry { content: Some(content), ..Entry::default() };
     let mut config = Config::default();
     config.gateway.heartbeat = Duration::from_secs(1);
     let gateway = Gateway::start_with(config, HistoryPage { entries: vec![entry; 20], more: false }).await;
