@@ -166,6 +166,8 @@ pub(crate) fn decide(
 }
 
 fn create(created: &GroupCreated, proposal: &Proposal<'_>, limits: Limits) -> Result<Effect, ApiError> {
+    // The gateway has applied `abi::names`, whose rules change with the versions of Unicode. The rules here never change, so a
+    // replay of the log decides the same.
     let length = created.name.chars().count();
     if !(1..=MAX_GROUP_NAME).contains(&length) || created.name.chars().any(char::is_control) {
         return Err(ApiError::invalid(format!(

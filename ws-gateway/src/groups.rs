@@ -9,6 +9,7 @@ use crate::{
 use abi::{
     ApiError, MAX_GROUP_NAME,
     ids::{self, Conversation},
+    names,
     v1::{
         Entry, GroupCreated, HistoryVisibility, Member, MemberLeft, MembersAdded, MembersRemoved,
         group_change::Change,
@@ -79,12 +80,7 @@ pub async fn create(
     Authorized(identity): Authorized,
     Json(create): Json<Create>,
 ) -> Result<(StatusCode, axum::Json<Changed>), Problem> {
-    if !(1..=MAX_GROUP_NAME).contains(&create.name.chars().count()) {
-        return Err(ApiError::invalid(format!(
-            "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
-        ))
-        .into());
-    }
+    let name = names::check("name", &create.name, MAX_GROUP_NAME)?;
     let request_id = request_id(create.request_id)?;
     let conversation = ids::group(backend.app(), &identity.user, &request_id);
     let history = match create.history {
@@ -92,8 +88,7 @@ pub async fn create(
         History::All => HistoryVisibility::All,
     };
     check_users(&create.members)?;
-    let change =
-        Change::Created(GroupCreated { name: create.name, members: create.members, history: history.into() });
+    let change = Change::Created(GroupCreated { name, members: create.members, history: history.into() });
     let changed = apply(&backend, identity, conversation, request_id, change).await?;
     Ok((StatusCode::CREATED, axum::Json(changed)))
 }
