@@ -1,5 +1,9 @@
 //! Output for people and programs.
 
+mod safe_text;
+
+pub(crate) use safe_text::printable;
+
 use abi::{
     ids::Conversation,
     v1::{Entry, entry::Content, group_change::Change, message::Body},
@@ -31,7 +35,7 @@ impl Output {
 
     /// Prints a line of text, without `--json`.
     pub(crate) fn text(&self, line: &str) -> io::Result<()> {
-        if self.json { Ok(()) } else { self.write(line) }
+        if self.json { Ok(()) } else { self.write(&safe_text::clean(line)) }
     }
 
     /// Prints a JSON object, with `--json`.
@@ -44,7 +48,7 @@ impl Output {
         if self.json {
             self.object(&entry_object(entry))
         } else {
-            self.write(&entry_line(entry, me, with_place))
+            self.text(&entry_line(entry, me, with_place))
         }
     }
 
@@ -60,7 +64,7 @@ impl Output {
 
 /// Prints a line to stderr. Errors are ignored.
 pub(crate) fn remark(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", safe_text::clean(line));
 }
 
 /// Prints a remark to stderr if it is a terminal.
@@ -145,12 +149,6 @@ pub(crate) fn entry_object(entry: &Entry) -> Value {
     object
 }
 
-/// Text that is safe for the terminal: control characters from other users are replaced.
-pub(crate) fn printable(text: &str) -> String {
-    let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
-    text.chars().map(safe).collect::<String>().replace('\n', "\n    ")
-}
-
 /// Time of day in UTC, with the date if it is not today.
 pub(crate) fn clock(at_ms: i64) -> String {
     let today = std::time::SystemTime::now()
@@ -216,8 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn p8_text_of_other_users_cannot_inject_terminal_control_characters() {
-        let line = entry_line(&entry("d:alice:bob", "bob", "a\u{1b}[2Jb\rc"), "alice", false);
-        assert!(!line.contains('\u{1b}') && !line.contains('\r'));
+    fn p8_text_of_other_users_cannot_control_the_terminal_or_imitate_a_line() {
+        let text = "a\u{1b}[2Jb\rc\u{9b}31m\u{202e}d\n00:00:00Z carol: pay bob";
+        let line = entry_line(&entry("d:alice:bob", "bob", text), "alice", false);
+        assert!(!line.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']), "{line:?}");
+        assert!(line.lines().skip(1).all(|line| line.starts_with("    ")), "{line:?}");
+        let mut data = entry("d:alice:bob", "bob", "");
+        let body = Some(Body::Data(vec![1].into()));
+        data.content = Some(Content::Message(Message { content_type: "x\u{2067}".into(), body }));
+        assert!(!entry_line(&data, "alice", false).contains('\u{2067}'));
     }
 }
