@@ -19,7 +19,7 @@ use crate::{
     item::Item,
     metrics,
     rules::Limits,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     store::{Page, ReadPosition, Store, View},
 };
 use abi::{
@@ -239,16 +239,16 @@ impl Store for PostgresStore {
         transact!(self, conn => accounts::create_session(&mut *conn, &session, &refresh_hash))
     }
 
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        transact!(self, conn => accounts::rotate_session(&mut *conn, &id, &rotation))
+    async fn rotate_session(&self, key: SessionKey, rotation: Rotation) -> Result<Option<Session>> {
+        transact!(self, conn => accounts::rotate_session(&mut *conn, &key, &rotation))
     }
 
-    async fn session(&self, id: String) -> Result<Option<Session>> {
-        call!(self, conn => accounts::session(conn, &id))
+    async fn session(&self, key: SessionKey) -> Result<Option<Session>> {
+        call!(self, conn => accounts::session(conn, &key))
     }
 
-    async fn revoke_session(&self, id: String) -> Result<()> {
-        call!(self, conn => accounts::revoke_session(conn, &id))
+    async fn revoke_session(&self, key: SessionKey) -> Result<()> {
+        call!(self, conn => accounts::revoke_session(conn, &key))
     }
 
     async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>> {

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     item::{Item, column, number},
     metrics,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     store::{Page, Store, View, group_not_found},
 };
 use abi::{
@@ -23,7 +23,7 @@ use abi::{
 };
 use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
-use utils::{clock::now_ms, trace::Spans};
+use utils::trace::Spans;
 
 /// Most entries in one save call.
 const MAX_BATCH: usize = 10_000;
@@ -36,22 +36,15 @@ const MAX_PASSWORD_HASH: usize = 512;
 #[derive(Clone)]
 pub struct Service {
     store: Arc<dyn Store>,
-    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
 /// The service as a gRPC server, for use in this process or on a socket.
 pub type Server = DbServiceServer<Service>;
 
 impl Service {
-    /// A service over a store, with the system clock.
+    /// A service over a store.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, now_ms: Arc::new(now_ms) }
-    }
-
-    /// Replaces the clock.
-    #[cfg(test)]
-    pub(crate) fn with_clock(self, now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { now_ms: Arc::new(now_ms), ..self }
+        Self { store }
     }
 
     /// Whether the disk of the store accepts writes. A refused write is reported for ten seconds.
@@ -144,18 +137,21 @@ impl Service {
     }
 
     async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, ApiError> {
-        ids::check_id("session", &request.session)?;
+        let key = session_key(request.app, request.user, request.session)?;
         check_hash("refresh_hash", &request.refresh_hash)?;
         check_hash("next_refresh_hash", &request.next_refresh_hash)?;
         let rotation = Rotation {
             presented: request.refresh_hash.to_vec(),
             next: request.next_refresh_hash.to_vec(),
-            now_ms: (self.now_ms)(),
-            issued: request.issued,
+            number: (request.number > 0).then_some(request.number.into()),
         };
-        let rotated = self.store.rotate_session(request.session, rotation).await?;
+        let rotated = self.store.rotate_session(key, rotation).await?;
         rotated.ok_or_else(|| {
-            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid; log in again")
+            ApiError::new(
+                ErrorCode::Unauthenticated,
+                "the refresh token is not valid: it was replaced, or the device was logged out; \
+                 use the newest token of the device, or log in again",
+            )
         })
     }
 }
@@ -245,9 +241,8 @@ impl DbService for Service {
     }
 
     async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<Session>, Status> {
-        let id = request.into_inner().session;
-        ids::check_id("session", &id)?;
-        let session = self.store.session(id).await?;
+        let GetSessionRequest { app, user, session } = request.into_inner();
+        let session = self.store.session(session_key(app, user, session)?).await?;
         Ok(Response::new(session.ok_or_else(|| ApiError::not_found("there is no such session"))?))
     }
 
@@ -255,9 +250,8 @@ impl DbService for Service {
         &self,
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
-        let id = request.into_inner().session;
-        ids::check_id("session", &id)?;
-        self.store.revoke_session(id).await?;
+        let RevokeSessionRequest { app, user, session } = request.into_inner();
+        self.store.revoke_session(session_key(app, user, session)?).await?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
 
@@ -294,6 +288,12 @@ fn is_direct_member(view: &View) -> bool {
 fn check_user(app: &str, user: &str) -> Result<(), ApiError> {
     ids::check_id("app", app)?;
     ids::check_id("user", user)
+}
+
+fn session_key(app: String, user: String, session: String) -> Result<SessionKey, ApiError> {
+    check_user(&app, &user)?;
+    ids::check_id("session", &session)?;
+    Ok(SessionKey { app, user, session })
 }
 
 fn check_hash(name: &str, hash: &[u8]) -> Result<(), ApiError> {

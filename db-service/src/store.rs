@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     item::{Item, number},
     rules::{Effect, Group},
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
 };
 use abi::{
     ApiError,
@@ -126,15 +126,15 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// The password hash of an account.
     async fn password_hash(&self, app: String, user: String) -> Result<Option<String>>;
     /// Creates a session. Ends the earlier sessions of the device and returns their ids. Idempotent. `ALREADY_EXISTS` if the id
-    /// belongs to a different session.
+    /// belongs to a different session of the user.
     async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>>;
-    /// Replaces the refresh token, or ends the session if the presented token is an old one. `None`: there is no such session,
-    /// or the token was never issued for it.
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>>;
+    /// Replaces the refresh token, or ends the session if the presented token is a very old one. `None`: there is no such
+    /// session, or the token is not valid.
+    async fn rotate_session(&self, key: SessionKey, rotation: Rotation) -> Result<Option<Session>>;
     /// A session that is not revoked.
-    async fn session(&self, id: String) -> Result<Option<Session>>;
+    async fn session(&self, key: SessionKey) -> Result<Option<Session>>;
     /// Revokes a session.
-    async fn revoke_session(&self, id: String) -> Result<()>;
+    async fn revoke_session(&self, key: SessionKey) -> Result<()>;
     /// The signing keys, newest first. Stores `candidate` if there is none.
     async fn signing_keys(&self, candidate: SigningKey) -> Result<Vec<SigningKey>>;
 }

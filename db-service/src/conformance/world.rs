@@ -18,10 +18,7 @@ use abi::{
     },
 };
 use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgPoolOptions};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub(super) const APP: &str = "default";
@@ -35,8 +32,6 @@ pub(super) type Client = DbServiceClient<Server>;
 pub(super) struct World {
     instances: Vec<Server>,
     tables: Tables,
-    /// The clock of all instances.
-    now_ms: Arc<AtomicI64>,
 }
 
 /// Direct access to the tables.
@@ -48,18 +43,16 @@ enum Tables {
 impl World {
     pub(super) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let server = serve(Arc::new(SqliteStore::open(folder.path(), LIMITS).unwrap()), &now_ms);
+        let server = Service::new(Arc::new(SqliteStore::open(folder.path(), LIMITS).unwrap())).server();
         // Only one instance can own the files, so both clients use it.
-        Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder), now_ms }
+        Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder) }
     }
 
     /// Two instances on a schema of their own.
     pub(super) async fn postgres() -> Self {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
         let (url, config) = test_config(&schema);
-        let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let instance = || serve(Arc::new(PostgresStore::new(&config).unwrap()), &now_ms);
+        let instance = || Service::new(Arc::new(PostgresStore::new(&config).unwrap())).server();
         let instances = vec![instance(), instance()];
         let set_schema = format!("SET search_path = {schema}");
         let pool = PgPoolOptions::new()
@@ -70,7 +63,7 @@ impl World {
             })
             .connect_lazy(&url)
             .unwrap();
-        let world = Self { instances, tables: Tables::Postgres { pool, schema }, now_ms };
+        let world = Self { instances, tables: Tables::Postgres { pool, schema } };
         let mut starts = tokio::task::JoinSet::new();
         for mut client in [world.client(), world.other_client()] {
             // Both instances migrate the schema concurrently.
@@ -87,11 +80,6 @@ impl World {
         if let Tables::Postgres { pool, schema } = self.tables {
             pool.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
         }
-    }
-
-    /// Moves the clock of all instances forward.
-    pub(super) fn advance_clock(&self, ms: i64) {
-        self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
     /// A client of the first instance.
@@ -151,11 +139,6 @@ impl World {
         let request = HeadsRequest { app: APP.into(), user: user.into(), page: Some(page) };
         self.client().heads(request).await.unwrap().into_inner()
     }
-}
-
-fn serve(store: Arc<dyn crate::store::Store>, now_ms: &Arc<AtomicI64>) -> Server {
-    let now_ms = Arc::clone(now_ms);
-    Service::new(store).with_clock(move || now_ms.load(Ordering::SeqCst)).server()
 }
 
 pub(super) async fn save(client: &mut Client, entries: Vec<Entry>) -> Vec<SaveResult> {

@@ -12,11 +12,12 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, raw_sql};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_begin.sql"),
     include_str!("../../migrations/postgres/0002_generation.sql"),
+    include_str!("../../migrations/postgres/0003_sessions.sql"),
 ];
 
 /// A program that supports this version or a newer one works with the schema of this release. Raise it when a migration removes
 /// something that older releases need. (Programs that support only version 1 do not read it: they refuse every other version.)
-const OLDEST_COMPATIBLE: i64 = 2;
+const OLDEST_COMPATIBLE: i64 = 3;
 
 /// Applies the missing migrations in one transaction. A lock makes concurrent instances wait for the first one.
 pub(super) async fn migrate(conn: &mut PgConnection, schema: &str) -> Result<()> {

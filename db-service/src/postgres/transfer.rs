@@ -74,7 +74,7 @@ async fn read_accounts(conn: &mut PgConnection, sender: &mut RecordSender) -> Re
             session: Some(accounts::session_from_row(&row)?),
             refresh_hash: bytes(&row, 4)?,
             previous_hash: bytes(&row, 5)?,
-            rotated_at_ms: row.try_get(6)?,
+            number: row.try_get(6)?,
         };
         send(sender, Record::Session(session)).await?;
     }

@@ -110,7 +110,7 @@ fn read_accounts(conn: &Connection, sender: &mut RecordSender) -> Result<()> {
             session: Some(accounts::session_from_row(row)?),
             refresh_hash: row.get::<_, Vec<u8>>(4)?.into(),
             previous_hash: row.get::<_, Vec<u8>>(5)?.into(),
-            rotated_at_ms: row.get(6)?,
+            number: row.get(6)?,
         };
         send(sender, Record::Session(session))?;
     }
@@ -181,7 +181,7 @@ impl Inserter<'_> {
         let Session { session, app, user, device, .. } = record.session.unwrap_or_default();
         let (current, previous) = (record.refresh_hash.as_ref(), record.previous_hash.as_ref());
         let mut insert = self.conn.prepare_cached(sql::INSERT_SESSION)?;
-        insert.execute(params![session, app, user, device, current, previous, record.rotated_at_ms])?;
+        insert.execute(params![session, app, user, device, current, previous, record.number])?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@ use crate::{
     item::Item,
     postgres::{PostgresStore, tests::test_config},
     rules::Limits,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     sqlite::SqliteStore,
     store::{Page, Store, View},
 };
@@ -41,12 +41,16 @@ fn session(id: &str) -> Session {
     }
 }
 
+fn session_key() -> SessionKey {
+    SessionKey::from(&session("s"))
+}
+
 async fn fill(store: &dyn Store) {
     store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
     store.create_user("app".into(), "b".into(), "hash".into()).await.unwrap();
     store.create_session(session("s"), vec![1]).await.unwrap();
-    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
-    store.rotate_session("s".into(), rotation).await.unwrap();
+    let rotation = Rotation { presented: vec![1], next: vec![2], number: Some(1) };
+    store.rotate_session(session_key(), rotation).await.unwrap();
     store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
     // More than one batch, and more than one fetch from a cursor.
     for from in (0..2_500).step_by(500) {
@@ -136,7 +140,7 @@ async fn p1_a_copy_to_postgres_and_back_is_complete() {
         assert_eq!(numbers, [2_500, 2_501, 1]);
         let head = store.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
         assert_eq!((head.kept_seq, head.conversation_seq, head.read_seq), (2_500, 2_501, 40));
-        let session = store.session("s".into()).await.unwrap().unwrap();
+        let session = store.session(session_key()).await.unwrap().unwrap();
         generations.push((session.generation_before, session.generation));
     }
     let [(0, first), (second, third)] = generations[..] else { panic!("{generations:?}") };
@@ -193,7 +197,7 @@ async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
         assert_eq!(page.entries.len(), 10);
         let head = copy.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
         assert_eq!(head.kept_seq, 10);
-        generations.push(copy.session("s".into()).await.unwrap().unwrap().generation);
+        generations.push(copy.session(session_key()).await.unwrap().unwrap().generation);
     }
     assert_ne!(generations[0], generations[1], "the first opening begins a generation");
     assert_eq!(generations[1], generations[2], "the second opening does not");
@@ -207,7 +211,7 @@ async fn p4_restored_begins_a_generation() {
     let store = PostgresStore::new(&config).unwrap();
     fill(&store).await;
     restored(&config).await.unwrap();
-    let session = store.session("s".into()).await.unwrap().unwrap();
+    let session = store.session(session_key()).await.unwrap().unwrap();
     assert!(session.generation != 0 && session.generation_before == 0, "{session:?}");
     let head = store.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
     assert_eq!(head.kept_seq, 2_500);

@@ -128,7 +128,7 @@ struct Sessions {
     device: Vec<String>,
     refresh_hash: Vec<Bytes>,
     previous_hash: Vec<Bytes>,
-    rotated_at_ms: Vec<i64>,
+    number: Vec<i64>,
 }
 
 impl Sessions {
@@ -140,7 +140,7 @@ impl Sessions {
         self.device.push(device);
         self.refresh_hash.push(record.refresh_hash);
         self.previous_hash.push(record.previous_hash);
-        self.rotated_at_ms.push(record.rotated_at_ms);
+        self.number.push(record.number);
     }
 
     async fn insert(self, conn: &mut PgConnection) -> Result<()> {
@@ -148,7 +148,7 @@ impl Sessions {
             return Ok(());
         }
         sqlx::query(
-            "INSERT INTO sessions (id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms)
+            "INSERT INTO sessions (id, app, user_id, device, refresh_hash, previous_hash, refresh_number)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::bigint[])",
         )
         .bind(self.id)
@@ -157,7 +157,7 @@ impl Sessions {
         .bind(self.device)
         .bind(slices(&self.refresh_hash))
         .bind(slices(&self.previous_hash))
-        .bind(self.rotated_at_ms)
+        .bind(self.number)
         .execute(conn)
         .await?;
         Ok(())

@@ -1,0 +1,16 @@
+-- A session is found by its user, so that all data of a user can be in one database. Refresh tokens of the former table name no
+-- user, so its sessions can't be continued: their devices log in again.
+DROP TABLE sessions;
+
+-- Ending a session deletes its row. `refresh_number` counts the exchanges of refresh tokens, from 1.
+CREATE TABLE sessions (
+  app TEXT NOT NULL,
+  user_id TEXT NOT NULL,
+  id TEXT NOT NULL,
+  device TEXT NOT NULL,
+  refresh_hash BLOB NOT NULL,
+  previous_hash BLOB NOT NULL,
+  refresh_number INTEGER NOT NULL,
+  PRIMARY KEY (app, user_id, id),
+  UNIQUE (app, user_id, device)
+) STRICT, WITHOUT ROWID;
