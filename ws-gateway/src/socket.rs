@@ -18,7 +18,7 @@ use abi::{
     v1::{Hello, ServerFrame, server_frame::Frame},
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, future::OptionFuture};
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
@@ -79,9 +79,11 @@ struct Socket {
     connection: Option<Arc<Connection>>,
     /// A frame that arrived during authentication.
     early: Option<Message>,
-    /// Set to an earlier deadline of the protocol, which may have moved since. Deadlines only move forward, so the timer is
-    /// reset when it fires, not with every frame.
+    /// Set to an earlier deadline of the protocol, which may have moved since. After the welcome, deadlines only move forward, so
+    /// the timer is reset when it fires, not with every frame.
     timer: Pin<Box<Sleep>>,
+    /// A check of the session that db-service has not answered yet. Frames do not wait for it.
+    recheck: Option<Boxed<'static, Result<(), ApiError>>>,
 }
 
 /// Waits until the device closes the connection. The first frame that arrives is stored in `early` and ends reading.
@@ -104,8 +106,17 @@ pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
     let protocol = Protocol::new(backend.settings().clone(), Instant::now());
     let outbox = Arc::new(Outbox::new(backend.limits().max_outbox));
     let timer = Box::pin(tokio::time::sleep_until(protocol.deadline()));
-    let mut socket =
-        Socket { backend, socket, protocol, outbox, format, connection: None, early: None, timer };
+    let mut socket = Socket {
+        backend,
+        socket,
+        protocol,
+        outbox,
+        format,
+        connection: None,
+        early: None,
+        timer,
+        recheck: None,
+    };
     metrics::connections().increment(1);
     let end = socket.run().await;
     Box::pin(socket.finish(end)).await;
@@ -132,6 +143,10 @@ impl Socket {
                 Some(Err(error)) => Err(error.into()),
                 None => Err(End::Gone),
             },
+            Some(checked) = OptionFuture::from(self.recheck.as_mut()), if self.recheck.is_some() => {
+                self.recheck = None;
+                checked.map_err(End::Close)
+            }
             () = &mut self.timer => {
                 let now = Instant::now();
                 let due = self.protocol.on_time(now);
@@ -201,14 +216,10 @@ impl Socket {
                 }
             }
             Step::Recheck => {
-                let connection = self.connection()?;
-                let checked =
-                    Box::pin(self.backend.authentication().check_session(&connection.identity)).await;
-                if let Err(error) = checked
-                    && error.code == ErrorCode::Revoked
-                {
-                    return Err(End::Close(error));
-                }
+                let (backend, connection) = (self.backend.clone(), self.connection()?);
+                let check =
+                    async move { backend.authentication().recheck_session(&connection.identity).await };
+                self.recheck.get_or_insert_with(|| Box::pin(check));
             }
         }
         Ok(())
@@ -230,6 +241,7 @@ impl Socket {
             end = closed(socket, early) => return Err(end),
         };
         self.protocol.welcomed(connection.identity.clone(), Instant::now());
+        self.timer.as_mut().reset(self.protocol.deadline());
         self.connection = Some(connection);
         // Bypasses the outbox, which may already hold deliveries: welcome must be the first frame.
         let frame = ServerFrame { id, frame: Some(Frame::Welcome(welcome)) };
