@@ -134,6 +134,7 @@ mod tests {
                 frame: Some(Frame::Deliver(Deliver {
                     receiver_seq: Some(receiver_seq), raised, entries: entries.clone(),
                 })),
+                ..ServerFrame::default()
             };
             let encoded: Vec<_> = entries.into_iter().map(EncodedEntry::new).collect();
             let parts: Vec<_> = encoded.iter().collect();

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_deliver_is_recognised_by_its_first_byte() {
-        let frame = |id, frame| ServerFrame { id, frame: Some(frame) }.encode_to_vec();
+        let frame =
+            |id, frame| ServerFrame { id, frame: Some(frame), ..ServerFrame::default() }.encode_to_vec();
         assert!(is_deliver(&frame(0, server_frame::Frame::Deliver(Deliver::default()))));
         assert!(!is_deliver(&frame(7, server_frame::Frame::Ack(Default::default()))));
         assert!(!is_deliver(&frame(0, server_frame::Frame::Pong(Default::default()))));

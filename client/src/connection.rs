@@ -1,6 +1,6 @@
 //! One WebSocket to the server, from `hello` to close. It reads and writes frames and keeps no other state.
 
-use crate::{Error, Server, codec, http::problem, trust};
+use crate::{Error, Server, codec, http::problem, parts::Parts, trust};
 use abi::{
     error::{ErrorCode, Reconnect},
     v1::{Hello, ReceiverSeq, ServerFrame, Welcome, client_frame, server_frame},
@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// If the server accepts no bytes for this long, the connection is dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest frame from the server: a page of history with the largest bodies.
+/// Largest frame from the server. Servers send long answers in parts; an entry with a very large body is one frame.
 const MAX_FRAME: usize = 32 * 1024 * 1024;
 /// Id of the `hello` frame; later requests use higher ids.
 pub const HELLO_ID: u32 = 1;
@@ -45,6 +45,8 @@ pub struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Some frames in the buffer are not written yet.
     is_writing: bool,
+    /// The answers of which parts are missing.
+    parts: Parts,
     /// The server's answer to `hello`.
     pub welcome: Welcome,
 }
@@ -85,8 +87,15 @@ impl Connection {
             .await
             .map_err(|_| Error::Timeout { what: "the upgrade to WebSocket" })?
             .map_err(|error| upgrade_error(&error))?;
-        let mut connection = Self { socket, is_writing: false, welcome: Welcome::default() };
-        let hello = Hello { token: token.to_owned(), device: String::new(), have };
+        let mut connection =
+            Self { socket, is_writing: false, parts: Parts::default(), welcome: Welcome::default() };
+        let hello = Hello {
+            token: token.to_owned(),
+            have,
+            client: env!("CARGO_PKG_NAME").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..Hello::default()
+        };
         connection.feed(codec::encode(HELLO_ID, client_frame::Frame::Hello(hello))).await?;
         connection.flush().await?;
         let answer =
@@ -99,12 +108,26 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The next frame. Cancel-safe.
+    /// The next frame, or whole answer if it comes in parts. Cancel-safe.
     ///
     /// # Errors
     /// [`Error::Closed`] or [`Error::Lost`] at the end, [`Error::Protocol`] for an invalid frame.
     pub async fn next(&mut self) -> Result<ServerFrame, Error> {
-        codec::decode(self.next_bytes().await?)
+        loop {
+            let bytes = self.next_bytes().await?;
+            if let Some(frame) = self.decode(bytes)? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Decodes a frame. `None`: it is a part of an answer, and more parts will follow.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for an invalid frame.
+    pub fn decode(&mut self, bytes: Bytes) -> Result<Option<ServerFrame>, Error> {
+        let size = bytes.len();
+        self.parts.add(codec::decode(bytes)?, size)
     }
 
     /// The next frame, still encoded.

@@ -19,6 +19,7 @@ pub mod codec;
 pub mod connection;
 mod error;
 pub mod http;
+mod parts;
 mod server;
 pub mod state;
 pub mod sync;

@@ -20,7 +20,7 @@ use crate::{
     metrics,
     rules::Limits,
     sessions::{Rotation, SessionKey},
-    store::{Page, ReadPosition, Store, View},
+    store::{Page, PageLimit, ReadPosition, Store, View},
 };
 use abi::{
     config::Db,
@@ -209,7 +209,7 @@ impl Store for PostgresStore {
         call!(self, conn => group::check(conn, &item, self.limits))
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<HistoryPage>> {
         call!(self, conn => read::history(conn, &view, page, limit))
     }
 

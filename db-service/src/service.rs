@@ -5,7 +5,7 @@ use crate::{
     item::{Item, column, number},
     metrics,
     sessions::{Rotation, SessionKey},
-    store::{Page, Store, View, group_not_found},
+    store::{MAX_PAGE_BYTES, Page, PageLimit, Store, View, group_not_found},
 };
 use abi::{
     ApiError, DEFAULT_PAGE, MAX_PAGE,
@@ -79,7 +79,7 @@ impl Service {
     async fn history_page(&self, request: HistoryRequest) -> Result<HistoryPage, ApiError> {
         let requested = request.page.unwrap_or_default();
         let view = view(request.app, request.user, &requested.conversation)?;
-        let (page, limit) = (page(&requested)?, limit(requested.limit)?);
+        let (page, limit) = (page(&requested)?, page_limit(requested.limit, request.max_bytes)?);
         let may_be_empty = is_direct_member(&view);
         match self.store.history(view, page, limit).await? {
             Some(page) => Ok(page),
@@ -315,6 +315,12 @@ fn limit(requested: i32) -> Result<usize, ApiError> {
         .ok()
         .filter(|_| limit <= MAX_PAGE)
         .ok_or_else(|| ApiError::invalid(format!("limit must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")))
+}
+
+fn page_limit(entries: i32, max_bytes: u64) -> Result<PageLimit, ApiError> {
+    let bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+    let bytes = if bytes == 0 { MAX_PAGE_BYTES } else { bytes.min(MAX_PAGE_BYTES) };
+    Ok(PageLimit { entries: limit(entries)?, bytes })
 }
 
 impl From<Error> for Status {

@@ -20,7 +20,7 @@ use crate::{
     item::Item,
     rules::Limits,
     sessions::{Rotation, SessionKey},
-    store::{Page, ReadPosition, Store, View},
+    store::{Page, PageLimit, ReadPosition, Store, View},
 };
 use abi::v1::{HeadsPage, HistoryPage, Members, SaveResult, Session, SigningKey};
 use async_trait::async_trait;
@@ -94,7 +94,7 @@ impl Store for SqliteStore {
         self.readers.call(move |conn| save::check(conn, &item, limits)).await
     }
 
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>> {
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<HistoryPage>> {
         self.readers.call(move |conn| read::history(conn, &view, page, limit)).await
     }
 

@@ -34,8 +34,17 @@ pub(crate) enum Page {
     Before(i64),
 }
 
-/// Most bytes of payloads in a page of history. The first entry is returned even if it is larger.
+/// Most bytes of payloads in a page of history.
 pub(crate) const MAX_PAGE_BYTES: usize = 1 << 20;
+
+/// The size of a page of history. The first entry is returned even if it is larger than `bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageLimit {
+    /// Most entries.
+    pub(crate) entries: usize,
+    /// Most bytes of payloads.
+    pub(crate) bytes: usize,
+}
 
 /// A read position after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +123,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// change is stored under its id.
     async fn check_change(&self, item: Item) -> Result<Option<SaveResult>>;
     /// A page of a conversation. `None`: the user is not a member.
-    async fn history(&self, view: View, page: Page, limit: usize) -> Result<Option<HistoryPage>>;
+    async fn history(&self, view: View, page: Page, limit: PageLimit) -> Result<Option<HistoryPage>>;
     /// The conversations of a user whose ids are greater than `after`.
     async fn heads(&self, app: String, user: String, after: String, limit: usize) -> Result<HeadsPage>;
     /// The members of a group.

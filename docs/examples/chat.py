@@ -42,7 +42,7 @@ async def main():
     while True:
         try:
             url, token = URL.replace("http", "ws", 1) + "/v1/ws", await asyncio.to_thread(log_in)
-            async with websockets.connect(url, subprotocols=["godwit.v1.json"], max_size=8 << 20) as socket:
+            async with websockets.connect(url, subprotocols=["godwit.v1.json"]) as socket:
                 await socket.send(json.dumps({"id": 3, "hello": {"token": token}}))
                 in_flight = None  # a new connection sends the oldest unacknowledged message again
                 while unacked or reader.is_alive():

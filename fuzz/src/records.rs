@@ -27,7 +27,7 @@ pub fn payload(data: &[u8]) {
         let entries = vec![&encoded; count];
         let deliver =
             Deliver { receiver_seq: Some(receiver_seq), raised, entries: vec![entry.clone(); count] };
-        let frame = ServerFrame { id: 0, frame: Some(Frame::Deliver(deliver)) };
+        let frame = ServerFrame { frame: Some(Frame::Deliver(deliver)), ..ServerFrame::default() };
         let proto = deliver_proto(receiver_seq, raised, &entries);
         assert_eq!(proto, frame.encode_to_vec());
         assert!(client::codec::is_deliver(&proto));

@@ -10,6 +10,7 @@ use abi::{
 };
 use axum::extract::ws::Message;
 use bytes::Bytes;
+use prost::Message as _;
 use std::{
     cell::RefCell,
     sync::Arc,
@@ -18,10 +19,11 @@ use std::{
 };
 use tokio::time::Instant;
 use ws_gateway::{
+    answers,
     codec::Format,
     hub::Connection,
-    outbox::{Outbox, Outgoing},
-    protocol::{Answers, Done, Protocol, Step},
+    outbox::{Encoded, Outbox, Outgoing, Taken},
+    protocol::{Protocol, Step},
     send,
 };
 
@@ -43,7 +45,7 @@ pub fn script(data: &[u8]) {
             match kind % 8 {
                 0 => device.wait(crate::byte(&mut rest)),
                 1 => device.hello(),
-                2 => device.protocol.on_control_frame(device.now),
+                2 => device.protocol.on_sign_of_life(device.now),
                 _ => match crate::part(&mut rest) {
                     Some(bytes) => device.frame(bytes),
                     None => break,
@@ -74,7 +76,10 @@ impl<'a> Device<'a> {
             format,
             protocol: Protocol::new(gateway.backend.settings().clone(), now),
             now,
-            outbox: Arc::new(Outbox::new(gateway.backend.limits().max_outbox)),
+            outbox: Arc::new(Outbox::new(
+                gateway.backend.limits().max_outbox,
+                gateway.backend.connections().hub().memory().clone(),
+            )),
             connection: None,
             acked: 0,
             closed: false,
@@ -102,7 +107,7 @@ impl<'a> Device<'a> {
     fn hello(&mut self) {
         let hello = Hello { token: VALID.clone(), ..Hello::default() };
         let frame = ClientFrame { id: 1, frame: Some(client_frame::Frame::Hello(hello)) };
-        let step = self.protocol.on_frame(Ok(frame), self.now);
+        let step = self.protocol.on_frame(Ok(frame), self.now).expect("nothing waits");
         self.perform(step, 1);
     }
 
@@ -113,11 +118,12 @@ impl<'a> Device<'a> {
         };
         let frame = self.format.decode(&message);
         let id = frame.as_ref().map_or_else(|error| error.id, |frame| frame.id);
-        let step = self.protocol.on_frame(frame, self.now);
+        let step = self.protocol.on_frame(frame, self.now).expect("nothing waits: every step is done at once");
         self.perform(step, id);
+        assert_eq!(self.protocol.next_step(), None);
     }
 
-    /// Does the work of the socket's task. Checks that every request gets one answer, with its id.
+    /// Does the work of the socket's task. Checks that every request gets one answer, with its id; with id 0 only an error.
     fn perform(&mut self, step: Step, id: u32) {
         let mut answers = 1;
         let backend = Arc::clone(&self.gateway.backend);
@@ -125,7 +131,7 @@ impl<'a> Device<'a> {
             (Step::Close(error), _) => return self.close(&error),
             (Step::Refuse(refused, error), Some(_)) => {
                 assert_eq!(refused, id);
-                self.answer(id, Err(error));
+                answers::refuse(self.connection.as_deref().expect("matched"), id, error);
             }
             (Step::Authenticate(_, hello), None) => {
                 let welcome = backend.connections().open(hello, self.format, self.outbox.clone());
@@ -134,20 +140,33 @@ impl<'a> Device<'a> {
                         assert_eq!(connection.identity, alice(), "the token names another device");
                         self.protocol.welcomed(connection.identity.clone(), self.now);
                         self.connection = Some(connection);
-                        self.answer(id, Ok(Frame::Welcome(welcome)));
+                        let frame = Frame::Welcome(welcome);
+                        let frame = ServerFrame { id, frame: Some(frame), ..ServerFrame::default() };
+                        let frame = Encoded::own(self.format.encode(&frame));
+                        self.outbox.push_first(Outgoing::Encoded(frame));
                     }
                     Err(error) => return self.close(&error),
                 }
             }
-            (Step::Send(_, message), Some(connection)) => {
-                let sent = self.gateway.runtime.block_on(send::send(&backend, &connection, id, message));
+            (Step::Send(send_id, message), Some(connection)) => {
+                assert_eq!(send_id.id, id);
+                self.outbox.begin_send(0);
+                let sent = self.gateway.runtime.block_on(send::send(&backend, &connection, send_id, message));
+                self.protocol.sent(send_id, sent.as_ref().err());
                 if let Err(error) = sent {
-                    connection.outbox.push(Outgoing::Sent { id, result: Err(error) });
+                    connection.outbox.push(Outgoing::Sent { id: send_id, result: Err(error) });
                 }
             }
-            (Step::Answer(_, request), Some(connection)) => {
-                let answer = self.gateway.runtime.block_on(backend.answer(&connection, request));
-                self.answer(id, answer);
+            (Step::Answer(answered, request), Some(connection)) => {
+                assert_eq!(answered, id);
+                let is_ping = request.is_ping();
+                self.gateway.runtime.block_on(answers::answer(&backend, &connection, id, request));
+                self.protocol.answered(id, is_ping);
+                if id == 0 {
+                    answers = self.drain(id);
+                    assert!(answers <= 1);
+                    return;
+                }
             }
             (Step::Renew, Some(connection)) => {
                 self.gateway
@@ -168,45 +187,46 @@ impl<'a> Device<'a> {
         assert_eq!(self.drain(id), answers, "answers to frame {id}");
     }
 
-    fn answer(&self, id: u32, answer: Result<Frame, ApiError>) {
-        let frame = answer.unwrap_or_else(|error| Frame::Error(error.into()));
-        self.outbox.push(Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(frame) })));
-    }
-
     /// Decodes the outgoing frames as the SDK does and returns their number.
     fn drain(&mut self, id: u32) -> usize {
-        let Poll::Ready(drained) = self.outbox.poll_drain(&mut Context::from_waker(Waker::noop())) else {
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Taken::Frames(frames)) = self.outbox.poll_take(&mut context, true, usize::MAX) else {
             return 0;
         };
-        assert!(drained.close.is_none());
-        let (count, mut answers) = (drained.frames.len(), Answers::default());
-        for outgoing in drained.frames {
+        let (count, mut answered) = (frames.len(), Vec::new());
+        for outgoing in frames {
             let frame = match outgoing {
-                Outgoing::Frame(frame) => *frame,
+                Outgoing::Encoded(frame) => self.decode(frame.message()),
                 Outgoing::Sent { id, result } => {
-                    answers.ids.push(id);
-                    answers.refused.extend(result.as_ref().err().map(|error| (id, error.clone())));
+                    answered.push(id);
                     self.acked += usize::from(result.is_ok());
                     let frame = result.map_or_else(|error| Frame::Error(error.into()), Frame::Ack);
-                    ServerFrame { id, frame: Some(frame) }
+                    let frame = ServerFrame { id: id.id, frame: Some(frame), ..ServerFrame::default() };
+                    assert_eq!(self.decode(&self.format.encode(&frame)), frame);
+                    frame
                 }
-                Outgoing::Encoded(message) | Outgoing::Delivery { frame: message, .. } => {
-                    panic!("unexpected delivery: {message:?}")
-                }
+                other => panic!("unexpected frame: {other:?}"),
             };
-            assert_eq!(frame.id, id);
+            assert_eq!((frame.id, frame.more_parts), (id, false));
             if let Some(Frame::Error(error)) = &frame.frame {
                 crate::check_error(&ApiError::from(error.clone()));
             }
-            let read = match self.format.encode(&frame) {
-                Message::Binary(bytes) => client::codec::decode(bytes).expect("the SDK decodes every frame"),
-                Message::Text(text) => serde_json::from_str(&text).expect("a text frame is JSON"),
-                other => panic!("not a frame: {other:?}"),
-            };
-            assert_eq!(read, frame);
         }
-        self.protocol.on_done(Done::Write(answers), self.now, || self.now);
+        self.outbox.written();
+        self.protocol.written(&answered, || self.now);
         count
+    }
+
+    fn decode(&self, message: &Message) -> ServerFrame {
+        match message {
+            Message::Binary(bytes) => {
+                let frame = client::codec::decode(bytes.clone()).expect("the SDK decodes every frame");
+                assert_eq!(frame.encode_to_vec(), bytes);
+                frame
+            }
+            Message::Text(text) => serde_json::from_str(text).expect("a text frame is JSON"),
+            other => panic!("not a frame: {other:?}"),
+        }
     }
 
     fn close(&mut self, error: &ApiError) {

@@ -32,7 +32,7 @@ pub(crate) async fn p8_hello_with_an_invalid_token_is_refused(world: World) -> R
 }
 
 fn hello(token: &str, device: &str) -> Frame {
-    Frame::Hello(Hello { token: token.into(), device: device.into(), have: None })
+    Frame::Hello(Hello { token: token.into(), device: device.into(), ..Hello::default() })
 }
 
 pub(crate) async fn p8_requests_before_hello_are_refused(world: World) -> Result<()> {

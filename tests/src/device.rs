@@ -69,6 +69,8 @@ pub struct Device {
     pushed: VecDeque<Frame>,
     /// Answers to other requests than the awaited one.
     answers: HashMap<u32, Frame>,
+    /// Answers of which parts are missing.
+    parts: HashMap<u32, Frame>,
 }
 
 impl Device {
@@ -93,7 +95,14 @@ impl Device {
         if agreed != Some(wire.subprotocol()) {
             bail!("the server chose {agreed:?}, not {wire:?}");
         }
-        Ok(Self { socket, wire, last_id: 0, pushed: VecDeque::new(), answers: HashMap::new() })
+        Ok(Self {
+            socket,
+            wire,
+            last_id: 0,
+            pushed: VecDeque::new(),
+            answers: HashMap::new(),
+            parts: HashMap::new(),
+        })
     }
 
     /// Writes a WebSocket message.
@@ -192,6 +201,14 @@ impl Device {
             let content = frame.frame.context("an empty frame")?;
             if frame.id == 0 {
                 self.pushed.push_back(content);
+                continue;
+            }
+            let content = match self.parts.remove(&frame.id) {
+                Some(first) => content::join(first, content)?,
+                None => content,
+            };
+            if frame.more_parts {
+                self.parts.insert(frame.id, content);
             } else if let Some(first) = self.answers.insert(frame.id, content) {
                 bail!("a second answer to {}, after {first:?}", frame.id);
             }

@@ -19,7 +19,7 @@ use crate::{
 use abi::{
     ApiError,
     config::Config,
-    v1::{Pong, server_frame::Frame},
+    v1::{GetHistory, HistoryPage, Pong, server_frame::Frame},
 };
 use std::sync::Arc;
 
@@ -127,7 +127,20 @@ impl Backend {
         self.connections.request_tasks()
     }
 
-    /// Answers a request of a connection.
+    /// A page of history of about `max_bytes`, at least one entry.
+    ///
+    /// # Errors
+    /// The error for the device.
+    pub async fn history(
+        &self,
+        connection: &Connection,
+        page: GetHistory,
+        max_bytes: usize,
+    ) -> Result<HistoryPage, ApiError> {
+        self.reading.history(&connection.identity.user, page, max_bytes).await
+    }
+
+    /// Answers a request of a connection. [`answers`](crate::answers) splits the answer into frames.
     ///
     /// # Errors
     /// The error for the device.
@@ -138,7 +151,7 @@ impl Backend {
                 Frame::Pong(Pong { receiver_seq: self.connections.renew(connection).await.ok() })
             }
             Request::Heads(page) => Frame::Heads(self.reading.heads(user, page).await?),
-            Request::History(page) => Frame::History(self.reading.history(user, page).await?),
+            Request::History(page) => Frame::History(self.reading.history(user, page, 0).await?),
             Request::Read(read) => Frame::Read(self.signals.mark_read(user, read).await?),
         })
     }

@@ -27,8 +27,12 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use utils::backoff::Backoff;
+use utils::{backoff::Backoff, clock::now_ms};
 
+/// Longest name and version of a client program, and longest name of a feature, in bytes.
+const MAX_CLIENT_NAME: usize = 64;
+/// Most features that a client may name.
+const MAX_FEATURES: usize = 32;
 /// Most other gateways that are called at the same time.
 const MAX_CONCURRENT_CALLS: usize = 16;
 /// Pauses between attempts to reach another gateway.
@@ -103,6 +107,7 @@ impl Connections {
         format: Format,
         outbox: Arc<Outbox>,
     ) -> Result<(Arc<Connection>, Welcome), ApiError> {
+        check_client(&hello)?;
         let (identity, session) = self.authentication.identify_session(&hello.token).await?;
         if !hello.device.is_empty() && hello.device != identity.device {
             return Err(ApiError::new(
@@ -137,7 +142,20 @@ impl Connections {
             max_in_flight: self.settings.max_in_flight,
             generation: session.generation,
             generation_before: session.generation_before,
+            server_version: env!("CARGO_PKG_VERSION").into(),
+            features: Vec::new(),
+            max_frame_bytes: u32::try_from(self.limits.max_frame).unwrap_or(u32::MAX),
+            max_requests: self.settings.max_requests,
+            max_page: abi::MAX_PAGE.unsigned_abs(),
+            server_time_ms: now_ms(),
         };
+        tracing::debug!(
+            user = welcome.user,
+            device = welcome.device,
+            client = hello.client,
+            version = hello.version,
+            "a device is connected"
+        );
         registration.keep();
         Ok((connection, welcome))
     }
@@ -226,6 +244,24 @@ impl Connections {
 
 fn cache_unavailable() -> ApiError {
     ApiError::unavailable("the cache does not answer; try again")
+}
+
+/// Checks the name, version and features of a client program.
+fn check_client(hello: &Hello) -> Result<(), ApiError> {
+    let names = [("client", &hello.client), ("version", &hello.version)];
+    let features = hello.features.iter().map(|feature| ("features", feature));
+    for (field, value) in names.into_iter().chain(features) {
+        if value.len() > MAX_CLIENT_NAME {
+            let error = format!("hello.{field} has {} bytes; {MAX_CLIENT_NAME} are allowed", value.len());
+            return Err(ApiError::invalid(error));
+        }
+    }
+    let count = hello.features.len();
+    if count > MAX_FEATURES {
+        let error = format!("hello.features has {count} names; {MAX_FEATURES} are allowed");
+        return Err(ApiError::invalid(error));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

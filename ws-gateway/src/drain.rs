@@ -52,7 +52,8 @@ mod tests {
         codec::Format,
         hub::{Identity, Order},
         limits::Limits,
-        outbox::Outbox,
+        memory::Memory,
+        outbox::{Outbox, Taken},
     };
     use abi::config::Config;
     use std::{future::poll_fn, sync::Arc};
@@ -69,7 +70,7 @@ mod tests {
             identity,
             order: Order::default(),
             format: Format::Proto,
-            outbox: Arc::new(Outbox::new(1_000)),
+            outbox: Arc::new(Outbox::new(1_000, Memory::new(usize::MAX))),
         })
     }
 
@@ -80,8 +81,10 @@ mod tests {
             hub.add(connection.clone()).unwrap();
             let (hub, socket) = (hub.clone(), sockets.token());
             closed.spawn(async move {
-                let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).await;
-                assert_eq!(drained.close.unwrap().code, ErrorCode::GoingAway);
+                match poll_fn(|cx| connection.outbox.poll_take(cx, true, 1_000)).await {
+                    Taken::Close(error) => assert_eq!(error.code, ErrorCode::GoingAway),
+                    Taken::Frames(frames) => panic!("not a close: {frames:?}"),
+                }
                 hub.remove(&connection);
                 drop(socket);
                 Instant::now()

@@ -4,30 +4,24 @@ use crate::{
     accounts,
     admission::Admission,
     backend::Backend,
-    codec::Format,
     groups,
+    handshake::{self, Handshake},
     problem::{Address, Problem, no_such_method, no_such_path},
     serve::Connection,
     socket,
 };
-use abi::{ApiError, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO};
+use abi::ApiError;
 use axum::{
     Extension, Json, Router,
-    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    extract::{Request, State},
+    response::Response,
     routing::{delete, get, post},
 };
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
-use utils::{Readiness, problem::respond};
-
-/// Read and write buffers of a socket, in bytes. The defaults of the library are 130 KiB per connection. The write buffer has no
-/// maximum, because that would limit the size of a frame, and a page of history is one frame. It stays bounded all the same: no
-/// frame is added to a buffer that could not be written.
-const READ_BUFFER: usize = 4 << 10;
-const WRITE_BUFFER: usize = 16 << 10;
+use utils::Readiness;
 
 /// State of the paths.
 #[derive(Clone, Debug)]
@@ -70,32 +64,16 @@ async fn health(State(edge): State<Edge>) -> Result<Json<Value>, Problem> {
     }
 }
 
-/// The response to a request that is no handshake of a WebSocket.
-fn no_handshake(rejection: &WebSocketUpgradeRejection) -> Response {
-    let text = rejection.body_text();
-    let error = ApiError::invalid(format!("this path expects a WebSocket handshake: {text}"));
-    let mut response = match rejection {
-        WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_) => respond(426, &error),
-        _ => Problem(error).into_response(),
-    };
-    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    if response.status() == StatusCode::UPGRADE_REQUIRED {
-        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    response
-}
-
 /// `GET /v1/ws`
 async fn connect(
     State(edge): State<Edge>,
     Address(address): Address,
     connection: Option<Extension<Connection>>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return Ok(no_handshake(&rejection)),
+    let Handshake { format, response, upgrade } = match handshake::accept(request) {
+        Ok(handshake) => handshake,
+        Err(refusal) => return Ok(*refusal),
     };
     if connection.as_ref().is_some_and(|connection| connection.is_proxy) {
         edge.admission.connect_through_proxy(address)?;
@@ -107,27 +85,18 @@ async fn connect(
         )
         .into());
     }
-    let limits = edge.backend.limits();
-    if edge.sockets.len() >= limits.max_connections {
+    if edge.sockets.len() >= edge.backend.limits().max_connections {
         return Err(
             ApiError::unavailable("this server has reached its limit of connections; try again").into()
         );
     }
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL_PROTO, SUBPROTOCOL_JSON])
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_frame_size(limits.max_frame)
-        .max_message_size(limits.max_frame);
-    let selected = upgrade.selected_protocol().and_then(|name| name.to_str().ok());
-    let requested = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let format = Format::of_subprotocol(selected, requested).ok_or_else(|| {
-        ApiError::invalid(format!("request the subprotocol {SUBPROTOCOL_PROTO} or {SUBPROTOCOL_JSON}"))
-    })?;
     // Counted before the upgrade completes: the limit must hold for many connections that arrive at once.
-    let token = edge.sockets.token();
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        socket::serve(edge.backend, socket, format).await;
-        drop((token, connection));
-    }))
+    edge.sockets.clone().spawn(async move {
+        match upgrade.await {
+            Ok(stream) => socket::serve(edge.backend, TokioIo::new(stream), format).await,
+            Err(error) => tracing::debug!(%error, "a device left during its handshake"),
+        }
+        drop(connection);
+    });
+    Ok(response)
 }

@@ -1,20 +1,26 @@
 //! The connections of this gateway, by user. The hub distributes deliveries to them, and lets a new connection replace an older
 //! one of the same device.
 
+mod deliveries;
+
 use crate::{
     codec::Format,
     limits::Limits,
+    memory::Memory,
     metrics,
-    outbox::{Outbox, Outgoing},
+    outbox::{Encoded, Outbox, Outgoing},
     signals,
 };
 use abi::{
     ApiError,
     error::ErrorCode,
     splice::EncodedEntry,
-    v1::{PushRequest, Receiver, ReceiverSeq, ServerFrame, Signal},
+    v1::{PushRequest, Receiver, ServerFrame, Signal},
 };
+use axum::extract::ws::Message;
+use deliveries::{Delivery, deliveries};
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -75,6 +81,7 @@ impl Order {
 pub struct Hub {
     users: Mutex<HashMap<String, Vec<Arc<Connection>>>>,
     limits: Limits,
+    memory: Arc<Memory>,
 }
 
 /// After a delivery has queued this many bytes it yields, so that connections can write them before it queues more.
@@ -91,7 +98,37 @@ fn of_session<'a>(
 impl Hub {
     /// An empty hub.
     pub fn new(limits: Limits) -> Self {
-        Self { users: Mutex::default(), limits }
+        Self { users: Mutex::default(), limits, memory: Memory::new(limits.max_outbox_total) }
+    }
+
+    /// The memory of the outboxes and of answers in progress.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Closes the connections with the largest queues until the queues have at most three quarters of the limit, so that the next
+    /// call is not needed soon.
+    pub fn shed(&self) {
+        let queued = |connection: Arc<Connection>| Some((connection.outbox.queued_bytes()?, connection));
+        let mut queues: Vec<_> =
+            self.all().into_iter().filter_map(queued).filter(|(bytes, _)| *bytes > 0).collect();
+        queues.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+        let mut used: usize = queues.iter().map(|(bytes, _)| bytes).sum();
+        let allowed = self.memory.max() / 4 * 3;
+        let mut closed = 0;
+        for (bytes, connection) in queues {
+            if used <= allowed {
+                break;
+            }
+            connection.outbox.close_too_slow();
+            used -= bytes;
+            closed += 1;
+        }
+        tracing::warn!(
+            closed,
+            limit = self.memory.max(),
+            "too many bytes are queued for slow devices; closed the connections with the largest queues"
+        );
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Connection>>>> {
@@ -190,6 +227,9 @@ impl Hub {
             let (connections, size) = self.deliver_to(receiver, &received, spans);
             queued += connections;
             bytes += size;
+            if self.memory.is_over() {
+                self.shed();
+            }
             if bytes >= YIELD_AFTER {
                 bytes = 0;
                 tokio::task::yield_now().await;
@@ -202,41 +242,48 @@ impl Hub {
 
     /// Queues entries for one receiver. Returns the number of connections, and of bytes queued.
     fn deliver_to(&self, receiver: &Receiver, entries: &[&EncodedEntry], spans: &Spans) -> (u32, usize) {
-        let seq = receiver.receiver_seq.unwrap_or(ReceiverSeq { epoch: 0, seq: 0 });
-        // Entries are in the order of the log, so the first one is the oldest.
-        let sent_at_ms = entries.first().map(|entry| entry.entry().sent_at_ms);
+        let connections = self.connections(&receiver.user);
+        let is_shared = connections.len() > 1;
         let mut frames = PerFormat::default();
         let (mut queued, mut bytes) = (0, 0);
-        for connection in self.connections(&receiver.user) {
-            let (frame, is_whole) = frames.get(connection.format, |format| {
-                let is_whole = format.size(entries) <= self.limits.max_delivery;
-                (format.deliver(seq, receiver.raised, if is_whole { entries } else { &[] }), is_whole)
-            });
-            let outgoing = match sent_at_ms.filter(|_| is_whole) {
-                Some(sent_at_ms) => {
-                    let messages = entries.iter().map(|entry| &*entry.entry().message_id);
-                    let mut writing = spans.children_among("write", Kind::Internal, messages);
-                    writing.set("godwit.connection", || connection.id.clone());
-                    Outgoing::Delivery { frame, sent_at_ms, writing }
-                }
-                None => Outgoing::Encoded(frame),
-            };
+        for connection in &connections {
+            let encoded = |message| self.encoded(message, is_shared);
+            let frames = frames
+                .get(connection.format, |format| deliveries(receiver, entries, format, self.limits, encoded));
+            for Delivery { frame, entries } in frames {
+                let frame = frame.clone();
+                let outgoing = match entries.first() {
+                    // Entries are in the order of the log, so the first one is the oldest.
+                    Some(oldest) => {
+                        let messages = entries.iter().map(|entry| &*entry.entry().message_id);
+                        let mut writing = spans.children_among("write", Kind::Internal, messages);
+                        writing.set("godwit.connection", || connection.id.clone());
+                        Outgoing::Delivery { frame, sent_at_ms: oldest.entry().sent_at_ms, writing }
+                    }
+                    None => Outgoing::Encoded(frame),
+                };
+                bytes += outgoing.size();
+                connection.outbox.push(outgoing);
+            }
             queued += 1;
-            bytes += outgoing.size();
-            connection.outbox.push(outgoing);
         }
         (queued, bytes)
     }
 
+    fn encoded(&self, message: Message, is_shared: bool) -> Encoded {
+        if is_shared { Encoded::shared(message, &self.memory) } else { Encoded::own(message) }
+    }
+
     fn deliver_signal(&self, signal: Signal) -> u32 {
         let Some(kind) = signal.kind else { return 0 };
-        let frame = ServerFrame { id: 0, frame: Some(signals::frame(kind)) };
+        let frame = ServerFrame { id: 0, frame: Some(signals::frame(kind)), more_parts: false };
         let mut frames = PerFormat::default();
         let mut queued = 0;
         for user in &signal.users {
             for connection in self.connections(user) {
-                let frame = frames.get(connection.format, |format| format.encode(&frame));
-                connection.outbox.push(Outgoing::Encoded(frame));
+                let encode = |format: Format| self.encoded(format.encode(&frame), true);
+                let frame = frames.get(connection.format, encode);
+                connection.outbox.push(Outgoing::Encoded(frame.clone()));
                 queued += 1;
             }
         }
@@ -270,13 +317,13 @@ impl<T> Default for PerFormat<T> {
     }
 }
 
-impl<T: Clone> PerFormat<T> {
-    fn get(&mut self, format: Format, make: impl FnOnce(Format) -> T) -> T {
+impl<T> PerFormat<T> {
+    fn get(&mut self, format: Format, make: impl FnOnce(Format) -> T) -> &T {
         let value = match format {
             Format::Proto => &mut self.proto,
             Format::Json => &mut self.json,
         };
-        value.get_or_insert_with(|| make(format)).clone()
+        value.get_or_insert_with(|| make(format))
     }
 }
 

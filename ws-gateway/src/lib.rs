@@ -21,6 +21,7 @@
 
 pub mod accounts;
 pub mod admission;
+pub mod answers;
 #[cfg(feature = "program")]
 mod app;
 pub mod authentication;
@@ -36,9 +37,11 @@ pub mod entry_log;
 pub mod gateway;
 pub mod group_changes;
 pub mod groups;
+mod handshake;
 pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod memory;
 mod metrics;
 pub mod outbox;
 pub mod password;
@@ -55,6 +58,7 @@ pub mod signals;
 pub mod socket;
 pub mod token;
 mod trace;
+pub mod websocket;
 
 #[cfg(feature = "program")]
 pub use app::{App, PROGRAM, build};

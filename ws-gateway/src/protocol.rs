@@ -1,111 +1,44 @@
 //! The protocol of a WebSocket connection as a state machine: typed frames and the time go in, steps come out. It has no socket,
 //! no clock and no backend, so every rule of the protocol can be tested here.
+//!
+//! Sends are checked one after the other, which keeps their order. Requests are answered next to them, a few at a time. Frames
+//! that have to wait are kept here, within a bound; beyond it the connection stops reading.
 
+mod requests;
 mod send_order;
+mod settings;
+mod step;
 
-use crate::hub::Identity;
+pub use settings::Settings;
+pub use step::{Request, Step};
+
+use crate::{hub::Identity, outbox::SendId};
 use abi::{
     ApiError,
-    config::Config,
     error::ErrorCode,
     frame::FrameError,
-    v1::{ClientFrame, GetHeads, GetHistory, Hello, MarkRead, Send, client_frame::Frame},
+    v1::{ClientFrame, Send, client_frame::Frame},
 };
+use prost::Message as _;
+use requests::Requests;
 use send_order::SendOrder;
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use utils::rate::TokenBucket;
 
-/// Timeouts and limits of a connection.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How long a device may take to send its hello.
-    pub hello_timeout: Duration,
-    /// How often a device sends a heartbeat.
-    pub heartbeat: Duration,
-    /// How often the gateway checks that the account session is still valid.
-    pub recheck: Duration,
-    /// Most unanswered sends.
-    pub max_in_flight: u32,
-    /// Rate limit of requests other than sends, per second.
-    pub requests_per_second: u32,
-    /// Burst of requests other than sends.
-    pub request_burst: u32,
-}
-
-impl Settings {
-    /// The configured settings.
-    pub fn new(config: &Config) -> Self {
-        let (gateway, limits) = (&config.gateway, &config.limits);
-        Self {
-            hello_timeout: gateway.hello_timeout,
-            heartbeat: gateway.heartbeat,
-            recheck: config.auth.access_token_life,
-            max_in_flight: gateway.max_in_flight,
-            requests_per_second: limits.requests_per_second,
-            request_burst: limits.request_burst,
-        }
-    }
-
-    /// After this long without a frame (2.5 heartbeats) a device counts as gone, and its route expires.
-    pub fn idle_timeout(&self) -> Duration {
-        self.heartbeat * 5 / 2
-    }
-}
-
-/// The next step of the connection.
-#[derive(Debug, PartialEq)]
-pub enum Step {
-    /// Check the token, register the connection, send welcome; then call [`Protocol::welcomed`].
-    Authenticate(u32, Hello),
-    /// Check and log a message. It is in flight until its answer is written; see [`Done`].
-    Send(u32, Send),
-    /// Answer a request.
-    Answer(u32, Request),
-    /// Answer with an error and continue.
-    Refuse(u32, ApiError),
-    /// Renew the route of the connection.
-    Renew,
-    /// Check that the account session is still valid.
-    Recheck,
-    /// Close the connection.
-    Close(ApiError),
-}
-
-/// Work that the connection did, during which it read no frames.
+/// A send that waits until the one before it is checked.
 #[derive(Debug)]
-pub enum Done {
-    /// A step. If the step was a send and failed immediately: its request id and error.
-    Step(Option<(u32, ApiError)>),
-    /// A write to the socket.
-    Write(Answers),
-}
-
-/// The answers to sends among the frames of a write.
-#[derive(Debug, Default)]
-pub struct Answers {
-    /// Request ids of all answers.
-    pub ids: Vec<u32>,
-    /// Request ids and errors of the refusals among them.
-    pub refused: Vec<(u32, ApiError)>,
-}
-
-/// A request that the backend answers.
-#[derive(Debug, PartialEq)]
-pub enum Request {
-    /// A page of heads.
-    Heads(GetHeads),
-    /// A page of history.
-    History(GetHistory),
-    /// Mark as read.
-    Read(MarkRead),
-    /// Heartbeat.
-    Ping,
+struct WaitingSend {
+    id: u32,
+    send: Send,
+    bytes: usize,
+    read_at: Instant,
 }
 
 #[derive(Debug)]
 enum Phase {
     AwaitingHello { until: Instant },
+    Authenticating { until: Instant },
     Live { identity: Identity, renew_at: Instant, recheck_at: Instant },
 }
 
@@ -117,7 +50,12 @@ pub struct Protocol {
     /// When the device last sent anything.
     heard_at: Instant,
     sends: SendOrder,
-    requests: TokenBucket,
+    /// A send is being checked.
+    is_sending: bool,
+    waiting_sends: VecDeque<WaitingSend>,
+    waiting_bytes: usize,
+    requests: Requests,
+    request_rate: TokenBucket,
 }
 
 impl Protocol {
@@ -125,9 +63,13 @@ impl Protocol {
     pub fn new(settings: Arc<Settings>, now: Instant) -> Self {
         Self {
             phase: Phase::AwaitingHello { until: now + settings.hello_timeout },
-            requests: TokenBucket::new(settings.requests_per_second, settings.request_burst, now),
+            request_rate: TokenBucket::new(settings.requests_per_second, settings.request_burst, now),
             heard_at: now,
             sends: SendOrder::default(),
+            is_sending: false,
+            waiting_sends: VecDeque::new(),
+            waiting_bytes: 0,
+            requests: Requests::default(),
             settings,
         }
     }
@@ -135,54 +77,61 @@ impl Protocol {
     /// The identity of the device, after [`Self::welcomed`].
     pub fn identity(&self) -> Option<&Identity> {
         match &self.phase {
-            Phase::AwaitingHello { .. } => None,
+            Phase::AwaitingHello { .. } | Phase::Authenticating { .. } => None,
             Phase::Live { identity, .. } => Some(identity),
         }
     }
 
-    /// Whether another frame may be read. Backpressure: with too many unanswered sends, frames stay in the socket.
+    /// Whether another frame may be handled. Backpressure: with too many unanswered frames, further ones stay in the socket.
     pub fn can_read(&self) -> bool {
-        self.sends.in_flight() < self.settings.max_in_flight as usize
+        let sends = self.sends.in_flight() + self.waiting_sends.len();
+        !self.is_authenticating()
+            && sends < self.settings.max_in_flight as usize
+            && self.waiting_bytes < self.settings.max_waiting
+            && self.requests.has_room(self.settings.max_waiting)
     }
 
-    /// Handles a control frame, such as a WebSocket ping.
-    pub fn on_control_frame(&mut self, now: Instant) {
+    /// Whether the token of the device is being checked. A frame that arrives meanwhile must be kept for later.
+    pub fn is_authenticating(&self) -> bool {
+        matches!(self.phase, Phase::Authenticating { .. })
+    }
+
+    /// The device is alive: it sent a control frame, such as a WebSocket ping, or took bytes while the gateway did not read.
+    pub fn on_sign_of_life(&mut self, now: Instant) {
         self.heard_at = now;
     }
 
-    /// Handles a frame, or the error of one that could not be decoded.
-    pub fn on_frame(&mut self, frame: Result<ClientFrame, FrameError>, now: Instant) -> Step {
+    /// Handles a frame, or the error of one that could not be decoded. `None`: the frame waits; see [`Self::next_step`].
+    pub fn on_frame(&mut self, frame: Result<ClientFrame, FrameError>, now: Instant) -> Option<Step> {
         self.heard_at = now;
         let frame = match frame {
             Ok(frame) => frame,
-            Err(FrameError { id, error }) => return self.refuse(id, error, now),
+            Err(FrameError { id, error }) => return Some(self.refuse(id, error, now)),
         };
         let id = frame.id;
         let Some(content) = frame.frame else {
-            return self.refuse(id, ApiError::invalid("the frame holds no request"), now);
+            return Some(self.refuse(id, ApiError::invalid("the frame holds no request"), now));
         };
-        match (&self.phase, content) {
-            (Phase::AwaitingHello { .. }, Frame::Hello(hello)) => Step::Authenticate(id, hello),
-            (Phase::AwaitingHello { .. }, _) => Step::Close(ApiError::new(
-                ErrorCode::Unauthenticated,
-                "the first frame must be hello, with a token",
-            )),
-            (Phase::Live { .. }, Frame::Hello(_)) => self.refuse(
-                id,
-                ApiError::invalid("hello was sent before; open another connection to use another token"),
-                now,
-            ),
-            (Phase::Live { .. }, Frame::Send(send)) => match self.sends.begin(id, &send, now) {
-                Ok(()) => Step::Send(id, send),
-                Err(error) => Step::Refuse(id, error),
-            },
-            (Phase::Live { .. }, Frame::Heads(heads)) => self.request(id, Request::Heads(heads), now),
-            (Phase::Live { .. }, Frame::History(history)) => self.request(id, Request::History(history), now),
-            (Phase::Live { .. }, Frame::Read(read)) => self.request(id, Request::Read(read), now),
-            (Phase::Live { .. }, Frame::Ping(_)) => {
+        if self.identity().is_none() {
+            return Some(self.on_first(id, content, now));
+        }
+        if id != 0 && (self.sends.has_id(id) || self.requests.has_id(id) || self.has_waiting_send(id)) {
+            let error = ApiError::invalid(format!("id {id} is that of an unanswered frame; use another one"));
+            return Some(self.refuse(id, error, now));
+        }
+        match content {
+            Frame::Hello(_) => {
+                let error = "hello was sent before; open another connection to use another token";
+                Some(self.refuse(id, ApiError::invalid(error), now))
+            }
+            Frame::Send(send) => self.send(id, send, now),
+            Frame::Heads(heads) => self.request(id, Request::Heads(heads), now),
+            Frame::History(history) => self.request(id, Request::History(history), now),
+            Frame::Read(read) => self.request(id, Request::Read(read), now),
+            Frame::Ping(_) => {
                 let step = self.request(id, Request::Ping, now);
                 // The answer to a ping renews the route.
-                if let (Step::Answer(..), Phase::Live { renew_at, .. }) = (&step, &mut self.phase) {
+                if let (Some(Step::Answer(..)), Phase::Live { renew_at, .. }) = (&step, &mut self.phase) {
                     *renew_at = now + self.settings.heartbeat;
                 }
                 step
@@ -190,13 +139,53 @@ impl Protocol {
         }
     }
 
-    fn request(&mut self, id: u32, request: Request, now: Instant) -> Step {
-        match self.requests.try_take(1, now) {
-            Ok(()) => Step::Answer(id, request),
-            Err(wait) => {
-                Step::Refuse(id, ApiError::rate_limited("too many requests on this connection", wait))
+    fn on_first(&mut self, id: u32, content: Frame, now: Instant) -> Step {
+        match content {
+            Frame::Hello(hello) => {
+                self.phase = Phase::Authenticating { until: now + self.settings.hello_timeout };
+                Step::Authenticate(id, hello)
             }
+            _ => Step::Close(ApiError::new(
+                ErrorCode::Unauthenticated,
+                "the first frame must be hello, with a token",
+            )),
         }
+    }
+
+    fn has_waiting_send(&self, id: u32) -> bool {
+        self.waiting_sends.iter().any(|waiting| waiting.id == id)
+    }
+
+    fn send(&mut self, id: u32, send: Send, now: Instant) -> Option<Step> {
+        if !self.is_sending && self.waiting_sends.is_empty() {
+            return Some(self.begin_send(id, send, now));
+        }
+        let bytes = send.encoded_len();
+        self.waiting_bytes += bytes;
+        self.waiting_sends.push_back(WaitingSend { id, send, bytes, read_at: now });
+        None
+    }
+
+    fn begin_send(&mut self, id: u32, send: Send, read_at: Instant) -> Step {
+        match self.sends.begin(id, &send, read_at) {
+            Ok(id) => {
+                self.is_sending = true;
+                Step::Send(id, send)
+            }
+            Err(error) => Step::Refuse(id, error),
+        }
+    }
+
+    fn request(&mut self, id: u32, request: Request, now: Instant) -> Option<Step> {
+        if let Some(name) = request.needs_answer().filter(|_| id == 0) {
+            let error = ApiError::invalid(format!("{name} needs an id other than 0, which means: no answer"));
+            return Some(self.refuse(id, error, now));
+        }
+        if let Err(wait) = self.request_rate.try_take(1, now) {
+            return Some(Step::Refuse(id, too_many_requests(wait)));
+        }
+        let step = self.requests.accept(id, request, self.settings.max_requests as usize);
+        step.map(|(id, request)| Step::Answer(id, request))
     }
 
     /// Invalid frames count as requests, so that they are limited as well.
@@ -204,12 +193,25 @@ impl Protocol {
         if self.identity().is_none() {
             return Step::Close(error);
         }
-        match self.requests.try_take(1, now) {
+        match self.request_rate.try_take(1, now) {
             Ok(()) => Step::Refuse(id, error),
-            Err(wait) => {
-                Step::Close(ApiError::rate_limited("too many invalid frames on this connection", wait))
-            }
+            Err(wait) => Step::Refuse(id, too_many_requests(wait)),
         }
+    }
+
+    /// The step of a frame that waited and may go on. Call it after [`Self::sent`] and [`Self::answered`] until it returns `None`.
+    pub fn next_step(&mut self) -> Option<Step> {
+        if !self.is_sending
+            && let Some(WaitingSend { id, send, bytes, read_at }) = self.waiting_sends.pop_front()
+        {
+            self.waiting_bytes -= bytes;
+            if self.waiting_sends.is_empty() {
+                self.waiting_sends = VecDeque::new();
+            }
+            return Some(self.begin_send(id, send, read_at));
+        }
+        let (id, request) = self.requests.next(self.settings.max_requests as usize)?;
+        Some(Step::Answer(id, request))
     }
 
     /// The device is authenticated and has its welcome.
@@ -221,22 +223,41 @@ impl Protocol {
         };
     }
 
-    /// Records work that the connection did from `began` to now. The caller reports it before it reads the next frame. `now`
-    /// is called only while a conversation is on hold: reading the clock costs as much as the rest.
-    pub fn on_done(&mut self, done: Done, began: Instant, now: impl FnOnce() -> Instant) {
-        match done {
-            Done::Step(None) => {}
-            Done::Step(Some((id, error))) => self.sends.refused(id, &error),
-            Done::Write(answers) => {
-                answers.refused.iter().for_each(|(id, error)| self.sends.refused(*id, error));
-                answers.ids.into_iter().for_each(|id| self.sends.answered(id));
-            }
+    /// A send was checked, and logged or refused.
+    pub fn sent(&mut self, id: SendId, refused: Option<&ApiError>) {
+        self.is_sending = false;
+        if let Some(error) = refused {
+            self.sends.refused(id, error);
         }
+    }
+
+    /// The log refused a send. Report it before the next step: it may put the conversation on hold.
+    pub fn refused(&mut self, id: SendId, error: &ApiError) {
+        self.sends.refused(id, error);
+    }
+
+    /// A request was answered.
+    pub fn answered(&mut self, id: u32, is_ping: bool) {
+        self.requests.answered(id, is_ping);
+    }
+
+    /// The answers of these sends are written. `now` is called only while a conversation is on hold: reading the clock costs as
+    /// much as the rest.
+    pub fn written(&mut self, answered: &[SendId], now: impl FnOnce() -> Instant) {
+        answered.iter().for_each(|id| self.sends.answered(*id));
         if self.sends.has_holds() {
-            let now = now();
-            self.sends.extend_holds(now - began);
-            self.sends.start_holds(now);
+            self.sends.start_holds(now());
         }
+    }
+
+    /// Whether a conversation is on hold, so that [`Self::not_read_for`] must be called.
+    pub fn has_holds(&self) -> bool {
+        self.sends.has_holds()
+    }
+
+    /// The connection read no frames for a while. It does not count for the holds.
+    pub fn not_read_for(&mut self, time: Duration) {
+        self.sends.extend_holds(time);
     }
 
     fn idle_at(&self) -> Instant {
@@ -246,7 +267,7 @@ impl Protocol {
     /// When to call [`Self::on_time`] at the latest.
     pub fn deadline(&self) -> Instant {
         match &self.phase {
-            Phase::AwaitingHello { until } => *until,
+            Phase::AwaitingHello { until } | Phase::Authenticating { until } => *until,
             Phase::Live { renew_at, recheck_at, .. } => self.idle_at().min(*renew_at).min(*recheck_at),
         }
     }
@@ -262,6 +283,9 @@ impl Protocol {
                     format!("no hello within {seconds} s of opening the connection"),
                 )))
             }
+            Phase::Authenticating { until } if now >= *until => Some(Step::Close(ApiError::unavailable(
+                "the server could not authenticate you in time; try again",
+            ))),
             Phase::Live { .. } if now >= idle_at => Some(Step::Close(ApiError::new(
                 ErrorCode::IdleTimeout,
                 "the device sent nothing for 2.5 heartbeats",
@@ -277,6 +301,10 @@ impl Protocol {
             _ => None,
         }
     }
+}
+
+fn too_many_requests(wait: Duration) -> ApiError {
+    ApiError::rate_limited("too many requests on this connection", wait)
 }
 
 #[cfg(test)]

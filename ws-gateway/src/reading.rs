@@ -29,23 +29,33 @@ impl Reading {
         Ok(self.db.clone().heads(request).await?.into_inner())
     }
 
-    /// A page of a conversation, with the entries that the user may see.
+    /// A page of a conversation, with the entries that the user may see and about `max_bytes` of content; at least one entry.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a limit, a conversation or a cursor that is invalid; otherwise those of db-service.
-    pub async fn history(&self, user: &str, mut page: GetHistory) -> Result<HistoryPage, ApiError> {
+    pub async fn history(
+        &self,
+        user: &str,
+        mut page: GetHistory,
+        max_bytes: usize,
+    ) -> Result<HistoryPage, ApiError> {
         page.limit = page_limit(page.limit)?;
         page.conversation = Conversation::parse(&page.conversation)?.to_string();
         let cursors = [page.after > 0, page.before > 0, page.newest];
         if cursors.into_iter().filter(|is_set| *is_set).count() > 1 {
             return Err(ApiError::invalid("set at most one of after, before and newest"));
         }
-        let request = HistoryRequest { app: self.app.clone(), user: user.into(), page: Some(page) };
+        let (app, max_bytes) = (self.app.clone(), max_bytes as u64);
+        let request = HistoryRequest { app, user: user.into(), page: Some(page), max_bytes };
         Ok(self.db.clone().history(request).await?.into_inner())
     }
 }
 
-fn page_limit(limit: i32) -> Result<i32, ApiError> {
+/// The number of entries or heads of a page that a device requested.
+///
+/// # Errors
+/// `INVALID_REQUEST` if it is out of bounds.
+pub(crate) fn page_limit(limit: i32) -> Result<i32, ApiError> {
     match limit {
         0 => Ok(abi::DEFAULT_PAGE),
         1..=abi::MAX_PAGE => Ok(limit),

@@ -1,6 +1,13 @@
 //! Sends a message from a device to the log. The ack is queued in the outbox when the log has the message durably.
 
-use crate::{backend::Backend, entry_log::not_logged, hub::Connection, metrics, outbox::Outgoing, trace};
+use crate::{
+    backend::Backend,
+    entry_log::not_logged,
+    hub::Connection,
+    metrics,
+    outbox::{Outgoing, SendId},
+    trace,
+};
 use abi::{
     ApiError,
     error::ErrorCode,
@@ -18,7 +25,12 @@ const MAX_CONTENT_TYPE: usize = 127;
 ///
 /// # Errors
 /// The error for the device. The message was then not queued.
-pub async fn send(backend: &Backend, connection: &Connection, id: u32, send: Send) -> Result<(), ApiError> {
+pub async fn send(
+    backend: &Backend,
+    connection: &Connection,
+    id: SendId,
+    send: Send,
+) -> Result<(), ApiError> {
     metrics::sent();
     let user = &connection.identity.user;
     // First, so that refused messages count as well: checking them costs work.

@@ -1,121 +1,142 @@
-//! The I/O of a connection: one task, one WebSocket, one outbox around a [`Protocol`].
+//! The I/O of a connection: one task, one stream, one outbox around a [`Protocol`].
 //!
-//! An idle connection costs the memory of this task and of the socket's buffers. Futures that are large and rare (calls to
-//! other services) are boxed, so that they use memory only while they run.
+//! The task reads, writes and works on requests at the same time: none of them waits for another. An idle connection costs the
+//! memory of this task. Futures that are large and rare (calls to other services) are boxed, so that they use memory only while
+//! they run.
+
+mod batch;
+mod closing;
+mod work;
 
 use crate::{
     backend::Backend,
     codec::Format,
     hub::Connection,
     metrics,
-    outbox::{Drained, Outbox, Outgoing},
-    protocol::{Answers, Done, Protocol, Step},
-    send,
+    outbox::{Outbox, Outgoing, Taken},
+    protocol::Protocol,
+    websocket::{Incoming, ReadError, Reader, Writer, put_message, with_batch},
 };
-use abi::{
-    ApiError,
-    error::ErrorCode,
-    v1::{Hello, ServerFrame, server_frame::Frame},
-};
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _, future::OptionFuture};
+use abi::{ApiError, error::ErrorCode};
+use axum::extract::ws::Message;
+use batch::Batch;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::{Future as _, poll_fn},
+    io,
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    task::{Context, Poll, ready},
 };
-use tokio::time::{Instant, Sleep, timeout};
-use tokio_tungstenite::tungstenite;
-use utils::{clock::now_ms, trace::Spans};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep},
+};
+use work::{Finished, Work};
 
-/// How long the gateway tries to send the reason of a close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + std::marker::Send + 'a>>;
+/// Most bytes of frames that are put together for one write, unless a single frame is larger.
+const BATCH: usize = 16 << 10;
 
 /// Why the loop ended.
 enum End {
-    /// The device has closed the connection, or the socket failed.
+    /// The device has closed the connection, with this code if it gave one.
+    Closed(Option<u16>),
+    /// The stream failed, or took no bytes for too long.
     Gone,
     /// The gateway closes the connection.
     Close(ApiError),
 }
 
-impl From<axum::Error> for End {
-    fn from(error: axum::Error) -> Self {
-        use tungstenite::{Error, error::ProtocolError};
-        match error.into_inner().downcast::<Error>().map(|error| *error) {
-            Ok(Error::Capacity(error)) => {
-                let sentence = format!("the frame is larger than this server accepts: {error}");
-                Self::Close(ApiError::new(ErrorCode::TooLarge, sentence))
-            }
-            Ok(Error::Utf8(error)) => {
-                Self::Close(ApiError::invalid(format!("the text frame is not UTF-8: {error}")))
-            }
-            Ok(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Self::Gone,
-            Ok(Error::Protocol(error)) => {
-                Self::Close(ApiError::invalid(format!("not a WebSocket frame: {error}")))
-            }
-            Ok(error) => {
-                tracing::debug!(%error, "socket failed");
-                Self::Gone
-            }
-            Err(error) => {
-                tracing::debug!(error, "socket failed");
-                Self::Gone
-            }
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        tracing::debug!(%error, "socket failed");
+        Self::Gone
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error.into(),
+            ReadError::TooLarge { .. } => Self::Close(ApiError::new(ErrorCode::TooLarge, error.to_string())),
+            ReadError::Invalid(_) => Self::Close(ApiError::invalid(error.to_string())),
         }
     }
 }
 
-struct Socket {
+/// Something that happened to a connection.
+enum Event {
+    /// A batch is written.
+    Written(Batch),
+    /// Work that had been started is finished.
+    Finished(Finished),
+    /// The device sent something.
+    Incoming(Incoming),
+    /// The timer fired.
+    Time,
+}
+
+struct Socket<S> {
     backend: Arc<Backend>,
-    socket: WebSocket,
+    stream: S,
+    reader: Reader,
+    writer: Writer,
+    /// The frames that are being written.
+    batch: Option<Batch>,
+    /// Payload of the last ping, to be repeated in a pong.
+    pong: Option<Bytes>,
     protocol: Protocol,
     outbox: Arc<Outbox>,
+    /// Number of late refusals that the protocol knows; see [`Outbox::begin_send`].
+    known_refusals: u32,
     format: Format,
     connection: Option<Arc<Connection>>,
+    /// Work that did not finish at once. Allocated on demand.
+    work: Option<Box<FuturesUnordered<Work>>>,
+    /// A recheck of the session is among the work, and db-service has not answered it yet.
+    is_rechecking: bool,
     /// A frame that arrived during authentication.
     early: Option<Message>,
-    /// Set to an earlier deadline of the protocol, which may have moved since. After the welcome, deadlines only move forward, so
-    /// the timer is reset when it fires, not with every frame.
+    /// Set to an earlier deadline, which may have moved since. Deadlines only move forward while a device is connected, so the
+    /// timer is reset when it fires, not with every frame.
     timer: Pin<Box<Sleep>>,
-    /// A check of the session that db-service has not answered yet. Frames do not wait for it.
-    recheck: Option<Boxed<'static, Result<(), ApiError>>>,
-}
-
-/// Waits until the device closes the connection. The first frame that arrives is stored in `early` and ends reading.
-async fn closed(socket: &mut WebSocket, early: &mut Option<Message>) -> End {
-    loop {
-        match socket.next().await {
-            None | Some(Ok(Message::Close(_))) => return End::Gone,
-            Some(Err(error)) => return error.into(),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(message)) => {
-                *early = Some(message);
-                std::future::pending::<()>().await;
-            }
-        }
-    }
+    /// When the connection is given up if the stream takes no bytes until then.
+    stalled_at: Option<Instant>,
+    /// Since when no frames are read, if a conversation is on hold.
+    paused_at: Option<Instant>,
+    /// Reading and writing take turns, so that neither can starve the other.
+    reads_first: bool,
 }
 
 /// Serves a WebSocket until it is closed.
-pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
+pub async fn serve<S>(backend: Arc<Backend>, stream: S, format: Format)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let limits = backend.limits();
     let protocol = Protocol::new(backend.settings().clone(), Instant::now());
-    let outbox = Arc::new(Outbox::new(backend.limits().max_outbox));
-    let timer = Box::pin(tokio::time::sleep_until(protocol.deadline()));
+    let outbox = Outbox::new(limits.max_outbox, backend.connections().hub().memory().clone());
     let mut socket = Socket {
+        timer: Box::pin(tokio::time::sleep_until(protocol.deadline())),
         backend,
-        socket,
+        stream,
+        reader: Reader::new(limits.max_frame),
+        writer: Writer::default(),
+        batch: None,
+        pong: None,
         protocol,
-        outbox,
+        outbox: Arc::new(outbox),
+        known_refusals: 0,
         format,
         connection: None,
+        work: None,
+        is_rechecking: false,
         early: None,
-        timer,
-        recheck: None,
+        stalled_at: None,
+        paused_at: None,
+        reads_first: false,
     };
     metrics::connections().increment(1);
     let end = socket.run().await;
@@ -123,236 +144,183 @@ pub async fn serve(backend: Arc<Backend>, socket: WebSocket, format: Format) {
     metrics::connections().decrement(1);
 }
 
-impl Socket {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
     async fn run(&mut self) -> End {
         loop {
-            if let Err(end) = self.turn().await {
+            let handled = match poll_fn(|cx| self.poll_event(cx)).await {
+                Ok(event) => self.handle(event).await,
+                Err(end) => return end,
+            };
+            if let Err(end) = handled {
                 return end;
             }
         }
     }
 
-    async fn turn(&mut self) -> Result<(), End> {
-        if let Some(message) = self.early.take() {
-            return self.on_message(message).await;
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(Event::Time));
         }
-        tokio::select! {
-            drained = poll_fn(|cx| self.outbox.poll_drain(cx)) => self.write(drained).await,
-            message = self.socket.next(), if self.protocol.can_read() => match message {
-                Some(Ok(message)) => self.on_message(message).await,
-                Some(Err(error)) => Err(error.into()),
-                None => Err(End::Gone),
-            },
-            Some(checked) = OptionFuture::from(self.recheck.as_mut()), if self.recheck.is_some() => {
-                self.recheck = None;
-                checked.map_err(End::Close)
+        if let Some(work) = &mut self.work {
+            match work.poll_next_unpin(cx) {
+                Poll::Ready(Some(finished)) => return Poll::Ready(Ok(Event::Finished(finished))),
+                Poll::Ready(None) => self.work = None,
+                Poll::Pending => {}
             }
-            () = &mut self.timer => {
-                let now = Instant::now();
-                let due = self.protocol.on_time(now);
-                self.timer.as_mut().reset(self.protocol.deadline());
-                match due {
-                    Some(step) => self.perform(step, now).await,
-                    None => Ok(()),
-                }
+        }
+        self.reads_first = !self.reads_first;
+        if self.reads_first {
+            let read = self.poll_read(cx);
+            if read.is_ready() { read } else { self.poll_write(cx) }
+        } else {
+            let written = self.poll_write(cx);
+            if written.is_ready() { written } else { self.poll_read(cx) }
+        }
+    }
+
+    /// Writes the queued frames. Ready after each batch.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        loop {
+            let is_written = self.writer.poll_flush(&mut self.stream, cx)?.is_ready();
+            self.watch_progress(is_written);
+            if is_written && let Some(batch) = self.batch.take() {
+                return Poll::Ready(Ok(Event::Written(batch)));
             }
+            // Deliveries may be queued before the device is welcomed. They wait, because welcome must be the first frame.
+            let can_take = is_written && self.connection.is_some();
+            let frames = match self.outbox.poll_take(cx, can_take, BATCH) {
+                Poll::Ready(Taken::Frames(frames)) => frames,
+                Poll::Ready(Taken::Close(error)) => return Poll::Ready(Err(End::Close(error))),
+                Poll::Pending if is_written && self.pong.is_some() => VecDeque::new(),
+                Poll::Pending => return Poll::Pending,
+            };
+            self.start_batch(cx, frames)?;
+        }
+    }
+
+    fn start_batch(&mut self, cx: &mut Context<'_>, frames: VecDeque<Outgoing>) -> io::Result<()> {
+        let batch = with_batch(|bytes| {
+            if let Some(payload) = self.pong.take() {
+                put_message(bytes, &Message::Pong(payload));
+            }
+            let batch = Batch::encode(frames, self.format, bytes);
+            self.writer.start(&mut self.stream, cx, bytes).map(|()| batch)
+        })?;
+        for (id, error) in &batch.refused {
+            self.protocol.refused(*id, error);
+            self.known_refusals = self.known_refusals.wrapping_add(1);
+        }
+        self.batch = Some(batch);
+        Ok(())
+    }
+
+    /// Judges a write by its progress: a slow device is served as long as it takes bytes.
+    fn watch_progress(&mut self, is_written: bool) {
+        let has_progressed = self.writer.take_progress();
+        if is_written {
+            self.stalled_at = None;
+        } else if has_progressed || self.stalled_at.is_none() {
+            let now = Instant::now();
+            self.stalled_at = Some(now + self.backend.settings().idle_timeout());
+            if has_progressed && !self.may_read() {
+                // The pings of the device may be in the socket, unread.
+                self.protocol.on_sign_of_life(now);
+            }
+        }
+    }
+
+    /// Reads while frames can be handled.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        let may_read = self.may_read();
+        self.watch_pause(may_read);
+        if !may_read {
+            return Poll::Pending;
+        }
+        if self.protocol.can_read()
+            && let Some(message) = self.early.take()
+        {
+            return Poll::Ready(Ok(Event::Incoming(Incoming::Message(message))));
+        }
+        match ready!(self.reader.poll_next(&mut self.stream, cx)) {
+            Some(Ok(incoming)) => Poll::Ready(Ok(Event::Incoming(incoming))),
+            Some(Err(error)) => Poll::Ready(Err(error.into())),
+            None => Poll::Ready(Err(End::Gone)),
+        }
+    }
+
+    /// Backpressure: frames stay in the socket while too many are unanswered, or while the device does not take the answers.
+    fn may_read(&self) -> bool {
+        let can_handle =
+            self.protocol.can_read() || self.protocol.is_authenticating() && self.early.is_none();
+        can_handle && (self.writer.is_idle() || !self.is_backed_up())
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.outbox.queued_bytes().is_some_and(|bytes| bytes > self.backend.limits().max_frame)
+    }
+
+    fn watch_pause(&mut self, may_read: bool) {
+        if may_read {
+            if let Some(paused_at) = self.paused_at.take() {
+                self.protocol.not_read_for(paused_at.elapsed());
+            }
+        } else if self.paused_at.is_none() && self.protocol.has_holds() {
+            self.paused_at = Some(Instant::now());
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Written(batch) => {
+                self.outbox.written();
+                self.protocol.written(&batch.answered, Instant::now);
+                batch.record_deliveries();
+                Ok(())
+            }
+            Event::Finished(finished) => {
+                self.on_finished(finished)?;
+                self.perform(None).await
+            }
+            Event::Incoming(Incoming::Close(code)) => Err(End::Closed(code)),
+            Event::Incoming(Incoming::Ping(payload)) => {
+                self.pong = Some(payload);
+                self.protocol.on_sign_of_life(Instant::now());
+                Ok(())
+            }
+            Event::Incoming(Incoming::Pong) => {
+                self.protocol.on_sign_of_life(Instant::now());
+                Ok(())
+            }
+            Event::Incoming(Incoming::Message(message)) if self.protocol.is_authenticating() => {
+                self.early = Some(message);
+                Ok(())
+            }
+            Event::Incoming(Incoming::Message(message)) => self.on_message(message).await,
+            Event::Time => self.on_time().await,
         }
     }
 
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
+        let frame = self.format.decode(&message);
+        drop(message);
+        let step = self.protocol.on_frame(frame, Instant::now());
+        self.perform(step).await
+    }
+
+    async fn on_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        match message {
-            Message::Close(_) => Err(End::Gone),
-            Message::Ping(_) | Message::Pong(_) => {
-                self.protocol.on_control_frame(now);
-                Ok(())
-            }
-            message => {
-                let frame = self.format.decode(&message);
-                drop(message);
-                let step = self.protocol.on_frame(frame, now);
-                self.perform(step, now).await
-            }
+        if self.stalled_at.is_some_and(|stalled_at| now >= stalled_at) {
+            tracing::debug!("the device takes no bytes");
+            return Err(End::Gone);
+        }
+        let due = self.protocol.on_time(now);
+        let deadline = self.protocol.deadline();
+        self.timer.as_mut().reset(self.stalled_at.map_or(deadline, |stalled_at| deadline.min(stalled_at)));
+        match due {
+            Some(step) => self.perform(Some(step)).await,
+            None => Ok(()),
         }
     }
-
-    async fn perform(&mut self, step: Step, began: Instant) -> Result<(), End> {
-        let refused = match step {
-            Step::Send(id, message) => {
-                let connection = self.connection()?;
-                let sent: Boxed<'_, _> = Box::pin(send::send(&self.backend, &connection, id, message));
-                sent.await.err().map(|error| {
-                    connection.outbox.push(Outgoing::Sent { id, result: Err(error.clone()) });
-                    (id, error)
-                })
-            }
-            step => {
-                self.perform_request(step).await?;
-                None
-            }
-        };
-        self.protocol.on_done(Done::Step(refused), began, Instant::now);
-        Ok(())
-    }
-
-    async fn perform_request(&mut self, step: Step) -> Result<(), End> {
-        match step {
-            Step::Send(..) => {}
-            Step::Refuse(id, error) => self.outbox.push(error_frame(id, error)),
-            Step::Close(error) => return Err(End::Close(error)),
-            Step::Authenticate(id, hello) => Box::pin(self.authenticate(id, hello)).await?,
-            Step::Answer(id, request) => {
-                let connection = self.connection()?;
-                let answer = Box::pin(self.backend.answer(&connection, request)).await;
-                self.outbox.push(match answer {
-                    Ok(frame) => Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(frame) })),
-                    Err(error) => error_frame(id, error),
-                });
-            }
-            Step::Renew => {
-                let connection = self.connection()?;
-                if let Err(error) = Box::pin(self.backend.connections().renew(&connection)).await {
-                    tracing::debug!(%error, "cannot renew a route");
-                }
-            }
-            Step::Recheck => {
-                let (backend, connection) = (self.backend.clone(), self.connection()?);
-                let check =
-                    async move { backend.authentication().recheck_session(&connection.identity).await };
-                self.recheck.get_or_insert_with(|| Box::pin(check));
-            }
-        }
-        Ok(())
-    }
-
-    fn connection(&self) -> Result<Arc<Connection>, End> {
-        self.connection.clone().ok_or(End::Gone)
-    }
-
-    async fn authenticate(&mut self, id: u32, hello: Hello) -> Result<(), End> {
-        let Self { backend, socket, early, .. } = self;
-        let opened = backend.connections().open(hello, self.format, self.outbox.clone());
-        let too_late = |_| ApiError::unavailable("the server could not authenticate you in time; try again");
-        // Stops when the device disconnects. The device may already have a new connection, which this one must not replace.
-        let (connection, welcome) = tokio::select! {
-            opened = timeout(backend.settings().hello_timeout, opened) => {
-                opened.map_err(too_late).flatten().map_err(End::Close)?
-            }
-            end = closed(socket, early) => return Err(end),
-        };
-        self.protocol.welcomed(connection.identity.clone(), Instant::now());
-        self.timer.as_mut().reset(self.protocol.deadline());
-        self.connection = Some(connection);
-        // Bypasses the outbox, which may already hold deliveries: welcome must be the first frame.
-        let frame = ServerFrame { id, frame: Some(Frame::Welcome(welcome)) };
-        self.socket.send(self.format.encode(&frame)).await.map_err(End::from)
-    }
-
-    /// Writes the drained frames with one flush. The write is abandoned when the outbox overflows, when the connection must be
-    /// closed, or after the idle timeout.
-    async fn write(&mut self, drained: Drained) -> Result<(), End> {
-        let began = Instant::now();
-        let idle_timeout = self.backend.settings().idle_timeout();
-        let written = write(&mut self.socket, self.format, drained.frames);
-        if let Some(error) = drained.close {
-            let _ = timeout(CLOSE_TIMEOUT, written).await;
-            return Err(End::Close(error));
-        }
-        let answers = tokio::select! {
-            biased;
-            written = written => written?,
-            error = poll_fn(|cx| self.outbox.poll_close(cx)) => return Err(End::Close(error)),
-            () = tokio::time::sleep(idle_timeout) => return Err(End::Gone),
-        };
-        self.protocol.on_done(Done::Write(answers), began, Instant::now);
-        Ok(())
-    }
-
-    /// Removes the connection and tells the device the reason, concurrently: the cache may be slow, and a draining gateway does
-    /// not wait for long.
-    async fn finish(self, end: End) {
-        let (backend, connection) = (self.backend.clone(), self.connection.clone());
-        let removed = async {
-            if let Some(connection) = &connection {
-                backend.connections().close(connection).await;
-            }
-        };
-        tokio::join!(removed, self.send_reason(end));
-    }
-
-    async fn send_reason(mut self, end: End) {
-        let End::Close(error) = end else { return };
-        metrics::closed(error.code);
-        // A close frame has room for a code and 123 bytes. The whole sentence goes ahead in an error frame.
-        let frame = ServerFrame { id: 0, frame: Some(Frame::Error(error.clone().into())) };
-        let close = CloseFrame { code: error.code.close(), reason: error.close_reason().into() };
-        let sent = async {
-            self.socket.feed(self.format.encode(&frame)).await?;
-            self.socket.send(Message::Close(Some(close))).await?;
-            // Wait for the device's close frame: dropping the socket earlier may discard the frames before they are sent.
-            loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Close(_))) | None => return Ok::<_, axum::Error>(()),
-                    Some(Ok(_)) => {}
-                    // Dropping a socket with unread bytes (a frame that is too large) resets the connection. Give the
-                    // device time to receive the reason first.
-                    Some(Err(_)) => tokio::time::sleep(CLOSE_TIMEOUT).await,
-                }
-            }
-        };
-        let _ = timeout(CLOSE_TIMEOUT, sent).await;
-    }
-}
-
-/// Writes frames and flushes. Returns the answers to sends among them.
-async fn write(
-    socket: &mut WebSocket,
-    format: Format,
-    frames: VecDeque<Outgoing>,
-) -> Result<Answers, axum::Error> {
-    let (mut answers, mut deliveries) = (Answers::default(), Vec::new());
-    for outgoing in frames {
-        let message = match outgoing {
-            Outgoing::Encoded(message) => message,
-            Outgoing::Delivery { frame, sent_at_ms, writing } => {
-                deliveries.push((sent_at_ms, writing));
-                frame
-            }
-            Outgoing::Frame(frame) => format.encode(&frame),
-            Outgoing::Sent { id, result: Ok(ack) } => {
-                answers.ids.push(id);
-                format.encode(&ServerFrame { id, frame: Some(Frame::Ack(ack)) })
-            }
-            Outgoing::Sent { id, result: Err(error) } => {
-                metrics::refused(error.code);
-                answers.ids.push(id);
-                answers.refused.push((id, error.clone()));
-                format.encode(&ServerFrame { id, frame: Some(Frame::Error(error.into())) })
-            }
-        };
-        socket.feed(message).await?;
-    }
-    socket.flush().await?;
-    record_deliveries(deliveries);
-    Ok(answers)
-}
-
-/// Records the latency of written deliveries, given when their oldest entries were sent, and ends their spans.
-fn record_deliveries(deliveries: Vec<(i64, Spans)>) {
-    if deliveries.is_empty() {
-        return;
-    }
-    let (latency, now) = (metrics::delivery(), now_ms());
-    for (sent_at_ms, writing) in deliveries {
-        // Clocks of gateways differ: the difference may be negative.
-        latency.record((now - sent_at_ms).max(0) as f64 / 1_000.0);
-        writing.finish();
-    }
-}
-
-fn error_frame(id: u32, error: ApiError) -> Outgoing {
-    metrics::refused(error.code);
-    Outgoing::Frame(Box::new(ServerFrame { id, frame: Some(Frame::Error(error.into())) }))
 }
 
 #[cfg(test)]

@@ -42,16 +42,23 @@ section! {
         /// Largest message body.
         #[bounds(more_than(ByteSize::new(0)))]
         max_body: ByteSize = ByteSize::kib(16),
-        /// Largest frame or HTTP body from a client. At least three times `max_body` plus 4 KiB: a client that escapes all
-        /// characters beyond ASCII writes two bytes of text as six.
+        /// Largest frame in either direction, and largest HTTP body from a client. At least three times `max_body` plus 4 KiB: a
+        /// client that escapes all characters beyond ASCII writes two bytes of text as six. Longer answers are sent in parts.
         max_frame: ByteSize = ByteSize::kib(64),
         /// Most unanswered sends per connection. At this limit the gateway stops reading from the connection.
         #[bounds(more_than(0))]
         max_in_flight: u32 = 64,
+        /// Most requests, other than sends and heartbeats, that the gateway works on at a time per connection. Further ones wait.
+        #[bounds(more_than(0))]
+        max_requests: u32 = 4,
         /// Most bytes queued for a device. Above this limit the connection is closed and the device catches up later. A
         /// delivery larger than a quarter of the limit is sent as a notification; the device fetches the entries. At least
-        /// `max_frame`.
+        /// `max_frame` times (`max_requests` + 2).
         max_outbox: ByteSize = ByteSize::kib(1024),
+        /// Most bytes queued for all devices of the gateway together, and reserved for answers in progress (two frames each).
+        /// Above this limit the connections with the largest queues are closed, and requests are answered `unavailable`. The
+        /// default is enough for 256 devices at their limit; devices that keep up have empty queues. At least `max_outbox`.
+        max_outbox_total: ByteSize = ByteSize::kib(256 * 1024),
         /// Most WebSockets per gateway. The limit of open files may allow fewer: a gateway keeps 100 files for itself.
         max_connections: u32 = 200_000,
         /// Duration of the drain: the gateway asks its devices to reconnect, spread over this time.

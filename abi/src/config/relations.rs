@@ -20,12 +20,21 @@ type Rule = (bool, &'static str);
 fn gateway(gateway: &Gateway) -> Vec<Rule> {
     let max_frame = gateway.max_frame.bytes();
     let largest_json = gateway.max_body.bytes().saturating_mul(MAX_GROWTH).saturating_add(FRAME_OVERHEAD);
+    // Every request may add a part of its answer at the same time, beside what is being written.
+    let smallest_outbox = max_frame.saturating_mul(gateway.max_requests as usize + 2);
     vec![
         (
             max_frame >= largest_json,
             "gateway.max_frame: must be at least three times gateway.max_body plus 4KiB",
         ),
-        (gateway.max_outbox.bytes() >= max_frame, "gateway.max_outbox: must be at least gateway.max_frame"),
+        (
+            gateway.max_outbox.bytes() >= smallest_outbox,
+            "gateway.max_outbox: must be at least gateway.max_frame times the sum of gateway.max_requests and 2",
+        ),
+        (
+            gateway.max_outbox_total.bytes() >= gateway.max_outbox.bytes(),
+            "gateway.max_outbox_total: must be at least gateway.max_outbox",
+        ),
         (
             gateway.tls_certificate.is_empty() == gateway.tls_key.is_empty(),
             "gateway.tls_certificate: set it together with gateway.tls_key, or set neither",

@@ -175,7 +175,7 @@ proptest! {
         prop_assert_eq!(client_from_json(&serde_json::to_string(&frame).unwrap()), Ok(frame.clone()));
         prop_assert_eq!(client_from_proto(frame.encode_to_vec().into()), Ok(frame));
         let ack = Ack { client_msg_id, ..Ack::default() };
-        let frame = ServerFrame { id, frame: Some(server_frame::Frame::Ack(ack)) };
+        let frame = ServerFrame { id, frame: Some(server_frame::Frame::Ack(ack)), ..ServerFrame::default() };
         prop_assert_eq!(server_from_proto(frame.encode_to_vec().into()), Ok(frame));
     }
 }

@@ -5,8 +5,9 @@ use super::{
     run::Run,
     users::LoadUser,
 };
-use abi::v1::{Entry, GetHeads, GetHistory, Ping, client_frame::Frame as Ask, server_frame::Frame};
-use bytes::Bytes;
+use abi::v1::{
+    Entry, GetHeads, GetHistory, Ping, ServerFrame, client_frame::Frame as Ask, server_frame::Frame,
+};
 use client::{
     Connection, Error, State, codec,
     connection::HELLO_ID,
@@ -101,9 +102,9 @@ impl Receiver {
             self.send_requests(connection).await?;
             tokio::select! {
                 bytes = connection.next_bytes() => {
-                    self.receive(bytes?)?;
+                    self.receive(connection.decode(bytes?)?);
                     while let Some(bytes) = connection.try_next_bytes() {
-                        self.receive(bytes?)?;
+                        self.receive(connection.decode(bytes?)?);
                     }
                     last_received = Instant::now();
                 }
@@ -147,8 +148,9 @@ impl Receiver {
         if fed { connection.flush().await } else { Ok(()) }
     }
 
-    fn receive(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let frame = codec::decode(bytes)?;
+    /// Handles a frame; `None` for a part of an answer that is not complete.
+    fn receive(&mut self, frame: Option<ServerFrame>) {
+        let Some(frame) = frame else { return };
         let request = if frame.id == 0 { None } else { self.requests.remove(&frame.id) };
         let mut entries = std::mem::take(&mut self.entries);
         match (frame.frame, request) {
@@ -175,7 +177,6 @@ impl Receiver {
             }
         }
         self.entries = entries;
-        Ok(())
     }
 }
 

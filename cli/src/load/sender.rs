@@ -245,7 +245,7 @@ impl Sender {
         if codec::is_deliver(bytes) {
             return Ok(());
         }
-        let ServerFrame { id, frame } = codec::decode(bytes.clone())?;
+        let ServerFrame { id, frame, .. } = codec::decode(bytes.clone())?;
         // The id is the low part of a counter, which is unique among unacknowledged messages.
         let offset = id.wrapping_sub(frame_id(self.base)) as usize;
         match frame {

@@ -190,6 +190,7 @@ impl Session<'_> {
             self.on_frame(ServerFrame {
                 id,
                 frame: Some(Frame::Error(ApiError::new(ErrorCode::TooLarge, message).into())),
+                ..ServerFrame::default()
             });
             return Ok(());
         }
@@ -218,12 +219,19 @@ impl Session<'_> {
     /// Handles a frame and those that have arrived with it.
     fn receive(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.last_received = Instant::now();
-        self.on_frame(codec::decode(bytes)?);
+        self.on_bytes(bytes)?;
         for _ in 0..MAX_FRAMES {
             match self.connection.try_next_bytes() {
-                Some(bytes) => self.on_frame(codec::decode(bytes?)?),
+                Some(bytes) => self.on_bytes(bytes?)?,
                 None => break,
             }
+        }
+        Ok(())
+    }
+
+    fn on_bytes(&mut self, bytes: Bytes) -> Result<(), Error> {
+        if let Some(frame) = self.connection.decode(bytes)? {
+            self.on_frame(frame);
         }
         Ok(())
     }

@@ -132,7 +132,12 @@ impl MessageHandler {
             limit: 1,
             ..GetHistory::default()
         };
-        let request = HistoryRequest { app: app.to_owned(), user: entry.sender.clone(), page: Some(page) };
+        let request = HistoryRequest {
+            app: app.to_owned(),
+            user: entry.sender.clone(),
+            page: Some(page),
+            max_bytes: 0,
+        };
         let page = self.db.clone().history(with_timeout(request, STORE_TIMEOUT)).await;
         page.ok()
             .and_then(|page| page.into_inner().entries.first().map(|last| last.conversation_seq))

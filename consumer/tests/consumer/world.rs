@@ -188,7 +188,7 @@ impl World {
     /// The entries of a conversation that a user can read, ascending.
     pub(crate) async fn history(&self, user: &str, conversation: &str) -> Vec<Entry> {
         let page = GetHistory { conversation: conversation.into(), limit: 500, ..GetHistory::default() };
-        let request = HistoryRequest { app: "app".into(), user: user.into(), page: Some(page) };
+        let request = HistoryRequest { app: "app".into(), user: user.into(), page: Some(page), max_bytes: 0 };
         let mut db = DbServiceClient::new(abi::Caller::new(self.db.clone()));
         db.history(request).await.unwrap().into_inner().entries
     }

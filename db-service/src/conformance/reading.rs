@@ -99,6 +99,11 @@ pub(super) async fn p7_a_page_is_bounded_in_bytes(world: &World) {
     assert_eq!((seqs(&found), found.more), (vec![1, 2, 3], true));
     let found = world.history("a", GetHistory { after: 8, ..page("d:a:b") }).await.unwrap();
     assert_eq!((seqs(&found), found.more), (vec![9, 10], false));
+    let newest = GetHistory { newest: true, limit: 500, ..page("d:a:b") };
+    for (max_bytes, expected) in [(1, vec![10]), (700 << 10, vec![10, 9]), (u64::MAX, vec![10, 9, 8])] {
+        let found = world.history_of("a", newest.clone(), max_bytes).await.unwrap();
+        assert_eq!((seqs(&found), found.more), (expected, true), "at most {max_bytes} bytes");
+    }
 }
 
 pub(super) async fn heads_are_ordered_and_paginated(world: &World) {

@@ -131,7 +131,16 @@ impl World {
     }
 
     pub(super) async fn history(&self, user: &str, page: GetHistory) -> Result<HistoryPage, ApiError> {
-        let request = HistoryRequest { app: APP.into(), user: user.into(), page: Some(page) };
+        self.history_of(user, page, 0).await
+    }
+
+    pub(super) async fn history_of(
+        &self,
+        user: &str,
+        page: GetHistory,
+        max_bytes: u64,
+    ) -> Result<HistoryPage, ApiError> {
+        let request = HistoryRequest { app: APP.into(), user: user.into(), page: Some(page), max_bytes };
         self.client().history(request).await.map(tonic::Response::into_inner).map_err(ApiError::from)
     }
 

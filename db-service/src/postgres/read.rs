@@ -5,7 +5,7 @@ use crate::{
     item::{entry, number},
     rules::{Group, GroupMember},
     statements as sql,
-    store::{MAX_PAGE_BYTES, Page, ReadPosition, View},
+    store::{Page, PageLimit, ReadPosition, View},
 };
 use abi::v1::{Head, HeadsPage, HistoryPage, HistoryVisibility, Role};
 use sqlx::{PgConnection, Row as _};
@@ -39,7 +39,7 @@ pub(super) async fn history(
     conn: &mut PgConnection,
     view: &View,
     page: Page,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Option<HistoryPage>> {
     let member: Option<(i64, i64)> = sqlx::query_as(sql::MEMBER)
         .bind(&view.app)
@@ -56,8 +56,8 @@ pub(super) async fn history(
         .bind(key)
         .bind(bound)
         .bind(visible_from)
-        .bind(column(limit + 1))
-        .bind(column(MAX_PAGE_BYTES))
+        .bind(column(limit.entries + 1))
+        .bind(column(limit.bytes))
         .fetch_all(conn)
         .await?;
     let mut found = HistoryPage { entries: Vec::with_capacity(rows.len()), more: false };
@@ -65,7 +65,7 @@ pub(super) async fn history(
     for row in &rows {
         let payload: &[u8] = row.try_get(3)?;
         bytes += payload.len();
-        if found.entries.len() == limit || (bytes > MAX_PAGE_BYTES && !found.entries.is_empty()) {
+        if found.entries.len() == limit.entries || (bytes > limit.bytes && !found.entries.is_empty()) {
             found.more = true;
             break;
         }

@@ -5,7 +5,7 @@ use crate::{
     item::{entry, number},
     rules::{Group, GroupMember},
     statements as sql,
-    store::{MAX_PAGE_BYTES, Page, ReadPosition, View},
+    store::{Page, PageLimit, ReadPosition, View},
 };
 use abi::v1::{Head, HeadsPage, HistoryPage, HistoryVisibility, Role};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -22,7 +22,7 @@ pub(super) fn history(
     conn: &Connection,
     view: &View,
     page: Page,
-    limit: usize,
+    limit: PageLimit,
 ) -> Result<Option<HistoryPage>> {
     let member = conn
         .prepare_cached(sql::MEMBER)?
@@ -37,13 +37,13 @@ pub(super) fn history(
     };
     let mut select = conn.prepare_cached(statement)?;
     // One entry beyond the limit shows that there are more.
-    let mut rows = select.query(params![key, bound, visible_from, column(limit + 1)])?;
-    let mut found = HistoryPage { entries: Vec::with_capacity(limit.min(64)), more: false };
+    let mut rows = select.query(params![key, bound, visible_from, column(limit.entries + 1)])?;
+    let mut found = HistoryPage { entries: Vec::with_capacity(limit.entries.min(64)), more: false };
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let payload = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
         bytes += payload.len();
-        if found.entries.len() == limit || (bytes > MAX_PAGE_BYTES && !found.entries.is_empty()) {
+        if found.entries.len() == limit.entries || (bytes > limit.bytes && !found.entries.is_empty()) {
             found.more = true;
             break;
         }

@@ -26,7 +26,11 @@ fn view(user: &str) -> View {
 }
 
 async fn seqs(store: &SqliteStore) -> Vec<u64> {
-    let page = store.history(view("b"), Page::After(0), 500).await.unwrap().unwrap();
+    let page = store
+        .history(view("b"), Page::After(0), PageLimit { entries: 500, bytes: 1 << 20 })
+        .await
+        .unwrap()
+        .unwrap();
     page.entries.iter().map(|entry| entry.conversation_seq).collect()
 }
 

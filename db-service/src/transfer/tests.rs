@@ -5,7 +5,7 @@ use crate::{
     rules::Limits,
     sessions::{Rotation, SessionKey},
     sqlite::SqliteStore,
-    store::{Page, Store, View},
+    store::{Page, PageLimit, Store, View},
 };
 use abi::v1::{Entry, Message, Session, SigningKey, entry::Content};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -193,7 +193,11 @@ async fn p4_a_backup_of_a_store_in_use_is_consistent_and_begins_a_generation() {
     let mut generations = vec![0];
     for _ in 0..2 {
         let copy = SqliteStore::open(&data.at("copy"), LIMITS).unwrap();
-        let page = copy.history(view("b"), Page::After(0), 100).await.unwrap().unwrap();
+        let page = copy
+            .history(view("b"), Page::After(0), PageLimit { entries: 100, bytes: 1 << 20 })
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(page.entries.len(), 10);
         let head = copy.heads("app".into(), "b".into(), String::new(), 10).await.unwrap().heads.remove(0);
         assert_eq!(head.kept_seq, 10);

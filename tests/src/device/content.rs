@@ -2,9 +2,9 @@
 
 use abi::{
     ApiError,
-    v1::{Entry, Message, Send, client_frame, message::Body},
+    v1::{Entry, HeadsPage, HistoryPage, Message, Send, client_frame, message::Body, server_frame::Frame},
 };
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 /// A frame that sends a text.
 pub fn send(conversation: &str, client_msg_id: &str, text: &str) -> client_frame::Frame {
@@ -43,6 +43,25 @@ pub fn refusal<T: std::fmt::Debug>(result: Result<T>) -> ApiError {
     match error.downcast::<ApiError>() {
         Ok(error) => error,
         Err(other) => panic!("expected an error of the server: {other:?}"),
+    }
+}
+
+/// Joins two parts of an answer. An error ends the answer.
+///
+/// # Errors
+/// If they are no parts of one answer.
+pub(super) fn join(first: Frame, next: Frame) -> Result<Frame> {
+    match (first, next) {
+        (Frame::Heads(mut page), Frame::Heads(next)) => {
+            page.heads.extend(next.heads);
+            Ok(Frame::Heads(HeadsPage { more: next.more, ..page }))
+        }
+        (Frame::History(mut page), Frame::History(next)) => {
+            page.entries.extend(next.entries);
+            Ok(Frame::History(HistoryPage { more: next.more, ..page }))
+        }
+        (_, error @ Frame::Error(_)) => Ok(error),
+        (first, next) => bail!("{next:?} continues {first:?}"),
     }
 }
 

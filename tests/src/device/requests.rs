@@ -31,7 +31,7 @@ impl Device {
     /// # Errors
     /// An [`ApiError`](abi::ApiError) or [`Closed`](super::Closed) if it is refused.
     pub async fn hello(&mut self, token: &str, have: Option<ReceiverSeq>) -> Result<Welcome> {
-        let hello = Hello { token: token.into(), device: String::new(), have };
+        let hello = Hello { token: token.into(), have, ..Hello::default() };
         match self.call(client_frame::Frame::Hello(hello)).await? {
             Frame::Welcome(welcome) => Ok(welcome),
             other => bail!("hello was answered with {other:?}"),
@@ -43,7 +43,7 @@ impl Device {
     /// # Errors
     /// If it does not close, or the code is not one of the protocol.
     pub async fn hello_refused(&mut self, token: &str) -> Result<(ErrorCode, String)> {
-        let hello = Hello { token: token.into(), device: String::new(), have: None };
+        let hello = Hello { token: token.into(), ..Hello::default() };
         self.pipeline([client_frame::Frame::Hello(hello)]).await?;
         self.closed().await
     }

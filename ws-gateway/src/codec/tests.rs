@@ -12,7 +12,7 @@ fn a_frame_in_the_wrong_format_is_refused_with_the_right_format() {
 #[test]
 fn an_enum_value_of_a_later_version_is_a_number_in_json() {
     let page = HeadsPage { heads: vec![Head { role: 99, ..Head::default() }], more: false };
-    let frame = ServerFrame { id: 7, frame: Some(Frame::Heads(page)) };
+    let frame = ServerFrame { id: 7, frame: Some(Frame::Heads(page)), more_parts: false };
     let Message::Text(text) = Format::Json.encode(&frame) else { panic!("not a text") };
     assert_eq!(text.as_str(), r#"{"id":7,"heads":{"heads":[{"role":99}]}}"#);
     assert_eq!(serde_json::from_str::<ServerFrame>(&text).unwrap(), frame);

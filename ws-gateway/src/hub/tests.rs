@@ -1,7 +1,8 @@
 use super::*;
+use crate::outbox::Taken;
 use abi::{
     config::Config,
-    v1::{Deliver, Entry, Message as Content, entry, message::Body, server_frame::Frame},
+    v1::{Deliver, Entry, Message as Content, ReceiverSeq, entry, message::Body, server_frame::Frame},
 };
 use axum::extract::ws::Message;
 use futures_util::FutureExt as _;
@@ -23,7 +24,7 @@ fn connection_as(format: Format, user: &str, device: &str, id: &str) -> Arc<Conn
         identity: Identity { user: user.into(), device: device.into(), session: format!("s-{device}") },
         order: Order::default(),
         format,
-        outbox: Arc::new(Outbox::new(10_000)),
+        outbox: Arc::new(Outbox::new(10_000, Memory::new(usize::MAX))),
     })
 }
 
@@ -47,23 +48,30 @@ fn text(text: &str) -> Entry {
 }
 
 async fn delivered(connection: &Connection) -> Vec<Deliver> {
-    let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).await;
-    assert_eq!(drained.close, None);
+    let frames = match taken(connection).await {
+        Taken::Frames(frames) => frames,
+        Taken::Close(error) => panic!("closed: {error}"),
+    };
     let deliver = |outgoing| {
         let frame = match outgoing {
             Outgoing::Delivery { frame, .. } | Outgoing::Encoded(frame) => frame,
             other => panic!("no delivery: {other:?}"),
         };
-        let frame: ServerFrame = match frame {
-            Message::Text(text) => serde_json::from_str(&text).unwrap(),
-            binary => ServerFrame::decode(binary.into_data()).unwrap(),
+        let frame: ServerFrame = match frame.message() {
+            Message::Text(text) => serde_json::from_str(text).unwrap(),
+            Message::Binary(bytes) => ServerFrame::decode(bytes.clone()).unwrap(),
+            other => panic!("no frame: {other:?}"),
         };
         match frame.frame {
             Some(Frame::Deliver(deliver)) => deliver,
             other => panic!("no delivery: {other:?}"),
         }
     };
-    drained.frames.into_iter().map(deliver).collect()
+    frames.into_iter().map(deliver).collect()
+}
+
+async fn taken(connection: &Connection) -> Taken {
+    poll_fn(|cx| connection.outbox.poll_take(cx, true, usize::MAX)).await
 }
 
 #[tokio::test]
@@ -99,7 +107,7 @@ async fn p7_a_delivery_to_many_devices_is_written_while_it_is_queued() {
     let mut devices = tokio::task::JoinSet::new();
     for number in 0..8 {
         let user = number.to_string();
-        let outbox = Arc::new(Outbox::new(YIELD_AFTER));
+        let outbox = Arc::new(Outbox::new(2 * YIELD_AFTER, Memory::new(usize::MAX)));
         let device = Connection { outbox, ..Arc::into_inner(connection(&user, "phone", &user)).unwrap() };
         let device = Arc::new(device);
         hub.add(device.clone()).unwrap();
@@ -118,8 +126,7 @@ async fn p5_removing_a_replaced_connection_keeps_the_new_one() {
     let (old, new) = (connection("alice", "phone", "1"), connection("alice", "phone", "2"));
     hub.add(old.clone()).unwrap();
     hub.add(new.clone()).unwrap();
-    let drained = poll_fn(|cx| old.outbox.poll_drain(cx)).await;
-    assert_eq!(drained.close.unwrap().code, ErrorCode::Replaced);
+    assert!(matches!(taken(&old).await, Taken::Close(error) if error.code == ErrorCode::Replaced));
     hub.remove(&old);
     assert_eq!(hub.deliver(push("alice", vec![0]), &Spans::default()).await, 1);
     hub.remove(&new);
@@ -157,8 +164,10 @@ async fn p8_only_the_receiver_gets_a_delivery_and_a_wrong_index_is_ignored() {
 
 /// Whether a connection was asked to close, and why.
 fn closed(connection: &Connection) -> Option<ErrorCode> {
-    let drained = poll_fn(|cx| connection.outbox.poll_drain(cx)).now_or_never()?;
-    drained.close.map(|reason| reason.code)
+    match taken(connection).now_or_never()? {
+        Taken::Close(reason) => Some(reason.code),
+        Taken::Frames(_) => None,
+    }
 }
 
 #[test]
@@ -199,4 +208,67 @@ fn p9_a_connection_that_was_replaced_while_it_registered_its_route_is_closed() {
         hub.set_order(&phone, 7);
         assert_eq!(closed(&phone), code);
     }
+}
+
+#[tokio::test]
+async fn p5_a_delivery_larger_than_a_frame_is_split_and_each_frame_counts_its_entries() {
+    for format in [Format::Proto, Format::Json] {
+        let max_frame = 2_000;
+        let limits = Limits { max_frame, max_delivery: 1 << 20, ..Limits::new(&Config::default()) };
+        let hub = Hub::new(limits);
+        let device = connection_as(format, "alice", "phone", "1");
+        hub.add(device.clone()).unwrap();
+        let mut push = push("alice", (0..10).collect());
+        push.entries = (0..10).map(|n| text(&n.to_string().repeat(500))).collect();
+        push.receivers[0].raised = 10;
+        push.receivers[0].receiver_seq = Some(ReceiverSeq { epoch: 1, seq: 30 });
+        hub.deliver(push.clone(), &Spans::default()).await;
+        let (mut seq, mut entries) = (20, 0);
+        let deliveries = delivered(&device).await;
+        assert!(deliveries.len() > 2, "{} frames", deliveries.len());
+        for deliver in deliveries {
+            assert!(deliver.encoded_len() <= max_frame);
+            assert_eq!(deliver.raised as usize, deliver.entries.len());
+            seq += u64::from(deliver.raised);
+            entries += deliver.entries.len();
+            assert_eq!(deliver.receiver_seq, Some(ReceiverSeq { epoch: 1, seq }));
+        }
+        assert_eq!((seq, entries), (30, 10));
+        // The device has a gap that no frame can tell it about.
+        push.receivers[0].raised = 11;
+        hub.deliver(push, &Spans::default()).await;
+        let deliveries = delivered(&device).await;
+        assert_eq!((deliveries.len(), deliveries[0].raised, deliveries[0].entries.len()), (1, 11, 0));
+    }
+}
+
+#[tokio::test]
+async fn p7_over_the_gateways_limit_the_largest_queues_are_closed() {
+    let max_outbox_total = 100_000;
+    let hub = Hub::new(Limits { max_outbox_total, ..Limits::new(&Config::default()) });
+    let connect = |user: &str| {
+        let outbox = Arc::new(Outbox::new(usize::MAX, hub.memory().clone()));
+        let device = Connection { outbox, ..Arc::into_inner(connection(user, "phone", user)).unwrap() };
+        let device = Arc::new(device);
+        hub.add(device.clone()).unwrap();
+        device
+    };
+    let slow: Vec<_> = (0..5).map(|number| connect(&format!("slow{number}"))).collect();
+    let normal = connect("normal");
+    let deliver = async |user: &str, bytes| {
+        let mut push = push(user, vec![0]);
+        push.entries = vec![text(&"x".repeat(bytes))];
+        hub.deliver(push, &Spans::default()).await;
+    };
+    deliver("normal", 1_000).await;
+    for round in 0..20 {
+        for (number, device) in slow.iter().enumerate() {
+            deliver(&device.identity.user, 1_000 + 100 * number).await;
+        }
+        assert!(hub.memory().used() <= max_outbox_total, "{} in round {round}", hub.memory().used());
+    }
+    let closed = slow.iter().filter(|device| device.outbox.queued_bytes().is_none()).count();
+    assert!((1..5).contains(&closed), "{closed} are closed");
+    assert!(slow[4].outbox.queued_bytes().is_none(), "the largest one is closed first");
+    assert!(normal.outbox.queued_bytes().is_some());
 }

@@ -4,6 +4,7 @@
 //! conversation on hold: further messages to it are refused as well, until the refused message arrives again, or until the device
 //! has had the refusal for a while and can decide itself.
 
+use crate::outbox::SendId;
 use abi::{ApiError, ids::Conversation, v1::Send};
 use std::{
     hash::{DefaultHasher, Hash, Hasher as _},
@@ -20,9 +21,7 @@ const MAX_HOLDS: usize = 64;
 /// A send in flight. Ids are stored as hashes to save memory; a collision only causes an unnecessary refusal.
 #[derive(Debug)]
 struct InFlight {
-    id: u32,
-    /// Position among the sends of the connection.
-    number: u64,
+    id: SendId,
     conversation: u64,
     message: u64,
 }
@@ -65,42 +64,48 @@ impl SendOrder {
         self.in_flight.len()
     }
 
+    /// Whether a send with this request id is unanswered.
+    pub(super) fn has_id(&self, id: u32) -> bool {
+        self.in_flight.iter().any(|send| send.id.id == id)
+    }
+
     /// Whether a conversation is on hold.
     pub(super) fn has_holds(&self) -> bool {
         !self.holds.is_empty()
     }
 
-    /// Begins a send. It is in flight until [`Self::answered`].
+    /// Begins a send that was read at a time. It is in flight until [`Self::answered`].
     ///
     /// # Errors
     /// The conversation is on hold: the error of its refused message, with the remaining time.
-    pub(super) fn begin(&mut self, id: u32, send: &Send, now: Instant) -> Result<(), ApiError> {
+    pub(super) fn begin(&mut self, id: u32, send: &Send, read_at: Instant) -> Result<SendId, ApiError> {
         let (conversation, message) = (hash_conversation(&send.conversation), hash(&send.client_msg_id));
         if !self.holds.is_empty() {
-            self.holds.retain(|hold| hold.until.is_none_or(|until| until > now));
+            self.holds.retain(|hold| hold.until.is_none_or(|until| until > read_at));
             if let Some(index) = self.holds.iter().position(|hold| hold.conversation == conversation) {
                 let hold = &self.holds[index];
                 let is_before =
-                    |other: &InFlight| other.conversation == conversation && other.number < hold.number;
+                    |other: &InFlight| other.conversation == conversation && other.id.number < hold.number;
                 if hold.message != message || self.in_flight.iter().any(is_before) {
-                    let wait = hold.until.map_or(HOLD, |until| until - now);
+                    let wait = hold.until.map_or(HOLD, |until| until - read_at);
                     return Err(ApiError { retry_after: Some(wait), ..hold.error.clone() });
                 }
                 self.holds.swap_remove(index);
             }
         }
         self.sends += 1;
-        self.in_flight.push(InFlight { id, number: self.sends, conversation, message });
-        Ok(())
+        let id = SendId { id, number: self.sends };
+        self.in_flight.push(InFlight { id, conversation, message });
+        Ok(id)
     }
 
     /// Refuses a send in flight. A temporary error puts its conversation on hold. Calling it again changes nothing.
-    pub(super) fn refused(&mut self, id: u32, error: &ApiError) {
+    pub(super) fn refused(&mut self, id: SendId, error: &ApiError) {
         let Some(send) = self.in_flight.iter().find(|send| send.id == id) else { return };
         if !error.code.is_retryable() {
             return;
         }
-        let &InFlight { conversation, message, number, .. } = send;
+        let &InFlight { conversation, message, id: SendId { number, .. } } = send;
         if let Some(index) = self.holds.iter().position(|hold| hold.conversation == conversation) {
             if self.holds[index].number <= number {
                 return;
@@ -113,7 +118,7 @@ impl SendOrder {
     }
 
     /// Ends a send: its answer is written.
-    pub(super) fn answered(&mut self, id: u32) {
+    pub(super) fn answered(&mut self, id: SendId) {
         if let Some(index) = self.in_flight.iter().position(|send| send.id == id) {
             self.in_flight.remove(index);
         }
@@ -126,7 +131,7 @@ impl SendOrder {
     /// Starts the time of the holds whose refusals are written.
     pub(super) fn start_holds(&mut self, now: Instant) {
         for hold in &mut self.holds {
-            let is_answered = !self.in_flight.iter().any(|send| send.number == hold.number);
+            let is_answered = !self.in_flight.iter().any(|send| send.id.number == hold.number);
             if hold.until.is_none() && is_answered {
                 hold.until = Some(now + HOLD);
             }
@@ -149,13 +154,17 @@ mod tests {
         Send { conversation, client_msg_id, message: None }
     }
 
+    fn id(id: u32) -> SendId {
+        SendId { id, number: id.into() }
+    }
+
     /// Two messages in flight to the conversation `c`, of which the first is refused.
     fn refused(now: Instant) -> SendOrder {
         let mut order = SendOrder::default();
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(1, &ApiError::unavailable("not now"));
+        order.refused(id(1), &ApiError::unavailable("not now"));
         order
     }
 
@@ -166,7 +175,7 @@ mod tests {
         let error = order.begin(3, &send("c", "third"), now).unwrap_err();
         assert_eq!((error.code, error.retry_after), (ErrorCode::Unavailable, Some(HOLD)));
         order.begin(4, &send("another", "third"), now).unwrap();
-        order.refused(2, &ApiError::unavailable("not now"));
+        order.refused(id(2), &ApiError::unavailable("not now"));
         assert!(
             order.begin(5, &send("c", "second"), now).is_err(),
             "the first message must be retried first"
@@ -181,8 +190,8 @@ mod tests {
         let now = Instant::now();
         let mut order = SendOrder::default();
         order.begin(1, &send("d:alice:bob", "first"), now).unwrap();
-        order.refused(1, &ApiError::unavailable("not now"));
-        order.answered(1);
+        order.refused(id(1), &ApiError::unavailable("not now"));
+        order.answered(id(1));
         order.begin(2, &send("d:bob:alice", "second"), now).unwrap_err();
         order.begin(3, &send("d:bob:alice", "first"), now).unwrap();
     }
@@ -194,14 +203,14 @@ mod tests {
         for (id, message) in [(1, "first"), (2, "second")] {
             order.begin(id, &send("c", message), now).unwrap();
         }
-        order.refused(2, &ApiError::unavailable("no room"));
-        order.answered(2);
+        order.refused(id(2), &ApiError::unavailable("no room"));
+        order.answered(id(2));
         assert!(
             order.begin(3, &send("c", "second"), now).is_err(),
             "the outcome of the first message is unknown"
         );
-        order.refused(1, &ApiError::unavailable("not now"));
-        order.answered(1);
+        order.refused(id(1), &ApiError::unavailable("not now"));
+        order.answered(id(1));
         assert!(order.begin(4, &send("c", "second"), now).is_err());
         for message in ["first", "second"] {
             order.begin(5, &send("c", message), now).unwrap();
@@ -216,7 +225,7 @@ mod tests {
             order.begin(3, &send("c", "third"), now + HOLD * 9).is_err(),
             "the refusal is not written yet"
         );
-        order.answered(1);
+        order.answered(id(1));
         order.start_holds(now + HOLD);
         assert!(order.begin(3, &send("c", "third"), now + HOLD * 3 / 2).is_err());
         order.begin(4, &send("c", "third"), now + HOLD * 2).unwrap();
@@ -226,7 +235,7 @@ mod tests {
     fn p3_time_without_reading_extends_the_hold() {
         let now = Instant::now();
         let mut order = refused(now);
-        order.answered(1);
+        order.answered(id(1));
         order.start_holds(now);
         order.extend_holds(HOLD * 5);
         assert!(order.begin(3, &send("c", "third"), now + HOLD * 5).is_err());
@@ -238,7 +247,7 @@ mod tests {
         let now = Instant::now();
         let mut order = SendOrder::default();
         order.begin(1, &send("c", "first"), now).unwrap();
-        order.refused(1, &ApiError::invalid("never"));
+        order.refused(id(1), &ApiError::invalid("never"));
         order.begin(2, &send("c", "second"), now).unwrap();
     }
 
@@ -247,9 +256,9 @@ mod tests {
         let now = Instant::now();
         let mut order = SendOrder::default();
         for number in 0..1_000 {
-            order.begin(number, &send(&number.to_string(), "x"), now).unwrap();
-            order.refused(number, &ApiError::unavailable("not now"));
-            order.answered(number);
+            let sent = order.begin(number, &send(&number.to_string(), "x"), now).unwrap();
+            order.refused(sent, &ApiError::unavailable("not now"));
+            order.answered(sent);
         }
         assert_eq!((order.holds.len(), order.in_flight()), (MAX_HOLDS, 0));
     }

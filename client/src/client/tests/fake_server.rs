@@ -107,7 +107,7 @@ impl Peer {
     }
 
     pub(super) async fn send(&mut self, id: u32, frame: Frame) {
-        let frame = ServerFrame { id, frame: Some(frame) };
+        let frame = ServerFrame { id, frame: Some(frame), ..ServerFrame::default() };
         self.socket.send(Raw::Binary(frame.encode_to_vec().into())).await.unwrap();
     }
 

@@ -1,8 +1,8 @@
 //! A gateway over local stand-ins for its dependencies, and a device that talks to it.
 
 use crate::{
-    Dependencies, admission::Admission, backend::Backend, http, hub::Identity, proxies::Proxies, serve,
-    token::Tokens,
+    Dependencies, admission::Admission, backend::Backend, http, hub::Identity, memory::Memory,
+    proxies::Proxies, serve, token::Tokens,
 };
 use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{
@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
@@ -176,7 +176,7 @@ impl Cache for HangingCache {
 pub(super) struct Gateway {
     address: std::net::SocketAddr,
     token: String,
-    hello: String,
+    backend: Arc<Backend>,
     pub(super) sockets: TaskTracker,
     /// One permit per call that db-service received.
     pub(super) calls: Arc<Semaphore>,
@@ -201,7 +201,6 @@ impl Gateway {
         let tokens = Tokens::new(config.app.clone(), Duration::from_secs(3_600), &[key]).unwrap();
         let identity = Identity { user: "alice".into(), device: "phone".into(), session: "s".into() };
         let token = tokens.issue(&identity).unwrap();
-        let hello = format!(r#"{{"id":1,"hello":{{"token":"{token}"}}}}"#);
         let (calls, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let is_logged_out = Arc::new(AtomicBool::default());
         let db = db_service(calls.clone(), answers.clone(), is_logged_out.clone(), &history);
@@ -218,7 +217,7 @@ impl Gateway {
         let admission = Admission::new(&config.limits, 10, 1_000);
         let readiness = Readiness::new();
         let router = http::router(http::Edge {
-            backend,
+            backend: backend.clone(),
             sockets: sockets.clone(),
             admission: admission.clone(),
             readiness,
@@ -226,7 +225,7 @@ impl Gateway {
         let options = serve::Options { admission, tls: None, proxies: Proxies::default() };
         let mut server = JoinSet::new();
         server.spawn(serve::serve(listener, router, options, CancellationToken::new()));
-        Self { address, token, hello, sockets, calls, answers, is_logged_out, _server: server }
+        Self { address, token, backend, sockets, calls, answers, is_logged_out, _server: server }
     }
 
     /// A connection whose device has sent its hello.
@@ -245,14 +244,50 @@ impl Gateway {
         stream
     }
 
-    pub(super) async fn connect_as(&self, subprotocol: &'static str) -> Device {
+    pub(super) fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// Memory of the outboxes.
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        self.backend.connections().hub().memory()
+    }
+
+    /// A hello with further fields.
+    pub(super) fn hello_with(&self, fields: &str) -> String {
+        let comma = if fields.is_empty() { "" } else { "," };
+        format!(r#"{{"id":1,"hello":{{"token":"{}"{comma}{fields}}}}}"#, self.token)
+    }
+
+    /// The head of the answer to a handshake with these header lines.
+    pub(super) async fn handshake(&self, headers: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "GET /v1/ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "no head");
+        }
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// A connection without a hello.
+    pub(super) async fn open(&self, subprotocol: &'static str) -> Device {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("ws://{}/v1/ws", self.address).into_client_request().unwrap();
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
-        let (mut device, _) = client_async(request, stream).await.unwrap();
+        client_async(request, stream).await.unwrap().0
+    }
+
+    pub(super) async fn connect_as(&self, subprotocol: &'static str) -> Device {
+        let mut device = self.open(subprotocol).await;
+        let hello = self.hello_with("");
         match subprotocol {
-            SUBPROTOCOL_PROTO => send_proto(&mut device, &self.hello).await,
-            _ => send_json(&mut device, &self.hello).await,
+            SUBPROTOCOL_PROTO => send_proto(&mut device, &hello).await,
+            _ => send_json(&mut device, &hello).await,
         }
         // The gateway is checking the session.
         self.calls.acquire().await.unwrap().forget();

@@ -1,0 +1,121 @@
+//! Answers to requests: in parts of at most the largest frame, each of which is made when the outbox has room for it.
+//!
+//! A page of history is read from the store part by part. So a device that reads slowly occupies the memory of a part, not of
+//! the whole page.
+
+mod parts;
+
+use crate::{
+    backend::Backend,
+    hub::Connection,
+    metrics,
+    outbox::{Encoded, Outgoing},
+    protocol::Request,
+    reading::page_limit,
+};
+use abi::{
+    ApiError,
+    v1::{GetHistory, ServerFrame, server_frame::Frame},
+};
+use parts::Parts;
+
+/// Frames' worth of memory that a request may occupy: a part as it comes from the store, and encoded.
+const RESERVED_FRAMES: usize = 2;
+
+/// Answers a request of a connection: queues the frames of the answer in its outbox. With id 0 it queues only an error.
+pub async fn answer(backend: &Backend, connection: &Connection, id: u32, request: Request) {
+    if let Err(error) = try_answer(backend, connection, id, request).await {
+        refuse(connection, id, error);
+    }
+}
+
+/// Queues an error.
+pub fn refuse(connection: &Connection, id: u32, error: ApiError) {
+    metrics::refused(error.code);
+    push(connection, &ServerFrame { id, frame: Some(Frame::Error(error.into())), more_parts: false });
+}
+
+fn push(connection: &Connection, frame: &ServerFrame) {
+    connection.outbox.push(Outgoing::Encoded(Encoded::own(connection.format.encode(frame))));
+}
+
+async fn try_answer(
+    backend: &Backend,
+    connection: &Connection,
+    id: u32,
+    request: Request,
+) -> Result<(), ApiError> {
+    if request.is_ping() {
+        // A pong is small, and tells the device that the connection works: it is sent whatever the memory.
+        let frame = backend.answer(connection, request).await?;
+        return queue(backend, connection, id, frame, false).await;
+    }
+    let hub = backend.connections().hub();
+    let bytes = RESERVED_FRAMES * backend.limits().max_frame;
+    let Some(_reservation) = hub.memory().reserve(bytes) else {
+        // Make room for the next attempt.
+        hub.shed();
+        return Err(ApiError::unavailable("the server is busy with other answers; try again"));
+    };
+    match request {
+        Request::History(page) => history(backend, connection, id, page).await,
+        request => {
+            let frame = backend.answer(connection, request).await?;
+            queue(backend, connection, id, frame, false).await
+        }
+    }
+}
+
+/// Reads a page of history part by part. Entries that are stored meanwhile may be in it, as in any later page.
+async fn history(
+    backend: &Backend,
+    connection: &Connection,
+    id: u32,
+    mut page: GetHistory,
+) -> Result<(), ApiError> {
+    let max_frame = backend.limits().max_frame;
+    let is_descending = page.newest || page.before > 0;
+    page.limit = page_limit(page.limit)?;
+    loop {
+        connection.outbox.room(max_frame).await;
+        // Three quarters: an entry has more than its content.
+        let mut part = backend.history(connection, page.clone(), max_frame / 4 * 3).await?;
+        let count = i32::try_from(part.entries.len()).unwrap_or(i32::MAX);
+        let continues = part.more && (1..page.limit).contains(&count);
+        if let Some(last) = part.entries.last().filter(|_| continues) {
+            page.limit -= count;
+            page.newest = false;
+            match is_descending {
+                true => page.before = last.conversation_seq,
+                false => page.after = last.conversation_seq,
+            }
+            part.more = false;
+        }
+        queue(backend, connection, id, Frame::History(part), continues).await?;
+        if !continues {
+            return Ok(());
+        }
+    }
+}
+
+/// Queues an answer, part by part. `continues`: the answer has more frames after these.
+async fn queue(
+    backend: &Backend,
+    connection: &Connection,
+    id: u32,
+    frame: Frame,
+    continues: bool,
+) -> Result<(), ApiError> {
+    if id == 0 {
+        return Ok(());
+    }
+    let max_frame = backend.limits().max_frame;
+    let mut parts = Parts::new(id, frame, connection.format, max_frame, continues);
+    while let Some(message) = parts.next() {
+        connection.outbox.push(Outgoing::Encoded(Encoded::own(message)));
+        if parts.has_next() {
+            connection.outbox.room(max_frame).await;
+        }
+    }
+    Ok(())
+}
