@@ -10,9 +10,12 @@ pub const MAX_ID: usize = 64;
 fn is_id(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        // Programs remove these from the path of a URL.
+        && !matches!(text, "." | "..")
 }
 
-/// Checks an id chosen by the product: 1 to 64 of letters, digits, `.`, `_`, `-`.
+/// Checks an id chosen by the product: 1 to 64 ASCII letters, digits, `.`, `_` and `-`, but neither `.` nor `..`. Case counts:
+/// `alice` and `Alice` are different ids.
 ///
 /// # Errors
 /// `INVALID_REQUEST` with `kind`, the kind of id, and the id.
@@ -21,7 +24,7 @@ pub fn check_id(kind: &str, id: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::invalid(format!(
-        "{kind} must be 1 to {MAX_ID} of letters, digits, '.', '_' and '-', got {}",
+        "{kind} must be 1 to {MAX_ID} ASCII letters, digits, '.', '_' and '-', other than '.' and '..', got {}",
         quoted(id)
     )))
 }
@@ -220,8 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn p8_ids_are_safe_in_paths_and_differ_in_case() {
+        for id in ["a", "Alice", "...", ".a", "a.", "a_b-c.d", &"x".repeat(MAX_ID)] {
+            check_id("user", id).unwrap();
+        }
+        for id in ["", ".", "..", "a b", "a/b", "alice ", "\u{e9}", "a\0", &"x".repeat(MAX_ID + 1)] {
+            let error = check_id("user", id).unwrap_err();
+            assert!(error.message.starts_with("user must be 1 to 64 ASCII letters"), "{}", error.message);
+        }
+        assert_ne!(direct("alice", "bob"), direct("Alice", "bob"));
+    }
+
+    #[test]
     fn other_texts_are_not_conversations() {
-        for id in ["", "d:", "d:a", "d:a:", "d:a:b:c", "g:", "g:a:b", "x:a", "d:a:b c", "g:\u{e9}", "D:a:b"] {
+        for id in [
+            "", "d:", "d:a", "d:a:", "d:a:b:c", "g:", "g:a:b", "x:a", "d:a:b c", "g:\u{e9}", "D:a:b",
+            "d:a:..", "g:.",
+        ] {
             assert!(Conversation::parse(id).is_err(), "{id}");
         }
     }

@@ -5,6 +5,7 @@
 //!
 //! - [`v1`]: the generated messages, gRPC clients and servers, with proto3 JSON through `serde`.
 //! - [`ids`]: parses, checks and derives the ids of users, devices, conversations and messages.
+//! - [`names`]: checks and normalises names that people see.
 //! - [`error`]: the table that maps [`v1::ErrorCode`] to gRPC, HTTP and WebSocket.
 //! - [`config`]: the configuration of all programs.
 //! - [`frame`]: decodes frames, with errors that name the frame and the member.
@@ -22,6 +23,7 @@ pub mod error;
 pub mod frame;
 pub mod ids;
 pub mod json;
+pub mod names;
 pub mod record;
 pub mod slot;
 pub mod splice;
@@ -53,7 +55,9 @@ pub fn dead_letter_topic(topic: &str) -> String {
 }
 /// Largest page, in entries or heads.
 pub const MAX_PAGE: i32 = 500;
-/// Longest name of a group, in characters.
+/// Longest name of a group, in characters as [`names`] counts them.
 pub const MAX_GROUP_NAME: usize = 128;
+/// Longest name of a user, in characters as [`names`] counts them.
+pub const MAX_USER_NAME: usize = 128;
 /// Default page size, in entries or heads.
 pub const DEFAULT_PAGE: i32 = 100;

@@ -184,7 +184,8 @@ pub trait Groups: Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Marks users for `ttl` as being removed from a conversation. A gateway sets the fence before it logs the removal. A gateway
-    /// that has logged a message of a user without a fence knows that the message comes before the removal.
+    /// that has logged a message of a user without a fence knows that the message comes before the removal. With a fence the order
+    /// is open: the gateway has to await the store's decision.
     async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> Result<()>;
 
     /// Whether a user is being removed from a conversation.

@@ -25,7 +25,7 @@ use std::{
 };
 use user::User;
 
-/// Cached users, about 200 bytes each and 24 bytes per subject that changed for them.
+/// Cached users, about 350 bytes each, and half as many if 8 subjects changed for each.
 const MAX_USERS: usize = 1_000_000;
 /// Cached members of all groups together, about 60 bytes each.
 const MAX_MEMBERS: usize = 500_000;

@@ -1,6 +1,9 @@
 //! Output for people and programs.
 
 pub(crate) mod entries;
+mod safe_text;
+
+pub(crate) use safe_text::printable;
 
 use abi::{ids::Conversation, v1::Entry};
 use rustyline::ExternalPrinter;
@@ -29,7 +32,7 @@ impl Output {
 
     /// Prints a line of text, without `--json`.
     pub(crate) fn text(&self, line: &str) -> io::Result<()> {
-        if self.json { Ok(()) } else { self.write(line) }
+        if self.json { Ok(()) } else { self.write(&safe_text::clean(line)) }
     }
 
     /// Prints a JSON object, with `--json`.
@@ -42,7 +45,7 @@ impl Output {
         if self.json {
             self.object(&entries::object(entry))
         } else {
-            self.write(&entries::line(entry, me, with_place))
+            self.text(&entries::line(entry, me, with_place))
         }
     }
 
@@ -58,7 +61,7 @@ impl Output {
 
 /// Prints a line to stderr. Errors are ignored.
 pub(crate) fn remark(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", safe_text::clean(line));
 }
 
 /// Prints a remark to stderr if it is a terminal.
@@ -74,12 +77,6 @@ pub(crate) fn label(conversation: &str, me: &str) -> String {
         Ok(Conversation::Direct(a, b)) => if a == me { b } else { a }.to_owned(),
         _ => conversation.to_owned(),
     }
-}
-
-/// Text that is safe for the terminal: control characters from other users are replaced.
-pub(crate) fn printable(text: &str) -> String {
-    let safe = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
-    text.chars().map(safe).collect::<String>().replace('\n', "\n    ")
 }
 
 /// Time of day in UTC, with the date if it is not today.

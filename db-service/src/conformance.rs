@@ -115,9 +115,11 @@ conformance! {
         a_user_id_can_be_registered_once,
         apps_are_isolated,
         a_device_has_one_session,
-        p8_an_old_refresh_token_ends_the_session,
+        p8_sessions_belong_to_their_user,
+        p8_a_very_old_refresh_token_ends_the_session,
+        concurrent_exchanges_of_a_token_count_once,
         p8_an_invented_token_does_not_end_the_session,
-        the_previous_token_is_accepted_after_a_lost_response,
+        the_previous_token_is_accepted_until_its_successor_is_used,
         all_instances_share_one_signing_key,
         invalid_accounts_and_sessions_are_refused;
 }

@@ -195,6 +195,8 @@ fn create(created: &GroupCreated, proposal: &Proposal<'_>, limits: Limits) -> Re
     Ok(Effect { created: Some((created.name.clone(), history_all)), added, ..Effect::default() })
 }
 
+/// Checks the name of a group. The gateway has applied `abi::names`, whose rules change with the versions of Unicode. The rules here
+/// never change, so a replay of the log decides the same.
 fn check_name(name: &str) -> Result<(), ApiError> {
     if (1..=MAX_GROUP_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
         return Ok(());

@@ -27,7 +27,7 @@ use abi::{
 };
 use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
-use utils::{clock::now_ms, trace::Spans};
+use utils::trace::Spans;
 
 /// Most entries in one save call.
 const MAX_BATCH: usize = 10_000;
@@ -42,23 +42,16 @@ pub struct Service {
     conversations: Arc<dyn Conversations>,
     users: Arc<dyn Users>,
     directory: Arc<dyn Directory>,
-    now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
 
 /// The service as a gRPC server, for use in this process or on a socket.
 pub type Server = DbServiceServer<Service>;
 
 impl Service {
-    /// A service over a store, with the system clock.
+    /// A service over a store.
     pub(crate) fn new<S: Conversations + Users + Directory>(store: Arc<S>) -> Self {
         let (conversations, users, directory) = (Arc::clone(&store) as _, Arc::clone(&store) as _, store);
-        Self { conversations, users, directory, now_ms: Arc::new(now_ms) }
-    }
-
-    /// Replaces the clock.
-    #[cfg(test)]
-    pub(crate) fn with_clock(self, now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { now_ms: Arc::new(now_ms), ..self }
+        Self { conversations, users, directory }
     }
 
     /// Whether the disk of the store accepts writes. A refused write is reported for ten seconds.
@@ -222,9 +215,8 @@ impl DbService for Service {
     }
 
     async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<Session>, Status> {
-        let id = request.into_inner().session;
-        ids::check_id("session", &id)?;
-        let session = self.users.session(id).await?;
+        let GetSessionRequest { app, user, session } = request.into_inner();
+        let session = self.users.session(accounts::session_key(app, user, session)?).await?;
         let session = session.ok_or_else(|| ApiError::not_found("there is no such session"))?;
         let (generation, generation_before) = self.directory.generation().await?;
         Ok(Response::new(Session { generation, generation_before, ..session }))
@@ -234,9 +226,8 @@ impl DbService for Service {
         &self,
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
-        let id = request.into_inner().session;
-        ids::check_id("session", &id)?;
-        self.users.revoke_session(id).await?;
+        let RevokeSessionRequest { app, user, session } = request.into_inner();
+        self.users.revoke_session(accounts::session_key(app, user, session)?).await?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
 

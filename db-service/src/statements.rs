@@ -14,25 +14,27 @@ pub(crate) const CREATE_USER: &str =
 /// Parameters: app, user.
 pub(crate) const PASSWORD_HASH: &str = "SELECT password_hash FROM users WHERE app = $1 AND user_id = $2";
 
-/// Parameter: session.
+/// Parameters: app, user, session.
 pub(crate) const SESSION: &str =
-    "SELECT id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms FROM sessions WHERE id = $1";
+    "SELECT id, app, user_id, device, refresh_hash, previous_hash, refresh_number FROM sessions
+    WHERE app = $1 AND user_id = $2 AND id = $3";
 
 /// Parameters: app, user, device. Returns the ids of the deleted sessions.
 pub(crate) const DELETE_SESSIONS_OF_DEVICE: &str =
     "DELETE FROM sessions WHERE app = $1 AND user_id = $2 AND device = $3 RETURNING id";
 
-/// Parameters: session, app, user, device, refresh hash, previous hash, time of the last rotation.
+/// Parameters: session, app, user, device, refresh hash, previous hash, number of the refresh token.
 pub(crate) const INSERT_SESSION: &str =
-    "INSERT INTO sessions (id, app, user_id, device, refresh_hash, previous_hash, rotated_at_ms)
+    "INSERT INTO sessions (id, app, user_id, device, refresh_hash, previous_hash, refresh_number)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-/// Parameters: refresh hash, previous hash, time of the rotation, session.
+/// Parameters: refresh hash, previous hash, number of the refresh token, app, user, session.
 pub(crate) const UPDATE_SESSION: &str =
-    "UPDATE sessions SET refresh_hash = $1, previous_hash = $2, rotated_at_ms = $3 WHERE id = $4";
+    "UPDATE sessions SET refresh_hash = $1, previous_hash = $2, refresh_number = $3
+    WHERE app = $4 AND user_id = $5 AND id = $6";
 
-/// Parameter: session.
-pub(crate) const DELETE_SESSION: &str = "DELETE FROM sessions WHERE id = $1";
+/// Parameters: app, user, session.
+pub(crate) const DELETE_SESSION: &str = "DELETE FROM sessions WHERE app = $1 AND user_id = $2 AND id = $3";
 
 /// Newest first.
 pub(crate) const SIGNING_KEYS: &str = "SELECT id, secret FROM signing_keys ORDER BY slot DESC";

@@ -5,7 +5,11 @@
 //! [`crate::Error::ApiError`] is a refusal: unless documented otherwise, it changes nothing. After any other error the call may or
 //! may not have been executed, and may be repeated.
 
-use crate::{error::Result, item::Item, sessions::Rotation};
+use crate::{
+    error::Result,
+    item::Item,
+    sessions::{Rotation, SessionKey},
+};
 use abi::v1::{
     Block, ConversationSettings, EntriesPage, MarkedRead, Members, Profile, ReadMark, Readers, SaveResult,
     Session, SetSettings, SigningKey,
@@ -140,15 +144,15 @@ pub(crate) trait Users: Send + Sync + 'static {
     /// Those of the users `by` who have blocked `blocked`.
     async fn blockers(&self, app: String, blocked: String, by: Vec<String>) -> Result<Vec<String>>;
     /// Creates a session. Ends the earlier sessions of the device and returns their ids. Idempotent. `ALREADY_EXISTS` if the id
-    /// belongs to a different session.
+    /// belongs to a different session of the user.
     async fn create_session(&self, session: Session, refresh_hash: Vec<u8>) -> Result<Vec<String>>;
-    /// Replaces the refresh token, or ends the session if the presented token is an old one. `None`: there is no such session,
-    /// or the token was never issued for it.
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>>;
+    /// Replaces the refresh token, or ends the session if the presented token is a very old one. `None`: there is no such
+    /// session, or the token is not valid.
+    async fn rotate_session(&self, key: SessionKey, rotation: Rotation) -> Result<Option<Session>>;
     /// A session that is not revoked, without the generation of the data.
-    async fn session(&self, id: String) -> Result<Option<Session>>;
+    async fn session(&self, key: SessionKey) -> Result<Option<Session>>;
     /// Revokes a session.
-    async fn revoke_session(&self, id: String) -> Result<()>;
+    async fn revoke_session(&self, key: SessionKey) -> Result<()>;
 }
 
 /// Data of the whole deployment.

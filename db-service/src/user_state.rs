@@ -2,9 +2,9 @@
 
 use crate::error::Error;
 use abi::{
-    ApiError,
+    ApiError, MAX_USER_NAME,
     error::ErrorCode,
-    ids,
+    ids, names,
     v1::{Block, PresencePrivacy, Profile, SetSettings},
 };
 use prost::Message as _;
@@ -13,8 +13,6 @@ use prost::Message as _;
 const MAX_DRAFT: usize = 4096;
 /// The greatest time that JavaScript can hold exactly, in milliseconds: muted for ever.
 const FOR_EVER_MS: i64 = (1 << 53) - 1;
-/// Longest name of a user, in characters.
-const MAX_NAME: usize = 128;
 /// Longest address of a picture, in bytes.
 const MAX_AVATAR_URL: usize = 1024;
 /// Most fields of a profile.
@@ -48,14 +46,8 @@ pub(crate) fn check_settings(change: &SetSettings) -> Result<(), ApiError> {
 /// `INVALID_REQUEST` with the field and its limit.
 pub(crate) fn check_profile(profile: &Profile) -> Result<(), ApiError> {
     ids::check_id("user", &profile.user)?;
-    let length = profile.name.chars().count();
-    if length > MAX_NAME {
-        return Err(ApiError::invalid(format!(
-            "name has {length} characters; at most {MAX_NAME} are allowed"
-        )));
-    }
-    if profile.name.chars().any(char::is_control) {
-        return Err(ApiError::invalid("name must not contain control characters"));
+    if !profile.name.is_empty() {
+        names::check("name", &profile.name, MAX_USER_NAME)?;
     }
     if !profile.avatar_url.is_empty() {
         check_address(&profile.avatar_url)?;
@@ -161,7 +153,7 @@ mod tests {
     fn profile() -> Profile {
         Profile {
             user: "a".into(),
-            name: "é".repeat(MAX_NAME),
+            name: "é".repeat(MAX_USER_NAME),
             avatar_url: format!("https://example.org/{}", "x".repeat(MAX_AVATAR_URL - 20)),
             custom: (0..MAX_FIELDS).map(|n| (format!("{n:064}"), "v".repeat(MAX_FIELD_VALUE))).collect(),
             privacy: 2,
@@ -172,10 +164,12 @@ mod tests {
     fn profiles_beyond_a_limit_are_refused() {
         check_profile(&profile()).unwrap();
         check_profile(&Profile { user: "a".into(), ..Profile::default() }).unwrap();
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 15] = [
             ("user", |profile| profile.user = "a b".into()),
             ("name", |profile| profile.name.push('x')),
             ("name", |profile| profile.name = "a\0".into()),
+            ("name", |profile| profile.name = "a\u{202e}b".into()),
+            ("name", |profile| profile.name = "\u{200b}".into()),
             ("avatar_url", |profile| profile.avatar_url.push('x')),
             ("avatar_url", |profile| profile.avatar_url = "javascript:alert(1)".into()),
             ("avatar_url", |profile| profile.avatar_url = "https://".into()),

@@ -137,7 +137,12 @@ fn interface_tests() -> Vec<SharedTest> {
         Default http:
             p8_a_user_name_can_be_registered_once
             p8_a_wrong_password_and_an_unknown_user_get_the_same_answer
-            p8_a_refresh_token_works_once_except_for_a_retry_after_a_lost_answer
+            p8_a_lost_answer_to_a_refresh_logs_nobody_out
+            p8_an_old_refresh_token_is_refused_and_the_session_goes_on
+            p8_the_reuse_of_a_very_old_refresh_token_ends_the_session
+            p8_names_of_groups_are_normalised_and_visible
+            p8_the_case_of_ids_counts
+            the_authorization_scheme_has_no_case
             p8_requests_without_an_access_token_are_refused
             p7_invalid_requests_get_problem_documents
             p7_an_oversized_body_is_refused;

@@ -1,12 +1,11 @@
 //! Accounts over HTTP: register, log in, refresh, log out.
 
 use crate::{
-    authentication::{Exchange, Grant, invalid_refresh_token},
+    authentication::{Exchange, Grant},
     backend::Backend,
-    hub::Identity,
     problem::{Address, Authorized, Json, Problem},
 };
-use abi::{ApiError, ids};
+use abi::{ApiError, error::ErrorCode, ids};
 use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
 use std::{net::IpAddr, sync::Arc};
@@ -63,7 +62,10 @@ pub async fn refresh(
             Exchange::Granted(grant) => Ok(grant),
             Exchange::Ended(session) => {
                 parts.connections().disconnect(&session.user, &session.session).await;
-                Err(invalid_refresh_token())
+                Err(ApiError::new(
+                    ErrorCode::Unauthenticated,
+                    "an old refresh token was used, which someone may have stolen: this device was logged out; log in again",
+                ))
             }
         }
     };
@@ -75,11 +77,10 @@ pub async fn log_out(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
 ) -> Result<StatusCode, Problem> {
-    let Identity { user, session, .. } = identity;
     let parts = backend.clone();
     let ended = async move {
-        parts.authentication().end_session(&session).await?;
-        parts.connections().disconnect(&user, &session).await;
+        parts.authentication().end_session(&identity).await?;
+        parts.connections().disconnect(&identity.user, &identity.session).await;
         Ok(StatusCode::NO_CONTENT)
     };
     Ok(backend.request_tasks().complete(ended).await?)

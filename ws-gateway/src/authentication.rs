@@ -1,6 +1,11 @@
 //! Authentication: accounts, sessions, and the identity behind an access token.
 
-use crate::{dependencies::DbClient, hub::Identity, password::Passwords, token::Tokens};
+use crate::{
+    dependencies::DbClient,
+    hub::Identity,
+    password::Passwords,
+    token::{Tokens, refresh::RefreshToken},
+};
 use abi::{
     ApiError,
     config::Auth,
@@ -10,10 +15,15 @@ use abi::{
         RotateSessionRequest, Session, User,
     },
 };
-use bytes::Bytes;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+use utils::backoff::Backoff;
 use uuid::Uuid;
+
+/// The pauses between attempts to check a session again while db-service does not answer: short, because a log-out may have
+/// been missed; growing, because every connection of the gateway asks.
+const FIRST_RECHECK_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_RECHECK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Checks passwords and tokens, and keeps accounts and sessions in db-service.
 #[derive(Debug)]
@@ -79,13 +89,33 @@ impl Authentication {
     /// # Errors
     /// `REVOKED` if the session has ended; otherwise those of db-service.
     pub async fn check_session(&self, identity: &Identity) -> Result<Session, ApiError> {
-        let request = GetSessionRequest { session: identity.session.clone() };
+        let request = GetSessionRequest {
+            app: self.app.clone(),
+            user: identity.user.clone(),
+            session: identity.session.clone(),
+        };
         match self.db.clone().get_session(request).await.map_err(ApiError::from) {
             Ok(session) => Ok(session.into_inner()),
             Err(error) if error.code == ErrorCode::NotFound => {
                 Err(ApiError::new(ErrorCode::Revoked, "this device was logged out; log in again"))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Checks again that the session of a connection is valid. Repeats the check until db-service answers it.
+    ///
+    /// # Errors
+    /// `REVOKED` if the session has ended.
+    pub async fn recheck_session(&self, identity: &Identity) -> Result<(), ApiError> {
+        let mut backoff = Backoff::new(FIRST_RECHECK_PAUSE, LONGEST_RECHECK_PAUSE);
+        loop {
+            match self.check_session(identity).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.code == ErrorCode::Revoked => return Err(error),
+                Err(error) => tracing::debug!(%error, "cannot check a session again"),
+            }
+            backoff.wait().await;
         }
     }
 
@@ -134,7 +164,7 @@ impl Authentication {
     /// Those of db-service.
     pub async fn open_session(&self, user: String, device: String) -> Result<(Grant, Vec<String>), ApiError> {
         let identity = Identity { user, device, session: Uuid::new_v4().simple().to_string() };
-        let refresh_token = self.tokens.issue_refresh(&identity.session)?;
+        let refresh_token = self.tokens.first_refresh(&identity.user, &identity.session)?;
         let request = CreateSessionRequest {
             session: Some(Session {
                 session: identity.session.clone(),
@@ -143,7 +173,7 @@ impl Authentication {
                 device: identity.device.clone(),
                 ..Session::default()
             }),
-            refresh_hash: hash(&refresh_token),
+            refresh_hash: RefreshToken::parse(&refresh_token)?.hash(),
         };
         let ended = self.db.clone().create_session(request).await?.into_inner().revoked;
         Ok((self.grant(identity, refresh_token)?, ended))
@@ -152,30 +182,19 @@ impl Authentication {
     /// Exchanges a refresh token for new tokens.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for a token that is malformed, unknown, or of another application.
+    /// `UNAUTHENTICATED` for a token that is malformed, unknown, replaced, or of another application.
     pub async fn exchange(&self, refresh_token: &str) -> Result<Exchange, ApiError> {
-        let (session, _) = refresh_token.split_once('.').ok_or_else(|| {
-            ApiError::new(ErrorCode::Unauthenticated, "the refresh token is malformed; log in again")
-        })?;
-        let next = self.tokens.issue_next_refresh(session, refresh_token)?;
+        let presented = RefreshToken::parse(refresh_token)?;
+        let next = self.tokens.next_refresh(&presented)?;
         let request = RotateSessionRequest {
-            session: session.into(),
-            refresh_hash: hash(refresh_token),
-            next_refresh_hash: hash(&next),
-            issued: self.tokens.has_issued(refresh_token),
+            app: self.app.clone(),
+            user: presented.user.into(),
+            session: presented.session.into(),
+            refresh_hash: presented.hash(),
+            next_refresh_hash: RefreshToken::parse(&next)?.hash(),
+            number: self.tokens.proven_number(&presented).unwrap_or_default(),
         };
-        let rotated = self.db.clone().rotate_session(request).await.map_err(ApiError::from);
-        let session = rotated.map_err(|error| match error.code {
-            ErrorCode::InvalidRequest | ErrorCode::NotFound => invalid_refresh_token(),
-            _ => error,
-        })?;
-        let session = session.into_inner();
-        if session.app != self.app {
-            return Err(ApiError::new(
-                ErrorCode::Unauthenticated,
-                "the refresh token is for another application",
-            ));
-        }
+        let session = self.db.clone().rotate_session(request).await?.into_inner();
         if session.ended {
             return Ok(Exchange::Ended(session));
         }
@@ -183,12 +202,17 @@ impl Authentication {
         Ok(Exchange::Granted(self.grant(identity, next)?))
     }
 
-    /// Ends a session.
+    /// Ends the session of an identity.
     ///
     /// # Errors
     /// Those of db-service.
-    pub async fn end_session(&self, session: &str) -> Result<(), ApiError> {
-        self.db.clone().revoke_session(RevokeSessionRequest { session: session.into() }).await?;
+    pub async fn end_session(&self, identity: &Identity) -> Result<(), ApiError> {
+        let request = RevokeSessionRequest {
+            app: self.app.clone(),
+            user: identity.user.clone(),
+            session: identity.session.clone(),
+        };
+        self.db.clone().revoke_session(request).await?;
         Ok(())
     }
 
@@ -205,12 +229,43 @@ impl Authentication {
     }
 }
 
-/// The error for a refresh token that can't be exchanged.
-pub fn invalid_refresh_token() -> ApiError {
-    ApiError::new(ErrorCode::Unauthenticated, "the refresh token is not valid; log in again")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::{Caller, config::Config, v1::SigningKey};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+    use tokio::time::Instant;
+    use tonic::{Status, body::Body};
+    use tower::{service_fn, util::BoxCloneSyncService};
 
-/// Only the SHA-256 of a refresh token is stored.
-fn hash(refresh_token: &str) -> Bytes {
-    Sha256::digest(refresh_token).to_vec().into()
+    /// db-service fails this many calls. Then it has no session.
+    fn authentication(failures: u32) -> Authentication {
+        let calls = Arc::new(AtomicU32::new(0));
+        let channel = BoxCloneSyncService::new(service_fn(move |_: http::Request<Body>| {
+            let status = match calls.fetch_add(1, Ordering::Relaxed) {
+                call if call < failures => Status::unavailable("no connection"),
+                _ => Status::not_found("there is no such session"),
+            };
+            std::future::ready(Ok(status.into_http()))
+        }));
+        let config = Config::default();
+        let key = SigningKey { id: "k".into(), secret: vec![7; 32].into() };
+        let tokens = Tokens::new(config.app.clone(), config.auth.access_token_life, &[key]).unwrap();
+        Authentication::new(&config.app, &config.auth, tokens, DbClient::new(Caller::new(channel))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p8_a_recheck_is_repeated_within_half_a_minute_while_db_service_is_away() {
+        let identity = Identity { user: "alice".into(), device: "phone".into(), session: "s".into() };
+        for (failures, shortest, longest) in [(0, 0, 1), (1, 1, 3), (100, 1_200, 3_000)] {
+            let began = Instant::now();
+            let error = authentication(failures).recheck_session(&identity).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::Revoked);
+            let seconds = began.elapsed().as_secs();
+            assert!((shortest..=longest).contains(&seconds), "{failures} failures took {seconds} s");
+        }
+    }
 }

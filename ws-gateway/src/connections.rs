@@ -135,7 +135,7 @@ impl Connections {
             // Checked a second time. If the session ended after the first check, no route led here and this gateway was not
             // told to close the connection.
             self.authentication.check_session(&connection.identity),
-            self.disconnect_elsewhere(&connection.identity, connection.order.place()),
+            self.disconnect_elsewhere(&connection.identity, connection.order.value()),
         );
         still_valid?;
         let welcome = Welcome {
@@ -165,12 +165,12 @@ impl Connections {
         Ok((connection, welcome))
     }
 
-    /// Registers the route of a new connection, sets the connection's place, and reads the receiver's seq.
+    /// Registers the route of a new connection, sets the connection's order, and reads the receiver's seq.
     async fn register(&self, connection: &Connection) -> Result<ReceiverSeq, ApiError> {
         let (user, ttl) = (&connection.identity.user, self.settings.idle_timeout());
         let connected = self.cache.connect(&self.app, user, &connection.id, &self.address, ttl).await;
         let connected = connected.map_err(|_| cache_unavailable())?;
-        self.hub.set_place(connection, connected.order);
+        self.hub.set_order(connection, connected.order);
         if connected.was_offline {
             self.announce_presence(user);
         }
@@ -182,9 +182,9 @@ impl Connections {
     /// # Errors
     /// `UNAVAILABLE` if the cache does not answer.
     pub async fn renew(&self, connection: &Connection) -> Result<ReceiverSeq, ApiError> {
-        let (user, place) = (&connection.identity.user, connection.order.place());
+        let (user, order) = (&connection.identity.user, connection.order.value());
         let ttl = self.settings.idle_timeout();
-        let renewed = self.cache.renew(&self.app, user, &connection.id, &self.address, place, ttl).await;
+        let renewed = self.cache.renew(&self.app, user, &connection.id, &self.address, order, ttl).await;
         let watched = connection.watched();
         if let Err(error) = self.signals.renew_watch(user, &watched, ttl).await {
             tracing::debug!(%error, "cannot renew the watching of presences");
@@ -230,7 +230,7 @@ impl Connections {
     }
 
     /// Calls the other gateways with connections of a user to close those of a session: all with a `replaced_by` of 0, otherwise
-    /// those before this place. Returns whether all have answered.
+    /// those with a smaller order. Returns whether all have answered.
     async fn disconnect_elsewhere(&self, identity: &Identity, replaced_by: u64) -> bool {
         let request = DisconnectRequest {
             session: identity.session.clone(),

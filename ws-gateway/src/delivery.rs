@@ -54,7 +54,7 @@ impl GatewayService for Delivery {
         let DisconnectRequest { session, user, replaced_by, .. } = request.into_inner();
         match replaced_by {
             0 => self.hub.revoke(&user, &session),
-            place => self.hub.replace(&user, &session, place),
+            order => self.hub.replace(&user, &session, order),
         }
         Ok(Response::new(DisconnectResponse {}))
     }

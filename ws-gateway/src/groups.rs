@@ -11,6 +11,7 @@ use abi::{
     ApiError, MAX_GROUP_NAME,
     envelope::GROUP,
     ids::{self, Conversation},
+    names,
     v1::{
         Entry, GroupChange, GroupCreated, GroupDissolved, GroupRenamed, HistoryVisibility, Member,
         MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, group_change::Change,
@@ -94,12 +95,7 @@ pub async fn create(
     Authorized(identity): Authorized,
     Json(create): Json<Create>,
 ) -> Result<(StatusCode, axum::Json<Changed>), Problem> {
-    if !(1..=MAX_GROUP_NAME).contains(&create.name.chars().count()) {
-        return Err(ApiError::invalid(format!(
-            "name must have 1 to {MAX_GROUP_NAME} characters and no control characters"
-        ))
-        .into());
-    }
+    let name = names::check("name", &create.name, MAX_GROUP_NAME)?;
     let request_id = request_id(create.request_id)?;
     let conversation = ids::group(backend.app(), &identity.user, &request_id);
     let history = match create.history {
@@ -107,8 +103,7 @@ pub async fn create(
         History::All => HistoryVisibility::All,
     };
     check_users(&backend, &identity, &create.members).await?;
-    let change =
-        Change::Created(GroupCreated { name: create.name, members: create.members, history: history.into() });
+    let change = Change::Created(GroupCreated { name, members: create.members, history: history.into() });
     let changed = apply(&backend, identity, conversation, request_id, change).await?;
     Ok((StatusCode::CREATED, axum::Json(changed)))
 }
@@ -154,7 +149,8 @@ pub async fn rename(
     Json(rename): Json<Rename>,
 ) -> Result<axum::Json<Changed>, Problem> {
     check_group(&conversation)?;
-    let change = Change::Renamed(GroupRenamed { name: rename.name });
+    let name = names::check("name", &rename.name, MAX_GROUP_NAME)?;
+    let change = Change::Renamed(GroupRenamed { name });
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(rename.request_id)?, change).await?))
 }
 

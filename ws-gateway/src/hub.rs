@@ -45,7 +45,7 @@ pub struct Connection {
     pub id: String,
     /// The user and device.
     pub identity: Identity,
-    /// Its place among the connections of the device.
+    /// Its order among the connections of the device.
     pub order: Order,
     /// Wire format.
     pub format: Format,
@@ -71,20 +71,20 @@ impl Connection {
 /// clocks of two gateways differ. Changes happen under the lock of the [`Hub`].
 #[derive(Debug, Default)]
 pub struct Order {
-    /// The place of this connection. 0 until its route is registered.
-    place: AtomicU64,
-    /// The largest place that replaces this connection. Only a connection without a place has to remember it.
+    /// The order that the cache gave to this connection. 0 until its route is registered.
+    value: AtomicU64,
+    /// The largest order of a connection that replaces this one. Only a connection without an order has to remember it.
     replaced_by: AtomicU64,
 }
 
 impl Order {
-    /// The place of this connection. 0: its route is not registered.
-    pub fn place(&self) -> u64 {
-        self.place.load(Ordering::Relaxed)
+    /// The order that the cache gave to this connection. 0: its route is not registered.
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
     }
 
     fn is_before(&self, replaced_by: u64) -> bool {
-        (1..replaced_by).contains(&self.place())
+        (1..replaced_by).contains(&self.value())
     }
 }
 
@@ -196,16 +196,16 @@ impl Hub {
         }
     }
 
-    /// Sets the place of a connection whose route was registered. Closes the connection if a later one has replaced it meanwhile.
-    pub fn set_place(&self, connection: &Connection, place: u64) {
+    /// Sets the order of a connection whose route was registered. Closes the connection if a later one has replaced it meanwhile.
+    pub fn set_order(&self, connection: &Connection, order: u64) {
         let _users = self.users();
-        connection.order.place.store(place, Ordering::Relaxed);
+        connection.order.value.store(order, Ordering::Relaxed);
         if connection.order.is_before(connection.order.replaced_by.load(Ordering::Relaxed)) {
             connection.outbox.close(replaced());
         }
     }
 
-    /// Closes the connections of a session that are older than the one with the place `replaced_by`.
+    /// Closes the connections of a session that are older than the one with the order `replaced_by`.
     pub fn replace(&self, user: &str, session: &str, replaced_by: u64) {
         let users = self.users();
         for connection in of_session(&users, user, session) {

@@ -74,9 +74,15 @@ impl FromRequestParts<Arc<Backend>> for Authorized {
 
     async fn from_request_parts(parts: &mut Parts, backend: &Arc<Backend>) -> Result<Self, Problem> {
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let token = header.and_then(bearer_token).unwrap_or_default();
         Ok(Self(backend.authentication().identify(token).await?))
     }
+}
+
+/// The token of `Bearer TOKEN`. The name of the scheme has no case, and any number of spaces may follow it (RFC 9110).
+fn bearer_token(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
 /// The client's address, which the server adds to each request.
@@ -95,5 +101,20 @@ impl<S: Sync> FromRequestParts<S> for Address {
             .get()
             .ok_or_else(|| ApiError::new(ErrorCode::Internal, "the connection has no address"))?;
         Ok(Self(*address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authorization_scheme_has_no_case() {
+        for header in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c "] {
+            assert_eq!(bearer_token(header), Some("a.b.c"), "{header}");
+        }
+        for header in ["", "Bearer", "a.b.c", "Basic a.b.c", "Bearera.b.c"] {
+            assert_eq!(bearer_token(header), None, "{header}");
+        }
     }
 }

@@ -95,6 +95,8 @@ struct Socket<S> {
     connection: Option<Arc<Connection>>,
     /// Work that did not finish at once. Allocated on demand.
     work: Option<Box<FuturesUnordered<Work>>>,
+    /// A recheck of the session is among the work, and db-service has not answered it yet.
+    is_rechecking: bool,
     /// A frame that arrived during authentication.
     early: Option<Message>,
     /// Set to an earlier deadline, which may have moved since. Deadlines only move forward while a device is connected, so the
@@ -130,6 +132,7 @@ where
         format,
         connection: None,
         work: None,
+        is_rechecking: false,
         early: None,
         stalled_at: None,
         paused_at: None,

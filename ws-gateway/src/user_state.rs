@@ -13,8 +13,9 @@ use crate::{
     reading::{BLOCKS, PROFILE},
 };
 use abi::{
-    ApiError, Caller,
+    ApiError, Caller, MAX_USER_NAME,
     ids::{self, Conversation},
+    names,
     v1::{
         Block, ChangeBlockRequest, ChangeSettingsRequest, MarkRead, Profile, PushRequest, ReadPosition,
         Receiver, ReplaceProfileRequest, SetSettings, SettingsChanged, Update,
@@ -85,12 +86,15 @@ impl UserState {
         self.updates.one(user, BLOCKS, Kind::Block(block)).await
     }
 
-    /// Replaces the profile of a user.
+    /// Replaces the profile of a user. Its name is normalised.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a value that is invalid; `UNAVAILABLE`; otherwise those of db-service.
     pub async fn replace_profile(&self, user: &str, mut profile: Profile) -> Result<(), ApiError> {
         user.clone_into(&mut profile.user);
+        if !profile.name.is_empty() {
+            profile.name = names::check("name", &profile.name, MAX_USER_NAME)?;
+        }
         let request = ReplaceProfileRequest { app: self.app.clone(), profile: Some(profile.clone()) };
         self.db.clone().replace_profile(request).await?;
         self.updates.one(user, PROFILE, Kind::Profile(profile)).await

@@ -82,7 +82,7 @@ pub(super) fn each<T: 'static>(bound: Bound<T>) -> Bound<Vec<T>> {
     Bound { allowed, find_wrong: Box::new(find_wrong) }
 }
 
-const ID: &str = "1 to 64 of letters, digits, '.', '_' and '-'";
+const ID: &str = "1 to 64 letters, digits, '.', '_' and '-', other than '.' and '..'";
 
 fn is_id(text: &str) -> bool {
     ids::check_id("id", text).is_ok()
@@ -180,7 +180,7 @@ mod tests {
         config.trace.sample = f64::NAN;
         let errors = config.errors().join("\n");
         for error in [
-            "app: must be 1 to 64 of letters",
+            "app: must be 1 to 64 letters",
             "gateway.max_in_flight: must be more than 0",
             "auth.keys[0]: must be ID=SECRET with a secret of at least 32 bytes",
             "limits.send_burst:",

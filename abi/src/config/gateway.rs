@@ -79,7 +79,7 @@ section! {
         /// Whether anyone may create an account with `POST /v1/accounts`.
         registration: bool = true,
         /// Lifetime of an access token. Gateways also recheck the sessions of open connections at this interval, in case
-        /// they missed a log-out.
+        /// they missed a log-out; a recheck that db-service does not answer is repeated at least every half minute.
         #[bounds(between(SECOND, YEAR))]
         #[serde(with = "humantime_serde")]
         access_token_life: Duration = Duration::from_secs(15 * 60),

@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The weight of a user without changes, in units of a subject in the index: about 24 bytes.
+/// The weight of a user without changes, in units of a subject in the index: about 45 bytes.
 const WEIGHT: usize = 8;
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use crate::support::{LONG, Proxy, TestRedis, current, increment, routes};
 use abi::config::{Redis, Secret};
-use cache::{Cache as _, Counters as _, Groups as _, Presences as _, RedisCache, Routes as _};
+use cache::{Cache as _, Counters as _, Groups as _, Increment, Presences as _, RedisCache, Routes as _};
 use deadpool_redis::redis::{self, AsyncCommands as _};
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,10 @@ async fn a_batch_of_several_round_trips_keeps_its_order() {
     let users: Vec<_> = names.iter().zip(1..).map(|(name, by)| (name.as_str(), by)).collect();
     let seqs = increment(&server.cache, "app", &users).await;
     assert!(seqs.iter().map(|seq| seq.seq).eq(1..=5_000));
+    let subjects: Vec<&str> = names[..1_500].iter().map(String::as_str).collect();
+    let increment = |by| Increment { user: "alice", by, subjects: subjects.clone() };
+    let seqs = server.cache.increment("app", &[1, 0, 2, 3].map(increment)).await.unwrap();
+    assert!(seqs.iter().map(|seq| seq.seq).eq([1, 1, 3, 6]));
     server.cache.connect("app", "user4999", "c", "gw:1", LONG).await.unwrap();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let routes = routes(&server.cache, "app", &names).await;

@@ -190,8 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn p8_text_of_other_users_cannot_inject_terminal_control_characters() {
-        let line = line(&entry("d:alice:bob", "bob", "a\u{1b}[2Jb\rc"), "alice", false);
-        assert!(!line.contains('\u{1b}') && !line.contains('\r'));
+    fn p8_text_of_other_users_cannot_control_the_terminal_or_imitate_a_line() {
+        let text = "a\u{1b}[2Jb\rc\u{9b}31m\u{202e}d\n00:00:00Z carol: pay bob";
+        let printed = line(&entry("d:alice:bob", "bob", text), "alice", false);
+        assert!(!printed.contains(['\u{1b}', '\r', '\u{9b}', '\u{202e}']), "{printed:?}");
+        assert!(printed.lines().skip(1).all(|line| line.starts_with("    ")), "{printed:?}");
+        let mut data = entry("d:alice:bob", "bob", "");
+        let body = Some(Body::Data(vec![1].into()));
+        data.content = Some(Content { content_type: "x\u{2067}".into(), body });
+        assert!(!line(&data, "alice", false).contains('\u{2067}'));
     }
 }

@@ -137,15 +137,17 @@ CREATE TABLE blocks (
   PRIMARY KEY (app, user_id, blocked)
 );
 
--- Ending a session deletes its row.
+-- Ending a session deletes its row. `refresh_number` counts the exchanges of refresh tokens, from 1. The key begins with the user:
+-- all data of a user can be in one database.
 CREATE TABLE sessions (
-  id text COLLATE "C" PRIMARY KEY,
   app text COLLATE "C" NOT NULL,
   user_id text COLLATE "C" NOT NULL,
+  id text COLLATE "C" NOT NULL,
   device text COLLATE "C" NOT NULL,
   refresh_hash bytea NOT NULL,
   previous_hash bytea NOT NULL,
-  rotated_at_ms bigint NOT NULL,
+  refresh_number bigint NOT NULL,
+  PRIMARY KEY (app, user_id, id),
   UNIQUE (app, user_id, device)
 );
 

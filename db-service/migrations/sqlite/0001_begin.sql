@@ -134,15 +134,17 @@ CREATE TABLE blocks (
   PRIMARY KEY (app, user_id, blocked)
 ) STRICT, WITHOUT ROWID;
 
--- Ending a session deletes its row.
+-- Ending a session deletes its row. `refresh_number` counts the exchanges of refresh tokens, from 1. The key begins with the user:
+-- all data of a user can be in one database.
 CREATE TABLE sessions (
-  id TEXT NOT NULL PRIMARY KEY,
   app TEXT NOT NULL,
   user_id TEXT NOT NULL,
+  id TEXT NOT NULL,
   device TEXT NOT NULL,
   refresh_hash BLOB NOT NULL,
   previous_hash BLOB NOT NULL,
-  rotated_at_ms INTEGER NOT NULL,
+  refresh_number INTEGER NOT NULL,
+  PRIMARY KEY (app, user_id, id),
   UNIQUE (app, user_id, device)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,5 +1,5 @@
 use super::world::{APP, World, code, message, save_request};
-use crate::sessions::GRACE_MS;
+use crate::sessions::MAX_LAG;
 use abi::{
     error::ErrorCode,
     v1::{
@@ -28,31 +28,36 @@ async fn open(world: &World, id: &str, device: &str, token: u8) -> Vec<String> {
     world.client().create_session(session_request(id, device, token)).await.unwrap().into_inner().revoked
 }
 
-async fn rotate(world: &World, id: &str, presented: u8, next: u8) -> Result<Session, ErrorCode> {
-    present(world, id, presented, next, true).await
+/// Exchanges the token with a number for the one with the next number.
+async fn rotate(world: &World, id: &str, number: u8) -> Result<Session, ErrorCode> {
+    present(world, id, number, number.into()).await
 }
 
-async fn present(
-    world: &World,
-    id: &str,
-    presented: u8,
-    next: u8,
-    issued: bool,
-) -> Result<Session, ErrorCode> {
-    let request = RotateSessionRequest {
+fn rotation(id: &str, token: u8, number: u32) -> RotateSessionRequest {
+    RotateSessionRequest {
+        app: APP.into(),
+        user: "alice".into(),
         session: id.into(),
-        refresh_hash: hash(presented),
-        next_refresh_hash: hash(next),
-        issued,
-    };
-    match world.client().rotate_session(request).await {
+        refresh_hash: hash(token),
+        next_refresh_hash: hash(token + 1),
+        number,
+    }
+}
+
+/// Presents a token with a number that the caller has proven; 0 if it has not.
+async fn present(world: &World, id: &str, token: u8, number: u32) -> Result<Session, ErrorCode> {
+    match world.client().rotate_session(rotation(id, token, number)).await {
         Ok(session) => Ok(session.into_inner()),
         Err(status) => Err(code::<()>(Err(status))),
     }
 }
 
+fn get_session(user: &str, id: &str) -> GetSessionRequest {
+    GetSessionRequest { app: APP.into(), user: user.into(), session: id.into() }
+}
+
 async fn is_open(world: &World, id: &str) -> bool {
-    match world.client().get_session(GetSessionRequest { session: id.into() }).await {
+    match world.client().get_session(get_session("alice", id)).await {
         Ok(session) => session.into_inner().session == id,
         Err(status) => {
             assert_eq!(code::<()>(Err(status)), ErrorCode::NotFound);
@@ -113,11 +118,12 @@ pub(super) async fn a_device_has_one_session(world: &World) {
     assert_eq!(open(world, "s3", "phone", 3).await, ["s1"]);
     assert!(!is_open(world, "s1").await && is_open(world, "s2").await && is_open(world, "s3").await);
     for _ in 0..2 {
-        world.client().revoke_session(RevokeSessionRequest { session: "s2".into() }).await.unwrap();
+        let revoke = RevokeSessionRequest { app: APP.into(), user: "alice".into(), session: "s2".into() };
+        world.client().revoke_session(revoke).await.unwrap();
         assert!(!is_open(world, "s2").await);
     }
-    assert_eq!(rotate(world, "s2", 2, 3).await, Err(ErrorCode::Unauthenticated));
-    assert_eq!(rotate(world, "s1", 1, 3).await, Err(ErrorCode::Unauthenticated));
+    assert_eq!(rotate(world, "s2", 2).await, Err(ErrorCode::Unauthenticated));
+    assert_eq!(rotate(world, "s1", 1).await, Err(ErrorCode::Unauthenticated));
     let mut racers = JoinSet::new();
     for n in 0..8_u8 {
         let mut client = if n % 2 == 0 { world.client() } else { world.other_client() };
@@ -129,15 +135,47 @@ pub(super) async fn a_device_has_one_session(world: &World) {
     assert_eq!(world.query("SELECT count(*) FROM sessions WHERE device = 'watch'").await, 1);
 }
 
-pub(super) async fn p8_an_old_refresh_token_ends_the_session(world: &World) {
+pub(super) async fn p8_sessions_belong_to_their_user(world: &World) {
     open(world, "s1", "phone", 1).await;
-    assert_eq!(rotate(world, "s1", 1, 2).await.unwrap().device, "phone");
-    assert_eq!(rotate(world, "s1", 2, 3).await.unwrap().user, "alice");
-    let ended = rotate(world, "s1", 1, 4).await.unwrap();
+    let mut of_bob = session_request("s1", "phone", 1);
+    of_bob.session.as_mut().unwrap().user = "bob".into();
+    let revoked = world.client().create_session(of_bob).await.unwrap().into_inner().revoked;
+    assert!(revoked.is_empty(), "two users may have sessions with one id");
+    let revoke = RevokeSessionRequest { app: APP.into(), user: "bob".into(), session: "s1".into() };
+    world.client().revoke_session(revoke).await.unwrap();
+    assert!(is_open(world, "s1").await);
+    for request in
+        [get_session("bob", "s1"), GetSessionRequest { app: "other".into(), ..get_session("alice", "s1") }]
+    {
+        assert_eq!(code(world.client().get_session(request).await), ErrorCode::NotFound);
+    }
+}
+
+pub(super) async fn the_previous_token_is_accepted_until_its_successor_is_used(world: &World) {
+    open(world, "s1", "phone", 1).await;
+    for _ in 0..3 {
+        assert_eq!(rotate(world, "s1", 1).await.unwrap().device, "phone");
+    }
+    assert_eq!(rotate(world, "s1", 2).await.unwrap().user, "alice");
+    assert_eq!(rotate(world, "s1", 1).await, Err(ErrorCode::Unauthenticated));
+    assert!(!rotate(world, "s1", 2).await.unwrap().ended, "its successor was not used");
+    assert!(!rotate(world, "s1", 3).await.unwrap().ended);
+    assert!(is_open(world, "s1").await);
+}
+
+pub(super) async fn p8_a_very_old_refresh_token_ends_the_session(world: &World) {
+    open(world, "s1", "phone", 1).await;
+    let last = u8::try_from(MAX_LAG).unwrap() + 1;
+    for number in 1..last {
+        rotate(world, "s1", number).await.unwrap();
+    }
+    assert_eq!(rotate(world, "s1", 1).await, Err(ErrorCode::Unauthenticated));
+    assert!(!rotate(world, "s1", last).await.unwrap().ended, "the refusal changed nothing");
+    let ended = rotate(world, "s1", 1).await.unwrap();
     assert_eq!((ended.ended, &*ended.session, &*ended.user), (true, "s1", "alice"));
     assert!(!is_open(world, "s1").await);
     assert_eq!(
-        rotate(world, "s1", 3, 4).await,
+        rotate(world, "s1", last + 1).await,
         Err(ErrorCode::Unauthenticated),
         "the newest token is invalid too"
     );
@@ -145,23 +183,27 @@ pub(super) async fn p8_an_old_refresh_token_ends_the_session(world: &World) {
 
 pub(super) async fn p8_an_invented_token_does_not_end_the_session(world: &World) {
     open(world, "s1", "phone", 1).await;
-    rotate(world, "s1", 1, 2).await.unwrap();
-    assert_eq!(present(world, "s1", 9, 4, false).await, Err(ErrorCode::Unauthenticated));
+    for number in 1..=u8::try_from(MAX_LAG).unwrap() + 1 {
+        rotate(world, "s1", number).await.unwrap();
+    }
+    // An invented token has no proven number.
+    assert_eq!(present(world, "s1", 200, 0).await, Err(ErrorCode::Unauthenticated));
     assert!(is_open(world, "s1").await);
-    assert!(!present(world, "s1", 2, 3, false).await.unwrap().ended, "the current token is accepted");
-    world.advance_clock(GRACE_MS + 1);
-    assert!(present(world, "s1", 2, 4, false).await.unwrap().ended, "the previous token ends the session");
-    assert!(!is_open(world, "s1").await);
 }
 
-pub(super) async fn the_previous_token_is_accepted_after_a_lost_response(world: &World) {
+pub(super) async fn concurrent_exchanges_of_a_token_count_once(world: &World) {
     open(world, "s1", "phone", 1).await;
-    rotate(world, "s1", 1, 2).await.unwrap();
-    rotate(world, "s1", 1, 3).await.unwrap();
-    rotate(world, "s1", 3, 4).await.unwrap();
-    world.advance_clock(GRACE_MS + 1);
-    assert!(rotate(world, "s1", 3, 5).await.unwrap().ended);
-    assert!(!is_open(world, "s1").await);
+    for token in 1..=3 {
+        let mut racers = JoinSet::new();
+        for n in 0..8 {
+            let mut client = if n % 2 == 0 { world.client() } else { world.other_client() };
+            racers.spawn(async move {
+                client.rotate_session(rotation("s1", token, token.into())).await.unwrap().into_inner()
+            });
+        }
+        assert!(racers.join_all().await.iter().all(|session| !session.ended));
+    }
+    rotate(world, "s1", 4).await.unwrap();
 }
 
 pub(super) async fn all_instances_share_one_signing_key(world: &World) {
@@ -187,7 +229,7 @@ pub(super) async fn invalid_accounts_and_sessions_are_refused(world: &World) {
     for id in ["", "a/b", &*"x".repeat(65)] {
         let answer = world.client().create_session(session_request(id, "phone", 1)).await;
         assert_eq!(code(answer), ErrorCode::InvalidRequest);
-        let answer = world.client().get_session(GetSessionRequest { session: id.into() }).await;
+        let answer = world.client().get_session(get_session("alice", id)).await;
         assert_eq!(code(answer), ErrorCode::InvalidRequest);
     }
     let mut short = session_request("s", "phone", 1);

@@ -10,7 +10,6 @@ use crate::{
     postgres::{PostgresStore, tests::test_config},
     rules::tests::LIMITS,
     sqlite::{FILE, SqliteStore},
-    store::{Conversations, Directory, Users},
 };
 use abi::{
     ApiError,
@@ -23,10 +22,7 @@ use abi::{
 };
 use prost::Message as _;
 use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgPoolOptions};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub(super) const APP: &str = "default";
@@ -41,8 +37,6 @@ pub(super) type Client = DbServiceClient<Server>;
 pub(super) struct World {
     instances: Vec<Server>,
     tables: Tables,
-    /// The clock of all instances.
-    now_ms: Arc<AtomicI64>,
 }
 
 /// Direct access to the tables.
@@ -57,18 +51,16 @@ impl World {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.unwrap();
-        let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let server = serve(Arc::new(SqliteStore::open(folder.path(), LIMITS).unwrap()), &now_ms);
+        let server = Service::new(Arc::new(SqliteStore::open(folder.path(), LIMITS).unwrap())).server();
         // Only one instance can own the files, so both clients use it.
-        Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder), now_ms }
+        Self { instances: vec![server.clone(), server], tables: Tables::Sqlite(folder) }
     }
 
     /// Two instances on a schema of their own.
     pub(super) async fn postgres() -> Self {
         let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
         let (url, config) = test_config(&schema);
-        let now_ms = Arc::new(AtomicI64::new(1_000_000));
-        let instance = || serve(Arc::new(PostgresStore::new(&config, LIMITS).unwrap()), &now_ms);
+        let instance = || Service::new(Arc::new(PostgresStore::new(&config, LIMITS).unwrap())).server();
         let instances = vec![instance(), instance()];
         let set_schema = format!("SET search_path = {schema}");
         let pool = PgPoolOptions::new()
@@ -79,7 +71,7 @@ impl World {
             })
             .connect_lazy(&url)
             .unwrap();
-        let world = Self { instances, tables: Tables::Postgres { pool, schema }, now_ms };
+        let world = Self { instances, tables: Tables::Postgres { pool, schema } };
         let mut starts = tokio::task::JoinSet::new();
         for mut client in [world.client(), world.other_client()] {
             // Both instances migrate the schema concurrently.
@@ -101,11 +93,6 @@ impl World {
     /// Whether the store is PostgreSQL.
     pub(super) fn is_postgres(&self) -> bool {
         matches!(self.tables, Tables::Postgres { .. })
-    }
-
-    /// Moves the clock of all instances forward.
-    pub(super) fn advance_clock(&self, ms: i64) {
-        self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
     /// A client of the first instance.
@@ -271,11 +258,6 @@ pub(super) fn marks(marks: &[(&str, &str, u64)]) -> MarkReadRequest {
         conversation_seq: *seq,
     };
     MarkReadRequest { app: APP.into(), marks: marks.iter().map(mark).collect() }
-}
-
-fn serve<S: Conversations + Users + Directory>(store: Arc<S>, now_ms: &Arc<AtomicI64>) -> Server {
-    let now_ms = Arc::clone(now_ms);
-    Service::new(store).with_clock(move || now_ms.load(Ordering::SeqCst)).server()
 }
 
 /// A request to save entries.

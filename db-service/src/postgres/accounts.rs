@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    sessions::{Hashes, Outcome, Rotation},
+    sessions::{Hashes, Outcome, Rotation, SessionKey},
     statements as sql,
 };
 use abi::{
@@ -35,7 +35,7 @@ pub(super) async fn create_session(
     let Session { session: id, app, user, device, .. } = session;
     let hashes = Hashes::new(refresh_hash.to_vec());
     let mut tx = conn.begin().await?;
-    if let Some((existing, existing_hashes)) = load(&mut tx, id).await? {
+    if let Some((existing, existing_hashes)) = load(&mut tx, &SessionKey::from(session)).await? {
         if existing == *session && existing_hashes == hashes {
             return Ok(Vec::new());
         }
@@ -50,7 +50,7 @@ pub(super) async fn create_session(
         .bind(device)
         .bind(hashes.current)
         .bind(hashes.previous)
-        .bind(hashes.rotated_at_ms)
+        .bind(hashes.number)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
@@ -60,26 +60,33 @@ pub(super) async fn create_session(
 /// `None` if there is no such session, or the presented token was never issued for it.
 pub(super) async fn rotate_session(
     conn: &mut PgConnection,
-    id: &str,
+    key: &SessionKey,
     rotation: &Rotation,
 ) -> Result<Option<Session>> {
     let mut tx = conn.begin().await?;
     // The row lock makes a concurrent rotation wait, so that it sees the result of this one.
-    sqlx::query("SELECT id FROM sessions WHERE id = $1 FOR UPDATE").bind(id).execute(&mut *tx).await?;
-    let Some((session, hashes)) = load(&mut tx, id).await? else { return Ok(None) };
+    sqlx::query("SELECT id FROM sessions WHERE app = $1 AND user_id = $2 AND id = $3 FOR UPDATE")
+        .bind(&key.app)
+        .bind(&key.user)
+        .bind(&key.session)
+        .execute(&mut *tx)
+        .await?;
+    let Some((session, hashes)) = load(&mut tx, key).await? else { return Ok(None) };
     let rotated = match hashes.rotate(rotation.clone()) {
         Outcome::Rotated(hashes) => {
             sqlx::query(sql::UPDATE_SESSION)
                 .bind(hashes.current)
                 .bind(hashes.previous)
-                .bind(hashes.rotated_at_ms)
-                .bind(id)
+                .bind(hashes.number)
+                .bind(&key.app)
+                .bind(&key.user)
+                .bind(&key.session)
                 .execute(&mut *tx)
                 .await?;
             Some(session)
         }
         Outcome::Ended => {
-            revoke_session(&mut tx, id).await?;
+            revoke_session(&mut tx, key).await?;
             Some(Session { ended: true, ..session })
         }
         Outcome::Refused => None,
@@ -89,21 +96,21 @@ pub(super) async fn rotate_session(
 }
 
 /// A session that is not revoked.
-pub(super) async fn session(conn: &mut PgConnection, id: &str) -> Result<Option<Session>> {
-    Ok(load(conn, id).await?.map(|(session, _)| session))
+pub(super) async fn session(conn: &mut PgConnection, key: &SessionKey) -> Result<Option<Session>> {
+    Ok(load(conn, key).await?.map(|(session, _)| session))
 }
 
 /// Ends a session.
-pub(super) async fn revoke_session(conn: &mut PgConnection, id: &str) -> Result<()> {
-    sqlx::query(sql::DELETE_SESSION).bind(id).execute(conn).await?;
+pub(super) async fn revoke_session(conn: &mut PgConnection, key: &SessionKey) -> Result<()> {
+    let delete = sqlx::query(sql::DELETE_SESSION).bind(&key.app).bind(&key.user).bind(&key.session);
+    delete.execute(conn).await?;
     Ok(())
 }
 
-async fn load(conn: &mut PgConnection, id: &str) -> Result<Option<(Session, Hashes)>> {
-    let select = sqlx::query(sql::SESSION).bind(id);
+async fn load(conn: &mut PgConnection, key: &SessionKey) -> Result<Option<(Session, Hashes)>> {
+    let select = sqlx::query(sql::SESSION).bind(&key.app).bind(&key.user).bind(&key.session);
     let Some(row) = select.fetch_optional(conn).await? else { return Ok(None) };
-    let hashes =
-        Hashes { current: row.try_get(4)?, previous: row.try_get(5)?, rotated_at_ms: row.try_get(6)? };
+    let hashes = Hashes { current: row.try_get(4)?, previous: row.try_get(5)?, number: row.try_get(6)? };
     Ok(Some((session_from_row(&row)?, hashes)))
 }
 

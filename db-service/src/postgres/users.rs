@@ -4,7 +4,7 @@ use super::{PostgresStore, accounts, user_state};
 use crate::{
     error::Result,
     generation,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     statements as sql,
     store::{Directory, Listed, Users},
 };
@@ -81,16 +81,16 @@ impl Users for PostgresStore {
         transact!(self, conn => accounts::create_session(&mut *conn, &session, &refresh_hash))
     }
 
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        transact!(self, conn => accounts::rotate_session(&mut *conn, &id, &rotation))
+    async fn rotate_session(&self, key: SessionKey, rotation: Rotation) -> Result<Option<Session>> {
+        transact!(self, conn => accounts::rotate_session(&mut *conn, &key, &rotation))
     }
 
-    async fn session(&self, id: String) -> Result<Option<Session>> {
-        call!(self, conn => accounts::session(conn, &id))
+    async fn session(&self, key: SessionKey) -> Result<Option<Session>> {
+        call!(self, conn => accounts::session(conn, &key))
     }
 
-    async fn revoke_session(&self, id: String) -> Result<()> {
-        call!(self, conn => accounts::revoke_session(conn, &id))
+    async fn revoke_session(&self, key: SessionKey) -> Result<()> {
+        call!(self, conn => accounts::revoke_session(conn, &key))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accounts and sessions.
 
 use super::{Service, check_user};
-use crate::sessions::Rotation;
+use crate::sessions::{Rotation, SessionKey};
 use abi::{
     ApiError,
     error::ErrorCode,
@@ -40,20 +40,30 @@ impl Service {
 
     /// Exchanges a refresh token.
     pub(super) async fn rotate(&self, request: RotateSessionRequest) -> Result<Session, ApiError> {
-        ids::check_id("session", &request.session)?;
+        let key = session_key(request.app, request.user, request.session)?;
         check_hash("refresh_hash", &request.refresh_hash)?;
         check_hash("next_refresh_hash", &request.next_refresh_hash)?;
         let rotation = Rotation {
             presented: request.refresh_hash.to_vec(),
             next: request.next_refresh_hash.to_vec(),
-            now_ms: (self.now_ms)(),
-            issued: request.issued,
+            number: (request.number > 0).then_some(request.number.into()),
         };
-        let rotated = self.users.rotate_session(request.session, rotation).await?;
+        let rotated = self.users.rotate_session(key, rotation).await?;
         rotated.ok_or_else(|| {
-            ApiError::new(ErrorCode::Unauthenticated, "this refresh token is no longer valid; log in again")
+            ApiError::new(
+                ErrorCode::Unauthenticated,
+                "the refresh token is not valid: it was replaced, or the device was logged out; \
+                 use the newest token of the device, or log in again",
+            )
         })
     }
+}
+
+/// The key of a session whose parts are valid.
+pub(super) fn session_key(app: String, user: String, session: String) -> Result<SessionKey, ApiError> {
+    check_user(&app, &user)?;
+    ids::check_id("session", &session)?;
+    Ok(SessionKey { app, user, session })
 }
 
 fn check_hash(name: &str, hash: &[u8]) -> Result<(), ApiError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    sessions::{Hashes, Outcome, Rotation},
+    sessions::{Hashes, Outcome, Rotation, SessionKey},
     statements as sql,
 };
 use abi::{
@@ -34,7 +34,7 @@ pub(super) fn create_session(
 ) -> Result<Vec<String>> {
     let Session { session: id, app, user, device, .. } = session;
     let hashes = Hashes::new(refresh_hash);
-    if let Some((existing, existing_hashes)) = load(conn, id)? {
+    if let Some((existing, existing_hashes)) = load(conn, &SessionKey::from(session))? {
         if existing == *session && existing_hashes == hashes {
             return Ok(Vec::new());
         }
@@ -44,49 +44,58 @@ pub(super) fn create_session(
         .prepare_cached(sql::DELETE_SESSIONS_OF_DEVICE)?
         .query_map([app, user, device], |row| row.get(0))?
         .collect::<Result<Vec<_>, _>>()?;
-    let Hashes { current, previous, rotated_at_ms } = hashes;
-    conn.prepare_cached(sql::INSERT_SESSION)?.execute(params![
-        id,
-        app,
-        user,
-        device,
-        current,
-        previous,
-        rotated_at_ms
-    ])?;
+    let Hashes { current, previous, number } = hashes;
+    conn.prepare_cached(sql::INSERT_SESSION)?
+        .execute(params![id, app, user, device, current, previous, number])?;
     Ok(revoked)
 }
 
 /// `None` if there is no such session, or the presented token was never issued for it.
-pub(super) fn rotate_session(conn: &Connection, id: &str, rotation: Rotation) -> Result<Option<Session>> {
-    let Some((session, hashes)) = load(conn, id)? else { return Ok(None) };
-    let Hashes { current, previous, rotated_at_ms } = match hashes.rotate(rotation) {
+pub(super) fn rotate_session(
+    conn: &Connection,
+    key: &SessionKey,
+    rotation: Rotation,
+) -> Result<Option<Session>> {
+    let Some((session, hashes)) = load(conn, key)? else { return Ok(None) };
+    let Hashes { current, previous, number } = match hashes.rotate(rotation) {
         Outcome::Rotated(hashes) => hashes,
         Outcome::Ended => {
-            revoke_session(conn, id)?;
+            revoke_session(conn, key)?;
             return Ok(Some(Session { ended: true, ..session }));
         }
         Outcome::Refused => return Ok(None),
     };
-    conn.prepare_cached(sql::UPDATE_SESSION)?.execute(params![current, previous, rotated_at_ms, id])?;
+    conn.prepare_cached(sql::UPDATE_SESSION)?.execute(params![
+        current,
+        previous,
+        number,
+        key.app,
+        key.user,
+        key.session
+    ])?;
     Ok(Some(session))
 }
 
 /// A session that is not revoked.
-pub(super) fn session(conn: &Connection, id: &str) -> Result<Option<Session>> {
-    Ok(load(conn, id)?.map(|(session, _)| session))
+pub(super) fn session(conn: &Connection, key: &SessionKey) -> Result<Option<Session>> {
+    Ok(load(conn, key)?.map(|(session, _)| session))
 }
 
 /// Ends a session.
-pub(super) fn revoke_session(conn: &Connection, id: &str) -> Result<()> {
-    conn.prepare_cached(sql::DELETE_SESSION)?.execute([id])?;
+pub(super) fn revoke_session(conn: &Connection, key: &SessionKey) -> Result<()> {
+    conn.prepare_cached(sql::DELETE_SESSION)?.execute(parameters(key))?;
     Ok(())
 }
 
-fn load(conn: &Connection, id: &str) -> Result<Option<(Session, Hashes)>> {
+/// The parameters that name a session: app, user, session.
+fn parameters(key: &SessionKey) -> [&str; 3] {
+    [&key.app, &key.user, &key.session]
+}
+
+fn load(conn: &Connection, key: &SessionKey) -> Result<Option<(Session, Hashes)>> {
     let mut select = conn.prepare_cached(sql::SESSION)?;
-    let found = select.query_row([id], |row| {
-        let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, rotated_at_ms: row.get(6)? };
+    let found = select.query_row(parameters(key), |row| {
+        let hashes = Hashes { current: row.get(4)?, previous: row.get(5)?, number: row.get(6)? };
         Ok((session_from_row(row)?, hashes))
     });
     Ok(found.optional()?)

@@ -4,7 +4,7 @@ use super::{SqliteStore, accounts, user_state};
 use crate::{
     error::Result,
     generation,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     statements as sql,
     store::{Directory, Listed, Users},
 };
@@ -81,16 +81,16 @@ impl Users for SqliteStore {
         self.writer.call(true, move |tx| accounts::create_session(tx.conn, &session, refresh_hash)).await
     }
 
-    async fn rotate_session(&self, id: String, rotation: Rotation) -> Result<Option<Session>> {
-        self.writer.call(true, move |tx| accounts::rotate_session(tx.conn, &id, rotation)).await
+    async fn rotate_session(&self, key: SessionKey, rotation: Rotation) -> Result<Option<Session>> {
+        self.writer.call(true, move |tx| accounts::rotate_session(tx.conn, &key, rotation)).await
     }
 
-    async fn session(&self, id: String) -> Result<Option<Session>> {
-        self.readers.call(move |conn| accounts::session(conn, &id)).await
+    async fn session(&self, key: SessionKey) -> Result<Option<Session>> {
+        self.readers.call(move |conn| accounts::session(conn, &key)).await
     }
 
-    async fn revoke_session(&self, id: String) -> Result<()> {
-        self.writer.call(true, move |tx| accounts::revoke_session(tx.conn, &id)).await
+    async fn revoke_session(&self, key: SessionKey) -> Result<()> {
+        self.writer.call(true, move |tx| accounts::revoke_session(tx.conn, &key)).await
     }
 }
 

@@ -92,15 +92,15 @@ pub(crate) const TABLES: &[Table] = &[
         name: "sessions",
         derived: &[],
         columns: &[
-            ("id", Text),
             ("app", Text),
             ("user_id", Text),
+            ("id", Text),
             ("device", Text),
             ("refresh_hash", Bytes),
             ("previous_hash", Bytes),
-            ("rotated_at_ms", Number),
+            ("refresh_number", Number),
         ],
-        order: &["id"],
+        order: &["app", "user_id", "id"],
     },
     Table {
         name: "conversations",

@@ -7,7 +7,7 @@ use crate::{
     sqlite::SqliteStore,
     store::{Conversations, Directory, MAX_PAGE_BYTES, Page, PageLimit, Users},
 };
-use sample::{fill, fill_users, head, item, session, view};
+use sample::{fill, fill_users, head, item, session, session_key, view};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use std::{
     collections::BTreeSet,
@@ -108,7 +108,7 @@ async fn continued<S: Conversations + Users + Directory>(store: &S) -> (u32, u32
     let head = head(store, "b").await;
     assert_eq!((head.kept_seq, head.conversation_seq, head.read_seq), (2_503, 2_504, 40));
     assert_eq!(head.unread, 2_501 - 40 - 1, "one message is recalled");
-    assert!(store.session("s".into()).await.unwrap().is_some());
+    assert!(store.session(session_key()).await.unwrap().is_some());
     store.generation().await.unwrap()
 }
 

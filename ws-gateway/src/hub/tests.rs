@@ -193,7 +193,7 @@ fn p9_a_connection_is_replaced_only_by_a_later_one() {
     let hub = hub(4, 1_000);
     let phone = connection("alice", "phone", "1");
     hub.add(phone.clone()).unwrap();
-    hub.set_place(&phone, 7);
+    hub.set_order(&phone, 7);
     hub.replace("alice", "s-phone", 6);
     hub.replace("alice", "s-phone", 7);
     hub.replace("alice", "s-tablet", 8);
@@ -210,7 +210,7 @@ fn p9_a_connection_that_was_replaced_while_it_registered_its_route_is_closed() {
         hub.add(phone.clone()).unwrap();
         hub.replace("alice", "s-phone", replaced_by);
         assert_eq!(closed(&phone), None);
-        hub.set_place(&phone, 7);
+        hub.set_order(&phone, 7);
         assert_eq!(closed(&phone), code);
     }
 }

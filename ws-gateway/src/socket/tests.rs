@@ -127,6 +127,24 @@ async fn p8_a_session_that_ends_during_the_handshake_is_refused() {
 }
 
 #[tokio::test]
+async fn p8_an_unanswered_recheck_delays_no_frame_and_its_answer_counts() {
+    let mut config = Config::default();
+    config.auth.access_token_life = Duration::from_secs(1);
+    let gateway = Gateway::start_with(config, HistoryPage::default()).await;
+    let mut device = gateway.connect().await;
+    gateway.answers.add_permits(2);
+    assert!(receive(&mut device).await.contains("welcome"));
+    gateway.calls.acquire().await.unwrap().forget();
+    // The third call is the recheck.
+    gateway.calls.acquire().await.unwrap().forget();
+    send_json(&mut device, r#"{"id":2,"ping":{}}"#).await;
+    assert!(receive(&mut device).await.contains("pong"));
+    gateway.is_logged_out.store(true, Ordering::Relaxed);
+    gateway.answers.add_permits(1);
+    assert!(receive(&mut device).await.contains("REVOKED"));
+}
+
+#[tokio::test]
 async fn p8_a_log_out_closes_the_connection_even_if_its_client_disconnects() {
     let gateway = Gateway::start().await;
     let mut device = gateway.connect().await;

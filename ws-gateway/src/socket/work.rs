@@ -10,7 +10,6 @@ use crate::{
 };
 use abi::{
     ApiError,
-    error::ErrorCode,
     v1::{ServerFrame, Welcome, server_frame::Frame},
 };
 use std::{
@@ -69,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         finished
     }
 
-    fn work_of(&self, step: Step) -> Result<Option<Work>, End> {
+    fn work_of(&mut self, step: Step) -> Result<Option<Work>, End> {
         let backend = self.backend.clone();
         Ok(Some(match step {
             Step::Close(error) => return Err(End::Close(error)),
@@ -108,12 +107,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
                     Finished::Renewed
                 })
             }
+            Step::Recheck if self.is_rechecking => return Ok(None),
             Step::Recheck => {
+                self.is_rechecking = true;
                 let connection = self.connection()?;
                 Box::pin(async move {
                     let identity = &connection.identity;
-                    let checked = backend.authentication().check_session(identity).await;
-                    Finished::Rechecked(checked.map(drop))
+                    Finished::Rechecked(backend.authentication().recheck_session(identity).await)
                 })
             }
         }))
@@ -141,10 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
                 self.outbox.push(Outgoing::Sent { id, result: Err(error) });
             }
             Finished::Answered { id, is_ping } => self.protocol.answered(id, is_ping),
-            Finished::Rechecked(Err(error)) if error.code == ErrorCode::Revoked => {
-                return Err(End::Close(error));
+            Finished::Rechecked(checked) => {
+                self.is_rechecking = false;
+                checked.map_err(End::Close)?;
             }
-            Finished::Renewed | Finished::Rechecked(_) => {}
+            Finished::Renewed => {}
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     item::Item,
-    sessions::Rotation,
+    sessions::{Rotation, SessionKey},
     store::{Conversations, Directory, Users, View},
 };
 use abi::{
@@ -71,6 +71,10 @@ pub(super) fn session(id: &str) -> Session {
     }
 }
 
+pub(super) fn session_key() -> SessionKey {
+    SessionKey::from(&session("s"))
+}
+
 pub(super) async fn head<S: Conversations>(store: &S, user: &str) -> Head {
     let heads = store.heads_of("app".into(), user.into(), vec!["d:a:b".into()]).await.unwrap();
     Head::decode(heads[0].head.clone()).unwrap()
@@ -113,8 +117,8 @@ pub(super) async fn fill_users<S: Users + Directory>(store: &S) {
         assert!(store.create_user("app".into(), user.into(), "hash".into()).await.unwrap());
     }
     store.create_session(session("s"), vec![1]).await.unwrap();
-    let rotation = Rotation { presented: vec![1], next: vec![2], now_ms: 5, issued: true };
-    store.rotate_session("s".into(), rotation).await.unwrap();
+    let rotation = Rotation { presented: vec![1], next: vec![2], number: Some(1) };
+    store.rotate_session(session_key(), rotation).await.unwrap();
     store.signing_keys(SigningKey { id: "k".into(), secret: vec![7; 32].into() }).await.unwrap();
     let profile = Profile { user: "a".into(), name: "Ada".into(), ..Profile::default() };
     assert!(store.replace_profile("app".into(), profile).await.unwrap());

@@ -198,7 +198,7 @@ impl Gateway {
         // No test may fail because the machine is slow.
         config.gateway.hello_timeout = Duration::from_secs(3_600);
         let key = SigningKey { id: "k".into(), secret: vec![7; 32].into() };
-        let tokens = Tokens::new(config.app.clone(), config.auth.access_token_life, &[key]).unwrap();
+        let tokens = Tokens::new(config.app.clone(), Duration::from_secs(3_600), &[key]).unwrap();
         let identity = Identity { user: "alice".into(), device: "phone".into(), session: "s".into() };
         let token = tokens.issue(&identity).unwrap();
         let (calls, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
