@@ -25,7 +25,7 @@ use abi::{
         db_service_server::{DbService, DbServiceServer},
     },
 };
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
 use utils::trace::Spans;
 
@@ -107,11 +107,12 @@ impl DbService for Service {
         let CheckChangeRequest { app, entry } = request.into_inner();
         ids::check_id("app", &app)?;
         let item = Item::new(&app, entry)?;
-        let Some(change) = &item.change else {
-            return Err(ApiError::invalid("the entry is neither a change of an entry nor of a group").into());
-        };
         // Looked up before the transaction that decides: accounts and conversations may be in different databases.
-        let accounts = self.users.existing(app, change.named_users(MAX_LOOK_UP)).await?;
+        let named = item.change.as_ref().map_or_else(Vec::new, |change| change.named_users(MAX_LOOK_UP));
+        let accounts = match named.is_empty() {
+            true => HashSet::new(),
+            false => self.users.existing(app, named).await?,
+        };
         let stored = self.conversations.check_change(item, accounts).await?;
         Ok(Response::new(CheckChangeResponse { stored }))
     }

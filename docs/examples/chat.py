@@ -27,7 +27,8 @@ async def on_frame(socket, frame):
     entries = [e for e in frame.get("deliver", frame.get("history", {})).get("entries", []) if e["conversation"] == CONVERSATION]
     for entry in (entry for entry in entries if int(entry["conversationSeq"]) == position + 1):
         position += 1
-        print(entry["sender"] + ":", entry["message"].get("text", ""), flush=True)
+        if entry["kind"] == "message":
+            print(entry["sender"] + ":", entry.get("content", {}).get("text", ""), flush=True)
     before, receiver_seq = receiver_seq, frame.get("deliver", frame.get("pong", {})).get("receiverSeq", receiver_seq)
     missed = any(int(e["conversationSeq"]) > position for e in entries) or "pong" in frame and receiver_seq != before
     if missed or "welcome" in frame or frame.get("history", {}).get("more"):
@@ -35,7 +36,7 @@ async def on_frame(socket, frame):
 
 def read_input():
     for line in sys.stdin:
-        unacked.append({"conversation": CONVERSATION, "clientMsgId": str(uuid.uuid4()), "message": {"text": line.strip()}})
+        unacked.append({"conversation": CONVERSATION, "clientMsgId": str(uuid.uuid4()), "content": {"text": line.strip()}})
 
 async def main():
     (reader := threading.Thread(target=read_input, daemon=True)).start()

@@ -2,15 +2,17 @@
 //!
 //! `evidence` makes both easy to query. `stored` checks sends and histories, `changes` membership changes, `receipts`
 //! the entries that devices showed, `claims` the statements of the server that a device is complete, and `delivered` pushed
-//! entries and listed heads.
+//! entries and listed heads, `edits` edits, recalls and reactions against their replay in `versions`.
 
 mod changes;
 mod claims;
 mod delivered;
+mod edits;
 mod evidence;
 mod receipts;
 mod stored;
 mod verdict;
+mod versions;
 
 pub use verdict::{EXAMPLES, Figures, Verdict, Violation, Violations};
 
@@ -29,6 +31,7 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     receipts::check(&evidence, &mut verdict);
     claims::check(&evidence, &mut verdict);
     delivered::check(&evidence, &mut verdict);
+    edits::check(&evidence, &mut verdict);
     for (device, at, reason) in &ledger.ended {
         verdict
             .report(Violation::Stuck, || format!("{} ended at {at} ms: {reason}", evidence.device(*device)));

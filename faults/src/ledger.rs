@@ -5,21 +5,18 @@
 //! times are milliseconds since the start of the workload.
 
 mod archive;
+mod digest;
 mod id;
 mod observation;
 
 pub(crate) use archive::{read, write};
+pub(crate) use digest::{body_of, digest, digest_of, identity_of, own_state_of, state_of};
 pub use id::Id;
 pub use observation::{FailedRead, Observation, Receipt};
 
-use abi::v1::{Content, Entry, content};
 use anyhow::Result;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::Path,
-};
+use std::path::Path;
 
 /// Index into [`Ledger::users`].
 pub type User = u32;
@@ -32,26 +29,6 @@ pub type Millis = u32;
 
 /// Code of a send that its device did not accept, because its command queue was full. No attempt reached the server.
 pub const NOT_TAKEN: &str = "not_taken";
-
-/// The digest of an entry; see [`digest`]. For a change of a group it covers the change in place of the content.
-pub(crate) fn digest_of(entry: &Entry) -> u64 {
-    match &entry.group_change {
-        Some(change) => {
-            let data = Some(content::Body::Data(change.encode_to_vec().into()));
-            let content = Content { content_type: String::new(), body: data };
-            digest(&entry.sender, &entry.client_msg_id, Some(&content))
-        }
-        None => digest(&entry.sender, &entry.client_msg_id, entry.content.as_ref()),
-    }
-}
-
-/// A hash of everything in an entry that the sender determines: sender, `client_msg_id` and content.
-pub(crate) fn digest(sender: &str, client_msg_id: &str, content: Option<&Content>) -> u64 {
-    let bytes = content.map(Content::encode_to_vec);
-    let mut hasher = DefaultHasher::new();
-    (sender, client_msg_id, bytes).hash(&mut hasher);
-    hasher.finish()
-}
 
 /// Everything that the workload did and observed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -111,7 +88,7 @@ pub struct Incarnation {
     pub observations: Vec<Observation>,
 }
 
-/// A message that a device tried to send.
+/// An entry that a device tried to send: a message or a change of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Send {
     /// The sending device.
@@ -120,14 +97,16 @@ pub struct Send {
     pub conversation: Conversation,
     /// The `client_msg_id`.
     pub client_msg_id: Id,
-    /// Digest of its content.
+    /// Digest of everything that the sender determines.
     pub digest: u64,
+    /// The message that it changes, if it is an edit, a recall or a reaction.
+    pub target: Option<Id>,
     /// When the device got the command to send it. Sends of one device to one conversation are in this order in the ledger.
     pub began: Millis,
-    /// Whether the protocol guarantees its order among the device's sends. It does not if another device sends a copy, or if
-    /// a later attempt was refused permanently.
+    /// Whether the protocol guarantees its order among the device's sends. It does not for changes of messages, or if another
+    /// device sends a copy, or if a later attempt was refused permanently.
     pub ordered: bool,
-    /// The user is not a member: the server must refuse it.
+    /// The user is not a member, or not the author of the message to edit: the server must refuse it.
     pub forbidden: bool,
     /// Its outcome.
     pub outcome: Outcome,
@@ -194,8 +173,8 @@ pub struct History {
     pub conversation: Conversation,
     /// The reader.
     pub user: User,
-    /// `conversation_seq`, message id and digest of each entry, in the order of the pages.
-    pub entries: Vec<(u32, Id, u64)>,
+    /// `conversation_seq`, message id, digest, and digest of the reader's own state of each entry, in the order of the pages.
+    pub entries: Vec<(u32, Id, u64, u64)>,
 }
 
 impl Ledger {

@@ -261,6 +261,7 @@ mod tests {
             conversation: 0,
             client_msg_id: Id::default(),
             digest: 0,
+            target: None,
             began: 0,
             ordered: true,
             forbidden: false,

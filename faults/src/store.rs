@@ -1,7 +1,10 @@
 //! The contents of the store at the end of a run, read from its tables. No code of the services is involved.
 
 use super::ledger::{self, Id};
-use abi::v1::{self, Entry, HistoryVisibility, content::Body, group_change::Change};
+use abi::{
+    envelope::{EDIT, GROUP, MESSAGE, REACTION, RECALL},
+    v1::{Entry, HistoryVisibility, content::Body, group_change::Change},
+};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use prost::Message as _;
@@ -39,8 +42,18 @@ pub struct Stored {
     pub sender: String,
     /// Its `client_msg_id`.
     pub client_msg_id: String,
-    /// Digest of its content.
+    /// Digest of everything that the sender determines.
     pub digest: u64,
+    /// The part of the digest that later entries do not change.
+    pub identity: u64,
+    /// The part of the digest that covers the content.
+    pub body: u64,
+    /// Whether it counts as unread.
+    pub countable: bool,
+    /// When the gateway accepted it, in milliseconds since 1970.
+    pub sent_at_ms: i64,
+    /// Message id of the entry that it answers or changes.
+    pub refers_to: Option<Id>,
     /// Its content, as far as the checker needs it.
     pub content: Content,
 }
@@ -53,6 +66,12 @@ pub enum Content {
         /// The first characters of its text; those of the workload begin with the `client_msg_id`.
         excerpt: String,
     },
+    /// An edit of a message.
+    Edit,
+    /// A recall of a message.
+    Recall,
+    /// All reactions of the sender to a message.
+    Reaction(Vec<String>),
     /// The creation of a group.
     Created {
         /// The members besides the owner.
@@ -142,10 +161,15 @@ impl StoreView {
         let stored = Stored {
             conversation_seq: u64::try_from(seq)?,
             digest: ledger::digest_of(&entry),
+            identity: ledger::identity_of(&entry),
+            body: ledger::body_of(entry.content.as_ref()),
+            countable: entry.countable,
+            sent_at_ms: entry.sent_at_ms,
+            refers_to: Id::parse(&entry.refers_to),
             message_id: Id(message_id.try_into().context("a message id has 16 bytes")?),
+            content: content(&entry),
             sender: entry.sender,
             client_msg_id: entry.client_msg_id,
-            content: content(entry.content, entry.group_change),
         };
         self.conversations
             .get_mut(id)
@@ -172,18 +196,22 @@ impl StoreView {
     }
 }
 
-fn content(content: Option<v1::Content>, change: Option<v1::GroupChange>) -> Content {
-    match (content, change) {
-        (Some(v1::Content { body: Some(Body::Text(text)), .. }), None) => {
+fn content(entry: &Entry) -> Content {
+    let text = entry.content.as_ref().and_then(|content| content.body.as_ref());
+    match (entry.kind.as_str(), text) {
+        (MESSAGE, Some(Body::Text(text))) => {
             Content::Message { excerpt: text.chars().take(EXCERPT).collect() }
         }
-        (None, Some(change)) => match change.change {
+        (EDIT, Some(Body::Text(_))) => Content::Edit,
+        (RECALL, None) => Content::Recall,
+        (REACTION, None) => Content::Reaction(entry.reactions.clone()),
+        (GROUP, None) => match entry.group_change.as_ref().and_then(|change| change.change.as_ref()) {
             Some(Change::Created(created)) => Content::Created {
                 sees_all: created.history() == HistoryVisibility::All,
-                members: created.members,
+                members: created.members.clone(),
             },
-            Some(Change::Added(added)) => Content::Added(added.users),
-            Some(Change::Removed(removed)) => Content::Removed(removed.users),
+            Some(Change::Added(added)) => Content::Added(added.users.clone()),
+            Some(Change::Removed(removed)) => Content::Removed(removed.users.clone()),
             Some(Change::Left(_)) => Content::Left,
             Some(Change::Renamed(_) | Change::OwnerChanged(_) | Change::Dissolved(_)) | None => {
                 Content::Undecodable

@@ -158,7 +158,7 @@ pub(crate) async fn p7_an_error_names_the_member_and_the_value(world: World) -> 
     for (text, member, value) in [
         (r#"{"id":5,"history":{"after":1.5}}"#, "`history.after`", "1.5"),
         (r#"{"id":5,"history":{"after":"abc"}}"#, "`history.after`", r#""abc""#),
-        (r#"{"id":5,"send":{"message":{"text":{}}}}"#, "`send.message.text`", "an object"),
+        (r#"{"id":5,"send":{"content":{"text":{}}}}"#, "`send.content.text`", "an object"),
         (r#"{"id":1764500000000,"ping":{}}"#, "`id`", "1764500000000"),
         (r#"{"id":5,"shout":{}}"#, "`shout`", "does not know"),
     ] {

@@ -3,7 +3,7 @@
 use crate::load::{Load, report};
 use abi::{
     error::ErrorCode,
-    v1::{GetHeads, GetHistory, MarkRead, client_frame::Frame},
+    v1::{GetChanges, GetHistory, MarkRead, client_frame::Frame},
 };
 use anyhow::{Context as _, Result, ensure};
 use rdkafka::{
@@ -270,7 +270,7 @@ async fn errors(world: &World, alice: &Session, group: &str, device: &mut Device
     let direct = abi::ids::direct(&alice.user, &unique());
     for frame in [
         send(&direct, &new_id(), "hello"),
-        Frame::Heads(GetHeads::default()),
+        Frame::Changes(GetChanges::default()),
         Frame::History(GetHistory { conversation: group.into(), ..GetHistory::default() }),
         Frame::Read(MarkRead { conversation: group.into(), conversation_seq: 1 }),
     ] {

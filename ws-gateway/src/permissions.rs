@@ -183,7 +183,11 @@ impl Permissions {
         };
         let removed: Vec<&str> = removed.iter().map(String::as_str).collect();
         let fenced = self.cache.fence(&self.app, &entry.conversation, &removed, FENCE_TTL).await;
-        fenced.map_err(|_| cache_away())
+        fenced.map_err(|_| {
+            ApiError::unavailable(
+                "the cache does not answer, so nobody was removed; repeat it with the same request_id",
+            )
+        })
     }
 
     /// Whether a message of a user that was just logged may be behind the user's removal from the group.

@@ -6,15 +6,16 @@ use super::{
     groups,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     item::{Change, EntryChange, Item},
-    outcome::{EntryDecision, accepted_with, rejected},
+    outcome::{EntryDecision, accepted, accepted_with, rejected},
     rules::{
         Limits,
         entries::{
             self, EntryEffect, Proposal, State, Target, decode_own_reactions, encode_own_reactions,
             no_such_entry,
         },
+        outsider,
     },
     statements::changes as sql,
 };
@@ -51,12 +52,25 @@ pub(super) async fn check(
 ) -> Result<Option<SaveResult>> {
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
     let checked = match &item.change {
-        None => Err(Error::Corrupt("a message was checked as a change")),
+        None => check_message(&mut tx, item).await,
         Some(Change::Group(change)) => groups::check(&mut tx, item, change, accounts, limits).await,
         Some(Change::Entry(change)) => check_in_snapshot(&mut tx, item, change, limits).await,
     };
     tx.commit().await?;
     checked
+}
+
+/// Whether a message would be accepted now.
+async fn check_message(conn: &mut PgConnection, item: &Item) -> Result<Option<SaveResult>> {
+    let Some(conversation) = load(conn, item).await? else {
+        return if item.is_direct() && !item.is_stranger { Ok(None) } else { Err(outsider().into()) };
+    };
+    let key = conversation.key;
+    if let Some(seqs) = entry_seqs(conn, key, &item.id).await? {
+        return Ok(Some(accepted(SaveOutcome::Duplicate, seqs)));
+    }
+    let role = sqlx::query(sql::ROLE).bind(key).bind(&item.sender).fetch_optional(conn).await?;
+    role.map(|_| None).ok_or_else(|| outsider().into())
 }
 
 async fn check_in_snapshot(

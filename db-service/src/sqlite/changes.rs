@@ -5,21 +5,38 @@ use super::{
     groups,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     item::{Change, EntryChange, Item},
-    outcome::{EntryDecision, accepted_with},
+    outcome::{EntryDecision, accepted, accepted_with},
     rules::{
         Limits,
         entries::{
             self, EntryEffect, Proposal, State, Target, decode_own_reactions, encode_own_reactions,
             no_such_entry,
         },
+        outsider,
     },
     statements::changes as sql,
 };
 use abi::v1::{SaveOutcome, SaveResult};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::HashSet;
+
+/// Whether a message would be accepted now. `key`: that of the conversation, if it exists.
+///
+/// The role is read first. If the sender is removed between the two statements, a message from before the removal is found.
+fn check_message(conn: &Connection, item: &Item, key: Option<i64>) -> Result<Option<SaveResult>> {
+    let is_member = match key {
+        Some(key) => role(conn, key, &item.sender)?.is_some(),
+        None => item.is_direct() && !item.is_stranger,
+    };
+    let stored = key.map(|key| entry_seqs(conn, key, &item.id)).transpose()?.flatten();
+    match stored {
+        Some(seqs) => Ok(Some(accepted(SaveOutcome::Duplicate, seqs))),
+        None if is_member => Ok(None),
+        None => Err(outsider().into()),
+    }
+}
 
 /// Whether [`save`](super::save::save) would accept the change now. Returns its result if it is stored already.
 pub(super) fn check(
@@ -30,7 +47,7 @@ pub(super) fn check(
 ) -> Result<Option<SaveResult>> {
     let conversation = load(conn, item)?;
     match &item.change {
-        None => Err(Error::Corrupt("a message was checked as a change")),
+        None => check_message(conn, item, conversation.map(|conversation| conversation.key)),
         Some(Change::Group(change)) => {
             let key = conversation.map(|conversation| conversation.key);
             groups::check(conn, item, change, key, accounts, limits)

@@ -87,6 +87,7 @@ fn check_sender_membership(
     if was_in {
         if let Outcome::Refused { code, at, .. } = &send.outcome
             && code == "forbidden"
+            && !send.forbidden
             && before_next_change(*at)
         {
             verdict.report(Violation::Stuck, || {

@@ -1,5 +1,6 @@
 //! The ledger and the store, indexed so that each side's record of the same thing is easy to find.
 
+use super::versions::{self, Version, Versions};
 use crate::{
     ledger::{Conversation, Id, Ledger, Outcome, Send, User},
     store::{self, Content, StoreView, Stored},
@@ -35,6 +36,9 @@ pub(super) struct Evidence<'a> {
     by_client_id: HashMap<(Conversation, &'a str, Id), &'a Stored>,
     memberships: HashMap<(Conversation, User), Vec<Membership>>,
     acked: HashSet<(Conversation, Id)>,
+    users: HashMap<&'a str, User>,
+    /// The versions of changed messages, by conversation.
+    versions: Vec<Versions>,
 }
 
 impl<'a> Evidence<'a> {
@@ -49,6 +53,8 @@ impl<'a> Evidence<'a> {
             by_client_id: HashMap::new(),
             memberships: HashMap::new(),
             acked: HashSet::new(),
+            users: HashMap::new(),
+            versions: Vec::new(),
         };
         let users: HashMap<&str, User> =
             ledger.users.iter().enumerate().map(|(number, name)| (name.as_str(), number as User)).collect();
@@ -69,7 +75,9 @@ impl<'a> Evidence<'a> {
                 evidence.memberships.insert((number, *user), vec![membership]);
             }
             evidence.replay_membership(number, entries, &users);
+            evidence.versions.push(versions::replay(entries));
         }
+        evidence.users = users;
         let acked = ledger.sends.iter().filter_map(|send| match send.outcome {
             Outcome::Acked { message_id, .. } => Some((send.conversation, message_id)),
             _ => None,
@@ -96,7 +104,11 @@ impl<'a> Evidence<'a> {
                 Content::Added(added) => (added.iter().map(String::as_str).collect(), Vec::new()),
                 Content::Removed(removed) => (Vec::new(), removed.iter().map(String::as_str).collect()),
                 Content::Left => (Vec::new(), vec![&entry.sender]),
-                Content::Message { .. } | Content::Undecodable => continue,
+                Content::Message { .. }
+                | Content::Edit
+                | Content::Recall
+                | Content::Reaction(_)
+                | Content::Undecodable => continue,
             };
             for user in joined.into_iter().filter_map(|name| users.get(name)) {
                 let memberships = self.memberships.entry((conversation, *user)).or_default();
@@ -144,6 +156,17 @@ impl<'a> Evidence<'a> {
     /// The stored message of a send.
     pub(super) fn stored(&self, send: &Send) -> Option<&'a Stored> {
         self.by_client_id.get(&(send.conversation, self.user(self.sender(send)), send.client_msg_id)).copied()
+    }
+
+    /// What a message became with each of its changes; empty if nothing has changed it.
+    pub(super) fn versions(&self, conversation: Conversation, seq: u64) -> &[Version] {
+        let of = self.versions.get(conversation as usize).and_then(|versions| versions.get(&seq));
+        of.map_or(&[], Vec::as_slice)
+    }
+
+    /// The user with a name.
+    pub(super) fn user_named(&self, name: &str) -> Option<User> {
+        self.users.get(name).copied()
     }
 
     /// Whether a user was a member when the conversation was at a `conversation_seq`.

@@ -1,8 +1,10 @@
 //! Checks sends and read histories against the store.
 
 use super::{
+    edits,
     evidence::Evidence,
     verdict::{Verdict, Violation},
+    versions,
 };
 use crate::{
     ledger::{Conversation, DeviceId, Id, Millis, NOT_TAKEN, Outcome, Send},
@@ -65,8 +67,10 @@ fn check_origins(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         }
         for entry in &conversation.entries {
             let has_origin = match &entry.content {
-                Content::Message { .. } => Id::parse(&entry.client_msg_id)
-                    .is_some_and(|own| sent.contains(&(id.as_str(), entry.sender.as_str(), own))),
+                Content::Message { .. } | Content::Edit | Content::Recall | Content::Reaction(_) => {
+                    Id::parse(&entry.client_msg_id)
+                        .is_some_and(|own| sent.contains(&(id.as_str(), entry.sender.as_str(), own)))
+                }
                 // The ledger does not list the creation of groups. A run whose groups can't be created fails at once.
                 Content::Created { .. } => entry.conversation_seq == 1,
                 Content::Added(_) | Content::Removed(_) | Content::Left => {
@@ -119,7 +123,7 @@ fn check_sends(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         }
         if send.forbidden && (found.is_some() || matches!(send.outcome, Outcome::Acked { .. })) {
             verdict.report(Violation::Unauthorised, || {
-                format!("{} was accepted, but its user is not a member", evidence.send(send))
+                format!("{} was accepted, but its user must not send it", evidence.send(send))
             });
         }
         check_refusal(evidence, send, verdict);
@@ -140,7 +144,11 @@ fn check_sends(evidence: &Evidence<'_>, verdict: &mut Verdict) {
 }
 
 fn has_content_of(entry: &Stored, send: &Send) -> bool {
-    entry.digest == send.digest && matches!(entry.content, Content::Message { .. })
+    let is_right_kind = match send.target {
+        None => matches!(entry.content, Content::Message { .. }),
+        Some(target) => versions::is_change(entry) && entry.refers_to == Some(target),
+    };
+    entry.digest == send.digest && is_right_kind
 }
 
 /// P9: a member's message is not refused permanently.
@@ -151,10 +159,22 @@ fn check_refusal(evidence: &Evidence<'_>, send: &Send, verdict: &mut Verdict) {
     }
     let memberships = evidence.memberships(send.conversation, evidence.sender(send));
     let always = memberships.len() == 1 && memberships[0].left.is_none();
-    if code != "forbidden" || (always && !send.forbidden && memberships[0].visible_from == 1) {
+    let is_valid = match (code.as_str(), send.target) {
+        ("forbidden", _) => !always || send.forbidden || memberships[0].visible_from > 1,
+        // Another change was stored before.
+        ("conflict", Some(target)) => is_recalled(evidence, send.conversation, target),
+        ("not_found", Some(_)) => !always,
+        _ => false,
+    };
+    if !is_valid {
         verdict
             .report(Violation::Stuck, || format!("{} was refused permanently: {code}", evidence.send(send)));
     }
+}
+
+fn is_recalled(evidence: &Evidence<'_>, conversation: Conversation, target: Id) -> bool {
+    let seq = evidence.seq_of(conversation, target).unwrap_or_default();
+    evidence.versions(conversation, seq).last().is_some_and(|version| version.is_recalled())
 }
 
 /// P3: the messages of one device are stored in the order in which it sent them.
@@ -227,16 +247,27 @@ fn check_histories(evidence: &Evidence<'_>, verdict: &mut Verdict) {
             let (stored, read) = (stored.next(), read.next());
             let same = match (stored, read) {
                 (None, None) => break,
-                (Some(stored), Some((seq, id, digest))) => {
+                (Some(stored), Some((seq, id, digest, state))) => {
+                    let now = edits::last_version(evidence, history.conversation, stored, history.user);
                     stored.conversation_seq == u64::from(*seq)
                         && stored.message_id == *id
-                        && stored.digest == *digest
+                        && now == (*digest, *state)
                 }
                 _ => false,
             };
             if !same {
-                let stored = stored.map(|entry| (entry.conversation_seq, entry.message_id, entry.digest));
-                verdict.report(Violation::Mismatch, || {
+                let is_hidden = |(seq, ..): &&(u32, Id, u64, u64)| {
+                    evidence.membership_at(history.conversation, history.user, (*seq).into()).is_none()
+                };
+                let violation = match read.filter(is_hidden) {
+                    Some(_) => Violation::Unauthorised,
+                    None => Violation::Mismatch,
+                };
+                let stored = stored.map(|entry| {
+                    let now = edits::last_version(evidence, history.conversation, entry, history.user);
+                    (entry.conversation_seq, entry.message_id, now, &entry.content)
+                });
+                verdict.report(violation, || {
                     format!(
                         "{} reads {read:?} in the history of {}, but {stored:?} is stored",
                         evidence.user(history.user),

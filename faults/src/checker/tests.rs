@@ -9,6 +9,7 @@ use crate::{
 mod access;
 mod claims;
 mod delivered;
+mod edits;
 mod membership;
 mod receipts;
 mod stored;
@@ -40,6 +41,11 @@ fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
         sender: sender.into(),
         client_msg_id,
         digest: number.into(),
+        identity: number.into(),
+        body: ledger::body_of(None),
+        countable: matches!(content, Content::Message { .. }),
+        sent_at_ms: 1_000 + i64::from(number),
+        refers_to: None,
         content,
     }
 }
@@ -50,13 +56,30 @@ fn message(seq: u64, number: u8, sender: &str) -> Stored {
 
 fn shown(conversation: u32, conversation_seq: u32, number: u8) -> Observation {
     let (message_id, digest) = (id(number), number.into());
-    Observation::Entry(Receipt { conversation, conversation_seq, message_id, digest, at: 50, live: true })
+    Observation::Entry(Receipt {
+        conversation,
+        conversation_seq,
+        message_id,
+        digest,
+        state: 0,
+        at: 50,
+        live: true,
+    })
 }
 
 fn delivered(conversation: u32, conversation_seq: u32, seq: u64) -> Observation {
     let number = if conversation == DIRECT { 7 } else { conversation_seq as u8 };
     let (message_id, digest) = (id(number), number.into());
-    Observation::Delivered { conversation, conversation_seq, message_id, digest, epoch: 1, seq, at: 50 }
+    Observation::Delivered {
+        conversation,
+        conversation_seq,
+        message_id,
+        digest,
+        target_state: 0,
+        epoch: 1,
+        seq,
+        at: 50,
+    }
 }
 
 fn head(conversation: u32, conversation_seq: u32, visible_from: u32) -> Observation {
@@ -75,7 +98,17 @@ fn device(user: u32, name: &str, observations: Vec<Observation>) -> Device {
 fn send(device: u32, conversation: u32, number: u8, began: u32, outcome: Outcome) -> Send {
     let client_msg_id = client_id(number);
     let digest = number.into();
-    Send { device, conversation, client_msg_id, digest, began, ordered: true, forbidden: false, outcome }
+    Send {
+        device,
+        conversation,
+        client_msg_id,
+        digest,
+        target: None,
+        began,
+        ordered: true,
+        forbidden: false,
+        outcome,
+    }
 }
 
 fn acked(number: u8, at: u32) -> Outcome {
@@ -127,7 +160,7 @@ fn good_run() -> (Ledger, StoreView) {
         histories: vec![History {
             conversation: GROUP,
             user: ALICE,
-            entries: (1..=5).map(|number| (number.into(), id(number), number.into())).collect(),
+            entries: (1..=5).map(|number| (number.into(), id(number), number.into(), 0)).collect(),
         }],
         ..Ledger::default()
     };

@@ -27,6 +27,8 @@ pub enum Observation {
         message_id: Id,
         /// Digest of its content.
         digest: u64,
+        /// Digest of the state of the message that it changes; 0 for other entries.
+        target_state: u64,
         /// Epoch of the receiver seq.
         epoch: u32,
         /// The receiver seq.
@@ -94,6 +96,8 @@ pub struct Receipt {
     pub message_id: Id,
     /// Digest of its content.
     pub digest: u64,
+    /// Digest of its state.
+    pub state: u64,
     /// When.
     pub at: Millis,
     /// Whether the device was up to date before the entry came.

@@ -1,8 +1,9 @@
 //! Commands to devices.
 
+use client::Draft;
 use std::time::Duration;
 
-/// A message for a device to send.
+/// An entry for a device to send.
 #[derive(Clone, Debug)]
 pub(super) struct SendJob {
     /// Index of the send in the ledger.
@@ -11,8 +12,52 @@ pub(super) struct SendJob {
     pub(super) conversation: String,
     /// The `client_msg_id`.
     pub(super) client_msg_id: String,
-    /// The text; it begins with `client_msg_id`.
-    pub(super) text: String,
+    /// The rest of the entry.
+    pub(super) draft: Draft,
+}
+
+/// What a device is to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Intent {
+    /// A message with a text of this many bytes.
+    Message { size: usize },
+    /// The same, as an answer to a message.
+    Reply { to: String, size: usize },
+    /// A new text for a message.
+    Edit { target: String, size: usize },
+    /// A recall of a message.
+    Recall { target: String },
+    /// All reactions of the user to a message.
+    Reaction { target: String, reactions: Vec<&'static str> },
+}
+
+impl Intent {
+    /// The message that is changed.
+    pub(super) fn target(&self) -> Option<&str> {
+        match self {
+            Self::Message { .. } | Self::Reply { .. } => None,
+            Self::Edit { target, .. } | Self::Recall { target } | Self::Reaction { target, .. } => {
+                Some(target)
+            }
+        }
+    }
+
+    /// The entry. Its text repeats the `client_msg_id` to the end, so that a truncated or mixed-up text is not that of another
+    /// entry.
+    pub(super) fn draft(&self, client_msg_id: &str) -> Draft {
+        let text = |size: usize| {
+            client::text(
+                client_msg_id.chars().cycle().take(size.max(client_msg_id.len())).collect::<String>(),
+            )
+        };
+        match self {
+            Self::Message { size } => text(*size).into(),
+            Self::Reply { to, size } => Draft::reply(to, text(*size)),
+            Self::Edit { target, size } => Draft::edit(target, text(*size)),
+            Self::Recall { target } => Draft::recall(target),
+            Self::Reaction { target, reactions } => Draft::reaction(target, reactions.iter().copied()),
+        }
+    }
 }
 
 /// A command to a device.

@@ -3,7 +3,7 @@
 mod accounts;
 
 use super::{
-    command::{Command, SendJob},
+    command::{Command, Intent, SendJob},
     device::{DeviceContext, SharedTokens},
     device_link::DeviceLink,
     options::Options,
@@ -239,16 +239,16 @@ impl Environment {
         }
     }
 
-    /// Lets a device send a message. If its command queue is full, the send is recorded as not taken.
+    /// Lets a device send an entry. If its command queue is full, the send is recorded as not taken.
     pub(super) fn send(
         &self,
         device: &DeviceHandle,
         conversation: Conversation,
-        size: usize,
+        intent: &Intent,
         forbidden: bool,
     ) {
         let excused = device.is_excused();
-        let job: SendJob = self.recorder.begin_send(device.id, conversation, size, forbidden, excused);
+        let job: SendJob = self.recorder.begin_send(device.id, conversation, intent, forbidden, excused);
         let send = job.send;
         if !device.command(Command::Send(job)) {
             self.recorder.refused(send, NOT_TAKEN, true);

@@ -92,6 +92,9 @@ pub(super) async fn read_histories(environment: &Environment) -> Result<()> {
     Ok(())
 }
 
+/// See [`History::entries`].
+type ReadEntry = (u32, Id, u64, u64);
+
 /// A device that only reads histories.
 struct Reader<'a> {
     environment: &'a Environment,
@@ -101,9 +104,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a whole history; empty if the user may not read it.
-    async fn read(&mut self, conversation: Conversation) -> Result<Vec<(u32, Id, u64)>> {
+    async fn read(&mut self, conversation: Conversation) -> Result<Vec<ReadEntry>> {
         let id = &self.environment.population.ledger.conversations[conversation as usize];
-        let mut found: Vec<(u32, Id, u64)> = Vec::new();
+        let mut found: Vec<ReadEntry> = Vec::new();
         let mut attempts = 0;
         loop {
             let after = found.last().map_or(0, |(seq, ..)| u64::from(*seq));
@@ -115,7 +118,8 @@ impl Reader<'_> {
                     found.extend(entries.map(|entry| {
                         let id = Id::parse(&entry.message_id).unwrap_or_default();
                         let digest = ledger::digest_of(entry);
-                        (ledger::narrow(entry.conversation_seq), id, digest)
+                        let state = ledger::own_state_of(entry.state.as_ref());
+                        (ledger::narrow(entry.conversation_seq), id, digest, state)
                     }));
                     if !page.more {
                         return Ok(found);

@@ -1,6 +1,10 @@
 //! End-to-end probes.
 
-use super::{arrivals::Arrivals, command::Command, environment::Environment};
+use super::{
+    arrivals::Arrivals,
+    command::{Command, Intent},
+    environment::Environment,
+};
 use crate::ledger::{Id, NOT_TAKEN};
 use anyhow::{Result, bail};
 use std::{collections::HashSet, time::Duration};
@@ -26,7 +30,10 @@ pub(super) async fn run(environment: &Environment, via: Via, limit: Duration) ->
     let mut jobs = Vec::new();
     for &(device, _) in &population.probes {
         for &conversation in &population.probed {
-            jobs.push((device, recorder.begin_send(device, conversation, 0, false, true)));
+            jobs.push((
+                device,
+                recorder.begin_send(device, conversation, &Intent::Message { size: 0 }, false, true),
+            ));
         }
     }
     let expected: HashSet<_> = jobs

@@ -5,12 +5,12 @@ mod sends;
 use super::arrivals::Arrivals;
 use crate::ledger::{
     self, Conversation, DeviceId, History, Id, Incarnation, Ledger, MembershipChange, Millis, Observation,
-    Receipt,
+    Receipt, User,
 };
-use abi::v1::Entry;
+use abi::{envelope::MESSAGE, v1::Entry};
 use client::State;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -48,13 +48,29 @@ struct Recording {
     seen: HashSet<Id>,
     /// Acknowledged messages that no device has shown yet.
     unseen: HashSet<Id>,
+    /// By name.
+    users: HashMap<String, User>,
+    /// Messages that devices have shown lately, the oldest first.
+    recent: HashMap<Conversation, VecDeque<Target>>,
 }
+
+/// A stored message that can be answered and changed.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) message_id: String,
+    pub(super) author: User,
+}
+
+/// Recent messages that are kept per conversation.
+const RECENT: usize = 30;
 
 impl Recorder {
     /// A recorder for a ledger with users, devices and conversations.
     pub(super) fn new(ledger: Ledger) -> Self {
         let conversations =
             ledger.conversations.iter().enumerate().map(|(number, id)| (id.clone(), index(number))).collect();
+        let users =
+            ledger.users.iter().enumerate().map(|(number, name)| (name.clone(), index(number))).collect();
         let caught_up = ledger.devices.iter().map(|_| AtomicU32::new(0)).collect();
         Self {
             began: Instant::now(),
@@ -67,6 +83,8 @@ impl Recorder {
                 acked: 0,
                 seen: HashSet::new(),
                 unseen: HashSet::new(),
+                users,
+                recent: HashMap::new(),
             }),
             arrivals: Arrivals::default(),
             pushed_arrivals: Arrivals::default(),
@@ -114,16 +132,24 @@ impl Recorder {
         let message_id = Id::parse(&entry.message_id).unwrap_or_default();
         let conversation = {
             let mut recording = self.recording();
+            let conversation = recording.conversation(&entry.conversation);
             if recording.seen.insert(message_id) {
                 recording.unseen.remove(&message_id);
+                recording.add_recent(conversation, entry);
             }
-            recording.conversation(&entry.conversation)
+            conversation
         };
         let conversation_seq = ledger::narrow(entry.conversation_seq);
         let digest = ledger::digest_of(entry);
-        let receipt = Receipt { conversation, conversation_seq, message_id, digest, at, live };
+        let state = ledger::state_of(entry.state.as_ref());
+        let receipt = Receipt { conversation, conversation_seq, message_id, digest, state, at, live };
         self.observed(device, Observation::Entry(receipt));
         self.arrivals.arrived(device, &entry.client_msg_id);
+    }
+
+    /// Messages of a conversation that devices have shown lately.
+    pub(super) fn recent(&self, conversation: Conversation) -> Vec<Target> {
+        self.recording().recent.get(&conversation).into_iter().flatten().cloned().collect()
     }
 
     /// A device observed something.
@@ -200,6 +226,15 @@ impl Recorder {
 }
 
 impl Recording {
+    fn add_recent(&mut self, conversation: Conversation, entry: &Entry) {
+        let Some(&author) = self.users.get(&entry.sender).filter(|_| entry.kind == MESSAGE) else { return };
+        let recent = self.recent.entry(conversation).or_default();
+        recent.push_back(Target { message_id: entry.message_id.clone(), author });
+        if recent.len() > RECENT {
+            recent.pop_front();
+        }
+    }
+
     fn conversation(&mut self, id: &str) -> Conversation {
         if let Some(number) = self.conversations.get(id) {
             return *number;

@@ -190,8 +190,7 @@ impl SdkDevice {
 }
 
 async fn enqueue(client: &Client, job: &SendJob) -> Result<client::Sending, Error> {
-    let message = client::text(job.text.clone());
-    client.enqueue(&job.conversation, message, Some(job.client_msg_id.clone())).await
+    client.enqueue(&job.conversation, job.draft.clone(), Some(job.client_msg_id.clone())).await
 }
 
 fn outcome(send: u32, sending: client::Sending) -> BoxFuture<'static, (u32, Result<Ack, Error>)> {

@@ -1,6 +1,10 @@
-//! The ordinary messages of the workload.
+//! The ordinary messages of the workload, and changes of them.
 
-use super::environment::{DeviceHandle, Environment};
+use super::{
+    command::Intent,
+    environment::{DeviceHandle, Environment},
+};
+use crate::ledger::{Conversation, User};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -14,6 +18,12 @@ const OFFLINE: f64 = 0.1;
 const FORBIDDEN: f64 = 0.004;
 /// Fraction of messages that removed members send to their group.
 const REMOVED: f64 = 0.004;
+/// Fraction of sends that answer or change an earlier message.
+const CHANGES: f64 = 0.12;
+/// Fraction of those that edit a message of another user.
+const FORBIDDEN_EDITS: f64 = 0.02;
+/// The reactions in use. An entry can have 64 different ones.
+const REACTIONS: [&str; 6] = ["+1", "-1", "heart", "?", "\u{1f600}", "\u{1f389}"];
 
 /// Sends messages at a rate until `stop`.
 pub(super) async fn run(environment: Arc<Environment>, seed: u64, rate: f64, stop: CancellationToken) {
@@ -64,8 +74,40 @@ fn send_one(environment: &Environment, random: &mut StdRng) {
         environment.devices.iter().filter(|device| device.user == user).collect();
     let device = *devices.choose(random).expect("every user has a device");
     if device.is_online() || random.random_bool(OFFLINE) {
-        environment.send(device, conversation.id, size, false);
+        let (intent, forbidden) = intent(environment, random, conversation.id, user, size);
+        environment.send(device, conversation.id, &intent, forbidden);
     }
+}
+
+/// What a member sends, and whether the server must refuse it: a message, or something that answers or changes an earlier one.
+fn intent(
+    environment: &Environment,
+    random: &mut StdRng,
+    conversation: Conversation,
+    user: User,
+    size: usize,
+) -> (Intent, bool) {
+    let message = (Intent::Message { size }, false);
+    if !random.random_bool(CHANGES) {
+        return message;
+    }
+    let recent = environment.recorder.recent(conversation);
+    let forbidden = random.random_bool(FORBIDDEN_EDITS);
+    let kind = if forbidden { 0 } else { random.random_range(0..100) };
+    let any_author = (30..).contains(&kind);
+    let targets: Vec<_> =
+        recent.into_iter().filter(|target| any_author || (target.author == user) != forbidden).collect();
+    let Some(target) = targets.choose(random).map(|target| target.message_id.clone()) else { return message };
+    let intent = match kind {
+        0..25 => Intent::Edit { target, size },
+        25..30 => Intent::Recall { target },
+        30..80 => {
+            let reactions = REACTIONS.into_iter().filter(|_| random.random_bool(0.3)).collect();
+            Intent::Reaction { target, reactions }
+        }
+        _ => Intent::Reply { to: target, size },
+    };
+    (intent, forbidden)
 }
 
 /// A user sends to a conversation of which they were never a member.
@@ -75,7 +117,7 @@ fn send_as_outsider(environment: &Environment, random: &mut StdRng, size: usize)
     let device = *population.devices.choose(random).expect("there is a device");
     let device = &environment.devices[device as usize];
     if !conversation.members.contains(&device.user) && device.is_online() {
-        environment.send(device, conversation.id, size, true);
+        environment.send(device, conversation.id, &Intent::Message { size }, true);
     }
 }
 
@@ -84,6 +126,7 @@ fn send_as_removed_member(environment: &Environment, random: &mut StdRng, size: 
     let group = environment.population.groups.choose(random).expect("there is a group");
     let Some(&user) = group.changing.choose(random) else { return };
     if environment.is_removed(group.conversation, user) {
-        environment.send(environment.first_device(user), group.conversation, size, false);
+        let intent = Intent::Message { size };
+        environment.send(environment.first_device(user), group.conversation, &intent, false);
     }
 }

@@ -31,13 +31,29 @@ fn check(plan: [Item; 3], devices: usize, up_to_date: bool, faults: Faults) {
 }
 
 #[test]
-fn p4_p5_two_devices_catch_up_after_each_fault() {
-    for faults in [NONE, LOST_PUSH, RESTORE, LOST_CONNECTION] {
-        check(ENTRIES, 2, true, faults);
+fn p4_p5_two_devices_catch_up_after_a_lost_push() {
+    check(ENTRIES, 2, true, LOST_PUSH);
+}
+
+#[test]
+fn p4_p5_a_new_device_catches_up_after_a_lost_connection() {
+    check(ENTRIES, 1, false, LOST_CONNECTION);
+}
+
+#[test]
+fn p4_p5_two_devices_catch_up_after_a_restore() {
+    check(ENTRIES, 2, true, RESTORE);
+}
+
+#[test]
+fn p4_p5_a_new_device_catches_up_after_a_redelivery_or_a_lost_cache() {
+    for faults in [REDELIVERY, LOST_CACHE] {
+        check(ENTRIES, 1, false, faults);
     }
 }
 
 #[test]
+#[ignore = "more than a million states take several minutes"]
 fn p4_p5_two_devices_catch_up_after_a_redelivery_or_a_lost_cache() {
     for faults in [REDELIVERY, LOST_CACHE] {
         check(ENTRIES, 2, true, faults);
@@ -48,19 +64,18 @@ fn p4_p5_two_devices_catch_up_after_a_redelivery_or_a_lost_cache() {
 fn p4_p5_a_new_device_catches_up_after_two_faults() {
     let pairs = [
         Faults { redeliveries: 1, ..LOST_PUSH },
-        Faults { lost_caches: 1, ..LOST_PUSH },
         Faults { restores: 1, ..LOST_PUSH },
         Faults { lost_connections: 1, ..LOST_PUSH },
         Faults { restores: 1, ..LOST_CACHE },
         Faults { lost_connections: 1, ..RESTORE },
     ];
     for faults in pairs {
-        check(ENTRIES, 1, false, faults);
-        check([Item::Update, Item::Entry(0), Item::Update], 1, false, faults);
+        check([Item::Entry(0), Item::Update, Item::Entry(0)], 1, false, faults);
     }
 }
 
 #[test]
+#[ignore = "800,000 states take about two minutes"]
 fn p4_p5_a_device_catches_up_after_all_faults() {
     let all = Faults { lost_pushes: 1, redeliveries: 1, lost_caches: 1, restores: 1, lost_connections: 1 };
     check([Item::Entry(0), Item::Update, Item::Entry(0)], 1, true, all);

@@ -189,13 +189,16 @@ fn p9_unfinished_work_and_ended_devices_are_stuck() {
 fn p8_a_history_read_without_membership_is_unauthorised() {
     let read = |conversation: u32, user: u32, first: u8, last: u8| {
         move |ledger: &mut Ledger, _: &mut StoreView| {
-            let entries = (first..=last).map(|number| (number.into(), id(number), number.into())).collect();
+            let entries =
+                (first..=last).map(|number| (number.into(), id(number), number.into(), 0)).collect();
             ledger.histories.push(History { conversation, user, entries });
         }
     };
-    expect([(Violation::Unauthorised, 1)], read(GROUP, CAROL, 1, 4));
+    expect([(Violation::Unauthorised, 1)], read(GROUP, CAROL, 1, 5));
     expect([(Violation::Unauthorised, 1)], read(DIRECT, CAROL, 7, 7));
-    expect([], read(GROUP, CAROL, 1, 0));
+    // Entry 4 removed her. She reads what she could see until then.
+    expect([], read(GROUP, CAROL, 1, 4));
+    expect([(Violation::Mismatch, 1)], read(GROUP, CAROL, 1, 0));
     expect([(Violation::Mismatch, 1)], read(GROUP, BOB, 1, 0));
     // A user who joined with entry 4 sees that entry and the later ones.
     let joined = |first: u8| {
@@ -212,5 +215,5 @@ fn p8_a_history_read_without_membership_is_unauthorised() {
         }
     };
     expect([], joined(4));
-    expect([(Violation::Mismatch, 1)], joined(3));
+    expect([(Violation::Unauthorised, 1)], joined(3));
 }

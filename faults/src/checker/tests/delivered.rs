@@ -58,6 +58,7 @@ fn p1_a_push_that_differs_from_the_store_is_a_mismatch() {
                 conversation_seq: seq,
                 message_id: other,
                 digest: 66,
+                target_state: 0,
                 epoch: 1,
                 seq: 7,
                 at: 50,
@@ -71,15 +72,15 @@ fn p8_a_head_without_membership_is_unauthorised() {
     expect([(Violation::Unauthorised, 1)], |ledger, _| {
         observations(ledger, CAROLS_PHONE).push(head(DIRECT, 1, 1))
     });
-    // Entry 4 removed her, so a head of 4 is too late for her.
+    // Entry 4 removed her, so a head of 5 is too late for her.
     expect([(Violation::Unauthorised, 1)], |ledger, _| {
-        observations(ledger, CAROLS_PHONE).push(head(GROUP, 4, 1))
+        observations(ledger, CAROLS_PHONE).push(head(GROUP, 5, 1))
     });
     expect([(Violation::Unauthorised, 1)], |ledger, _| {
         observations(ledger, BOBS_PHONE).push(head(GROUP, 5, 2))
     });
     expect([], |ledger, _| {
-        observations(ledger, CAROLS_PHONE).push(head(GROUP, 3, 1));
+        observations(ledger, CAROLS_PHONE).push(head(GROUP, 4, 1));
         observations(ledger, BOBS_PHONE).push(head(GROUP, 5, 1));
     });
 }

@@ -2,7 +2,7 @@
 
 use super::read_positions::ReadPositions;
 use crate::workload::command::SendJob;
-use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, Send, client_frame::Frame};
+use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, client_frame::Frame};
 
 /// A request that waits for its answer.
 pub(super) enum Request {
@@ -31,12 +31,7 @@ pub(super) struct LookUp {
 }
 
 pub(super) fn send(job: &SendJob) -> Frame {
-    Frame::Send(Send {
-        conversation: job.conversation.clone(),
-        client_msg_id: job.client_msg_id.clone(),
-        content: Some(client::text(job.text.clone())),
-        ..Send::default()
-    })
+    Frame::Send(job.draft.clone().into_send(&job.conversation, job.client_msg_id.clone()))
 }
 
 pub(super) fn look_up(look_up: &LookUp) -> Frame {

@@ -124,6 +124,7 @@ fn delivered(device: &mut RawDevice, follow_ups: &mut FollowUps, deliver: Delive
             conversation_seq: ledger::narrow(entry.conversation_seq),
             message_id: Id::parse(&entry.message_id).unwrap_or_default(),
             digest: ledger::digest_of(entry),
+            target_state: ledger::state_of(entry.target_state.as_ref()),
             epoch,
             seq,
             at: recorder.now(),

@@ -124,7 +124,8 @@ mod tests {
     use std::time::Duration;
 
     fn job(send: u32) -> SendJob {
-        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), text: String::new() }
+        let draft = client::text("").into();
+        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft }
     }
 
     #[test]

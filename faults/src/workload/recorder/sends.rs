@@ -3,44 +3,48 @@
 use super::{Recorder, Recording, index};
 use crate::{
     ledger::{self, Conversation, Device, DeviceId, Id, LaterAck, Outcome, Send},
-    workload::command::SendJob,
+    workload::command::{Intent, SendJob},
 };
-use abi::v1::Ack;
+use abi::{
+    envelope::MESSAGE,
+    v1::{self, Ack, Entry},
+};
 use std::time::{Duration, Instant};
 
 impl Recorder {
-    /// Begins a send with a text of `size` bytes.
+    /// Begins a send.
     pub(in crate::workload) fn begin_send(
         &self,
         device: DeviceId,
         conversation: Conversation,
-        size: usize,
+        intent: &Intent,
         forbidden: bool,
         excused: bool,
     ) -> SendJob {
         let uuid = uuid::Uuid::now_v7();
         let client_msg_id = uuid.to_string();
-        // The id is repeated to the end of the text, so that a truncated or mixed-up text is not that of another message.
-        let text: String = client_msg_id.chars().cycle().take(size.max(client_msg_id.len())).collect();
-        let content = client::text(text.clone());
+        let draft = intent.draft(&client_msg_id);
+        let target = intent.target().and_then(Id::parse);
         let began = self.now();
         let mut recording = self.recording();
         let send = index(recording.ledger.sends.len());
         let user = &recording.ledger.users[recording.ledger.devices[device as usize].user as usize];
-        let digest = ledger::digest(user, &client_msg_id, Some(&content));
+        let digest = digest(user, draft.clone().into_send("", client_msg_id.clone()));
         recording.ledger.sends.push(Send {
             device,
             conversation,
             client_msg_id: Id(uuid.into_bytes()),
             digest,
+            target,
             began,
-            ordered: true,
+            ordered: target.is_none(),
             forbidden,
             outcome: Outcome::Unknown,
         });
-        recording.pending.insert(send, excused);
+        // A change waits until it is stored, so its wait is no pause of the gateways.
+        recording.pending.insert(send, excused || target.is_some());
         let conversation = recording.ledger.conversations[conversation as usize].clone();
-        SendJob { send, conversation, client_msg_id, text }
+        SendJob { send, conversation, client_msg_id, draft }
     }
 
     /// The server acknowledged a send.
@@ -146,6 +150,22 @@ impl Recorder {
         };
         recording.pending.keys().map(describe).collect()
     }
+}
+
+/// The digest of the entry that a request of a user makes.
+fn digest(user: &str, request: v1::Send) -> u64 {
+    let v1::Send { client_msg_id, kind, refers_to, content, reactions, .. } = request;
+    let kind = if kind.is_empty() { MESSAGE.to_owned() } else { kind };
+    let sender = user.to_owned();
+    ledger::digest_of(&Entry {
+        sender,
+        client_msg_id,
+        kind,
+        refers_to,
+        content,
+        reactions,
+        ..Entry::default()
+    })
 }
 
 impl Recording {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::ledger::{Device, DeviceKind, Outcome};
-use abi::v1::Ack;
+use crate::workload::command::Intent;
+use abi::v1::{Ack, content::Body};
 use std::time::Duration;
 
 fn recorder() -> Recorder {
@@ -20,8 +21,10 @@ fn ack(number: u8) -> Ack {
 #[test]
 fn the_first_acknowledgement_of_a_send_takes_precedence() {
     let recorder = recorder();
-    let job = recorder.begin_send(0, 0, 50, false, false);
-    assert!(job.text.starts_with(&job.client_msg_id) && job.text.len() == 50);
+    let job = recorder.begin_send(0, 0, &Intent::Message { size: 50 }, false, false);
+    let sent = job.draft.clone().into_send("", String::new());
+    assert!(matches!(sent.content.unwrap().body, Some(Body::Text(text))
+        if text.starts_with(&job.client_msg_id) && text.len() == 50));
     assert_eq!((recorder.pending_count(), recorder.unseen_count()), (1, 0));
     recorder.acked(job.send, &ack(1));
     recorder.acked(job.send, &ack(2));
@@ -41,7 +44,7 @@ fn the_first_acknowledgement_of_a_send_takes_precedence() {
 async fn waits_of_disrupted_devices_do_not_count_as_pauses() {
     let recorder = recorder();
     let begin = Instant::now();
-    let send = recorder.begin_send(0, 0, 50, false, false).send;
+    let send = recorder.begin_send(0, 0, &Intent::Message { size: 50 }, false, false).send;
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(recorder.longest_pause_since(begin) >= Duration::from_millis(15), "the wait has not ended");
     recorder.acked(send, &ack(1));
@@ -50,7 +53,7 @@ async fn waits_of_disrupted_devices_do_not_count_as_pauses() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(recorder.longest_pause_since(begin), pause, "the wait is over");
     assert_eq!(recorder.longest_pause_since(Instant::now()), Duration::ZERO);
-    let disrupted = recorder.begin_send(0, 0, 50, false, false).send;
+    let disrupted = recorder.begin_send(0, 0, &Intent::Message { size: 50 }, false, false).send;
     recorder.excuse_pending(0);
     tokio::time::sleep(Duration::from_millis(30)).await;
     recorder.acked(disrupted, &ack(2));

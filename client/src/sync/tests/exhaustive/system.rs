@@ -86,9 +86,9 @@ impl System {
             actions.push(Action::Overdue(number));
         }
         // A pong ahead of a push is like a push ahead of another one.
-        let mut after = device.sync.clone();
-        after.on_seq(seq(world.server.now.0, world.server.now.1));
-        if device.pushes.is_empty() && after != device.sync {
+        let (epoch, now) = world.server.now;
+        let is_behind = |latest: Have| latest.epoch != epoch || latest.seq < now;
+        if device.pushes.is_empty() && device.sync.latest.is_none_or(is_behind) {
             actions.push(Action::Heartbeat(number));
         }
         if world.faults.lost_connections > 0 {
@@ -223,6 +223,10 @@ impl Model for System {
             Property::always(
                 "P5: a device that waits for nothing has everything",
                 |system: &System, world: &World| {
+                    let is_busy = |device: &Device| device.exchange.is_some() || !device.pushes.is_empty();
+                    if world.devices.iter().any(is_busy) {
+                        return true;
+                    }
                     let mut actions = Vec::new();
                     system.actions(world, &mut actions);
                     let is_fault = |action: &Action| {
