@@ -221,7 +221,8 @@ fn send_frame(id: u32, message: &str) -> String {
 
 /// A device that is welcomed, at a gateway whose log accepts its next message. db-service then answers no call.
 async fn device_of_a_hanging_store(gateway: &Gateway) -> Device {
-    gateway.answers.add_permits(3);
+    // Two for the welcome, and two for the message: whether its receiver exists, and has blocked the sender.
+    gateway.answers.add_permits(4);
     let mut device = gateway.connect().await;
     assert!(receive(&mut device).await.contains("welcome"));
     send_json(&mut device, &send_frame(2, "first")).await;
@@ -267,7 +268,7 @@ async fn p3_a_message_whose_check_hangs_delays_no_pong_and_is_not_overtaken() {
     send_json(&mut device, &send_frame(4, "first")).await;
     send_json(&mut device, r#"{"id":5,"ping":{}}"#).await;
     assert_eq!(next_frame(&mut device).await.id, 5);
-    gateway.answers.add_permits(1);
+    gateway.answers.add_permits(2);
     assert_eq!(next_frame(&mut device).await.id, 3);
     assert_eq!(next_frame(&mut device).await.id, 4);
 }

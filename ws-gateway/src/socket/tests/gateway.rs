@@ -8,7 +8,10 @@ use ::http::{HeaderMap, HeaderValue, Request, Response, header};
 use abi::{
     Channel, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTO,
     config::Config,
-    v1::{ClientFrame, HistoryPage, Members, Profile, Profiles, ReceiverSeq, SigningKey},
+    v1::{
+        ClientFrame, HistoryPage, MarkReadResponse, MarkedRead, Members, Profile, Profiles, ReadPosition,
+        ReceiverSeq, SigningKey,
+    },
 };
 use bytes::Bytes;
 use cache::{
@@ -316,7 +319,8 @@ fn message(content: &impl prost::Message) -> Bytes {
     [&[0][..], &length, &content].concat().into()
 }
 
-/// A db-service that answers every call with an empty message, except for `History`, and for `GetProfiles`: every user exists.
+/// A db-service that answers every call with an empty message, except for `History`, `GetProfiles` (every user exists), and
+/// `MarkRead` (the mark is stored).
 fn db_service(
     calls: Arc<Semaphore>,
     answers: Arc<Semaphore>,
@@ -325,12 +329,15 @@ fn db_service(
 ) -> Channel {
     let (empty, history) = (message(&HistoryPage::default()), message(history));
     let profiles = message(&Profiles { profiles: vec![Profile::default()] });
+    let position = Some(ReadPosition::default());
+    let marked = message(&MarkReadResponse { marked: vec![MarkedRead { position, ..MarkedRead::default() }] });
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         calls.add_permits(1);
         let answers = answers.clone();
         let message = match request.uri().path().rsplit('/').next() {
             Some("History") => &history,
             Some("GetProfiles") => &profiles,
+            Some("MarkRead") => &marked,
             _ => &empty,
         };
         let (message, is_logged_out) = (Full::new(message.clone()), is_logged_out.clone());
