@@ -2,7 +2,7 @@
 
 use abi::{
     ids::{self, Conversation, MAX_ID},
-    record,
+    names, record,
 };
 use kafka_runtime::{LetterId, dead_letters::Ends};
 
@@ -10,6 +10,7 @@ use kafka_runtime::{LetterId, dead_letters::Ends};
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     conversation(text);
+    name(text);
     match ids::check_id("user", text) {
         Ok(()) => {
             assert!((1..=MAX_ID).contains(&text.len()) && text.is_ascii());
@@ -48,6 +49,20 @@ fn conversation(text: &str) {
                 assert_eq!(normal, ids::direct(b, a));
                 assert_eq!(parsed.has_direct_member(a), Some(true));
             }
+        }
+        Err(error) => crate::check_error(&error),
+    }
+}
+
+/// The name of a group.
+fn name(text: &str) {
+    match names::check("name", text, abi::MAX_GROUP_NAME) {
+        Ok(name) => {
+            assert!((1..=abi::MAX_GROUP_NAME).contains(&name.chars().count()));
+            let is_control =
+                |character: char| character.is_control() || names::is_direction_control(character);
+            assert!(!name.contains(is_control), "{name:?}");
+            assert_eq!(names::check("name", &name, abi::MAX_GROUP_NAME).as_ref(), Ok(&name));
         }
         Err(error) => crate::check_error(&error),
     }

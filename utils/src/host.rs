@@ -81,20 +81,20 @@ impl Host {
 }
 
 /// The address to advertise for a bound listener. An unspecified address is replaced by this machine's address on the
-/// default route.
+/// default route. A listener on `[::]` accepts both families; IPv4 is preferred because more machines have a route for it.
 fn reachable(bound: SocketAddr) -> SocketAddr {
     if !bound.ip().is_unspecified() {
         return bound;
     }
-    let on_default_route = || {
-        // No packet is sent: connecting a UDP socket only selects the route. The targets are documentation addresses.
-        let (from, to) =
-            if bound.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    // No packet is sent: connecting a UDP socket only selects the route. The targets are documentation addresses.
+    let on_route = |from: &str, to: &str| {
         let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
         Ok::<_, io::Error>(SocketAddr::new(socket.local_addr()?.ip(), bound.port()))
     };
-    on_default_route().unwrap_or_else(|error| {
+    let ipv4 = on_route("0.0.0.0:0", "192.0.2.1:9");
+    let found = if bound.is_ipv4() { ipv4 } else { ipv4.or_else(|_| on_route("[::]:0", "[2001:db8::1]:9")) };
+    found.unwrap_or_else(|error| {
         tracing::warn!(%bound, %error, "cannot determine the address to advertise: set grpc_advertise");
         bound
     })
@@ -154,9 +154,11 @@ mod tests {
     fn an_unspecified_address_is_never_advertised() {
         let bound: SocketAddr = "10.1.2.3:7451".parse().unwrap();
         assert_eq!(reachable(bound), bound);
-        let found = reachable("0.0.0.0:7451".parse().unwrap());
         let has_route = UdpSocket::bind("0.0.0.0:0").unwrap().connect("192.0.2.1:9").is_ok();
-        assert_eq!(found.port(), 7451);
-        assert_ne!(found.ip().is_unspecified(), has_route, "{found}");
+        for listen in ["0.0.0.0:7451", "[::]:7451"] {
+            let found = reachable(listen.parse().unwrap());
+            assert_eq!(found.port(), 7451);
+            assert!(!has_route || (!found.ip().is_unspecified() && found.is_ipv4()), "{listen}: {found}");
+        }
     }
 }

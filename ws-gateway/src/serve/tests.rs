@@ -28,6 +28,13 @@ async fn start_with(options: Options) -> (SocketAddr, CancellationToken, tokio::
     (address, stop, server)
 }
 
+/// A certificate for 127.0.0.1, in a folder.
+fn server_tls(folder: &std::path::Path) -> Option<ServerTls> {
+    let files = Authority::new(folder, "ours").issue(&["127.0.0.1"], Validity::Current);
+    let gateway = Gateway { tls_certificate: files.certificate, tls_key: files.key, ..Gateway::default() };
+    ServerTls::new(&gateway).unwrap()
+}
+
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -97,9 +104,7 @@ async fn p7_connections_are_limited_and_a_closed_one_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn p7_an_unfinished_tls_handshake_times_out_and_delays_no_other_connection() {
     let folder = tempfile::tempdir().unwrap();
-    let files = Authority::new(folder.path(), "ours").issue(&["127.0.0.1"], Validity::Current);
-    let gateway = Gateway { tls_certificate: files.certificate, tls_key: files.key, ..Gateway::default() };
-    let tls = ServerTls::new(&gateway).unwrap();
+    let tls = server_tls(folder.path());
     let (address, _stop, _server) = start_with(Options { tls, ..options(3) }).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut next = TcpStream::connect(address).await.unwrap();
@@ -142,13 +147,20 @@ async fn p7_a_large_head_is_refused_with_431() {
 
 #[tokio::test]
 async fn p7_an_address_beyond_its_share_is_closed_before_tls_and_request() {
+    let folder = tempfile::tempdir().unwrap();
     let limits = Limits { http_connections_per_address: 2, ..Limits::default() };
+    for tls in [server_tls(folder.path()), None] {
+        let admission = Admission::new(&limits, 1_000, 10_000);
+        let (address, _stop, _server) = start_with(Options { admission, tls, ..options(1_000) }).await;
+        let _silent =
+            [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let closed = tokio::time::timeout(REQUEST_TIMEOUT / 2, third.read(&mut [0; 1])).await;
+        assert_eq!(closed.expect("a connection beyond the limit stays open").unwrap_or(0), 0);
+    }
     let admission = Admission::new(&limits, 1_000, 10_000);
     let (address, _stop, _server) = start_with(Options { admission, ..options(1_000) }).await;
-    let silent = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
-    let mut third = TcpStream::connect(address).await.unwrap();
-    assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed without an answer");
-    drop(silent);
+    drop([TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()]);
     let mut answer = String::new();
     while !answer.ends_with("hello") {
         answer = ask(&mut TcpStream::connect(address).await.unwrap()).await;
