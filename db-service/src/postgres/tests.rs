@@ -261,9 +261,9 @@ async fn p9_concurrent_instances_migrate_the_schema_once() {
 async fn p7_a_full_disk_of_postgresql_is_named_and_reported() {
     let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
     let (_, config) = test_config(&schema);
-    let store = PostgresStore::new(&config).unwrap();
+    let store = PostgresStore::new(&config, LIMITS).unwrap();
     store.ready().await.unwrap();
-    assert_eq!(Store::health(&store), Ok(()));
+    assert_eq!(Conversations::health(&store), Ok(()));
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$;
         CREATE TRIGGER full_disk BEFORE INSERT ON users EXECUTE FUNCTION full_disk()";
@@ -272,6 +272,6 @@ async fn p7_a_full_disk_of_postgresql_is_named_and_reported() {
     let error = ApiError::from(refused.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unavailable);
     assert!(error.message.contains("disk of the store is full"), "{error}");
-    assert!(Store::health(&store).unwrap_err().contains("PostgreSQL is full"));
+    assert!(Conversations::health(&store).unwrap_err().contains("PostgreSQL is full"));
     drop_schema(&store).await;
 }

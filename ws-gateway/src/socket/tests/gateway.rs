@@ -330,7 +330,8 @@ fn db_service(
     let (empty, history) = (message(&HistoryPage::default()), message(history));
     let profiles = message(&Profiles { profiles: vec![Profile::default()] });
     let position = Some(ReadPosition::default());
-    let marked = message(&MarkReadResponse { marked: vec![MarkedRead { position, ..MarkedRead::default() }] });
+    let marked =
+        message(&MarkReadResponse { marked: vec![MarkedRead { position, ..MarkedRead::default() }] });
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         calls.add_permits(1);
         let answers = answers.clone();
