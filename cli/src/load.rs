@@ -17,6 +17,7 @@ mod exchange;
 mod idle;
 mod ledger;
 mod pacer;
+mod pages;
 mod process;
 mod receiver;
 mod reconnects;
@@ -79,7 +80,9 @@ async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
             )
             .await
         }
-        LoadCommand::Idle { connections, options } => idle::run(&users, connections as usize, &options).await,
+        LoadCommand::Idle { connections, page, options } => {
+            idle::run(&users, connections as usize, page, &options).await
+        }
     }
 }
 

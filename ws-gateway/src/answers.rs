@@ -20,9 +20,12 @@ use abi::{
 };
 use bytes::Bytes;
 use parts::Parts;
+use prost::Message as _;
 
 /// Frames' worth of memory that a request may occupy: a part as it comes from the store, and encoded.
 const RESERVED_FRAMES: usize = 2;
+/// Most bytes of a page of history, in protobuf. The part that exceeds it is the last one.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
 /// The answer to a request. Entries and heads in it are encoded already.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,12 +94,14 @@ async fn history(
     let max_frame = backend.limits().max_frame;
     let is_descending = page.newest || page.before > 0;
     page.limit = page_limit(page.limit)?;
+    let mut bytes = 0;
     loop {
         connection.outbox.room(max_frame).await;
         // Three quarters: an entry has more than its content.
         let mut part = backend.history(connection, page.clone(), max_frame / 4 * 3).await?;
         let count = i32::try_from(part.entries.len()).unwrap_or(i32::MAX);
-        let continues = part.more && (1..page.limit).contains(&count);
+        bytes += part.encoded_len();
+        let continues = part.more && (1..page.limit).contains(&count) && bytes < MAX_PAGE_BYTES;
         if let Some(last) = part.entries.last().filter(|_| continues) {
             page.limit -= count;
             page.newest = false;

@@ -34,6 +34,10 @@ pub enum LoadCommand {
         /// Number of connections.
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
         connections: u32,
+        /// Let each connection first fetch a page of history of 1 MiB. All users are members of one group, whose size the
+        /// server limits.
+        #[arg(long)]
+        page: bool,
         /// Common options.
         #[command(flatten)]
         options: LoadOptions,

@@ -1,6 +1,7 @@
 //! Idle connections: how fast they open, and how much memory and CPU they use.
 
 use super::{
+    pages::Pages,
     process::{self, Processes},
     reconnects::Reconnects,
     report::{Idle, Latency, Outcome},
@@ -26,7 +27,12 @@ use tokio_util::sync::CancellationToken;
 const OTHER_FILES: u64 = 64;
 
 /// Registers users, opens their connections, holds them, and measures.
-pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions) -> Result<Outcome> {
+pub(super) async fn run(
+    users: &Users,
+    connections: usize,
+    page: bool,
+    options: &LoadOptions,
+) -> Result<Outcome> {
     check_open_files(connections as u64)?;
     let processes = Processes::new(&options.server_pid)?;
     let began = Instant::now();
@@ -34,11 +40,20 @@ pub(super) async fn run(users: &Users, connections: usize, options: &LoadOptions
     let logins_per_second = connections as f64 / began.elapsed().as_secs_f64();
 
     // Open one connection before measuring: one-time allocations of the server are not part of the cost of a connection.
-    let first = accounts[0].connect(users.servers(), None).await?;
+    let mut first = accounts[0].connect(users.servers(), None).await?;
+    let pages = match page {
+        true => Some(Pages::fill(users, &accounts, &mut first).await?),
+        false => None,
+    };
     let bytes_before = processes.resident_bytes();
     let began = Instant::now();
-    let rest = users::connect_all(users.servers(), accounts[1..].iter()).await?;
+    let mut rest = users::connect_all(users.servers(), accounts[1..].iter()).await?;
     let connects_per_second = rest.len() as f64 / began.elapsed().as_secs_f64();
+    if let Some(pages) = &pages {
+        for connection in &mut rest {
+            pages.fetch(connection).await?;
+        }
+    }
 
     let cpu_before = processes.cpu_seconds();
     let seconds = f64::from(options.seconds);

@@ -217,7 +217,11 @@ pub(super) async fn read_back(run: &Run, user: &LoadUser, conversation: &str) ->
     }
 }
 
-async fn read_page(
+/// Reads a page of a conversation.
+///
+/// # Errors
+/// The connection ends, or the server refuses the request.
+pub(super) async fn read_page(
     connection: &mut Connection,
     conversation: &str,
     after: u64,
