@@ -295,12 +295,20 @@ pub(super) async fn a_check_predicts_the_result_of_a_save(world: &World) {
     assert_eq!(check(world, other).await, Err(ErrorCode::AlreadyExists));
     assert_eq!(check(world, by("alice", "2", added(&["carol"]))).await, Ok(None));
     assert_eq!(check(world, by("bob", "3", added(&["carol"]))).await, Err(ErrorCode::Forbidden));
-    assert_eq!(check(world, message(GROUP, "bob", "4")).await, Err(ErrorCode::InvalidRequest));
+    assert_eq!(check(world, message(GROUP, "bob", "4")).await, Ok(None));
+    for outsider in
+        [message(GROUP, "carol", "4"), message("g:none", "bob", "4"), message("d:a:b", "bob", "4")]
+    {
+        assert_eq!(check(world, outsider).await, Err(ErrorCode::Forbidden));
+    }
+    world.store(message("d:alice:bob", "bob", "4")).await;
+    let stored = check(world, message("d:alice:bob", "bob", "4")).await.unwrap().unwrap();
+    assert_eq!((stored.outcome(), stored.conversation_seq), (SaveOutcome::Duplicate, 1));
     // Only a check asks whether accounts exist: a save decides from the log alone.
     assert_eq!(check(world, by("alice", "5", added(&["nobody"]))).await, Err(ErrorCode::NotFound));
     let unknown = change("g:2", "alice", "6", created(&["nobody"], HistoryVisibility::All));
     assert_eq!(check(world, unknown).await, Err(ErrorCode::NotFound));
-    assert_eq!(world.query("SELECT count(*) FROM entries").await, 1);
+    assert_eq!(world.query("SELECT count(*) FROM entries").await, 2, "a check stores nothing");
 }
 
 pub(super) async fn a_group_created_twice_at_once_is_one_group(world: &World) {
