@@ -4,9 +4,7 @@ use super::{
     receiver::read_page,
     users::{LoadUser, Users},
 };
-use abi::v1::{
-    HistoryVisibility, Send, client_frame::Frame as Ask, server_frame::Frame,
-};
+use abi::v1::{HistoryVisibility, Send, client_frame::Frame as Ask, server_frame::Frame};
 use anyhow::{Context as _, Result, bail};
 use client::{Connection, codec, connection::HELLO_ID, new_client_msg_id, tokens::TokenSource as _};
 
@@ -28,13 +26,16 @@ impl Pages {
     ) -> Result<Self> {
         let names: Vec<String> = accounts[1..].iter().map(|user| user.name.clone()).collect();
         let token = accounts[0].tokens.token(None).await?;
-        let created =
-            users.api().create_group(&token, "load", &names, HistoryVisibility::All, &new_client_msg_id());
+        let (api, request_id) = (users.api(), new_client_msg_id());
+        let created = api.create_group(&token, "load", &names, HistoryVisibility::All, &request_id);
         let group = created.await.context("cannot create the group whose history is read")?.conversation;
         for id in HELLO_ID + 1..=HELLO_ID + MESSAGES {
-            let body = Some(Body::Text("x".repeat(MESSAGE_BYTES)));
-            let message = Some(Message { content_type: String::new(), body });
-            let send = Send { conversation: group.clone(), client_msg_id: new_client_msg_id(), message };
+            let send = Send {
+                conversation: group.clone(),
+                client_msg_id: new_client_msg_id(),
+                content: Some(client::text("x".repeat(MESSAGE_BYTES))),
+                ..Send::default()
+            };
             connection.feed(codec::encode(id, Ask::Send(send))).await?;
             connection.flush().await?;
             loop {
