@@ -170,8 +170,8 @@ pub(crate) fn shared_tests() -> Vec<SharedTest> {
     conversation_tests().into_iter().chain(interface_tests()).collect()
 }
 
-/// All tests that start their own systems.
-pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
+/// Tests of the documentation, the dashboards, the telemetry and the dead letters.
+fn page_tests() -> Vec<StandaloneTest> {
     standalone_tests! {
         dashboards:
             every_alert_has_a_runbook_and_every_runbook_an_alert
@@ -194,6 +194,12 @@ pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
             embedded_p8_dead_letters_require_the_operator_token
             distributed_p6_dead_letters_are_listed_shown_replayed_and_dropped
             distributed_p8_dead_letters_require_the_operator_token;
+    }
+}
+
+/// Tests of programs and whole systems.
+fn system_tests() -> Vec<StandaloneTest> {
+    standalone_tests! {
         tls:
             p8_services_and_servers_use_tls_and_a_foreign_certificate_is_refused
             p8_clients_verify_the_certificate_of_the_gateway
@@ -240,4 +246,9 @@ pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
         drain:
             p9_a_draining_gateway_spreads_the_reconnects_and_loses_nothing;
     }
+}
+
+/// All tests that start their own systems.
+pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
+    page_tests().into_iter().chain(system_tests()).collect()
 }
