@@ -231,6 +231,7 @@ fn system_tests() -> Vec<StandaloneTest> {
             p1_a_restored_database_is_completed_from_kafka;
         distributed:
             p1_sigkill_of_each_service_under_load_loses_nothing
+            p1_acks_and_pongs_wait_for_no_request_while_db_service_hangs
             p4_a_redis_data_loss_starts_a_new_epoch_and_loses_no_message
             p8_a_removal_is_acknowledged_only_once_it_is_in_force
             p6_an_outage_of_any_server_loses_nothing

@@ -13,7 +13,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::{
     PATIENCE,
     device::{Device, Wire, new_id, refusal, send, texts},
@@ -109,6 +109,40 @@ pub(crate) async fn p4_a_redis_data_loss_starts_a_new_epoch_and_loses_no_message
     bob_device.send(&conversation, &new_id(), "after").await?;
     assert_eq!(texts(&alice_device.entries(1).await?), ["after"]);
     assert_eq!(texts(&bob_device.whole_history(&conversation).await?), ["before", "after"]);
+    Ok(())
+}
+
+pub(crate) async fn p1_acks_and_pongs_wait_for_no_request_while_db_service_hangs() -> Result<()> {
+    let mut system = Distributed::start(&[]).await?;
+    let world = World::at_addresses_of(&system);
+    let (alice, bob) = world.two_users().await?;
+    let conversation = alice.conversation_with(&bob);
+    let mut device = world.connect(&alice).await?;
+    device.send(&conversation, &new_id(), "before").await?;
+    device.entries(1).await?;
+    for instance in system.instances("db-service") {
+        instance.process().signal("STOP")?;
+    }
+    let history = GetHistory { conversation: conversation.clone(), ..GetHistory::default() };
+    let unanswered = device.pipeline((0..8).map(|_| Frame::History(history.clone()))).await?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..50 {
+        let began = Instant::now();
+        device.send(&conversation, &new_id(), "meanwhile").await?;
+        device.ping().await?;
+        slowest = slowest.max(began.elapsed());
+    }
+    for instance in system.instances("db-service") {
+        instance.process().signal("CONT")?;
+    }
+    println!("db-service stopped: the slowest of 50 sends and pings took {slowest:?}");
+    // Far below the deadline of a call to db-service, and far above a slow disk.
+    ensure!(slowest < Duration::from_secs(2), "a send and a ping took {slowest:?}");
+    for id in unanswered {
+        // Late, or refused after the deadline of the call.
+        let answer = device.answer(id).await;
+        ensure!(answer.is_ok() || refusal(answer).code == ErrorCode::Unavailable, "a wrong answer");
+    }
     Ok(())
 }
 
