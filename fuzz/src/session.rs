@@ -118,7 +118,8 @@ impl<'a> Device<'a> {
         };
         let frame = self.format.decode(&message);
         let id = frame.as_ref().map_or_else(|error| error.id, |frame| frame.id);
-        let step = self.protocol.on_frame(frame, self.now).expect("nothing waits: every step is done at once");
+        let step =
+            self.protocol.on_frame(frame, self.now).expect("nothing waits: every step is done at once");
         self.perform(step, id);
         assert_eq!(self.protocol.next_step(), None);
     }
