@@ -2,14 +2,17 @@
 //!
 //! `evidence` makes both easy to query. `stored` checks sends and histories, `changes` membership changes, `receipts`
 //! the entries that devices showed, `claims` the statements of the server that a device is complete, and `delivered` pushed
-//! entries and listed heads, `edits` edits, recalls and reactions against their replay in `versions`.
+//! entries and listed heads, `edits` edits, recalls and reactions against their replay in
+//! `versions`, `heads` the heads at the end, and `signals` signals.
 
 mod changes;
 mod claims;
 mod delivered;
 mod edits;
 mod evidence;
+mod heads;
 mod receipts;
+mod signals;
 mod stored;
 mod verdict;
 mod versions;
@@ -32,6 +35,8 @@ pub fn check(ledger: &Ledger, store: &StoreView) -> Verdict {
     claims::check(&evidence, &mut verdict);
     delivered::check(&evidence, &mut verdict);
     edits::check(&evidence, &mut verdict);
+    heads::check(&evidence, &mut verdict);
+    signals::check(&evidence, &mut verdict);
     for (device, at, reason) in &ledger.ended {
         verdict
             .report(Violation::Stuck, || format!("{} ended at {at} ms: {reason}", evidence.device(*device)));
@@ -73,6 +78,8 @@ fn figures(ledger: &Ledger, store: &StoreView) -> Figures {
                 Observation::UpToDate { .. }
                 | Observation::Delivered { .. }
                 | Observation::Head { .. }
+                | Observation::ReadPosition { .. }
+                | Observation::Signal { .. }
                 | Observation::ReadPositionRegressed { .. }
                 | Observation::Unreadable { .. } => {}
             }

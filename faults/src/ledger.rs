@@ -8,11 +8,13 @@ mod archive;
 mod digest;
 mod id;
 mod observation;
+mod user_state;
 
 pub(crate) use archive::{read, write};
 pub(crate) use digest::{body_of, digest, digest_of, identity_of, own_state_of, state_of};
 pub use id::Id;
 pub use observation::{FailedRead, Observation, Receipt};
+pub use user_state::{FinalHead, SentSignal, Settings, SettingsChange};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,12 @@ pub struct Ledger {
     pub changes: Vec<MembershipChange>,
     /// Histories that users read through the API at the end of the run.
     pub histories: Vec<History>,
+    /// Changes of settings, in the order in which they began. At most one per user is unanswered, as far as the server answers in time.
+    pub settings: Vec<SettingsChange>,
+    /// Signals, in the order in which they began.
+    pub signals: Vec<SentSignal>,
+    /// All heads of all users at the end of the run.
+    pub heads: Vec<FinalHead>,
     /// Devices that ended with a permanent error, with the time and the error.
     pub ended: Vec<(DeviceId, Millis, String)>,
     /// Work that was still open when the final phase timed out. Empty in a good run.

@@ -5,7 +5,7 @@
 //! conversations that they must not use. The seed determines all of it, as far as the timing of the machine allows.
 //!
 //! - `population`: users, devices and conversations. `environment`: creates and starts them.
-//! - `traffic`, `churn`: messages, disruptions and membership changes. They send a `command` to each device concerned.
+//! - `traffic`, `churn`, `settings`: messages and changes of them, disruptions, membership changes, and changes of settings and signals. They send a `command` to each device concerned.
 //! - `sdk`, `raw`: the two implementations of a device, each behind a `device_link`.
 //! - `probe`: end-to-end probes. `final_phase`: catching up and reading histories at the end.
 //! - `recorder`: writes the ledger.
@@ -27,6 +27,7 @@ mod probe;
 mod raw;
 mod recorder;
 mod sdk;
+mod settings;
 mod traffic;
 
 pub use options::Options;
@@ -70,6 +71,8 @@ impl Workload {
         tasks.spawn(traffic::run(Arc::clone(&environment), seed, options.rate, stop.clone()));
         let disruptions = options.disruptions;
         tasks.spawn(churn::disrupt_devices(Arc::clone(&environment), !seed, disruptions, stop.clone()));
+        tasks.spawn(settings::change(Arc::clone(&environment), seed.rotate_left(1), stop.clone()));
+        tasks.spawn(settings::signal(Arc::clone(&environment), seed.rotate_left(2), stop.clone()));
         for group in 0..environment.population.groups.len() {
             tasks.spawn(churn::change_members(Arc::clone(&environment), group, seed, stop.clone()));
         }

@@ -1,11 +1,11 @@
 //! Frames and answers that a server, or an attacker in its place, sends to the SDK.
 
-use abi::v1::{Entry, ServerFrame, server_frame::Frame};
+use abi::v1::{ServerFrame, server_frame::Frame};
 use bytes::Bytes;
 use client::{
     State, codec,
     http::{Api, Tokens},
-    sync::{PAGE, Request, Start, Sync},
+    sync::{Change, PAGE, Request, Start, Sync},
     tokens::SessionTokens,
 };
 use prost::Message as _;
@@ -79,17 +79,17 @@ impl Device {
         match frame.frame {
             Some(Frame::Welcome(welcome)) => {
                 self.pending.clear();
+                self.sync.on_generation(welcome.generation, welcome.generation_before);
                 self.sync.on_welcome(welcome.receiver_seq);
             }
             Some(Frame::Pong(pong)) => self.sync.on_seq(pong.receiver_seq),
             Some(Frame::Deliver(deliver)) => {
-                let count = deliver.entries.len();
                 self.sync.on_deliver(deliver, self.room, &mut out);
-                assert!(out.len() <= count.min(self.room), "more entries than the application has room for");
+                assert!(out.len() <= self.room, "more changes than the application has room for");
             }
-            Some(Frame::Heads(page)) => {
-                if self.take_pending(|request| matches!(request, Request::Heads { .. })).is_some() {
-                    self.sync.on_heads(page);
+            Some(Frame::Changes(page)) => {
+                if self.take_pending(|request| matches!(request, Request::Changes { .. })).is_some() {
+                    self.sync.on_changes(page, self.room, &mut out);
                 }
             }
             Some(Frame::History(page)) => {
@@ -119,8 +119,18 @@ impl Device {
     }
 
     /// Checks that the application gets every entry once and in order, for any behaviour of the server.
-    fn deliver(&mut self, entries: Vec<Entry>) {
-        for entry in entries {
+    fn deliver(&mut self, changes: Vec<Change>) {
+        if let Some((_, kept)) = self.sync.take_restored() {
+            // The server was restored from a backup: later entries get their numbers again.
+            self.delivered.retain(|conversation, last| {
+                kept.get(conversation).is_none_or(|kept| {
+                    *last = (*kept).min(*last);
+                    *last > 0
+                })
+            });
+        }
+        for change in changes {
+            let Change::Entry(entry) = change else { continue };
             let last = self.delivered.insert(entry.conversation.clone(), entry.conversation_seq);
             assert!(last < Some(entry.conversation_seq), "{last:?} followed by {}", entry.conversation_seq);
             assert!(self.sync.position(&entry.conversation) >= Some(entry.conversation_seq));
@@ -130,7 +140,7 @@ impl Device {
     fn send_requests(&mut self) {
         while let Some(request) = self.sync.next_request(self.room) {
             self.pending.push_back(request);
-            assert!(self.pending.len() <= 5, "more than one page of heads and four of history at a time");
+            assert!(self.pending.len() <= 5, "more than one page of changes and four of history at a time");
         }
     }
 

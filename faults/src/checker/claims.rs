@@ -56,6 +56,8 @@ pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
                     }
                     Observation::Delivered { .. }
                     | Observation::Head { .. }
+                    | Observation::ReadPosition { .. }
+                    | Observation::Signal { .. }
                     | Observation::ReadPositionRegressed { .. }
                     | Observation::Unreadable { .. } => {}
                 }

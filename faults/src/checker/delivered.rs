@@ -45,6 +45,8 @@ pub(super) fn check(evidence: &Evidence<'_>, verdict: &mut Verdict) {
                 Observation::Unreadable { .. }
                 | Observation::Entry(_)
                 | Observation::Complete { .. }
+                | Observation::ReadPosition { .. }
+                | Observation::Signal { .. }
                 | Observation::UpToDate { .. } => {}
             }
         }

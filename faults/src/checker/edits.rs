@@ -1,4 +1,4 @@
-//! Checks edits, recalls and reactions: what is stored, and what devices got to see of it.
+//! Checks edits, recalls and reactions in the store, in deliveries and in histories.
 
 use super::{
     evidence::Evidence,

@@ -10,8 +10,10 @@ mod access;
 mod claims;
 mod delivered;
 mod edits;
+mod heads;
 mod membership;
 mod receipts;
+mod signals;
 mod stored;
 
 const GROUP: u32 = 0;

@@ -38,7 +38,7 @@ pub(crate) fn body_of(content: Option<&Content>) -> u64 {
     hash(content.map(Content::encode_to_vec))
 }
 
-/// A digest of what later entries have changed, without the reader's own part; 0 if nothing has changed.
+/// The digest of a state without the reader's own part; 0 if nothing has changed the entry.
 pub(crate) fn state_of(state: Option<&EntryState>) -> u64 {
     state.map_or(0, |state| {
         let mut state = state.clone();
@@ -47,7 +47,7 @@ pub(crate) fn state_of(state: Option<&EntryState>) -> u64 {
     })
 }
 
-/// A digest of what later entries have changed, as one reader sees it; 0 if nothing has changed.
+/// The digest of a state as one reader sees it; 0 if nothing has changed the entry.
 pub(crate) fn own_state_of(state: Option<&EntryState>) -> u64 {
     state.map_or(0, |state| hash(state.encode_to_vec()))
 }

@@ -1,6 +1,6 @@
 //! Observations of devices.
 
-use super::{Conversation, Id, Millis};
+use super::{Conversation, Id, Millis, User};
 use serde::{Deserialize, Serialize};
 
 /// One observation of a device.
@@ -49,6 +49,24 @@ pub enum Observation {
         conversation_seq: u32,
         /// The first `conversation_seq` that the user may see.
         visible_from: u32,
+    },
+    /// The server delivered a signal.
+    Signal {
+        /// The conversation in it.
+        conversation: Conversation,
+        /// The sender in it.
+        user: User,
+        /// The number in its content. `None`: the user is typing.
+        number: Option<u32>,
+        /// When.
+        at: Millis,
+    },
+    /// The server answered a read mark.
+    ReadPosition {
+        /// The conversation.
+        conversation: Conversation,
+        /// The answered read position.
+        read: u32,
     },
     /// The server returned a lower read position than before.
     ReadPositionRegressed {

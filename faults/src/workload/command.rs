@@ -1,5 +1,7 @@
 //! Commands to devices.
 
+use crate::ledger::Settings;
+use abi::v1::{SetSettings, signal};
 use client::Draft;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ pub(super) struct SendJob {
     pub(super) draft: Draft,
 }
 
-/// What a device is to send.
+/// The kind of an entry to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
     /// A message with a text of this many bytes.
@@ -60,6 +62,38 @@ impl Intent {
     }
 }
 
+/// Settings for a device to change.
+#[derive(Clone, Debug)]
+pub(super) struct SettingsJob {
+    /// Index of the change in the ledger.
+    pub(super) number: u32,
+    /// The conversation's id.
+    pub(super) conversation: String,
+}
+
+impl SettingsJob {
+    /// The request.
+    pub(super) fn request(&self) -> SetSettings {
+        let Settings { pinned, archived, draft } = Settings::of(self.number);
+        SetSettings {
+            conversation: self.conversation.clone(),
+            pinned: Some(pinned),
+            archived: Some(archived),
+            draft: Some(draft),
+            ..SetSettings::default()
+        }
+    }
+}
+
+/// A signal for a device to send.
+#[derive(Clone, Debug)]
+pub(super) struct SignalJob {
+    /// The conversation's id.
+    pub(super) conversation: String,
+    /// The signal.
+    pub(super) kind: signal::Kind,
+}
+
 /// A command to a device.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -67,6 +101,10 @@ pub(super) enum Command {
     Send(SendJob),
     /// Also send a message that another device of the user is sending.
     SendCopy(SendJob),
+    /// Change settings of a conversation.
+    Settings(SettingsJob),
+    /// Send a signal.
+    Signal(SignalJob),
     /// Restart the program with the last saved state or an older one.
     Restart,
     /// Read no events for this time.

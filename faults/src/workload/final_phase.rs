@@ -1,8 +1,11 @@
 //! The end of a run: all devices catch up, and users read the histories.
 
 use super::environment::Environment;
-use crate::ledger::{self, Conversation, History, Id, Millis, User};
-use abi::{ApiError, v1::GetHistory};
+use crate::ledger::{self, Conversation, FinalHead, History, Id, Millis, Settings, User};
+use abi::{
+    ApiError,
+    v1::{GetHistory, Head},
+};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -64,7 +67,7 @@ pub(super) async fn wait_until_caught_up(environment: &Environment, limit: Durat
 }
 
 /// Reads the history of every conversation as a member, as each user whose membership changed, and as a user who was never a
-/// member.
+/// member; and the heads of every user.
 pub(super) async fn read_histories(environment: &Environment) -> Result<()> {
     let population = &environment.population;
     let mut readers: BTreeMap<User, Vec<Conversation>> = BTreeMap::new();
@@ -82,14 +85,32 @@ pub(super) async fn read_histories(environment: &Environment) -> Result<()> {
     for direct in population.conversations.iter().filter(|conversation| conversation.members.len() == 2) {
         readers.entry(direct.members[0]).or_default().push(direct.id);
     }
+    for user in 0..population.ledger.users.len() as User {
+        readers.entry(user).or_default();
+    }
     for (user, conversations) in readers {
         let mut reader = Reader { environment, user, device: None };
         for conversation in conversations {
             let entries = reader.read(conversation).await?;
             environment.recorder.history_read(History { conversation, user, entries });
         }
+        for head in reader.heads().await? {
+            environment.recorder.head_read(final_head(environment, user, head));
+        }
     }
     Ok(())
+}
+
+fn final_head(environment: &Environment, user: User, head: Head) -> FinalHead {
+    let settings = head.settings.unwrap_or_default();
+    FinalHead {
+        user,
+        conversation: environment.recorder.conversation(&head.conversation),
+        conversation_seq: ledger::narrow(head.conversation_seq),
+        read_seq: ledger::narrow(head.read_seq),
+        unread: ledger::narrow(head.unread),
+        settings: Settings { pinned: settings.pinned, archived: settings.archived, draft: settings.draft },
+    }
 }
 
 /// See [`History::entries`].
@@ -139,7 +160,28 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads all heads of the user.
+    async fn heads(&mut self) -> Result<Vec<Head>> {
+        let mut attempts = 0;
+        loop {
+            let read = async { self.device().await?.heads().await }.await;
+            match read {
+                Err(_) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                    self.device = None;
+                    sleep(Duration::from_millis(500)).await;
+                }
+                read => return read.context("read heads"),
+            }
+        }
+    }
+
     async fn page(&mut self, page: GetHistory) -> Result<abi::v1::HistoryPage> {
+        self.device().await?.history(page).await
+    }
+
+    /// The connected device.
+    async fn device(&mut self) -> Result<&mut Device> {
         if self.device.is_none() {
             let name = self.environment.population.name(self.user);
             let body = json!({ "user": name, "password": PASSWORD, "device": "reader" }).to_string();
@@ -150,7 +192,7 @@ impl Reader<'_> {
             let gateway = self.environment.gateways.first().context("no gateway")?;
             self.device = Some(Device::connect(gateway, Wire::Proto, token, None).await?.0);
         }
-        self.device.as_mut().context("it is connected")?.history(page).await
+        self.device.as_mut().context("it is connected")
     }
 }
 

@@ -1,11 +1,12 @@
 //! Records the ledger during a run, and answers the few questions that arise before it is complete.
 
 mod sends;
+mod settings;
 
 use super::arrivals::Arrivals;
 use crate::ledger::{
-    self, Conversation, DeviceId, History, Id, Incarnation, Ledger, MembershipChange, Millis, Observation,
-    Receipt, User,
+    self, Conversation, DeviceId, FinalHead, History, Id, Incarnation, Ledger, MembershipChange, Millis,
+    Observation, Receipt, User,
 };
 use abi::{envelope::MESSAGE, v1::Entry};
 use client::State;
@@ -183,6 +184,11 @@ impl Recorder {
     /// A user has read a history.
     pub(super) fn history_read(&self, history: History) {
         self.recording().ledger.histories.push(history);
+    }
+
+    /// A user has read a head at the end of the run.
+    pub(super) fn head_read(&self, head: FinalHead) {
+        self.recording().ledger.heads.push(head);
     }
 
     /// Work could not be completed.

@@ -1,7 +1,7 @@
 //! A device that uses the SDK.
 
 use super::{
-    command::{Command, SendJob},
+    command::{Command, SendJob, SignalJob},
     device::{DeviceContext, Snapshots},
 };
 use crate::ledger::Observation;
@@ -9,12 +9,14 @@ use abi::v1::{Ack, GetChanges};
 use client::{Client, Error, Event, Events, Options, State};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use std::{collections::BTreeMap, pin::pin, time::Duration};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Interval at which the device saves and reports its state.
 const REPORT: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a query.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to a change of settings or a signal.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before the restart of a client that ended with a permanent error.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Sends without an outcome above which the device takes no more commands.
@@ -115,6 +117,7 @@ impl SdkDevice {
             // The SDK does not report whether an entry was pushed or fetched, so none counts as live.
             Some(Event::Entry(entry)) => recorder.shown(*id, &entry, false),
             Some(Event::CaughtUp) => self.report_complete(client),
+            Some(Event::Signal(signal)) => recorder.signalled(*id, &signal),
             Some(Event::Ended(error)) => {
                 recorder.ended(*id, error.to_string());
                 sleep(RESTART_PAUSE).await;
@@ -138,6 +141,18 @@ impl SdkDevice {
             Command::Sleep(pause) => {
                 sleep(pause).await;
                 // Commands that arrived in this time waited for the device, not for the system.
+                self.context.recorder.excuse_pending(self.context.id);
+            }
+            Command::Settings(job) => {
+                let changing = timeout(ANSWER_TIMEOUT, client.change_settings(job.request()));
+                if let Ok(Ok(())) = changing.await {
+                    self.context.recorder.settings_changed(job.number);
+                }
+                // The device handled no answers meanwhile.
+                self.context.recorder.excuse_pending(self.context.id);
+            }
+            Command::Signal(SignalJob { conversation, kind }) => {
+                let _ = timeout(ANSWER_TIMEOUT, client.signal(&conversation, kind)).await;
                 self.context.recorder.excuse_pending(self.context.id);
             }
             Command::SendCopy(_) => {}
@@ -168,7 +183,7 @@ impl SdkDevice {
     async fn check_caught_up(&self, client: &Client, events: &mut Events) {
         let DeviceContext { id, recorder, .. } = &self.context;
         let asked = recorder.now();
-        let mut heads = pin!(tokio::time::timeout(QUERY_TIMEOUT, heads(client)));
+        let mut heads = pin!(timeout(QUERY_TIMEOUT, heads(client)));
         let heads = loop {
             tokio::select! {
                 heads = &mut heads => break heads,

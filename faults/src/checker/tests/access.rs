@@ -196,7 +196,7 @@ fn p8_a_history_read_without_membership_is_unauthorised() {
     };
     expect([(Violation::Unauthorised, 1)], read(GROUP, CAROL, 1, 5));
     expect([(Violation::Unauthorised, 1)], read(DIRECT, CAROL, 7, 7));
-    // Entry 4 removed her. She reads what she could see until then.
+    // Entry 4 removed her. She can still read the entries up to that one.
     expect([], read(GROUP, CAROL, 1, 4));
     expect([(Violation::Mismatch, 1)], read(GROUP, CAROL, 1, 0));
     expect([(Violation::Mismatch, 1)], read(GROUP, BOB, 1, 0));

@@ -2,7 +2,7 @@
 
 use super::{catch_up::CatchUp, read_positions::ReadPositions, send_queue::SendQueues};
 use crate::workload::{
-    command::{Command, SendJob},
+    command::{Command, SendJob, SettingsJob, SignalJob},
     device::{DeviceContext, Snapshots},
 };
 use client::{Connection, Error, Recovery, tokens::TokenSource as _};
@@ -31,6 +31,10 @@ pub(super) struct RawDevice {
     pub(super) read_positions: ReadPositions,
     /// Messages to send outside of the queues, and when.
     pub(super) resends: VecDeque<(Instant, SendJob)>,
+    /// Signals to send.
+    pub(super) signals: VecDeque<SignalJob>,
+    /// Changes of settings to request.
+    pub(super) settings: VecDeque<SettingsJob>,
     pub(super) snapshots: Snapshots,
     /// When the device abandoned a `hello` without an answer.
     pub(super) abandoned_hello: Option<Instant>,
@@ -47,6 +51,8 @@ impl RawDevice {
             catch_up: CatchUp::default(),
             read_positions: ReadPositions::default(),
             resends: VecDeque::new(),
+            signals: VecDeque::new(),
+            settings: VecDeque::new(),
             snapshots: Snapshots::new(context.seed),
             abandoned_hello: None,
             expired: None,
@@ -66,6 +72,8 @@ impl RawDevice {
         match command {
             Command::Send(job) => self.queues.push(job),
             Command::SendCopy(job) => self.resends.push_back((Instant::now(), job)),
+            Command::Settings(job) => self.settings.push_back(job),
+            Command::Signal(job) => self.signals.push_back(job),
             Command::Restart => return true,
             Command::Sleep(_) => {}
         }

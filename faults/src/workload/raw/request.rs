@@ -1,8 +1,8 @@
 //! Requests of a raw device.
 
 use super::read_positions::ReadPositions;
-use crate::workload::command::SendJob;
-use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, client_frame::Frame};
+use crate::workload::command::{SendJob, SettingsJob, SignalJob};
+use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, Signal, client_frame::Frame};
 
 /// A request that waits for its answer.
 pub(super) enum Request {
@@ -14,6 +14,10 @@ pub(super) enum Request {
     History(String),
     /// Marks a conversation as read up to a position.
     MarkRead(String, u64),
+    /// Changes settings; with the number of the change.
+    Settings(u32),
+    /// Sends a signal, which is not repeated.
+    Signal,
     /// Reads an entry directly after its delivery.
     LookUp(LookUp),
     Ping {
@@ -53,6 +57,15 @@ pub(super) fn changes(have: Option<ReceiverSeq>, cursor: String) -> Frame {
 
 pub(super) fn history(conversation: String, after: u64) -> Frame {
     Frame::History(GetHistory { conversation, after, ..GetHistory::default() })
+}
+
+pub(super) fn settings(job: &SettingsJob) -> Frame {
+    Frame::Settings(job.request())
+}
+
+pub(super) fn signal(job: SignalJob) -> Frame {
+    let SignalJob { conversation, kind } = job;
+    Frame::Signal(Signal { conversation, kind: Some(kind), ..Signal::default() })
 }
 
 pub(super) fn ping() -> Frame {

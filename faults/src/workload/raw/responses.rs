@@ -62,10 +62,17 @@ pub(super) fn handle(
             if let Err(known) = device.read_positions.answered(&conversation, marked, read.read_seq) {
                 regressed(&device.context, &conversation, read.read_seq, known);
             }
+            let DeviceContext { id, recorder, .. } = &device.context;
+            let (conversation, read) = (recorder.conversation(&conversation), ledger::narrow(read.read_seq));
+            recorder.observed(*id, Observation::ReadPosition { conversation, read });
+        }
+        (Some(Frame::Done(_)), Some(Request::Settings(number))) => {
+            device.context.recorder.settings_changed(number);
         }
         (Some(Frame::Pong(pong)), Some(Request::Ping { final_phase, at })) => {
             ponged(device, pong, final_phase, at);
         }
+        (Some(Frame::Signal(signal)), _) => device.context.recorder.signalled(device.context.id, &signal),
         (Some(Frame::Deliver(deliver)), _) => delivered(device, follow_ups, deliver),
         _ => {}
     }
@@ -172,7 +179,12 @@ fn failed(device: &mut RawDevice, request: Request, error: &ApiError) {
         Request::LookUp(look_up) if !retryable => {
             unreadable(&device.context, &look_up, FailedRead::Refused);
         }
-        Request::Resend(_) | Request::LookUp(_) | Request::MarkRead(..) | Request::Ping { .. } => {}
+        Request::Resend(_)
+        | Request::LookUp(_)
+        | Request::MarkRead(..)
+        | Request::Settings(_)
+        | Request::Signal
+        | Request::Ping { .. } => {}
     }
 }
 

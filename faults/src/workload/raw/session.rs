@@ -135,6 +135,12 @@ impl<'a> Session<'a> {
         {
             self.feed(request::send(&job), Request::Resend(job)).await?;
         }
+        while let Some(job) = self.device.signals.pop_front() {
+            self.feed(request::signal(job), Request::Signal).await?;
+        }
+        while let Some(job) = self.device.settings.pop_front() {
+            self.feed(request::settings(&job), Request::Settings(job.number)).await?;
+        }
         let FollowUps { look_ups, read_marks } = std::mem::take(&mut self.follow_ups);
         for look_up in look_ups {
             self.feed(request::look_up(&look_up), Request::LookUp(look_up)).await?;
