@@ -70,7 +70,7 @@ pub fn text(data: &[u8]) {
 }
 
 fn check_config(loaded: &Loaded<Config>) {
-    let Loaded { config, origins } = loaded;
+    let Loaded { config, origins, .. } = loaded;
     assert_eq!(config.db.postgres.expose(), SECRET);
     assert_eq!(origins.get("auth.keys").map(String::as_str), Some("--set"));
     assert_eq!(config.errors(), Vec::<String>::new());

@@ -71,10 +71,10 @@ fn name(text: &str) {
 /// Message ids can be derived from any texts.
 fn message(text: &str) {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
-    let id = ids::message("default", first, second, text);
+    let id = ids::message("default", first, second, "phone", text);
     assert!(ids::message_bytes(&id).is_some());
-    assert_eq!(id, ids::message("default", first, second, text));
-    assert_ne!(id[12..], ids::message("default", first, &format!("{second}+"), text)[12..]);
+    assert_eq!(id, ids::message("default", first, second, "phone", text));
+    assert_ne!(id[12..], ids::message("default", first, &format!("{second}+"), "phone", text)[12..]);
     assert!(Conversation::parse(&ids::group("default", first, second)).is_ok());
 }
 

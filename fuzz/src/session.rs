@@ -222,7 +222,7 @@ impl<'a> Device<'a> {
         match message {
             Message::Binary(bytes) => {
                 let frame = client::codec::decode(bytes.clone()).expect("the SDK decodes every frame");
-                assert_eq!(frame.encode_to_vec(), bytes);
+                assert_eq!(frame.encode_to_vec(), bytes[..]);
                 frame
             }
             Message::Text(text) => serde_json::from_str(text).expect("a text frame is JSON"),
