@@ -48,7 +48,7 @@ conformance! {
         p2_a_duplicate_returns_the_seqs_of_the_stored_entry,
         p3_a_batch_is_stored_in_order_in_each_conversation,
         p1_a_direct_message_is_stored_with_both_members,
-        p8_a_message_of_an_outsider_is_rejected_and_not_stored,
+        p8_a_message_of_an_outsider_or_to_no_group_is_rejected_and_not_stored,
         p1_an_entry_of_a_later_version_is_stored_byte_for_byte,
         a_reply_is_stored_with_the_seq_of_its_target,
         a_first_entry_that_changes_nothing_creates_a_direct_conversation,

@@ -6,7 +6,7 @@ use crate::{
 };
 use abi::{
     ApiError,
-    v1::{ClientFrame, Hello, ServerFrame, client_frame, server_frame::Frame},
+    v1::{ClientFrame, Hello, Send, ServerFrame, client_frame, server_frame::Frame},
 };
 use axum::extract::ws::Message;
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use ws_gateway::{
     answers,
     codec::Format,
     hub::Connection,
-    outbox::{Encoded, Outbox, Outgoing, Taken},
+    outbox::{Encoded, Outbox, Outgoing, SendId, Taken},
     protocol::{Protocol, Step},
     send,
 };
@@ -151,12 +151,7 @@ impl<'a> Device<'a> {
             }
             (Step::Send(send_id, message), Some(connection)) => {
                 assert_eq!(send_id.id, id);
-                self.outbox.begin_send(0);
-                let sent = self.gateway.runtime.block_on(send::send(&backend, &connection, send_id, message));
-                self.protocol.sent(send_id, sent.as_ref().err());
-                if let Err(error) = sent {
-                    connection.outbox.push(Outgoing::Sent { id: send_id, result: Err(error) });
-                }
+                self.send(&connection, send_id, message);
             }
             (Step::Answer(answered, request), Some(connection)) => {
                 assert_eq!(answered, id);
@@ -186,6 +181,20 @@ impl<'a> Device<'a> {
             (step, connection) => panic!("{step:?} with {connection:?}"),
         }
         assert_eq!(self.drain(id), answers, "answers to frame {id}");
+    }
+
+    /// Sends a message and waits for its outcome: a task acknowledges a message to a group.
+    fn send(&mut self, connection: &Arc<Connection>, id: SendId, message: Send) {
+        let Gateway { runtime, backend, .. } = self.gateway;
+        self.outbox.begin_send(0);
+        let sent = runtime.block_on(send::send(backend, connection, id, message));
+        self.protocol.sent(id, sent.as_ref().err());
+        if let Err(error) = sent {
+            connection.outbox.push(Outgoing::Sent { id, result: Err(error) });
+        }
+        while backend.request_tasks().running() > 0 {
+            runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
+        }
     }
 
     /// Decodes the outgoing frames as the SDK does and returns their number.

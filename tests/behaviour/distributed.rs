@@ -135,7 +135,6 @@ pub(crate) async fn p1_acks_and_pongs_wait_for_no_request_while_db_service_hangs
     for instance in system.instances("db-service") {
         instance.process().signal("CONT")?;
     }
-    println!("db-service stopped: the slowest of 50 sends and pings took {slowest:?}");
     // Far below the deadline of a call to db-service, and far above a slow disk.
     ensure!(slowest < Duration::from_secs(2), "a send and a ping took {slowest:?}");
     for id in unanswered {

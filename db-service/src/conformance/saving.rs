@@ -88,7 +88,7 @@ pub(super) async fn p1_a_direct_message_is_stored_with_both_members(world: &Worl
     assert_eq!(world.query("SELECT count(*) FROM members").await, 3);
 }
 
-pub(super) async fn p8_a_message_of_an_outsider_is_rejected_and_not_stored(world: &World) {
+pub(super) async fn p8_a_message_of_an_outsider_or_to_no_group_is_rejected_and_not_stored(world: &World) {
     world.store(change("g:1", "a", "0", created(&["b"], HistoryVisibility::All))).await;
     let batch = vec![
         message("d:a:b", "a", "1"),
@@ -105,8 +105,8 @@ pub(super) async fn p8_a_message_of_an_outsider_is_rejected_and_not_stored(world
         let fine = if round == 0 { Stored } else { Duplicate };
         assert_eq!(outcomes(&results), [fine, Rejected, Rejected, Rejected, fine, fine]);
         assert_eq!(seqs(&results), [(1, 1), (0, 0), (0, 0), (0, 0), (2, 1), (2, 2)]);
-        let refused = [1, 2, 3].map(|n| results[n].error.clone().unwrap());
-        assert!(refused.iter().all(|error| *error == refused[0] && error.code() == ErrorCode::Forbidden));
+        let code = |n: usize| results[n].error.as_ref().unwrap().code();
+        assert_eq!([1, 2, 3].map(code), [ErrorCode::NotFound, ErrorCode::Forbidden, ErrorCode::Forbidden]);
     }
     assert_eq!(world.query("SELECT count(*) FROM conversations").await, 2);
     // A message is a duplicate even if its sender was removed since.

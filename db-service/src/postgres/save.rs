@@ -8,7 +8,7 @@ use super::{changes, conversations, groups};
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{EntrySeqs, accepted, rejected},
+    outcome::{EntrySeqs, accepted, group_not_found, rejected},
     rules::{Limits, outsider},
 };
 use abi::v1::{GroupChange, SaveOutcome, SaveResult};
@@ -115,7 +115,8 @@ pub(super) async fn save(conn: &mut PgConnection, items: &[Item], limits: Limits
         match step {
             Step::Plain(run) => {
                 let saved = save_plain(&mut tx, run, false).await?;
-                results.extend(saved.into_iter().map(|saved| saved.unwrap_or_else(|| rejected(outsider()))));
+                let missing = || rejected(group_not_found());
+                results.extend(saved.into_iter().map(|saved| saved.unwrap_or_else(missing)));
             }
             Step::EntryChange(item, change) => results.push(changes::save(&mut tx, item, change).await?),
             Step::GroupChange(item, change) => {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_with, rejected},
+    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_with, group_not_found, rejected},
     rules::{Limits, entries::no_such_entry, outsider},
 };
 use abi::v1::{GroupChange, SaveOutcome, SaveResult};
@@ -98,7 +98,7 @@ fn save_plain<'a>(
         return Ok(rejected(outsider()));
     }
     let Some(conversation) = conversations.get(&item.scope, || load_or_create_direct(conn, item))? else {
-        return Ok(rejected(outsider()));
+        return Ok(rejected(group_not_found()));
     };
     let key = conversation.key;
     if !item.is_direct() && !conversation.has_sender(&item.sender) {
