@@ -9,22 +9,26 @@
 //! - `run`: the shared clock and counters.
 //! - `ledger`: the sets of sent, acknowledged, received and stored messages.
 //! - `pacer`: wakes senders at fixed times.
-//! - `idle`: idle connections.
+//! - `idle`: idle connections. `sync`: a device that catches up. `read`: a group that reads.
+//! - `asks`: one request and its answer, with their sizes.
 //! - `servers`: round robin over the servers. `users`: accounts for the run.
 //! - `reconnects`: reconnects and the worst second. `process`: CPU and memory of processes. `report`: the result.
 
+mod asks;
 mod exchange;
 mod idle;
 mod ledger;
 mod pacer;
 mod pages;
 mod process;
+mod read;
 mod receiver;
 mod reconnects;
 mod report;
 mod run;
 mod sender;
 mod servers;
+mod sync;
 mod users;
 
 use crate::{
@@ -82,6 +86,11 @@ async fn dispatch(servers: Servers, command: LoadCommand) -> Result<Outcome> {
         }
         LoadCommand::Idle { connections, page, options } => {
             idle::run(&users, connections as usize, page, &options).await
+        }
+        LoadCommand::Sync { conversations, changed } => sync::run(&users, conversations, changed).await,
+        LoadCommand::Read { members, messages, server_pid } => {
+            let group = create_group_of(&users, members as usize).await?;
+            read::run(users.servers(), group, messages, &server_pid).await
         }
     }
 }

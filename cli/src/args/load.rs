@@ -54,6 +54,27 @@ pub enum LoadCommand {
         #[command(flatten)]
         options: LoadOptions,
     },
+    /// Fetch all conversations of one user, then those that changed; count the frames and bytes.
+    Sync {
+        /// Number of conversations of the user.
+        #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+        conversations: u32,
+        /// Conversations that change while the device is away.
+        #[arg(long, default_value_t = 3)]
+        changed: u32,
+    },
+    /// Let all members of a group read each message of one sender; count the frames.
+    Read {
+        /// Members of the group, including the sender.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(2..))]
+        members: u32,
+        /// Number of messages.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        messages: u32,
+        /// Measure the CPU time of this server process and its children. May be repeated.
+        #[arg(long, value_name = "PID")]
+        server_pid: Vec<u32>,
+    },
 }
 
 /// Common options.

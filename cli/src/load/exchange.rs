@@ -105,7 +105,7 @@ pub(super) async fn run(servers: &Servers, load: Load) -> Result<Outcome> {
         server_cpu_seconds_per_million: before.0.zip(after.0).map(|(b, a)| per_million((a - b).max(0.0))),
         client_cpu_seconds_per_million: Some(per_million(after.1 - before.1)),
         totals: Some(totals),
-        idle: None,
+        ..Outcome::default()
     })
 }
 

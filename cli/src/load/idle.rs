@@ -4,7 +4,7 @@ use super::{
     pages::Pages,
     process::{self, Processes},
     reconnects::Reconnects,
-    report::{Idle, Latency, Outcome},
+    report::{Figure, Outcome},
     servers::Servers,
     users::{self, LoadUser, Users},
 };
@@ -60,31 +60,29 @@ pub(super) async fn run(
     let connected = accounts.iter().cloned().zip([first].into_iter().chain(rest));
     let held = hold_all(users.servers(), connected, options.seconds, &processes).await?;
     let reconnects = held.counts.reconnects.borrow();
+    let dropped = held.counts.dropped.get();
+    let mut figures = vec![
+        Figure::count("dropped", "dropped", dropped),
+        Figure::count("reconnects", "reconnects", reconnects.total()),
+        Figure::count("most reconnects in 1 s", "most_reconnects_in_a_second", reconnects.most_in_a_second()),
+        Figure::new("log-ins per second", "logins_per_second", logins_per_second, 0),
+        Figure::new("connects per second", "connects_per_second", connects_per_second, 0),
+    ];
+    if let Some((before, after)) = bytes_before.zip(held.bytes) {
+        let bytes = after.saturating_sub(before) / (connections as u64 - 1).max(1);
+        figures.push(Figure::count("server bytes per connection", "server_bytes_per_connection", bytes));
+    }
+    if let Some((before, after)) = cpu_before.zip(held.cpu_seconds) {
+        let percent = (after - before).max(0.0) / seconds * 100.0;
+        figures.push(Figure::new("server CPU %", "server_cpu_percent", percent, 1));
+    }
     Ok(Outcome {
         load: "idle",
         connections: connections as u64,
         seconds,
-        acks_per_second: 0.0,
-        deliveries_per_second: 0.0,
-        ack: Latency::default(),
-        receive: Latency::default(),
-        longest_pause: Duration::ZERO,
-        server_cpu_seconds_per_million: None,
-        client_cpu_seconds_per_million: None,
-        totals: None,
-        idle: Some(Idle {
-            dropped: held.counts.dropped.get(),
-            reconnects: reconnects.total(),
-            most_reconnects_in_a_second: reconnects.most_in_a_second(),
-            logins_per_second,
-            connects_per_second,
-            server_bytes_per_connection: bytes_before
-                .zip(held.bytes)
-                .map(|(before, after)| after.saturating_sub(before) / (connections as u64 - 1).max(1)),
-            server_cpu_percent: cpu_before
-                .zip(held.cpu_seconds)
-                .map(|(before, after)| (after - before).max(0.0) / seconds * 100.0),
-        }),
+        dropped,
+        figures,
+        ..Outcome::default()
     })
 }
 

@@ -74,21 +74,30 @@ pub(super) struct Totals {
     pub(super) most_reconnects_in_a_second: u64,
 }
 
-/// Figures of idle connections.
+/// A figure of a run that does not measure the path of messages.
 #[derive(Debug)]
-pub(super) struct Idle {
-    /// Connections that ended without a `GOING_AWAY` of the server.
-    pub(super) dropped: u64,
-    pub(super) reconnects: u64,
-    pub(super) most_reconnects_in_a_second: u64,
-    pub(super) logins_per_second: f64,
-    pub(super) connects_per_second: f64,
-    pub(super) server_bytes_per_connection: Option<u64>,
-    pub(super) server_cpu_percent: Option<f64>,
+pub(super) struct Figure {
+    /// The name in the text.
+    pub(super) label: &'static str,
+    /// The name in JSON.
+    pub(super) key: &'static str,
+    pub(super) value: f64,
+    /// Digits after the decimal point in the text.
+    pub(super) decimals: usize,
+}
+
+impl Figure {
+    pub(super) fn new(label: &'static str, key: &'static str, value: f64, decimals: usize) -> Self {
+        Self { label, key, value, decimals }
+    }
+
+    pub(super) fn count(label: &'static str, key: &'static str, value: u64) -> Self {
+        Self::new(label, key, value as f64, 0)
+    }
 }
 
 /// The outcome of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) load: &'static str,
     pub(super) connections: u64,
@@ -103,15 +112,17 @@ pub(super) struct Outcome {
     pub(super) client_cpu_seconds_per_million: Option<f64>,
     /// Set for runs that send.
     pub(super) totals: Option<Totals>,
-    /// Set for runs of idle connections.
-    pub(super) idle: Option<Idle>,
+    /// Connections that ended without a `GOING_AWAY` of the server. Counted for idle connections.
+    pub(super) dropped: u64,
+    /// Figures of other runs.
+    pub(super) figures: Vec<Figure>,
 }
 
 impl Outcome {
     /// The violated guarantee, as a sentence.
     pub(super) fn violation(&self) -> Option<String> {
-        if let Some(idle) = self.idle.as_ref().filter(|idle| idle.dropped > 0) {
-            return Some(format!("{} of {} connections were dropped", idle.dropped, self.connections));
+        if self.dropped > 0 {
+            return Some(format!("{} of {} connections were dropped", self.dropped, self.connections));
         }
         let totals = self.totals.as_ref()?;
         let Totals { acked, lost, duplicated, out_of_order, .. } = totals;
@@ -147,18 +158,8 @@ impl Outcome {
             row("deliveries per second", format!("{:.0}", self.deliveries_per_second));
             row("longest pause, ms", format!("{:.0}", millis(self.longest_pause)));
         }
-        if let Some(idle) = &self.idle {
-            row("dropped", idle.dropped.to_string());
-            row("reconnects", idle.reconnects.to_string());
-            row("most reconnects in 1 s", idle.most_reconnects_in_a_second.to_string());
-            row("log-ins per second", format!("{:.0}", idle.logins_per_second));
-            row("connects per second", format!("{:.0}", idle.connects_per_second));
-            if let Some(bytes) = idle.server_bytes_per_connection {
-                row("server bytes per connection", bytes.to_string());
-            }
-            if let Some(percent) = idle.server_cpu_percent {
-                row("server CPU %", format!("{percent:.1}"));
-            }
+        for figure in &self.figures {
+            row(figure.label, format!("{:.*}", figure.decimals, figure.value));
         }
         if let Some(seconds) = self.server_cpu_seconds_per_million {
             row("server CPU s per million", format!("{seconds:.1}"));
@@ -206,14 +207,11 @@ impl Outcome {
             object["ack_ms"] = self.ack.object();
             object["receive_ms"] = self.receive.object();
         }
-        if let Some(idle) = &self.idle {
-            object["dropped"] = json!(idle.dropped);
-            object["reconnects"] = json!(idle.reconnects);
-            object["most_reconnects_in_a_second"] = json!(idle.most_reconnects_in_a_second);
-            object["logins_per_second"] = json!(idle.logins_per_second);
-            object["connects_per_second"] = json!(idle.connects_per_second);
-            object["server_bytes_per_connection"] = json!(idle.server_bytes_per_connection);
-            object["server_cpu_percent"] = json!(idle.server_cpu_percent);
+        for figure in &self.figures {
+            object[figure.key] = match figure.decimals {
+                0 => json!(figure.value as u64),
+                _ => json!(figure.value),
+            };
         }
         object
     }
@@ -239,12 +237,10 @@ mod tests {
             acks_per_second: 1_000.0,
             deliveries_per_second: 1_000.0,
             ack,
-            receive: Latency::default(),
             longest_pause: Duration::from_millis(1_500),
-            server_cpu_seconds_per_million: None,
             client_cpu_seconds_per_million: Some(3.0),
             totals: Some(totals),
-            idle: None,
+            ..Outcome::default()
         }
     }
 
@@ -260,6 +256,15 @@ mod tests {
         ] {
             assert!(outcome(broken).violation().is_some());
         }
+        assert!(Outcome { dropped: 1, ..Outcome::default() }.violation().is_some());
+    }
+
+    #[test]
+    fn figures_are_whole_numbers_where_they_count() {
+        let figures = vec![Figure::count("frames", "frames", 3), Figure::new("time, ms", "ms", 1.25, 1)];
+        let outcome = Outcome { load: "sync", figures, ..Outcome::default() };
+        assert!(outcome.table().contains(&format!("{:<28}{:>12}", "time, ms", "1.2")));
+        assert_eq!((&outcome.object()["frames"], &outcome.object()["ms"]), (&json!(3), &json!(1.25)));
     }
 
     #[test]
