@@ -1,4 +1,5 @@
-//! The conformance suite of both stores: SQLite and PostgreSQL. Each test runs through the gRPC service with a fresh [`World`].
+//! The conformance suite of both stores: SQLite, PostgreSQL, and PostgreSQL as several databases. Each test runs through the gRPC
+//! service with a fresh [`World`].
 //!
 //! Unlike the suites of other crates, this one is part of the crate: it sets the clock of the service and uses the stores
 //! directly, and neither is public.
@@ -11,12 +12,13 @@ mod model;
 mod positions;
 mod reading;
 mod saving;
+mod sharded;
 mod user_state;
 mod world;
 
 use world::World;
 
-/// Defines every test once for each store.
+/// Defines every test once for each store, and once for several databases.
 macro_rules! conformance {
     ($($suite:ident: $($test:ident),+;)+) => {
         mod on_sqlite {
@@ -34,6 +36,17 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
                     let world = super::World::postgres().await;
+                    super::$suite::$test(&world).await;
+                    world.clean_up().await;
+                }
+            )+)+
+        }
+
+        mod on_shards {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let world = super::World::sharded().await;
                     super::$suite::$test(&world).await;
                     world.clean_up().await;
                 }

@@ -12,11 +12,11 @@
 //! and leaves through the same outboxes.
 //!
 //! - `app`: the program. [`gateway`]: the service over given [`dependencies`]. [`drain`]: closes all connections gradually.
-//! - [`serve`]: accepts connections, as far as [`admission`] admits them. [`http`]: the paths; [`accounts`] and [`groups`] handle them. [`problem`]: errors and
-//!   extractors.
+//! - [`serve`]: accepts connections, as far as [`admission`] admits them. [`http`]: the paths; [`accounts`] and [`groups`] handle
+//!   them. [`problem`]: errors and extractors.
 //! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
-//! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`reading`], [`signals`],
-//!   [`entry_log`], [`group_changes`], [`connections`], [`request_tasks`].
+//! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`blocks`], [`reading`], [`user_state`],
+//!   [`signals`], [`entry_log`], [`entry_changes`], [`connections`], [`request_tasks`].
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;

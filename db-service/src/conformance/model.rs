@@ -16,11 +16,17 @@ use plain::{Plain, is_shown};
 
 /// Histories in a run over SQLite.
 const ON_SQLITE: u64 = 10_000;
-/// Histories in a run over PostgreSQL: what takes about a minute. `GODWIT_TEST_HISTORIES` sets another number for both stores.
+/// Histories in a run over PostgreSQL: what takes about a minute. `GODWIT_TEST_HISTORIES` sets another number for all stores.
 const ON_POSTGRES: u64 = 500;
+/// Histories in a run over several databases, which run the same statements.
+const ON_SHARDS: u64 = 100;
 
 pub(super) async fn histories_are_those_of_the_plain_model(world: &World) {
-    let default = if world.is_postgres() { ON_POSTGRES } else { ON_SQLITE };
+    let default = match world.schemas() {
+        0 => ON_SQLITE,
+        1 => ON_POSTGRES,
+        _ => ON_SHARDS,
+    };
     let histories = std::env::var("GODWIT_TEST_HISTORIES").map_or(default, |number| number.parse().unwrap());
     // Another seed for each run: the seed of a failure is in its message.
     let random = |_| u64::from(rand::random::<u32>());

@@ -1,9 +1,12 @@
 //! A fresh store behind the service, and helpers for its calls.
 
-use super::builders::names;
 pub(super) use super::builders::{
     added, change, created, dissolved, edit, entry, left, message, message_id, owner_changed, reaction,
     recall, removed, renamed, text,
+};
+use super::{
+    builders::names,
+    sharded::{SHARDS, Sharded},
 };
 use crate::{
     Server, Service,
@@ -42,7 +45,36 @@ pub(super) struct World {
 /// Direct access to the tables.
 enum Tables {
     Sqlite(TempDir),
-    Postgres { pool: PgPool, schema: String },
+    /// One schema, or one per shard and one of the users.
+    Postgres(Vec<Schema>),
+}
+
+struct Schema {
+    name: String,
+    pool: PgPool,
+}
+
+impl Schema {
+    /// Connects to a new schema, which the store creates.
+    fn new() -> Self {
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let (url, _) = test_config(&name);
+        let set_schema = format!("SET search_path = {name}");
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .after_connect(move |conn, _| {
+                let set_schema = set_schema.clone();
+                Box::pin(async move { conn.execute(AssertSqlSafe(set_schema)).await.map(drop) })
+            })
+            .connect_lazy(&url)
+            .unwrap();
+        Self { name, pool }
+    }
+
+    fn store(&self) -> PostgresStore {
+        let (_, config) = test_config(&self.name);
+        PostgresStore::new(&config, LIMITS).unwrap()
+    }
 }
 
 impl World {
@@ -58,41 +90,54 @@ impl World {
 
     /// Two instances on a schema of their own.
     pub(super) async fn postgres() -> Self {
-        let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
-        let (url, config) = test_config(&schema);
-        let instance = || Service::new(Arc::new(PostgresStore::new(&config, LIMITS).unwrap())).server();
-        let instances = vec![instance(), instance()];
-        let set_schema = format!("SET search_path = {schema}");
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .after_connect(move |conn, _| {
-                let set_schema = set_schema.clone();
-                Box::pin(async move { conn.execute(AssertSqlSafe(set_schema)).await.map(drop) })
-            })
-            .connect_lazy(&url)
-            .unwrap();
-        let world = Self { instances, tables: Tables::Postgres { pool, schema } };
+        let schema = Schema::new();
+        let instance = || Service::new(Arc::new(schema.store())).server();
+        Self::of_schemas(vec![instance(), instance()], vec![schema]).await
+    }
+
+    /// Two instances on three schemas of their own: two for conversations, and one for users.
+    pub(super) async fn sharded() -> Self {
+        let schemas: [Schema; SHARDS + 1] = std::array::from_fn(|_| Schema::new());
+        let [first, second, users] = &schemas;
+        let instance = || {
+            let shards = [first.store(), second.store()];
+            Service::new(Arc::new(Sharded { shards, users: users.store() })).server()
+        };
+        Self::of_schemas(vec![instance(), instance()], schemas.into()).await
+    }
+
+    async fn of_schemas(instances: Vec<Server>, schemas: Vec<Schema>) -> Self {
+        let world = Self { instances, tables: Tables::Postgres(schemas) };
         let mut starts = tokio::task::JoinSet::new();
         for mut client in [world.client(), world.other_client()] {
-            // Both instances migrate the schema concurrently.
-            starts.spawn(
-                async move { client.get_signing_keys(abi::v1::GetSigningKeysRequest {}).await.unwrap() },
-            );
+            // Both instances migrate each schema concurrently.
+            starts.spawn(async move {
+                client.get_signing_keys(abi::v1::GetSigningKeysRequest {}).await.unwrap();
+                client
+                    .heads(HeadsRequest { app: APP.into(), user: "a".into(), ..HeadsRequest::default() })
+                    .await
+                    .unwrap();
+            });
         }
         starts.join_all().await;
         world
     }
 
-    /// Drops the schema of PostgreSQL. The folder of SQLite is deleted with the world.
+    /// Drops the schemas of PostgreSQL. The folder of SQLite is deleted with the world.
     pub(super) async fn clean_up(self) {
-        if let Tables::Postgres { pool, schema } = self.tables {
-            pool.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
+        if let Tables::Postgres(schemas) = self.tables {
+            for Schema { name, pool } in schemas {
+                pool.execute(AssertSqlSafe(format!("DROP SCHEMA {name} CASCADE"))).await.unwrap();
+            }
         }
     }
 
-    /// Whether the store is PostgreSQL.
-    pub(super) fn is_postgres(&self) -> bool {
-        matches!(self.tables, Tables::Postgres { .. })
+    /// Number of schemas of PostgreSQL.
+    pub(super) fn schemas(&self) -> usize {
+        match &self.tables {
+            Tables::Sqlite(_) => 0,
+            Tables::Postgres(schemas) => schemas.len(),
+        }
     }
 
     /// A client of the first instance.
@@ -105,26 +150,36 @@ impl World {
         DbServiceClient::new(self.instances[1].clone()).max_decoding_message_size(64 << 20)
     }
 
-    /// Runs a query whose result is one number.
+    /// Runs a query whose result is one number. With several schemas, the sum of their results.
     pub(super) async fn query(&self, sql: &'static str) -> i64 {
         match &self.tables {
             Tables::Sqlite(folder) => {
                 let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
                 conn.query_row(sql, [], |row| row.get(0)).unwrap()
             }
-            Tables::Postgres { pool, .. } => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+            Tables::Postgres(schemas) => {
+                let mut sum = 0;
+                for schema in schemas {
+                    let found: Option<Option<i64>> =
+                        sqlx::query_scalar(sql).fetch_optional(&schema.pool).await.unwrap();
+                    sum += found.flatten().unwrap_or(0);
+                }
+                sum
+            }
         }
     }
 
-    /// Runs a statement.
+    /// Runs a statement, with several schemas in each.
     pub(super) async fn execute(&self, sql: &'static str) {
         match &self.tables {
             Tables::Sqlite(folder) => {
                 let conn = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
                 conn.execute(sql, []).unwrap();
             }
-            Tables::Postgres { pool, .. } => {
-                pool.execute(sql).await.unwrap();
+            Tables::Postgres(schemas) => {
+                for schema in schemas {
+                    schema.pool.execute(sql).await.unwrap();
+                }
             }
         }
     }

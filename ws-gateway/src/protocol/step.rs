@@ -9,11 +9,11 @@ use abi::{
 /// The next step of the connection.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Check the token, register the connection, send welcome; then call [`Protocol::welcomed`].
+    /// Check the token, register the connection, send welcome; then call `Protocol::welcomed`.
     Authenticate(u32, Hello),
-    /// Check and log a message, then call [`Protocol::sent`]. It is in flight until [`Protocol::written`].
+    /// Check and log a message, then call `Protocol::sent`. It is in flight until `Protocol::written`.
     Send(SendId, Send),
-    /// Answer a request, then call [`Protocol::answered`].
+    /// Answer a request, then call `Protocol::answered`.
     Answer(u32, Request),
     /// Answer with an error and continue.
     Refuse(u32, ApiError),
