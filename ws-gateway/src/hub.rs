@@ -1,6 +1,7 @@
 //! The connections of this gateway, by user. The hub distributes deliveries to them, and lets a new connection replace an older
 //! one of the same device.
 
+mod connection;
 mod deliveries;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     limits::Limits,
     memory::Memory,
     metrics,
-    outbox::{Encoded, Outbox, Outgoing},
+    outbox::{Encoded, Outgoing},
 };
 use abi::{
     ApiError,
@@ -20,73 +21,11 @@ use deliveries::{Delivery, PushedEntry, deliveries};
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use utils::trace::{Kind, Spans};
 
-/// The authenticated identity of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// User id.
-    pub user: String,
-    /// Device id.
-    pub device: String,
-    /// Session id.
-    pub session: String,
-}
-
-/// A connection whose device has sent a valid hello.
-#[derive(Debug)]
-pub struct Connection {
-    /// Unique among all gateways and their restarts.
-    pub id: String,
-    /// The user and device.
-    pub identity: Identity,
-    /// Its order among the connections of the device.
-    pub order: Order,
-    /// Wire format.
-    pub format: Format,
-    /// Frames to write.
-    pub outbox: Arc<Outbox>,
-    /// The users whose presence the device watches.
-    pub watched: Mutex<Vec<String>>,
-}
-
-impl Connection {
-    /// The users whose presence the device watches.
-    pub fn watched(&self) -> Vec<String> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replaces the users whose presence the device watches.
-    pub fn set_watched(&self, users: Vec<String>) {
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = users;
-    }
-}
-
-/// Whether a connection is older than another one of its device on another gateway. The cache counts connections, because the
-/// clocks of two gateways differ. Changes happen under the lock of the [`Hub`].
-#[derive(Debug, Default)]
-pub struct Order {
-    /// The order that the cache gave to this connection. 0 until its route is registered.
-    value: AtomicU64,
-    /// The largest order of a connection that replaces this one. Only a connection without an order has to remember it.
-    replaced_by: AtomicU64,
-}
-
-impl Order {
-    /// The order that the cache gave to this connection. 0: its route is not registered.
-    pub fn value(&self) -> u64 {
-        self.value.load(Ordering::Relaxed)
-    }
-
-    fn is_before(&self, replaced_by: u64) -> bool {
-        (1..replaced_by).contains(&self.value())
-    }
-}
+pub use connection::{Connection, Identity, Order};
 
 /// All connections, by user. The lock is held briefly, never across an await.
 #[derive(Debug)]
@@ -199,8 +138,7 @@ impl Hub {
     /// Sets the order of a connection whose route was registered. Closes the connection if a later one has replaced it meanwhile.
     pub fn set_order(&self, connection: &Connection, order: u64) {
         let _users = self.users();
-        connection.order.value.store(order, Ordering::Relaxed);
-        if connection.order.is_before(connection.order.replaced_by.load(Ordering::Relaxed)) {
+        if connection.order.set(order) {
             connection.outbox.close(replaced());
         }
     }
@@ -209,8 +147,7 @@ impl Hub {
     pub fn replace(&self, user: &str, session: &str, replaced_by: u64) {
         let users = self.users();
         for connection in of_session(&users, user, session) {
-            connection.order.replaced_by.fetch_max(replaced_by, Ordering::Relaxed);
-            if connection.order.is_before(replaced_by) {
+            if connection.order.replaced_by(replaced_by) {
                 connection.outbox.close(replaced());
             }
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::outbox::Taken;
+use crate::outbox::{Outbox, Taken};
 use abi::{
     config::Config,
     v1::{
