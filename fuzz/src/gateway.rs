@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,8 @@ pub struct Gateway {
     /// See [`Backend`].
     pub backend: Arc<Backend>,
     log: Arc<Log>,
+    /// The ids of all messages that were logged.
+    logged: Mutex<HashSet<String>>,
 }
 
 impl Default for Gateway {
@@ -83,11 +86,18 @@ impl Gateway {
         let entered = runtime.enter();
         let backend = Backend::new(config, tokens(&config.app), "here:0".into(), services).ok()?;
         drop(entered);
-        Some(Self { runtime, backend: Arc::new(backend), log })
+        Some(Self { runtime, backend: Arc::new(backend), log, logged: Mutex::default() })
     }
 
-    /// Takes the produced records, checks that a consumer can decode them and that Alice sent them, and returns their number.
-    pub fn check_log(&self) -> usize {
+    /// Whether a message was ever logged.
+    pub fn has_logged(&self, message_id: &str) -> bool {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).contains(message_id)
+    }
+
+    /// Takes the produced records, checks that a consumer can decode them and that Alice sent them, and returns the ids of their
+    /// messages.
+    pub fn check_log(&self) -> Vec<String> {
+        let mut ids = Vec::new();
         let records = std::mem::take(&mut *self.log.0.lock().unwrap_or_else(PoisonError::into_inner));
         for record in &records {
             let entry = abi::record::decode(&record.payload)
@@ -97,8 +107,10 @@ impl Gateway {
             assert_eq!((entry.sender.as_str(), entry.sender_device.as_str()), ("alice", "phone"));
             assert_eq!(abi::envelope::conversation_seq(&record.payload), Ok(0));
             assert!(!entry.client_msg_id.is_empty());
+            ids.push(entry.message_id);
         }
-        records.len()
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).extend(ids.iter().cloned());
+        ids
     }
 }
 

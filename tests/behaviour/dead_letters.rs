@@ -203,7 +203,7 @@ async fn check_failed_replay(operator: &Operator, id: &str) -> Result<String> {
         new.context("no new dead letter")
     })
     .await?;
-    assert_eq!(operator.query(&["list", "--reason", "not an Entry"]).await?.len(), 1);
+    assert_eq!(operator.query(&["list", "--reason", "not an entry"]).await?.len(), 1);
     assert_eq!(operator.query(&["list", "--conversation", "d:nobody:noone"]).await?.len(), 0);
     let (success, output) = operator.run(&["replay", id]).await?;
     ensure!(!success && output.contains("there is no dead letter"), "{output}");

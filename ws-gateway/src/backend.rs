@@ -16,6 +16,7 @@ use crate::{
     protocol::{Request, Settings},
     rate_limits::RateLimits,
     reading::Reading,
+    recent_acks::RecentAcks,
     request_tasks::RequestTasks,
     send,
     signals::Signals,
@@ -43,6 +44,7 @@ pub struct Backend {
     user_state: UserState,
     signals: Arc<Signals>,
     entry_log: Arc<EntryLog>,
+    recent_acks: Arc<RecentAcks>,
     entry_changes: EntryChanges,
     group_acks: Arc<GroupAcks>,
     outcomes: Outcomes,
@@ -95,6 +97,7 @@ impl Backend {
             blocks,
             signals,
             entry_log,
+            recent_acks: Arc::default(),
             entry_changes,
             outcomes,
             connections,
@@ -134,6 +137,11 @@ impl Backend {
     /// The log.
     pub fn entry_log(&self) -> &EntryLog {
         &self.entry_log
+    }
+
+    /// The messages that were acknowledged recently.
+    pub fn recent_acks(&self) -> &Arc<RecentAcks> {
+        &self.recent_acks
     }
 
     /// Entries that the store decides.

@@ -16,7 +16,7 @@
 //!   them. [`problem`]: errors and extractors.
 //! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
 //! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`blocks`], [`reading`], [`user_state`],
-//!   [`signals`], [`entry_log`], [`entry_changes`], [`connections`], [`request_tasks`].
+//!   [`signals`], [`entry_log`], [`recent_acks`], [`entry_changes`], [`connections`], [`request_tasks`].
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
@@ -55,6 +55,7 @@ pub mod protocol;
 mod proxies;
 pub mod rate_limits;
 pub mod reading;
+pub mod recent_acks;
 pub mod request_tasks;
 pub mod send;
 pub mod serve;

@@ -30,6 +30,10 @@ pub async fn send(
 ) -> Result<(), ApiError> {
     let new = checked(backend, &connection.identity, send).await?;
     let (ack, outbox) = (ack(&new.entry), connection.outbox.clone());
+    if let Some(ack) = repeated(backend, &ack) {
+        outbox.push(Outgoing::Sent { id, result: Ok(ack) });
+        return Ok(());
+    }
     if connection.outbox.has_refusal() {
         return Err(ApiError::unavailable(
             "the log did not accept an earlier message; send both again, in order",
@@ -48,6 +52,9 @@ pub async fn send(
 pub async fn send_and_wait(backend: &Backend, identity: &Identity, send: Send) -> Result<Ack, ApiError> {
     let new = checked(backend, identity, send).await?;
     let (ack, (sender, receiver)) = (ack(&new.entry), oneshot::channel());
+    if let Some(ack) = repeated(backend, &ack) {
+        return Ok(ack);
+    }
     log(backend, new, move |logged| {
         // The caller may have given up.
         let _ = sender.send(logged);
@@ -66,7 +73,18 @@ pub async fn change(backend: &Backend, identity: &Identity, send: Send) -> Resul
     let draft = draft(send, backend.limits().max_body)?;
     let entry = backend.entry_changes().apply(identity, draft).await?;
     metrics::acknowledged();
-    Ok(ack(&entry))
+    let ack = ack(&entry);
+    if let Some(first) = repeated(backend, &ack) {
+        return Ok(first);
+    }
+    backend.recent_acks().add(&ack.message_id, ack.sent_at_ms);
+    Ok(ack)
+}
+
+/// The ack of the first attempt, if the entry was acknowledged recently.
+fn repeated(backend: &Backend, ack: &Ack) -> Option<Ack> {
+    let sent_at_ms = backend.recent_acks().sent_at_ms(&ack.message_id)?;
+    Some(Ack { sent_at_ms, ..ack.clone() })
 }
 
 /// The ack of an entry.
@@ -102,12 +120,14 @@ fn log(
     let logging = spans.children("log", Kind::Producer);
     let record = backend.entry_log().record(&new, &logging, None);
     let is_group = matches!(Conversation::parse(&new.entry.conversation), Ok(Conversation::Group(_)));
-    let group_acks = backend.group_acks().clone();
+    let (group_acks, recent_acks) = (backend.group_acks().clone(), backend.recent_acks().clone());
+    let (message_id, sent_at_ms) = (new.entry.message_id.clone(), new.entry.sent_at_ms);
     let on_delivery = Box::new(move |delivered: Result<Position, _>| match delivered {
         Ok(position) => {
             trace::logged(logging, position);
             let answer = move |result: Result<(), ApiError>| {
                 if result.is_ok() {
+                    recent_acks.add(&message_id, sent_at_ms);
                     metrics::acknowledged();
                     spans.finish();
                 }

@@ -157,9 +157,10 @@ proptest! {
         let mut bytes = frame.encode_to_vec();
         let at = id_length + at % (bytes.len() - id_length);
         bytes[at] = byte;
+        // The rest of a field whose length is broken may be read as a second id.
+        let has_second_id = bytes[id_length..].contains(&8);
         if let Err(error) = client_from_proto(bytes.into()) {
-            // A byte may also make a second id out of the rest.
-            prop_assert!(error.id == id || byte == 8, "{:?}", error);
+            prop_assert!(error.id == id || has_second_id, "{:?}", error);
             prop_assert!(!error.error.message.contains("not protobuf of this protocol"), "{:?}", error);
         }
         let text = serde_json::to_string(&frame).unwrap();
