@@ -3,11 +3,11 @@
 //! The store decides. Its answers are remembered for a short time, so that a message costs no call. If the store does not answer,
 //! the last answer is used for longer: messages can be sent while db-service is away.
 
-use crate::dependencies::DbClient;
+use crate::{dependencies::DbClient, request_tasks::RequestTasks};
 use abi::{ApiError, v1::FindBlockersRequest};
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
@@ -36,11 +36,12 @@ pub struct Blocks {
     app: String,
     db: DbClient,
     answers: Mutex<HashMap<(String, String), Answer>>,
+    tasks: RequestTasks,
 }
 
 impl Blocks {
     pub(crate) fn new(app: &str, db: DbClient) -> Self {
-        Self { app: app.into(), db, answers: Mutex::default() }
+        Self { app: app.into(), db, answers: Mutex::default(), tasks: RequestTasks::default() }
     }
 
     fn answers(&self) -> MutexGuard<'_, HashMap<(String, String), Answer>> {
@@ -51,14 +52,14 @@ impl Blocks {
     ///
     /// # Errors
     /// `FORBIDDEN` if so; those of db-service if it has to be asked.
-    pub async fn check(&self, user: &str, other: &str) -> Result<(), ApiError> {
+    pub async fn check(self: &Arc<Self>, user: &str, other: &str) -> Result<(), ApiError> {
         if user != other && self.is_blocked(user, other).await? {
             return Err(ApiError::forbidden(format!("{other} does not accept messages from you")));
         }
         Ok(())
     }
 
-    async fn is_blocked(&self, user: &str, other: &str) -> Result<bool, ApiError> {
+    async fn is_blocked(self: &Arc<Self>, user: &str, other: &str) -> Result<bool, ApiError> {
         let (key, now) = ((user.to_owned(), other.to_owned()), Instant::now());
         let known = self.answers().get(&key).copied();
         let usable = known.filter(|answer| now < answer.usable_until);
@@ -68,9 +69,15 @@ impl Blocks {
         if now < answer.fresh_until {
             return Ok(answer.is_blocked);
         }
-        // While the store hangs, only one message per interval waits for it.
+        // While the store hangs, only one message per interval asks.
         self.answers().insert(key.clone(), Answer { fresh_until: now + FRESH, ..answer });
-        match timeout(PATIENCE, self.blockers(user, &[key.1])).await {
+        let blocks = self.clone();
+        let asked = async move {
+            let (user, other) = key;
+            blocks.blockers(&user, &[other]).await
+        };
+        // An answer that comes later than this message can wait counts for the next one.
+        match timeout(PATIENCE, self.tasks.complete(asked)).await {
             Ok(Ok(blockers)) => Ok(!blockers.is_empty()),
             _ => Ok(answer.is_blocked),
         }
@@ -103,5 +110,53 @@ impl Blocks {
             answers.clear();
         }
         answers.insert((user.to_owned(), other.to_owned()), answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::{Caller, Channel, error::ErrorCode, v1::FindBlockersResponse};
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, Request, Response, header};
+    use http_body_util::{BodyExt as _, Full};
+    use prost::Message as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::time::sleep;
+    use tonic::body::Body;
+    use tower::{service_fn, util::BoxCloneSyncService};
+
+    /// A store that answers after `delay`. While `blocked` is set, bob has blocked everyone.
+    fn store(delay: Duration, blocked: Arc<AtomicBool>) -> Channel {
+        BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
+            let blocked = blocked.clone();
+            async move {
+                let by = if blocked.load(Ordering::Relaxed) { vec!["bob".to_owned()] } else { Vec::new() };
+                sleep(delay).await;
+                let message = FindBlockersResponse { by }.encode_to_vec();
+                // The prefix of gRPC: not compressed, and the length.
+                let framed = [&[0, 0, 0, 0, message.len() as u8], &*message].concat();
+                let status = HeaderMap::from_iter([("grpc-status".parse()?, HeaderValue::from(0))]);
+                let body = Full::new(Bytes::from(framed)).with_trailers(std::future::ready(Some(Ok(status))));
+                Ok(Response::builder()
+                    .header(header::CONTENT_TYPE, "application/grpc")
+                    .body(Body::new(body))?)
+            }
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p8_an_answer_that_a_message_did_not_wait_for_counts_for_the_next_one() {
+        let blocked = Arc::<AtomicBool>::default();
+        let db = DbClient::new(Caller::new(store(PATIENCE * 5, blocked.clone())));
+        let blocks = Arc::new(Blocks::new("default", db));
+        blocks.check("alice", "bob").await.unwrap();
+        blocked.store(true, Ordering::Relaxed);
+        blocks.check("alice", "bob").await.expect("the answer is fresh");
+        sleep(FRESH).await;
+        blocks.check("alice", "bob").await.expect("the message does not wait for a slow store");
+        sleep(PATIENCE * 5).await;
+        let error = blocks.check("alice", "bob").await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Forbidden);
     }
 }
