@@ -96,7 +96,8 @@ pub(crate) trait Conversations: Send + Sync + 'static {
     ) -> Result<Vec<EncodedHead>>;
     /// The current members of a group. `None`: it does not exist.
     async fn members(&self, app: String, conversation: String) -> Result<Option<Members>>;
-    /// A page of the members who can see an entry, after the user `after`. `None`: the caller can't see it.
+    /// A page of the members who can see an entry, after the user `after`. `None`: the caller can't see it, or is not a member any
+    /// more: who is in the group then, and what they read, is not for former members.
     async fn readers(&self, view: View, seq: i64, after: String, limit: usize) -> Result<Option<Readers>>;
     /// Moves read positions forward, at most to the last entry that the user can see. Returns one result per mark.
     async fn mark_read(&self, app: String, marks: Vec<ReadMark>) -> Result<Vec<MarkedRead>>;

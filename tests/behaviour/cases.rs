@@ -7,6 +7,7 @@ use tests::world::World;
 type TestFuture = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// A test that runs in both modes.
+#[derive(Clone)]
 pub(crate) struct SharedTest {
     pub(crate) name: &'static str,
     pub(crate) limits: Limits,
@@ -47,7 +48,7 @@ macro_rules! standalone_tests {
     };
 }
 
-/// Tests of conversations: messages, devices, catching up, groups.
+/// Tests of entries and of the state of users.
 fn conversation_tests() -> Vec<SharedTest> {
     shared_tests! {
         Default messages:
@@ -80,6 +81,12 @@ fn conversation_tests() -> Vec<SharedTest> {
             p8_a_blocked_user_reaches_the_blocker_in_no_way
             p5_a_profile_is_shown_to_others_and_its_privacy_is_not
             p5_changes_of_many_conversations_cost_one_small_page;
+    }
+}
+
+/// Tests of devices: signals, catching up, groups.
+fn device_tests() -> Vec<SharedTest> {
+    shared_tests! {
         Default signals:
             p5_signals_reach_the_other_members_and_are_not_stored
             p8_signals_of_strangers_are_refused
@@ -145,7 +152,10 @@ fn interface_tests() -> Vec<SharedTest> {
             the_authorization_scheme_has_no_case
             p8_requests_without_an_access_token_are_refused
             p7_invalid_requests_get_problem_documents
+            p7_a_compressed_body_is_refused_with_the_reason
             p7_an_oversized_body_is_refused;
+        Default authorisation:
+            p8_every_caller_gets_the_documented_answer_to_every_operation;
         Default edges:
             p7_a_large_request_head_is_refused
             p9_the_device_port_answers_load_balancers
@@ -167,7 +177,7 @@ fn interface_tests() -> Vec<SharedTest> {
 
 /// All tests that run in both modes.
 pub(crate) fn shared_tests() -> Vec<SharedTest> {
-    conversation_tests().into_iter().chain(interface_tests()).collect()
+    [conversation_tests(), device_tests(), interface_tests()].concat()
 }
 
 /// Tests of the documentation, the dashboards, the telemetry and the dead letters.
@@ -177,6 +187,8 @@ fn page_tests() -> Vec<StandaloneTest> {
             every_alert_has_a_runbook_and_every_runbook_an_alert
             every_program_has_a_dashboard_and_all_use_one_data_source
             every_metric_of_a_dashboard_or_an_alert_is_exported;
+        authorisation:
+            every_operation_has_one_row_and_every_row_an_operation;
         documents:
             the_documented_close_codes_match_the_error_codes
             the_python_example_reconnects_after_a_restart

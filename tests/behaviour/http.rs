@@ -164,6 +164,15 @@ pub(crate) async fn p8_requests_without_an_access_token_are_refused(world: World
     Ok(())
 }
 
+pub(crate) async fn p7_a_compressed_body_is_refused_with_the_reason(world: World) -> Result<()> {
+    let head = "POST /v1/sessions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-encoding: gzip\r\n";
+    let answer =
+        http::raw(world.gateway(), format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes()).await?;
+    assert_eq!((answer.status, answer.problem()?.as_str()), (400, "invalid_request"));
+    assert!(answer.body.contains("Content-Encoding gzip"), "{answer:?}");
+    Ok(())
+}
+
 pub(crate) async fn p7_invalid_requests_get_problem_documents(world: World) -> Result<()> {
     let name = format!("alice-{}", unique());
     let valid = |user: &str| json!({ "user": user, "password": PASSWORD, "device": "phone" });

@@ -16,6 +16,7 @@ use tests::{
 };
 use tokio::{runtime::Runtime, sync::OnceCell, time::timeout};
 
+mod authorisation;
 mod backup;
 mod cases;
 mod connections;
@@ -81,7 +82,7 @@ impl<S: System + 'static> Systems<S> {
         start: impl AsyncFnOnce(&'static [&'static str]) -> Result<S>,
     ) -> Result<World> {
         let (cell, settings): (_, &'static [_]) = match limits {
-            Limits::Default => (&self.default, &[]),
+            Limits::Default => (&self.default, &[authorisation::SIGNING_KEY]),
             Limits::Tight => (&self.tight, &TIGHT),
         };
         let started = cell

@@ -43,6 +43,15 @@ impl<T: DeserializeOwned> FromRequest<Arc<Backend>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, backend: &Arc<Backend>) -> Result<Self, Problem> {
+        if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            let encoding = excerpt(String::from_utf8_lossy(encoding.as_bytes()));
+            return Err(ApiError::invalid(format!(
+                "the body has Content-Encoding {encoding}; send it uncompressed, without this header"
+            ))
+            .into());
+        }
         let bytes = read(request.into_body(), backend.limits().max_frame).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             ApiError::invalid(format!("the body is not valid for this path: {}", excerpt(describe(&error))))

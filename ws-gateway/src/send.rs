@@ -71,6 +71,11 @@ pub async fn change(backend: &Backend, identity: &Identity, send: Send) -> Resul
     metrics::sent();
     backend.rate_limits().send(&identity.user)?;
     let draft = draft(send, backend.limits().max_body)?;
+    // The store knows members and not blocks, which concern direct conversations only.
+    let conversation = Conversation::parse(&draft.conversation)?;
+    if let Conversation::Direct(..) = conversation {
+        backend.permissions().check_send(&identity.user, conversation).await?;
+    }
     let entry = backend.entry_changes().apply(identity, draft).await?;
     metrics::acknowledged();
     let ack = ack(&entry);

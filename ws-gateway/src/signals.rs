@@ -107,6 +107,7 @@ impl Signals {
                 format!("the signal would have {count} receivers; at most {max} are allowed"),
             ));
         }
+        self.recent.remember(&signal);
         self.push(signal, audience).await;
         Ok(())
     }

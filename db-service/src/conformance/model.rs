@@ -145,7 +145,12 @@ impl History<'_> {
     /// Compares who has read the last entry that a user sees.
     async fn compare_readers(&self, model: &Plain, user: &str, visible: &[usize]) {
         let Some(seq) = visible.last().copied() else { return };
-        let readers = self.world.readers(user, &model.id, seq as u64).await.unwrap();
+        let readers = self.world.readers(user, &model.id, seq as u64).await;
+        if !model.members().iter().any(|(member, _)| member == user) {
+            assert_eq!(readers.unwrap_err().code, ErrorCode::Forbidden, "{}", self.context(model));
+            return;
+        }
+        let readers = readers.unwrap();
         let readers: Vec<_> =
             readers.readers.into_iter().map(|reader| (reader.user, reader.has_read)).collect();
         let sender = &model.log[seq - 1].sender;

@@ -167,7 +167,7 @@ fn marked(row: &PgRow, conversation: &str) -> Result<MarkedRead> {
     })
 }
 
-/// The members who can see an entry; `None` if the user can't see it.
+/// The members who can see an entry; `None` if the user can't see it, or is not a member any more.
 pub(super) async fn readers(
     conn: &mut PgConnection,
     view: &View,
@@ -176,7 +176,7 @@ pub(super) async fn readers(
     limit: usize,
 ) -> Result<Option<Readers>> {
     let Some((key, visibility)) = history::visibility(&mut *conn, view).await? else { return Ok(None) };
-    if !visibility.contains(seq) {
+    if visibility.until.is_some() || !visibility.contains(seq) {
         return Ok(None);
     }
     let select = sqlx::query_scalar(sql::SENDER).bind(key).bind(seq);

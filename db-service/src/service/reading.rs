@@ -5,7 +5,7 @@ use crate::{
     item::column,
     outcome::group_not_found,
     rules::outsider,
-    store::{EncodedHead, Listed, MAX_PAGE_BYTES, Page, PageLimit},
+    store::{EncodedHead, Listed, MAX_PAGE_BYTES, Page, PageLimit, View},
 };
 use abi::{
     ApiError, MAX_PAGE,
@@ -131,10 +131,22 @@ impl Service {
             ids::check_id("after", &page.after)?;
         }
         let (seq, limit) = (column(page.conversation_seq), limit(page.limit)?);
-        let readers = self.conversations.readers(view, seq, page.after, limit).await?;
-        readers.ok_or_else(|| {
-            ApiError::not_found(format!("there is no entry {} that you can see", page.conversation_seq))
-        })
+        let View { app, user, conversation } = view.clone();
+        match self.conversations.readers(view, seq, page.after, limit).await? {
+            Some(readers) => Ok(readers),
+            None if self.is_member(app, &conversation, &user).await? => {
+                Err(ApiError::not_found(format!("there is no entry {seq} that you can see")))
+            }
+            None => Err(outsider()),
+        }
+    }
+
+    async fn is_member(&self, app: String, conversation: &str, user: &str) -> Result<bool, ApiError> {
+        if is_direct_member(conversation, user) {
+            return Ok(true);
+        }
+        let members = self.conversations.members(app, conversation.to_owned()).await?;
+        Ok(members.is_some_and(|found| found.members.iter().any(|member| member.user == user)))
     }
 
     /// Moves read positions.

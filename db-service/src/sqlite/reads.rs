@@ -153,7 +153,7 @@ fn find_authors(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The members who can see an entry; `None` if the user can't see it.
+/// The members who can see an entry; `None` if the user can't see it, or is not a member any more.
 pub(super) fn readers(
     conn: &Connection,
     view: &View,
@@ -162,7 +162,7 @@ pub(super) fn readers(
     limit: usize,
 ) -> Result<Option<Readers>> {
     let Some((key, visibility)) = history::visibility(conn, view)? else { return Ok(None) };
-    if !visibility.contains(seq) {
+    if visibility.until.is_some() || !visibility.contains(seq) {
         return Ok(None);
     }
     let sender: Option<String> =
