@@ -99,8 +99,6 @@ pub(super) struct SignalJob {
 pub(super) enum Command {
     /// Send a message.
     Send(SendJob),
-    /// Also send a message that another device of the user is sending.
-    SendCopy(SendJob),
     /// Change settings of a conversation.
     Settings(SettingsJob),
     /// Send a signal.
