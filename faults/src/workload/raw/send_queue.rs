@@ -112,7 +112,7 @@ mod tests {
 
     fn job(send: u32) -> SendJob {
         let draft = client::text("").into();
-        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft }
+        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft, is_copy: false }
     }
 
     #[test]

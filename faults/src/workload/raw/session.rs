@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
     async fn send_requests(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         while let Some(job) = self.device.queues.next(now) {
-            if self.device.random.random_bool(COPY) {
+            if !job.is_copy && self.device.random.random_bool(COPY) {
                 self.send_copy(&job);
             }
             self.feed(request::send(&job), Request::Send(job)).await?;
