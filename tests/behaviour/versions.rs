@@ -223,9 +223,11 @@ pub(crate) async fn embedded_data_of_an_older_version_are_refused_and_stay_as_th
         let status = godwit.ended().await?;
         let output = godwit.output().join("\n");
         assert_eq!(status.code(), Some(1), "{output}");
-        for part in
-            [&*file.to_string_lossy(), &format!("schema {version}"), "start with an empty data folder"]
-        {
+        for part in [
+            &*folder.path().to_string_lossy(),
+            &format!("schema {version}"),
+            "start with an empty data folder",
+        ] {
             ensure!(output.contains(part), "{part:?} is not in: {output}");
         }
         let store = rusqlite::Connection::open(&file)?;
