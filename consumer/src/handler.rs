@@ -114,7 +114,7 @@ impl MessageHandler {
         let (logged, mut rejected) = decode(&batch);
         metrics::entries(EntryOutcome::Unreadable, rejected.len() as u64);
         // Deliver each segment before saving the next one. If a later step fails, the retry delivers this one as duplicates.
-        for segment in segment::split(logged) {
+        for segment in segment::split(logged, batch.attempt) {
             self.handle_segment(segment, &batch, &mut rejected).await?;
         }
         metrics::batch(records, began.elapsed());

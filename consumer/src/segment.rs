@@ -3,6 +3,9 @@
 //! The members of a group are looked up once per segment. Therefore a change of a group is the only entry of that group in its
 //! segment: earlier entries go to the members before the change, later ones to the members after it. A batch without changes, the
 //! usual case, is one segment.
+//!
+//! Segments get smaller with each attempt. If the store can't save a segment within the deadline of a call, saving all of it again
+//! can't succeed either. Each saved segment is progress: the next attempt finds its entries as duplicates, which takes less time.
 
 use abi::{envelope::GROUP, v1::Envelope};
 use bytes::Bytes;
@@ -10,6 +13,10 @@ use std::collections::HashSet;
 
 /// Most bytes of a segment. Far below the store's limit for one call.
 const MAX_BYTES: usize = 8 << 20;
+/// The size of a segment is divided by this with each attempt.
+const SHRINK: usize = 4;
+/// The smallest limit of a segment. Even a slow store saves so many entries within the deadline of a call.
+const MIN_ENTRIES: usize = 8;
 
 /// An entry read from the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +40,15 @@ impl LoggedEntry {
     }
 }
 
-/// Splits a batch. All entries of a segment belong to one application.
-pub(crate) fn split(batch: Vec<LoggedEntry>) -> Vec<Vec<LoggedEntry>> {
+/// Most entries of a segment of a batch of this size. The first attempt is 1.
+fn max_entries(batch: usize, attempt: u32) -> usize {
+    let divisor = SHRINK.saturating_pow(attempt.saturating_sub(1));
+    batch.div_ceil(divisor).max(MIN_ENTRIES)
+}
+
+/// Splits a batch for an attempt. All entries of a segment belong to one application.
+pub(crate) fn split(batch: Vec<LoggedEntry>, attempt: u32) -> Vec<Vec<LoggedEntry>> {
+    let max_entries = max_entries(batch.len(), attempt);
     let any_change = batch.iter().any(LoggedEntry::is_change);
     let mut segments: Vec<Vec<LoggedEntry>> = Vec::new();
     let mut bytes = 0;
@@ -45,8 +59,10 @@ pub(crate) fn split(batch: Vec<LoggedEntry>) -> Vec<Vec<LoggedEntry>> {
         let conversation = &logged.envelope.conversation;
         let change = logged.is_change();
         let conflicts = changed.contains(conversation) || (change && seen.contains(conversation));
-        let same_app = |last: &Vec<LoggedEntry>| last.last().is_some_and(|last| last.app == logged.app);
-        if conflicts || bytes + logged.bytes.len() > MAX_BYTES || !segments.last().is_some_and(same_app) {
+        let has_room = |last: &Vec<LoggedEntry>| {
+            last.len() < max_entries && last.last().is_some_and(|last| last.app == logged.app)
+        };
+        if conflicts || bytes + logged.bytes.len() > MAX_BYTES || !segments.last().is_some_and(has_room) {
             segments.push(Vec::new());
             bytes = 0;
             seen.clear();
@@ -87,7 +103,7 @@ mod tests {
     }
 
     fn lengths(batch: Vec<LoggedEntry>) -> Vec<usize> {
-        let segments = split(batch.clone());
+        let segments = split(batch.clone(), 1);
         assert_eq!(segments.concat(), batch, "all entries are there, in order");
         segments.iter().map(Vec::len).collect()
     }
@@ -101,6 +117,17 @@ mod tests {
         assert_eq!(lengths(batch(&["a", "b", "a!", "a", "b"])), [2, 1, 2]);
         assert_eq!(lengths(batch(&["a!", "a!", "b", "a"])), [1, 2, 1]);
         assert_eq!(lengths(batch(&["a", "b!", "a", "b"])), [3, 1]);
+    }
+
+    #[test]
+    fn p6_segments_get_smaller_with_each_attempt() {
+        let logged = batch(&["a"; 100]);
+        let lengths = |attempt| {
+            let segments = split(logged.clone(), attempt);
+            assert_eq!(segments.concat(), logged);
+            segments.iter().map(Vec::len).max().unwrap()
+        };
+        assert_eq!([1, 2, 3, 4, u32::MAX].map(lengths), [100, 25, MIN_ENTRIES, MIN_ENTRIES, MIN_ENTRIES]);
     }
 
     #[test]

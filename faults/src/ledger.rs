@@ -111,8 +111,8 @@ pub struct Send {
     pub target: Option<Id>,
     /// When the device got the command to send it. Sends of one device to one conversation are in this order in the ledger.
     pub began: Millis,
-    /// Whether the protocol guarantees its order among the device's sends. It does not for changes of messages, or if another
-    /// device sends a copy, or if a later attempt was refused permanently.
+    /// Whether the protocol guarantees its order among the device's sends. It does not for changes of messages, or if a later
+    /// attempt was refused permanently.
     pub ordered: bool,
     /// The user is not a member, or not the author of the message to edit: the server must refuse it.
     pub forbidden: bool,

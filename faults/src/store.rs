@@ -40,6 +40,8 @@ pub struct Stored {
     pub message_id: Id,
     /// User id of the sender.
     pub sender: String,
+    /// Device id of the sender.
+    pub device: String,
     /// Its `client_msg_id`.
     pub client_msg_id: String,
     /// Digest of everything that the sender determines.
@@ -169,6 +171,7 @@ impl StoreView {
             message_id: Id(message_id.try_into().context("a message id has 16 bytes")?),
             content: content(&entry),
             sender: entry.sender,
+            device: entry.sender_device,
             client_msg_id: entry.client_msg_id,
         };
         self.conversations

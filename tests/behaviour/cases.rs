@@ -256,6 +256,11 @@ fn system_tests() -> Vec<StandaloneTest> {
             p9_all_callers_soon_see_instances_start_and_stop
             p9_calls_continue_while_consul_is_down_and_after_it_lost_its_data
             p8_a_consul_with_access_control_requires_a_token;
+        versions:
+            embedded_p6_entries_of_later_versions_pass_byte_for_byte
+            distributed_p6_entries_of_later_versions_pass_byte_for_byte
+            embedded_data_of_an_older_version_are_refused_and_stay_as_they_are
+            distributed_data_of_an_older_version_are_refused_and_stay_as_they_are;
         drain:
             p9_a_draining_gateway_spreads_the_reconnects_and_loses_nothing;
     }

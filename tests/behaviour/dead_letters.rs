@@ -18,15 +18,16 @@ use tests::{
 };
 
 /// The operator token in the distributed mode.
-const TOKEN: &str = "a-token-of-operators-of-40-characters...";
+pub(crate) const TOKEN: &str = "a-token-of-operators-of-40-characters...";
 /// A payload that can't be decoded as an entry.
 const UNREADABLE: &[u8] = b"not an entry";
 
 /// An operator's access to the dead letters of a system.
-struct Operator {
-    admin: String,
+pub(crate) struct Operator {
+    /// The admin address of a consumer.
+    pub(crate) admin: String,
     /// `--data` or `--token`, and its value.
-    credential: [String; 2],
+    pub(crate) credential: [String; 2],
 }
 
 impl Operator {
@@ -43,14 +44,14 @@ impl Operator {
     }
 
     /// Runs a command that must succeed, and returns the JSON lines of its output.
-    async fn query(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+    pub(crate) async fn query(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         let (success, output) = self.run(arguments).await?;
         ensure!(success, "{arguments:?}: {output}");
         output.lines().map(|line| serde_json::from_str(line).with_context(|| output.clone())).collect()
     }
 
     /// Waits until there are exactly `count` dead letters, and returns them.
-    async fn dead_letters(&self, count: usize) -> Result<Vec<Value>> {
+    pub(crate) async fn dead_letters(&self, count: usize) -> Result<Vec<Value>> {
         eventually(&format!("{count} dead letters"), async || {
             let listed = self.query(&["list"]).await?;
             ensure!(listed.len() == count, "{listed:?}");
@@ -89,7 +90,11 @@ fn poison(sender: &Session, texts: &[&str]) -> PoisonRecords {
     PoisonRecords { group, request_id, records }
 }
 
-async fn produce(producer: &dyn Producer, topic: &str, records: Vec<(Bytes, Bytes)>) -> Result<()> {
+pub(crate) async fn produce(
+    producer: &dyn Producer,
+    topic: &str,
+    records: Vec<(Bytes, Bytes)>,
+) -> Result<()> {
     for (key, payload) in records {
         producer.send(ProducerRecord::new(topic.into(), key, payload)).await?;
     }
@@ -98,7 +103,7 @@ async fn produce(producer: &dyn Producer, topic: &str, records: Vec<(Bytes, Byte
 }
 
 /// Writes records to the log of a `godwit` that is not running.
-async fn produce_embedded(data: &Path, records: Vec<(Bytes, Bytes)>) -> Result<()> {
+pub(crate) async fn produce_embedded(data: &Path, records: Vec<(Bytes, Bytes)>) -> Result<()> {
     let log = Log::open(LogConfig::new(data.join("log"), vec![LogTopic::new(abi::MESSAGES_TOPIC, 1)]))?;
     produce(&log, abi::MESSAGES_TOPIC, records).await
 }

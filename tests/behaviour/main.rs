@@ -42,6 +42,7 @@ mod sync;
 mod tls;
 mod traces;
 mod user_state;
+mod versions;
 
 /// A test that takes longer fails.
 const TIME_LIMIT: Duration = Duration::from_secs(300);

@@ -16,7 +16,7 @@ use abi::{
 };
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use prost::Message as _;
+use prost::{Message as _, bytes::Bytes};
 use std::collections::{HashMap, VecDeque};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
@@ -166,6 +166,21 @@ impl Device {
                 (None, _) => return Ok(Incoming::Closed(None, String::new())),
             };
             return Ok(Incoming::Frame(Box::new(frame)));
+        }
+    }
+
+    /// Waits for the next frame of a [`Wire::Proto`] connection, and does not decode it.
+    ///
+    /// # Errors
+    /// If there is none within [`PATIENCE`], or the connection ends first.
+    pub async fn encoded_frame(&mut self) -> Result<Bytes> {
+        loop {
+            let message = timeout(PATIENCE, self.socket.next()).await.context("the server sends nothing")?;
+            match message.context("the connection has ended")?? {
+                WsMessage::Binary(bytes) => return Ok(bytes),
+                WsMessage::Ping(_) | WsMessage::Pong(_) => {}
+                other => bail!("{other:?} instead of a binary frame"),
+            }
         }
     }
 

@@ -1,8 +1,12 @@
 //! A user's own state: read positions, settings of conversations, blocks, the profile.
 //!
-//! Each change is stored first, then the user's receiver seq is incremented, then the change is pushed to the user's devices. A
-//! device that is away finds it with `changes`. If the answer to a request gets lost, the device repeats the request; the second
-//! time increments again, in case the first time was interrupted between store and increment.
+//! Each change is stored first, then the user's receiver seq is incremented, then the current state is read and pushed to the user's
+//! devices. A device that is away finds it with `changes`. If the answer to a request gets lost, the device repeats the request; the
+//! second time increments again, in case the first time was interrupted between store and increment.
+//!
+//! The state is read after the increment because another gateway may change it concurrently. If both pushed what they wrote, the
+//! higher receiver seq could carry the older value, and the devices would end with it. The read behind the highest receiver seq finds
+//! every change that was counted before.
 
 mod read_marks;
 
@@ -17,9 +21,9 @@ use abi::{
     ids::{self, Conversation},
     names,
     v1::{
-        Block, ChangeBlockRequest, ChangeSettingsRequest, MarkRead, Profile, PushRequest, ReadPosition,
-        Receiver, ReplaceProfileRequest, SetSettings, SettingsChanged, Update,
-        push_service_client::PushServiceClient, update::Kind,
+        Block, ChangeBlockRequest, ChangeSettingsRequest, GetProfilesRequest, Head, HeadsOfRequest, MarkRead,
+        Profile, PushRequest, ReadPosition, Receiver, ReplaceProfileRequest, SetSettings, SettingsChanged,
+        Update, push_service_client::PushServiceClient, update::Kind,
     },
 };
 use bytes::Bytes;
@@ -68,9 +72,18 @@ impl UserState {
         let conversation = change.conversation.clone();
         let request =
             ChangeSettingsRequest { app: self.app.clone(), user: user.into(), change: Some(change) };
-        let settings = self.db.clone().change_settings(request).await?.into_inner();
-        let changed = SettingsChanged { conversation: conversation.clone(), settings: Some(settings) };
-        self.updates.one(user, &conversation, Kind::Settings(changed)).await
+        self.db.clone().change_settings(request).await?;
+        self.updates.one(user, &conversation, self.settings(user, &conversation)).await
+    }
+
+    async fn settings(&self, user: &str, conversation: &str) -> Result<Kind, ApiError> {
+        let conversations = vec![conversation.to_owned()];
+        let request = HeadsOfRequest { app: self.app.clone(), user: user.into(), conversations };
+        let heads = self.db.clone().heads_of(request).await?.into_inner().heads;
+        let head = heads.first().ok_or_else(|| missing("head"))?;
+        let head = Head::decode(head.clone()).map_err(|_| missing("head that can be read"))?;
+        let settings = Some(head.settings.unwrap_or_default());
+        Ok(Kind::Settings(SettingsChanged { conversation: conversation.to_owned(), settings }))
     }
 
     /// Blocks or unblocks a user.
@@ -83,7 +96,12 @@ impl UserState {
             ChangeBlockRequest { app: self.app.clone(), user: user.into(), block: Some(block.clone()) };
         self.db.clone().change_block(request).await?;
         self.blocks.remember(&block.user, user, block.blocked);
-        self.updates.one(user, BLOCKS, Kind::Block(block)).await
+        self.updates.one(user, BLOCKS, self.block(user, block.user)).await
+    }
+
+    async fn block(&self, user: &str, other: String) -> Result<Kind, ApiError> {
+        let blockers = self.blocks.blockers(&other, &[user.to_owned()]).await?;
+        Ok(Kind::Block(Block { user: other, blocked: blockers.contains(user) }))
     }
 
     /// Replaces the profile of a user. Its name is normalised.
@@ -95,10 +113,21 @@ impl UserState {
         if !profile.name.is_empty() {
             profile.name = names::check("name", &profile.name, MAX_USER_NAME)?;
         }
-        let request = ReplaceProfileRequest { app: self.app.clone(), profile: Some(profile.clone()) };
+        let request = ReplaceProfileRequest { app: self.app.clone(), profile: Some(profile) };
         self.db.clone().replace_profile(request).await?;
-        self.updates.one(user, PROFILE, Kind::Profile(profile)).await
+        self.updates.one(user, PROFILE, self.profile(user)).await
     }
+
+    async fn profile(&self, user: &str) -> Result<Kind, ApiError> {
+        let request = GetProfilesRequest { app: self.app.clone(), users: vec![user.into()] };
+        let found = self.db.clone().get_profiles(request).await?.into_inner().profiles.pop();
+        found.map(Kind::Profile).ok_or_else(|| missing("profile"))
+    }
+}
+
+/// The error of a store that does not have what it has just stored.
+fn missing(what: &str) -> ApiError {
+    ApiError::unavailable(format!("the store returned no {what}"))
 }
 
 /// An update for one user.
@@ -133,8 +162,31 @@ impl Updates {
         }
     }
 
-    async fn one(&self, user: &str, subject: &str, kind: Kind) -> Result<(), ApiError> {
-        self.many(vec![UserUpdate { user: user.into(), subject: subject.into(), kind }]).await
+    /// Increments the receiver seq of a user, and then reads what changed and pushes it.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the receiver seq may not be incremented.
+    async fn one(
+        &self,
+        user: &str,
+        subject: &str,
+        current: impl Future<Output = Result<Kind, ApiError>>,
+    ) -> Result<(), ApiError> {
+        let increment = Increment { user, by: 1, subjects: vec![subject] };
+        let seqs = self.cache.increment(&self.app, &[increment]).await.map_err(|_| cache_away())?;
+        let updates = match current.await {
+            Ok(kind) => vec![encode(kind)],
+            // A push without the update is a notification: the devices ask for changes.
+            Err(error) => {
+                tracing::debug!(%error, "cannot read what has changed");
+                Vec::new()
+            }
+        };
+        let receiver_seq = seqs.first().copied();
+        let receiver =
+            Receiver { user: user.into(), receiver_seq, raised: 1, updates, ..Receiver::default() };
+        self.push(vec![receiver]).await;
+        Ok(())
     }
 
     /// Increments the receiver seqs of the users and pushes the updates to their devices, in one call each.
@@ -145,7 +197,7 @@ impl Updates {
         let mut by_user: BTreeMap<String, UpdatesOfUser> = BTreeMap::new();
         for UserUpdate { user, subject, kind } in updates {
             let of_user = by_user.entry(user).or_default();
-            of_user.encoded.push(Update { kind: Some(kind) }.encode_to_vec().into());
+            of_user.encoded.push(encode(kind));
             of_user.subjects.push(subject);
         }
         let mut increments = Vec::with_capacity(by_user.len());
@@ -161,16 +213,26 @@ impl Updates {
             entries: Vec::new(),
             updates: of_user.encoded,
         };
-        let receivers = by_user.into_iter().zip(seqs).map(receiver).collect();
+        self.push(by_user.into_iter().zip(seqs).map(receiver).collect()).await;
+        Ok(())
+    }
+
+    /// The receiver seqs tell devices that miss the push.
+    async fn push(&self, receivers: Vec<Receiver>) {
         let push = PushRequest { app: self.app.clone(), receivers, ..PushRequest::default() };
-        // The receiver seqs tell devices that miss the push.
         if let Err(error) = self.push.clone().push(push).await {
             tracing::debug!(%error, "cannot push an update");
         }
-        Ok(())
     }
+}
+
+fn encode(kind: Kind) -> Bytes {
+    Update { kind: Some(kind) }.encode_to_vec().into()
 }
 
 fn count(updates: &[Bytes]) -> u32 {
     u32::try_from(updates.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

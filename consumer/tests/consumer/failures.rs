@@ -1,6 +1,6 @@
 //! Failures of the store, the cache and the pusher.
 
-use crate::world::{GROUP, World, created, handle, message, record};
+use crate::world::{GROUP, World, attempt, created, handle, message, record};
 use abi::config::{Redis, Secret};
 use cache::RedisCache;
 use std::sync::Arc;
@@ -18,6 +18,22 @@ async fn p6_while_the_store_is_unavailable_a_batch_fails_and_no_counter_changes(
     world.faults.set("Save", None);
     world.handle(&batch).await.unwrap();
     assert_eq!(world.pushed(), ["alice 1 +1 one#1", "bob 1 +1 one#1"]);
+}
+
+#[tokio::test]
+async fn p6_a_batch_that_the_store_saves_too_slowly_is_saved_in_parts() {
+    let world = World::new();
+    world.faults.limit_saves(10);
+    let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let records: Vec<_> = texts.iter().map(|text| record(&message("d:alice:bob", "alice", text))).collect();
+    let mut attempts = 1;
+    while attempt(&world.handler, &records, attempts).await.is_err() {
+        attempts += 1;
+        assert!(attempts < 5, "it is never saved");
+    }
+    let stored = world.history("bob", "d:alice:bob").await;
+    let stored: Vec<_> = stored.into_iter().map(|entry| entry.client_msg_id).collect();
+    assert_eq!(stored, texts, "each once, in order");
 }
 
 #[tokio::test]

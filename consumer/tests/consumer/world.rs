@@ -4,7 +4,7 @@ use abi::{
     envelope::{GROUP as GROUP_KIND, MESSAGE},
     v1::{
         Content, CreateUserRequest, Entry, GetHistory, GroupChange, GroupCreated, HistoryRequest, MemberLeft,
-        MembersAdded, MembersRemoved, PushRequest, PushResponse, PushedEntry, ReceiverSeq, User,
+        MembersAdded, MembersRemoved, PushRequest, PushResponse, PushedEntry, ReceiverSeq, SaveRequest, User,
         content::Body,
         db_service_client::DbServiceClient,
         group_change::Change,
@@ -48,12 +48,25 @@ pub(crate) struct Faults(Arc<Mutex<HashMap<String, Method>>>);
 struct Method {
     calls: u32,
     fails: Option<Code>,
+    /// `Save` exceeds its deadline with more entries.
+    most_entries: Option<usize>,
 }
 
 impl Faults {
     /// Makes the calls of a method fail with this code, or succeed.
     pub(crate) fn set(&self, method: &str, code: Option<Code>) {
         self.lock().entry(method.to_owned()).or_default().fails = code;
+    }
+
+    /// Makes `Save` exceed its deadline with more entries than this.
+    pub(crate) fn limit_saves(&self, entries: usize) {
+        self.lock().entry("Save".to_owned()).or_default().most_entries = Some(entries);
+    }
+
+    fn is_too_slow(&self, method: &str, body: &[u8]) -> bool {
+        let most = self.lock().get(method).and_then(|method| method.most_entries);
+        // A message begins with a flag and its length.
+        most.is_some_and(|most| SaveRequest::decode(&body[5..]).unwrap().entries.len() > most)
     }
 
     /// The number of calls of a method.
@@ -84,6 +97,9 @@ impl Faults {
                     let method = parts.uri.path().rsplit('/').next().unwrap_or_default();
                     if let Some(code) = faults.count_call(method) {
                         return Ok(Status::new(code, "a test").into_http());
+                    }
+                    if faults.is_too_slow(method, &body) {
+                        return Ok(Status::deadline_exceeded("a test").into_http());
                     }
                     if body.windows(6).any(|window| window == b"poison") {
                         return Ok(Status::invalid_argument("poison").into_http());
@@ -211,9 +227,18 @@ pub(crate) fn record(entry: &Entry) -> Record {
 
 /// Handles records as one batch of a partition.
 pub(crate) async fn handle(handler: &MessageHandler, records: &[Record]) -> Result<Outcome, HandlerError> {
+    attempt(handler, records, 1).await
+}
+
+/// Handles records as one batch, in an attempt with this number.
+pub(crate) async fn attempt(
+    handler: &MessageHandler,
+    records: &[Record],
+    attempt: u32,
+) -> Result<Outcome, HandlerError> {
     let numbered = |(offset, record): (i64, &Record)| Record { offset, ..record.clone() };
     let records = (0..).zip(records).map(numbered).collect();
-    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, attempt: 1 };
+    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, attempt };
     handler.clone().ready().await?.call(batch).await
 }
 

@@ -2,7 +2,7 @@
 
 use super::versions::{self, Version, Versions};
 use crate::{
-    ledger::{Conversation, Id, Ledger, Outcome, Send, User},
+    ledger::{Conversation, DeviceId, Id, Ledger, Outcome, Send, User},
     store::{self, Content, StoreView, Stored},
 };
 use std::collections::{HashMap, HashSet};
@@ -32,11 +32,13 @@ pub(super) struct Evidence<'a> {
     conversations: Vec<Option<&'a store::Conversation>>,
     /// The `conversation_seq` of each stored message.
     seqs: HashMap<(Conversation, Id), u64>,
-    /// Stored messages by sender and `client_msg_id`.
-    by_client_id: HashMap<(Conversation, &'a str, Id), &'a Stored>,
+    /// Stored messages by sending device and `client_msg_id`.
+    by_client_id: HashMap<(Conversation, DeviceId, Id), &'a Stored>,
     memberships: HashMap<(Conversation, User), Vec<Membership>>,
     acked: HashSet<(Conversation, Id)>,
     users: HashMap<&'a str, User>,
+    /// By the names of user and device.
+    devices: HashMap<(&'a str, &'a str), DeviceId>,
     /// The versions of changed messages, by conversation.
     versions: Vec<Versions>,
 }
@@ -54,6 +56,12 @@ impl<'a> Evidence<'a> {
             memberships: HashMap::new(),
             acked: HashSet::new(),
             users: HashMap::new(),
+            devices: (0..)
+                .zip(&ledger.devices)
+                .map(|(number, device)| {
+                    ((ledger.users[device.user as usize].as_str(), device.name.as_str()), number)
+                })
+                .collect(),
             versions: Vec::new(),
         };
         let users: HashMap<&str, User> =
@@ -64,9 +72,11 @@ impl<'a> Evidence<'a> {
             evidence
                 .seqs
                 .extend(entries.iter().map(|entry| ((number, entry.message_id), entry.conversation_seq)));
-            evidence.by_client_id.extend(entries.iter().filter_map(|entry| {
-                Some(((number, entry.sender.as_str(), Id::parse(&entry.client_msg_id)?), entry))
-            }));
+            let by_client_id = entries.iter().filter_map(|entry| {
+                Some(((number, evidence.device_of(entry)?, Id::parse(&entry.client_msg_id)?), entry))
+            });
+            let by_client_id: Vec<_> = by_client_id.collect();
+            evidence.by_client_id.extend(by_client_id);
             let direct = abi::ids::Conversation::parse(id).into_iter();
             for user in
                 direct.flat_map(abi::ids::Conversation::direct_members).filter_map(|name| users.get(name))
@@ -155,13 +165,18 @@ impl<'a> Evidence<'a> {
 
     /// The stored message of a send.
     pub(super) fn stored(&self, send: &Send) -> Option<&'a Stored> {
-        self.by_client_id.get(&(send.conversation, self.user(self.sender(send)), send.client_msg_id)).copied()
+        self.by_client_id.get(&(send.conversation, send.device, send.client_msg_id)).copied()
     }
 
     /// What a message became with each of its changes; empty if nothing has changed it.
     pub(super) fn versions(&self, conversation: Conversation, seq: u64) -> &[Version] {
         let of = self.versions.get(conversation as usize).and_then(|versions| versions.get(&seq));
         of.map_or(&[], Vec::as_slice)
+    }
+
+    /// The device that sent a stored entry.
+    pub(super) fn device_of(&self, entry: &Stored) -> Option<DeviceId> {
+        self.devices.get(&(entry.sender.as_str(), entry.device.as_str())).copied()
     }
 
     /// The user with a name.

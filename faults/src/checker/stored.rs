@@ -32,10 +32,10 @@ fn check_numbering(evidence: &Evidence<'_>, verdict: &mut Verdict) {
                 verdict.report(Violation::Gap, || format!("{id} has {expected} missing before {seq}"));
             }
             expected = seq + 1;
-            if let Some(first) = seen.insert((&entry.sender, &entry.client_msg_id), seq) {
-                let Stored { sender, client_msg_id, .. } = entry;
+            let Stored { sender, device, client_msg_id, .. } = entry;
+            if let Some(first) = seen.insert((sender, device, client_msg_id), seq) {
                 verdict.report(Violation::Duplicated, || {
-                    format!("{client_msg_id} of {sender} is stored in {id} as {first} and as {seq}")
+                    format!("{client_msg_id} of {sender}/{device} is stored in {id} as {first} and as {seq}")
                 });
             }
         }
@@ -52,11 +52,8 @@ fn check_numbering(evidence: &Evidence<'_>, verdict: &mut Verdict) {
 fn check_origins(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let known: HashSet<&str> = evidence.ledger.conversations.iter().map(String::as_str).collect();
     let sends = evidence.ledger.sends.iter();
-    let sent: HashSet<_> = sends
-        .map(|send| {
-            (evidence.id(send.conversation), evidence.user(evidence.sender(send)), send.client_msg_id)
-        })
-        .collect();
+    let sent: HashSet<_> =
+        sends.map(|send| (evidence.id(send.conversation), send.device, send.client_msg_id)).collect();
     let changes = evidence.ledger.changes.iter();
     let change_ids: HashSet<_> =
         changes.map(|change| (evidence.id(change.conversation), change.message_id)).collect();
@@ -68,8 +65,8 @@ fn check_origins(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         for entry in &conversation.entries {
             let has_origin = match &entry.content {
                 Content::Message { .. } | Content::Edit | Content::Recall | Content::Reaction(_) => {
-                    Id::parse(&entry.client_msg_id)
-                        .is_some_and(|own| sent.contains(&(id.as_str(), entry.sender.as_str(), own)))
+                    let sender = evidence.device_of(entry).zip(Id::parse(&entry.client_msg_id));
+                    sender.is_some_and(|(device, own)| sent.contains(&(id.as_str(), device, own)))
                 }
                 // The ledger does not list the creation of groups. A run whose groups can't be created fails at once.
                 Content::Created { .. } => entry.conversation_seq == 1,

@@ -41,6 +41,7 @@ fn entry(seq: u64, number: u8, sender: &str, content: Content) -> Stored {
         conversation_seq: seq,
         message_id: id(number),
         sender: sender.into(),
+        device: "phone".into(),
         client_msg_id,
         digest: number.into(),
         identity: number.into(),

@@ -22,9 +22,10 @@ pub(crate) fn digest(identity: u64, body: u64) -> u64 {
 
 /// A digest of everything that the sender determines, apart from the content. Later entries do not change it.
 pub(crate) fn identity_of(entry: &Entry) -> u64 {
-    let Entry { sender, client_msg_id, kind, refers_to, reactions, group_change, .. } = entry;
+    let Entry { sender, sender_device, client_msg_id, kind, refers_to, reactions, group_change, .. } = entry;
     hash((
         sender,
+        sender_device,
         client_msg_id,
         kind,
         refers_to,

@@ -16,6 +16,8 @@ pub(super) struct SendJob {
     pub(super) client_msg_id: String,
     /// The rest of the entry.
     pub(super) draft: Draft,
+    /// A copy of another device's send. It is not copied again: the other device would get its own `client_msg_id` back.
+    pub(super) is_copy: bool,
 }
 
 /// The kind of an entry to send.
@@ -99,8 +101,6 @@ pub(super) struct SignalJob {
 pub(super) enum Command {
     /// Send a message.
     Send(SendJob),
-    /// Also send a message that another device of the user is sending.
-    SendCopy(SendJob),
     /// Change settings of a conversation.
     Settings(SettingsJob),
     /// Send a signal.

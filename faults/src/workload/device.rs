@@ -36,8 +36,8 @@ pub(super) struct DeviceContext {
     pub(super) server: Server,
     pub(super) tokens: SharedTokens,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// Another raw device of the user, which can send copies of messages.
-    pub(super) sibling: Option<mpsc::Sender<Command>>,
+    /// Another raw device of the user, which sends copies of messages.
+    pub(super) sibling: Option<(DeviceId, mpsc::Sender<Command>)>,
     /// The device only probes. It retries fast, to measure recovery times.
     pub(super) is_probe: bool,
     /// Cancelled at the end of the run.

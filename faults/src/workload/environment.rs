@@ -157,7 +157,7 @@ impl Environment {
             let sibling = self.devices.iter().find(|device| {
                 device.user == own.user && device.kind == DeviceKind::Raw && device.id != own.id
             });
-            context.sibling = sibling.map(|device| device.commands.clone());
+            context.sibling = sibling.map(|device| (device.id, device.commands.clone()));
             match own.kind {
                 DeviceKind::Sdk => self.device_tasks.spawn(sdk::run(context)),
                 DeviceKind::Raw => self.device_tasks.spawn(raw::run(context)),

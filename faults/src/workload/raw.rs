@@ -1,6 +1,6 @@
 //! A device with its own implementation of the protocol in docs/protocol.md, independent of the SDK.
 //!
-//! Unlike the SDK it also sends acknowledged messages again, sends copies of another device's messages, has
+//! Unlike the SDK it also sends acknowledged messages again, lets another device of the user send copies, has
 //! several messages of a conversation in flight, and requests an entry directly after its delivery.
 
 mod catch_up;

@@ -155,7 +155,6 @@ impl SdkDevice {
                 let _ = timeout(ANSWER_TIMEOUT, client.signal(&conversation, kind)).await;
                 self.context.recorder.excuse_pending(self.context.id);
             }
-            Command::SendCopy(_) => {}
         }
         None
     }

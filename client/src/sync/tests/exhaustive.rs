@@ -75,6 +75,14 @@ fn p4_p5_a_new_device_catches_up_after_two_faults() {
 }
 
 #[test]
+fn p5_devices_end_with_the_newer_of_two_concurrent_updates() {
+    for faults in [NONE, LOST_PUSH, LOST_CONNECTION] {
+        check([Item::Updates, Item::Entry(0), Item::Update], 1, true, faults);
+    }
+    check([Item::Updates, Item::Update, Item::Updates], 1, false, NONE);
+}
+
+#[test]
 #[ignore = "800,000 states take about two minutes"]
 fn p4_p5_a_device_catches_up_after_all_faults() {
     let all = Faults { lost_pushes: 1, redeliveries: 1, lost_caches: 1, restores: 1, lost_connections: 1 };
@@ -83,13 +91,15 @@ fn p4_p5_a_device_catches_up_after_all_faults() {
 
 #[test]
 fn each_planted_mistake_is_found() {
-    for (mistake, faults) in [
-        (Mistake::RaisedBeforeStored, NONE),
-        (Mistake::SeqReadAfterHeads, NONE),
-        (Mistake::EpochKept, LOST_CACHE),
-        (Mistake::GenerationKept, RESTORE),
+    let updates = [Item::Updates, Item::Entry(0), Item::Entry(1)];
+    for (mistake, plan, faults) in [
+        (Mistake::RaisedBeforeStored, ENTRIES, NONE),
+        (Mistake::SeqReadAfterHeads, ENTRIES, NONE),
+        (Mistake::EpochKept, ENTRIES, LOST_CACHE),
+        (Mistake::GenerationKept, ENTRIES, RESTORE),
+        (Mistake::WrittenStatePushed, updates, NONE),
     ] {
-        let system = System { plan: ENTRIES.to_vec(), devices: 1, up_to_date: false, faults, mistake };
+        let system = System { plan: plan.to_vec(), devices: 1, up_to_date: false, faults, mistake };
         let checker = system.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let found: Vec<_> = checker.discoveries().into_keys().filter(|name| name.starts_with('P')).collect();
         println!("{mistake:?}: {found:?} after {} states", checker.unique_state_count());

@@ -131,8 +131,9 @@ fn p3_a_change_stored_before_an_earlier_acknowledged_message_is_out_of_order() {
 #[test]
 fn p3_a_message_sent_after_an_acknowledgement_and_stored_before_is_out_of_order() {
     // Message 3 was sent from the tablet and acknowledged before message 2 began.
-    expect([(Violation::OutOfOrder, 1)], |ledger, _| {
+    expect([(Violation::OutOfOrder, 1)], |ledger, store| {
         ledger.sends[1].device = ALICES_TABLET;
+        entries(store)[2].device = "tablet".into();
         ledger.sends[0].began = 15;
         ledger.sends[0].outcome = acked(2, 16);
     });
@@ -154,4 +155,27 @@ fn p4_a_missing_conversation_seq_is_a_gap() {
 #[test]
 fn p4_a_head_that_is_not_the_last_entry_is_a_gap() {
     expect([(Violation::Gap, 1)], |_, store| store.conversations.get_mut("g:1").unwrap().head = 6);
+}
+
+#[test]
+fn p2_two_devices_with_the_same_client_msg_id_send_two_messages() {
+    let copy = |device: &'static str, message_id| {
+        move |ledger: &mut Ledger, store: &mut StoreView| {
+            let stored = Stored { client_msg_id: client_id(7).to_string(), ..message(2, 70, "alice") };
+            let direct = store.conversations.get_mut("d:alice:bob").unwrap();
+            direct.entries.push(Stored { device: device.into(), ..stored });
+            direct.head = 2;
+            for device in [ALICES_PHONE, ALICES_TABLET, BOBS_PHONE] {
+                observations(ledger, device).push(shown(DIRECT, 2, 70));
+            }
+            let sent = send(ALICES_TABLET, DIRECT, 70, 12, acked(message_id, 15));
+            ledger.sends.push(Send { client_msg_id: client_id(7), ..sent });
+        }
+    };
+    expect([], copy("tablet", 70));
+    // The server took the second message for a retry of the first one.
+    let verdict = check_broken(copy("tablet", 7));
+    assert_eq!(verdict.count(Violation::Duplicated), 1, "{verdict}");
+    let verdict = check_broken(copy("phone", 70));
+    assert_ne!(verdict.count(Violation::Duplicated), 0, "{verdict}");
 }

@@ -29,7 +29,7 @@ pub(super) struct RawDevice {
     pub(super) queues: SendQueues,
     pub(super) catch_up: CatchUp,
     pub(super) read_positions: ReadPositions,
-    /// Messages to send outside of the queues, and when.
+    /// Acknowledged messages to send again, and when.
     pub(super) resends: VecDeque<(Instant, SendJob)>,
     /// Signals to send.
     pub(super) signals: VecDeque<SignalJob>,
@@ -71,7 +71,6 @@ impl RawDevice {
     pub(super) fn apply(&mut self, command: Command) -> bool {
         match command {
             Command::Send(job) => self.queues.push(job),
-            Command::SendCopy(job) => self.resends.push_back((Instant::now(), job)),
             Command::Settings(job) => self.settings.push_back(job),
             Command::Signal(job) => self.signals.push_back(job),
             Command::Restart => return true,

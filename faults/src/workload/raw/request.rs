@@ -7,7 +7,7 @@ use abi::v1::{GetChanges, GetHistory, MarkRead, Ping, ReceiverSeq, Signal, clien
 /// A request that waits for its answer.
 pub(super) enum Request {
     Send(SendJob),
-    /// A message outside of the send queues: a repeated one, or a copy of another device's message.
+    /// An acknowledged message, sent again.
     Resend(SendJob),
     /// With the read positions that had been answered when it was sent.
     Changes(ReadPositions),

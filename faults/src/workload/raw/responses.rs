@@ -168,8 +168,7 @@ fn failed(device: &mut RawDevice, request: Request, error: &ApiError) {
             let recorder = &device.context.recorder;
             let first_attempt = device.queues.complete(&job);
             if !first_attempt {
-                // Another attempt, such as a copy of another device, may still be accepted once the reason for the refusal is
-                // gone. Meanwhile this device continues with its next message.
+                // An earlier attempt may still be accepted. Meanwhile this device continues with its next message.
                 recorder.unordered(job.send);
             }
             recorder.refused(job.send, error.code.name(), first_attempt);

@@ -10,8 +10,6 @@ struct Outgoing {
     job: SendJob,
     in_flight: bool,
     attempts: u32,
-    /// Another device sends a copy.
-    copied: bool,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ impl SendQueues {
 
     pub(super) fn push(&mut self, job: SendJob) {
         let queue = self.queues.entry(job.conversation.clone()).or_default();
-        queue.outgoing.push_back(Outgoing { job, in_flight: false, attempts: 0, copied: false });
+        queue.outgoing.push_back(Outgoing { job, in_flight: false, attempts: 0 });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,18 +60,7 @@ impl SendQueues {
         if queue.outgoing.is_empty() {
             self.queues.remove(&job.conversation);
         }
-        removed.is_some_and(|outgoing| outgoing.attempts == 1 && !outgoing.copied)
-    }
-
-    /// Another device sends a copy. Returns whether the copy may overtake another message in flight.
-    pub(super) fn copied(&mut self, job: &SendJob) -> bool {
-        let queue = self.queues.get_mut(&job.conversation).into_iter();
-        for outgoing in
-            queue.flat_map(|queue| &mut queue.outgoing).filter(|outgoing| outgoing.job.send == job.send)
-        {
-            outgoing.copied = true;
-        }
-        self.depth > 1
+        removed.is_some_and(|outgoing| outgoing.attempts == 1)
     }
 
     /// A message was refused temporarily. Its queue pauses until `until`.
@@ -125,7 +112,7 @@ mod tests {
 
     fn job(send: u32) -> SendJob {
         let draft = client::text("").into();
-        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft }
+        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft, is_copy: false }
     }
 
     #[test]

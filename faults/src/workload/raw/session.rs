@@ -6,14 +6,20 @@ use super::{
     request::{self, Request},
     responses::{self, FollowUps},
 };
-use crate::{ledger::Observation, workload::command::Command};
+use crate::{
+    ledger::{NOT_TAKEN, Observation},
+    workload::{
+        command::{Command, SendJob},
+        device::DeviceContext,
+    },
+};
 use abi::v1::client_frame::Frame;
 use client::{Connection, Error, codec};
 use rand::RngExt as _;
 use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Probability that another device of the user sends a copy of a message.
+/// Probability that another device of the user sends the same `client_msg_id` too.
 const COPY: f64 = 0.02;
 /// Longest interval between pings of a probe device, and of all devices in the final phase.
 const FAST_PING: Duration = Duration::from_secs(1);
@@ -121,12 +127,8 @@ impl<'a> Session<'a> {
     async fn send_requests(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         while let Some(job) = self.device.queues.next(now) {
-            if let Some(sibling) = &self.device.context.sibling
-                && self.device.random.random_bool(COPY)
-                && sibling.try_send(Command::SendCopy(job.clone())).is_ok()
-                && self.device.queues.copied(&job)
-            {
-                self.device.context.recorder.unordered(job.send);
+            if !job.is_copy && self.device.random.random_bool(COPY) {
+                self.send_copy(&job);
             }
             self.feed(request::send(&job), Request::Send(job)).await?;
         }
@@ -160,6 +162,17 @@ impl<'a> Session<'a> {
             self.feed(frame, request).await?;
         }
         self.connection.flush().await
+    }
+
+    /// Lets another device of the user send a copy of a message. As its device differs, it is another message.
+    fn send_copy(&self, job: &SendJob) {
+        let DeviceContext { sibling, recorder, .. } = &self.device.context;
+        let Some((sibling, commands)) = sibling else { return };
+        let copy = recorder.begin_copy(job, *sibling);
+        let send = copy.send;
+        if commands.try_send(Command::Send(copy)).is_err() {
+            recorder.refused(send, NOT_TAKEN, true);
+        }
     }
 
     async fn feed(&mut self, frame: Frame, request: Request) -> Result<(), Error> {

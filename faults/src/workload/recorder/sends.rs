@@ -27,10 +27,8 @@ impl Recorder {
         let target = intent.target().and_then(Id::parse);
         let began = self.now();
         let mut recording = self.recording();
-        let send = index(recording.ledger.sends.len());
-        let user = &recording.ledger.users[recording.ledger.devices[device as usize].user as usize];
-        let digest = digest(user, draft.clone().into_send("", client_msg_id.clone()));
-        recording.ledger.sends.push(Send {
+        let digest = recording.digest(device, draft.clone().into_send("", client_msg_id.clone()));
+        let send = Send {
             device,
             conversation,
             client_msg_id: Id(uuid.into_bytes()),
@@ -40,11 +38,23 @@ impl Recorder {
             ordered: target.is_none(),
             forbidden,
             outcome: Outcome::Unknown,
-        });
+        };
         // A change waits until it is stored, so its wait is no pause of the gateways.
-        recording.pending.insert(send, excused || target.is_some());
+        let send = recording.begin(send, excused || target.is_some());
         let conversation = recording.ledger.conversations[conversation as usize].clone();
-        SendJob { send, conversation, client_msg_id, draft }
+        SendJob { send, conversation, client_msg_id, draft, is_copy: false }
+    }
+
+    /// Begins a send of the same entry with the same `client_msg_id` by another device of the user.
+    pub(in crate::workload) fn begin_copy(&self, job: &SendJob, device: DeviceId) -> SendJob {
+        let began = self.now();
+        let mut recording = self.recording();
+        let digest = recording.digest(device, job.draft.clone().into_send("", job.client_msg_id.clone()));
+        let original = recording.ledger.sends[job.send as usize].clone();
+        let copy = Send { device, digest, began, outcome: Outcome::Unknown, ..original };
+        // The other device may be offline.
+        let send = recording.begin(copy, true);
+        SendJob { send, is_copy: true, ..job.clone() }
     }
 
     /// The server acknowledged a send.
@@ -152,23 +162,31 @@ impl Recorder {
     }
 }
 
-/// The digest of the entry that a request of a user makes.
-fn digest(user: &str, request: v1::Send) -> u64 {
-    let v1::Send { client_msg_id, kind, refers_to, content, reactions, .. } = request;
-    let kind = if kind.is_empty() { MESSAGE.to_owned() } else { kind };
-    let sender = user.to_owned();
-    ledger::digest_of(&Entry {
-        sender,
-        client_msg_id,
-        kind,
-        refers_to,
-        content,
-        reactions,
-        ..Entry::default()
-    })
-}
-
 impl Recording {
+    /// The digest of the entry that a request of a device makes.
+    fn digest(&self, device: DeviceId, request: v1::Send) -> u64 {
+        let v1::Send { client_msg_id, kind, refers_to, content, reactions, .. } = request;
+        let device = &self.ledger.devices[device as usize];
+        ledger::digest_of(&Entry {
+            sender: self.ledger.users[device.user as usize].clone(),
+            sender_device: device.name.clone(),
+            client_msg_id,
+            kind: if kind.is_empty() { MESSAGE.to_owned() } else { kind },
+            refers_to,
+            content,
+            reactions,
+            ..Entry::default()
+        })
+    }
+
+    /// Records a send. Returns its number.
+    fn begin(&mut self, send: Send, excused: bool) -> u32 {
+        let number = index(self.ledger.sends.len());
+        self.ledger.sends.push(send);
+        self.pending.insert(number, excused);
+        number
+    }
+
     fn complete(&mut self, send: u32) {
         if self.pending.remove(&send) == Some(true) {
             self.excused.insert(send);

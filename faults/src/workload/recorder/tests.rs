@@ -5,11 +5,12 @@ use abi::v1::{Ack, content::Body};
 use std::time::Duration;
 
 fn recorder() -> Recorder {
-    let device = Device { user: 0, name: "phone".into(), kind: DeviceKind::Sdk, incarnations: Vec::new() };
+    let device =
+        |name: &str| Device { user: 0, name: name.into(), kind: DeviceKind::Sdk, incarnations: Vec::new() };
     Recorder::new(Ledger {
         users: vec!["alice".into()],
         conversations: vec!["d:alice:alice".into()],
-        devices: vec![device],
+        devices: ["phone", "tablet"].map(device).into(),
         ..Ledger::default()
     })
 }
@@ -58,4 +59,19 @@ async fn waits_of_disrupted_devices_do_not_count_as_pauses() {
     tokio::time::sleep(Duration::from_millis(30)).await;
     recorder.acked(disrupted, &ack(2));
     assert_eq!(recorder.longest_pause_since(begin), pause);
+}
+
+#[test]
+fn a_copy_of_another_device_is_a_send_of_its_own() {
+    let recorder = recorder();
+    let job = recorder.begin_send(0, 0, &Intent::Message { size: 50 }, true, false);
+    let copy = recorder.begin_copy(&job, 1);
+    assert!(copy.is_copy && !job.is_copy);
+    assert_eq!((recorder.pending_count(), &copy.client_msg_id), (2, &job.client_msg_id));
+    recorder.acked(copy.send, &ack(2));
+    let ledger = recorder.take_ledger();
+    let [original, copy] = &ledger.sends[..] else { panic!("there are two sends") };
+    assert_eq!((original.device, copy.device), (0, 1));
+    assert_eq!((&original.outcome, copy.forbidden), (&Outcome::Unknown, true));
+    assert_ne!(original.digest, copy.digest, "the entries differ in the device");
 }

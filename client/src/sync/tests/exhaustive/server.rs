@@ -7,6 +7,8 @@ use super::device::Push;
 pub(super) enum Item {
     Entry(usize),
     Update,
+    /// Two changes of the user's own state by two gateways. The one that is stored first is raised and pushed last.
+    Updates,
 }
 
 /// What the server does wrong.
@@ -21,14 +23,16 @@ pub(super) enum Mistake {
     EpochKept,
     /// The generation stays the same after a restore.
     GenerationKept,
+    /// A gateway pushes the state that it has written, not the one that it reads after it has raised the receiver seq.
+    WrittenStatePushed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Server {
     /// The next planned change.
     pub(super) next: usize,
-    /// The first of storing and raising is done for the next change.
-    pub(super) is_half: bool,
+    /// The parts that are done of the next change.
+    pub(super) parts: usize,
     /// The stored entries of each conversation; an id is used once.
     pub(super) stored: [Vec<u8>; 2],
     /// Entries that are visible to the user by the receiver seq.
@@ -57,7 +61,7 @@ impl Server {
     pub(super) fn new() -> Self {
         Self {
             next: 0,
-            is_half: false,
+            parts: 0,
             stored: Default::default(),
             raised: [0; 2],
             version: 0,
@@ -71,19 +75,23 @@ impl Server {
         }
     }
 
-    /// The next part of a change. Returns a push at its end: a push that is on its way is like one that is not sent yet.
+    /// The next part of a change. Returns its push: a push that is on its way is like one that is not sent yet.
     pub(super) fn step(&mut self, item: Item, mistake: Mistake) -> Option<Push> {
-        if self.is_half == (mistake == Mistake::RaisedBeforeStored) {
+        if self.parts == usize::from(mistake == Mistake::RaisedBeforeStored) {
             self.store(item);
         } else {
             self.raise(item);
         }
-        self.is_half = !self.is_half;
-        if self.is_half {
-            return None;
+        self.parts += 1;
+        let is_last = self.parts == if item == Item::Updates { 3 } else { 2 };
+        let mut push = (self.parts > 1).then(|| self.push(item));
+        if is_last {
+            (self.next, self.parts) = (self.next + 1, 0);
         }
-        self.next += 1;
-        Some(self.push(item))
+        if is_last && item == Item::Updates && mistake == Mistake::WrittenStatePushed {
+            push = push.map(|push| Push { version: Some(self.version - 1), ..push });
+        }
+        push
     }
 
     fn store(&mut self, item: Item) {
@@ -93,6 +101,7 @@ impl Server {
                 self.stored[index].push(self.next_id);
             }
             Item::Update => self.version += 1,
+            Item::Updates => self.version += 2,
         }
     }
 
@@ -107,6 +116,10 @@ impl Server {
                 self.index[2] = self.now.1;
                 self.raised_version += 1;
             }
+            Item::Updates => {
+                self.index[2] = self.now.1;
+                self.raised_version = self.version;
+            }
         }
     }
 
@@ -115,7 +128,7 @@ impl Server {
             |index: usize| (index, self.stored[index].len() as u64, self.stored[index].last().copied());
         match item {
             Item::Entry(index) => Push { now: self.now, entry: Some(entry(index)), version: None },
-            Item::Update => Push { now: self.now, entry: None, version: Some(self.version) },
+            Item::Update | Item::Updates => Push { now: self.now, entry: None, version: Some(self.version) },
         }
     }
 
@@ -124,7 +137,7 @@ impl Server {
         self.now.1 += 1;
         match plan[self.next - 1] {
             Item::Entry(index) => self.index[index] = self.now.1,
-            Item::Update => self.index[2] = self.now.1,
+            Item::Update | Item::Updates => self.index[2] = self.now.1,
         }
         Push { now: self.now, entry: None, version: None }
     }

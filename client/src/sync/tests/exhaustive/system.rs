@@ -149,13 +149,13 @@ impl Model for System {
         if server.next < self.plan.len() {
             actions.push(Action::Write);
         }
-        if faults.redeliveries > 0 && server.next > 0 && !server.is_half {
+        if faults.redeliveries > 0 && server.next > 0 && server.parts == 0 {
             actions.push(Action::Redeliver);
         }
         if faults.lost_caches > 0 {
             actions.push(Action::LoseCache);
         }
-        if faults.restores > 0 && !server.is_half {
+        if faults.restores > 0 && server.parts == 0 {
             let known = (0..2).filter(|index| !server.stored[*index].is_empty());
             actions.extend(known.map(Action::Restore));
         }
