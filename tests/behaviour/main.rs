@@ -16,6 +16,7 @@ use tests::{
 };
 use tokio::{runtime::Runtime, sync::OnceCell, time::timeout};
 
+mod api;
 mod backup;
 mod cases;
 mod connections;
