@@ -140,6 +140,7 @@ fn interface_tests() -> Vec<SharedTest> {
             p5_changes_and_heads_are_read_over_http
             p8_blocks_and_membership_hold_over_http
             profiles_presence_and_signals_work_over_http
+            the_rust_sdk_does_everything_over_http
             p7_problems_carry_the_request_id
             p7_errors_name_the_parameter_or_the_member
             methods_and_documentation_of_the_http_api;

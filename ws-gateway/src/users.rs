@@ -82,6 +82,7 @@ pub(crate) fn operations() -> Vec<Operation<Arc<Backend>>> {
             .errors(&[TooLarge]),
         operation(Method::PUT, "/v1/presence", "setPresence", set_presence)
             .about(Tag::Users, "Set the text of the caller's presence")
+            .describe("Others see it while a device of the caller is connected. It ends with the last connection.")
             .message_body("Presence", &["user", "online", "lastSeenMs"], &[])
             .no_body(204, "The text is set."),
     ]
