@@ -1,6 +1,23 @@
-//! The HTTP API: accounts, sessions, groups.
+//! The HTTP API: accounts, sessions and groups; and for programs that don't stay connected, conversations and users.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), client::Error> {
+//! use abi::v1::GetHistory;
+//! use client::{Server, http::Api, new_client_msg_id, text};
+//!
+//! let api = Api::new(Server::parse("http://127.0.0.1:7450")?);
+//! let token = api.login("shop", "correct horse", "backend").await?.access_token;
+//! api.send_entry(&token, "d:alice:shop", text("Your order has been shipped."), &new_client_msg_id()).await?;
+//! let newest = GetHistory { conversation: "d:alice:shop".into(), newest: true, ..GetHistory::default() };
+//! assert!(!api.history(&token, newest).await?.entries.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
+mod conversations;
 mod groups;
+mod target;
+mod users;
 
 pub use groups::Group;
 
@@ -17,9 +34,10 @@ use hyper_util::{
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
+use target::Target;
 
-/// Largest response body.
-const MAX_RESPONSE: usize = 4 * 1024 * 1024;
+/// Largest response body, in bytes. A page of 500 large entries in JSON is below it.
+const MAX_RESPONSE: usize = 32 << 20;
 /// Deadline of a request, including its response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -131,6 +149,34 @@ impl Api {
         Ok(())
     }
 
+    /// Reads a message of the contract.
+    async fn read<T: DeserializeOwned>(&self, target: &Target, token: &str) -> Result<T, Error> {
+        self.call(Method::GET, target.as_str(), Some(token), None).await
+    }
+
+    /// Sends a message of the contract and parses the response.
+    async fn message<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &Target,
+        token: &str,
+        message: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.call(method, target.as_str(), Some(token), Some(json(message)?)).await
+    }
+
+    /// Sends a request whose response has no body.
+    async fn done<T: Serialize>(
+        &self,
+        method: Method,
+        target: &Target,
+        token: &str,
+        message: Option<&T>,
+    ) -> Result<(), Error> {
+        let body = message.map(json).transpose()?;
+        self.send(method, target.as_str(), Some(token), body).await.map(drop)
+    }
+
     /// Sends a request and parses the JSON response.
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,
@@ -202,6 +248,11 @@ impl Api {
         }
         Error::Lost(error.to_string())
     }
+}
+
+fn json(message: &impl Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(message)
+        .map_err(|error| ApiError::invalid(format!("the request has no form in JSON: {error}")).into())
 }
 
 /// The error in an HTTP response: its problem document, or an error derived from the status.

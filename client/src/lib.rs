@@ -12,7 +12,7 @@
 //! - [`state`]: the progress of a device, kept across restarts.
 //! - [`connection`], [`codec`]: one WebSocket, and its frames.
 //! - [`backoff`]: pauses between attempts.
-//! - [`http`], [`tokens`]: accounts, sessions and groups; access tokens.
+//! - [`http`], [`tokens`]: accounts, sessions and groups, and everything for programs that don't stay connected; access tokens.
 //! - [`Server`], [`Trust`]: the address of a server, and the authorities that sign its certificate.
 
 mod apply;

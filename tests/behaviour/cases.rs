@@ -141,6 +141,16 @@ fn interface_tests() -> Vec<SharedTest> {
             p7_invalid_utf8_closes_the_connection
             p7_an_unknown_subprotocol_is_refused
             p7_a_device_that_does_not_read_is_disconnected_and_catches_up;
+        Default api:
+            p1_a_program_sends_edits_and_reads_over_http_alone
+            p2_an_entry_repeated_over_http_is_the_same_entry
+            p5_changes_and_heads_are_read_over_http
+            p8_blocks_and_membership_hold_over_http
+            profiles_presence_and_signals_work_over_http
+            the_rust_sdk_does_everything_over_http
+            p7_problems_carry_the_request_id
+            p7_errors_name_the_parameter_or_the_member
+            methods_and_documentation_of_the_http_api;
         Default http:
             p8_a_user_name_can_be_registered_once
             p8_a_wrong_password_and_an_unknown_user_get_the_same_answer

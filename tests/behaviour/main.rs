@@ -16,6 +16,7 @@ use tests::{
 };
 use tokio::{runtime::Runtime, sync::OnceCell, time::timeout};
 
+mod api;
 mod authorisation;
 mod backup;
 mod cases;

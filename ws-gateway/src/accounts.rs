@@ -3,31 +3,73 @@
 use crate::{
     authentication::{Exchange, Grant},
     backend::Backend,
+    operation::{Operation, Tag, operation},
     problem::{Address, Authorized, Json, Problem},
 };
 use abi::{ApiError, error::ErrorCode, ids};
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{Method, StatusCode},
+};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::{net::IpAddr, sync::Arc};
 
 /// The body of a registration or a log-in.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
+    /// User id.
+    #[schemars(length(min = 1, max = 64))]
     user: String,
+    /// Password, 8 to 1,024 bytes.
+    #[schemars(length(min = 1, max = 1_024))]
     password: String,
+    /// Id of the device that logs in.
+    #[schemars(length(min = 1, max = 64))]
     device: String,
 }
 
 /// The body of a refresh.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RefreshTokens")]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
+    /// The newest refresh token of the device.
     refresh_token: String,
 }
 
-/// `POST /v1/accounts`
-pub async fn register(
+/// The operations on accounts.
+pub(crate) fn operations() -> Vec<Operation<Arc<Backend>>> {
+    use ErrorCode::{AlreadyExists, Forbidden, RateLimited, Unauthenticated};
+    const TOKENS: &str = "The tokens of the device.";
+    vec![
+        operation(Method::POST, "/v1/accounts", "register", register)
+            .about(Tag::Accounts, "Create an account and log its first device in")
+            .public()
+            .body::<Credentials>()
+            .answer::<Grant>(201, TOKENS)
+            .errors(&[AlreadyExists, Forbidden, RateLimited]),
+        operation(Method::POST, "/v1/sessions", "logIn", log_in)
+            .about(Tag::Accounts, "Log a device in")
+            .describe("Earlier sessions of the device are revoked.")
+            .public()
+            .body::<Credentials>()
+            .answer::<Grant>(201, TOKENS)
+            .errors(&[Unauthenticated, RateLimited]),
+        operation(Method::POST, "/v1/sessions/refresh", "refreshTokens", refresh)
+            .about(Tag::Accounts, "Exchange a refresh token for new tokens")
+            .public()
+            .body::<Refresh>()
+            .answer::<Grant>(200, TOKENS)
+            .errors(&[Unauthenticated, RateLimited]),
+        operation(Method::DELETE, "/v1/sessions/current", "logOut", log_out)
+            .about(Tag::Accounts, "Log the device out")
+            .no_body(204, "The session has ended, and the device's connection is closed."),
+    ]
+}
+
+async fn register(
     State(backend): State<Arc<Backend>>,
     Address(address): Address,
     Json(credentials): Json<Credentials>,
@@ -38,8 +80,7 @@ pub async fn register(
     Ok((StatusCode::CREATED, axum::Json(open_session(&backend, user, device).await?)))
 }
 
-/// `POST /v1/sessions`
-pub async fn log_in(
+async fn log_in(
     State(backend): State<Arc<Backend>>,
     Address(address): Address,
     Json(credentials): Json<Credentials>,
@@ -49,8 +90,7 @@ pub async fn log_in(
     Ok((StatusCode::CREATED, axum::Json(open_session(&backend, user, device).await?)))
 }
 
-/// `POST /v1/sessions/refresh`
-pub async fn refresh(
+async fn refresh(
     State(backend): State<Arc<Backend>>,
     Address(address): Address,
     Json(Refresh { refresh_token }): Json<Refresh>,
@@ -72,8 +112,7 @@ pub async fn refresh(
     Ok(axum::Json(backend.request_tasks().complete(exchanged).await?))
 }
 
-/// `DELETE /v1/sessions/current`
-pub async fn log_out(
+async fn log_out(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
 ) -> Result<StatusCode, Problem> {

@@ -8,6 +8,7 @@ mod parts;
 use crate::{
     backend::Backend,
     hub::Connection,
+    memory::Reservation,
     metrics,
     outbox::{Encoded, Outgoing},
     protocol::Request,
@@ -68,13 +69,7 @@ async fn try_answer(
         let answer = backend.answer(connection, request).await?;
         return queue(backend, connection, id, answer, false).await;
     }
-    let hub = backend.connections().hub();
-    let bytes = RESERVED_FRAMES * backend.limits().max_frame;
-    let Some(_reservation) = hub.memory().reserve(bytes) else {
-        // Make room for the next attempt.
-        hub.shed();
-        return Err(ApiError::unavailable("the server is busy with other answers; try again"));
-    };
+    let _reservation = reserve(backend)?;
     match request {
         Request(client_frame::Frame::History(page)) => history(backend, connection, id, page).await,
         request => {
@@ -82,6 +77,31 @@ async fn try_answer(
             queue(backend, connection, id, answer, false).await
         }
     }
+}
+
+/// Reserves the memory that an answer in progress occupies.
+///
+/// # Errors
+/// `UNAVAILABLE`: too much is in use.
+pub(crate) fn reserve(backend: &Backend) -> Result<Reservation, ApiError> {
+    reserve_bytes(backend, RESERVED_FRAMES * backend.limits().max_frame)
+}
+
+/// Counts the bytes of an answer as used until they are dropped.
+///
+/// # Errors
+/// `UNAVAILABLE`: too much is in use.
+pub(crate) fn count(backend: &Backend, answer: Bytes) -> Result<Bytes, ApiError> {
+    Ok(reserve_bytes(backend, answer.len())?.hold(answer))
+}
+
+fn reserve_bytes(backend: &Backend, bytes: usize) -> Result<Reservation, ApiError> {
+    let hub = backend.connections().hub();
+    hub.memory().reserve(bytes).ok_or_else(|| {
+        // Make room for the next attempt.
+        hub.shed();
+        ApiError::unavailable("the server is busy with other answers; try again")
+    })
 }
 
 /// Reads a page of history part by part. Entries that are stored meanwhile may be in it, as in any later page.

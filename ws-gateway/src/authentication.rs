@@ -15,6 +15,7 @@ use abi::{
         RotateSessionRequest, Session, User,
     },
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 use utils::backoff::Backoff;
@@ -36,14 +37,22 @@ pub struct Authentication {
 }
 
 /// The tokens of a session. A device connects with the access token and renews both with the refresh token.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
 pub struct Grant {
+    /// The application of the server.
     app: String,
+    /// User id.
     user: String,
+    /// Device id.
     device: String,
+    /// Session id.
     session: String,
+    /// Authenticates requests until it expires.
     access_token: String,
+    /// Life of the access token.
     expires_in_seconds: u64,
+    /// Gets the next tokens.
     refresh_token: String,
 }
 

@@ -26,7 +26,7 @@ use crate::{
 use abi::{
     ApiError,
     config::Config,
-    v1::{Block, Done, EntriesPage, GetHistory, Pong, client_frame, server_frame::Frame},
+    v1::{Block, Done, EntriesPage, GetHistory, Pong, Signal, client_frame, server_frame::Frame},
 };
 use std::sync::Arc;
 
@@ -233,10 +233,7 @@ impl Backend {
             Ask::Settings(change) => self.user_state.change_settings(user, change).await.map(done),
             Ask::Block(block) => self.change_block(user, block).await.map(done),
             Ask::Profile(profile) => self.user_state.replace_profile(user, profile).await.map(done),
-            Ask::Signal(signal) => {
-                self.rate_limits.signal(user)?;
-                self.signals.send(user, signal).await.map(done)
-            }
+            Ask::Signal(signal) => self.send_signal(user, signal).await.map(done),
             Ask::Watch(watch) => {
                 let ttl = self.settings.idle_timeout();
                 let (watched, presences) = self.signals.watch(user, watch, ttl).await?;
@@ -248,6 +245,15 @@ impl Backend {
                 .map(|ack| Answer::Frame(Frame::Ack(ack))),
             Ask::Hello(_) => Err(ApiError::invalid("hello was sent before")),
         }
+    }
+
+    /// Sends a signal of a user.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`; those of [`Signals::send`].
+    pub async fn send_signal(&self, user: &str, signal: Signal) -> Result<(), ApiError> {
+        self.rate_limits.signal(user)?;
+        self.signals.send(user, signal).await
     }
 
     /// Blocks or unblocks a user.

@@ -4,12 +4,15 @@ use crate::{
     backend::Backend,
     entry_log::Draft,
     hub::Identity,
+    openapi,
+    operation::{Operation, Tag, operation},
     permissions::not_a_member,
-    problem::{Authorized, Json, Path, Problem, Query},
+    problem::{Authorized, Counted, Json, Path, Problem, Query},
 };
 use abi::{
     ApiError, MAX_GROUP_NAME,
     envelope::GROUP,
+    error::ErrorCode,
     ids::{self, Conversation},
     names,
     v1::{
@@ -17,14 +20,19 @@ use abi::{
         MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, group_change::Change,
     },
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{Method, StatusCode},
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Which entries a new member can see.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "GroupHistory")]
 pub enum History {
     /// From the entry with which the member joined.
     #[default]
@@ -34,63 +42,136 @@ pub enum History {
 }
 
 /// The body of a request that creates a group.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "CreateGroup")]
 pub struct Create {
+    /// Name of the group, 1 to 128 characters.
     name: String,
+    /// Ids of the first members besides the caller.
     #[serde(default)]
     members: Vec<String>,
+    /// Which older entries a later member can see.
     #[serde(default)]
     history: History,
+    /// The id of the request. Repeated with the same id, it is the same request. Absent: a new one.
     #[serde(default)]
+    #[schemars(with = "String", length(min = 1, max = 64))]
     request_id: Option<String>,
 }
 
 /// The body of a request that adds users.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "AddMembers")]
 pub struct Add {
+    /// Ids of the new members.
     users: Vec<String>,
+    /// The id of the request. Repeated with the same id, it is the same request. Absent: a new one.
     #[serde(default)]
+    #[schemars(with = "String", length(min = 1, max = 64))]
     request_id: Option<String>,
 }
 
 /// The body of a request that renames a group.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "RenameGroup")]
 pub struct Rename {
+    /// The new name, 1 to 128 characters.
     name: String,
+    /// The id of the request. Repeated with the same id, it is the same request. Absent: a new one.
     #[serde(default)]
+    #[schemars(with = "String", length(min = 1, max = 64))]
     request_id: Option<String>,
 }
 
 /// The body of a request that makes another member the owner.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "ChangeOwner")]
 pub struct HandOver {
+    /// Id of the new owner.
     user: String,
+    /// The id of the request. Repeated with the same id, it is the same request. Absent: a new one.
     #[serde(default)]
+    #[schemars(with = "String", length(min = 1, max = 64))]
     request_id: Option<String>,
 }
 
 /// The query of a request that removes a member or dissolves a group.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Removal {
+    /// The id of the request. Repeated with the same id, it is the same request. Absent: a new one.
     #[serde(default)]
+    #[schemars(with = "String", length(min = 1, max = 64))]
     request_id: Option<String>,
 }
 
 /// The answer to a change.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GroupChanged")]
 pub struct Changed {
+    /// Conversation id of the group.
     conversation: String,
+    /// The entry that says so.
+    #[schemars(schema_with = "openapi::entry")]
     entry: Entry,
 }
 
 /// The members of a group.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MembersOfGroup")]
 pub struct Listed {
+    /// The members, with their roles.
+    #[schemars(schema_with = "openapi::members")]
     members: Vec<Member>,
 }
 
-/// `POST /v1/groups`
-pub async fn create(
+const GROUP_PATH: &str = "/v1/groups/{conversation}";
+const MEMBERS: &str = "/v1/groups/{conversation}/members";
+
+/// The operations on groups.
+pub(crate) fn operations() -> Vec<Operation<Arc<Backend>>> {
+    use ErrorCode::{Conflict, Forbidden, NotFound, TooLarge};
+    const DONE: &str = "The change is stored and in force.";
+    vec![
+        operation(Method::POST, "/v1/groups", "createGroup", create)
+            .about(Tag::Groups, "Create a group that the caller owns")
+            .body::<Create>()
+            .answer::<Changed>(201, DONE)
+            .errors(&[Forbidden, NotFound, Conflict]),
+        operation(Method::PATCH, GROUP_PATH, "renameGroup", rename)
+            .about(Tag::Groups, "Rename a group")
+            .body::<Rename>()
+            .answer::<Changed>(200, DONE)
+            .errors(&[Forbidden, NotFound, Conflict]),
+        operation(Method::DELETE, GROUP_PATH, "dissolveGroup", dissolve)
+            .about(Tag::Groups, "Dissolve a group")
+            .describe("Its members keep what they could read.")
+            .query::<Removal>()
+            .answer::<Changed>(200, DONE)
+            .errors(&[Forbidden, NotFound, Conflict]),
+        operation(Method::PUT, "/v1/groups/{conversation}/owner", "changeOwner", hand_over)
+            .about(Tag::Groups, "Make another member the owner")
+            .body::<HandOver>()
+            .answer::<Changed>(200, DONE)
+            .errors(&[Forbidden, NotFound, Conflict]),
+        operation(Method::GET, MEMBERS, "listMembers", members)
+            .about(Tag::Groups, "Read the members of a group")
+            .answer::<Listed>(200, "All members.")
+            .errors(&[Forbidden, NotFound]),
+        operation(Method::POST, MEMBERS, "addMembers", add)
+            .about(Tag::Groups, "Add users to a group")
+            .body::<Add>()
+            .answer::<Changed>(200, DONE)
+            .errors(&[Forbidden, NotFound, Conflict, TooLarge]),
+        operation(Method::DELETE, "/v1/groups/{conversation}/members/{user}", "removeMember", remove)
+            .about(Tag::Groups, "Remove a member, or leave the group")
+            .query::<Removal>()
+            .answer::<Changed>(200, DONE)
+            .errors(&[Forbidden, NotFound, Conflict]),
+    ]
+}
+
+async fn create(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Json(create): Json<Create>,
@@ -108,8 +189,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, axum::Json(changed)))
 }
 
-/// `POST /v1/groups/{conversation}/members`
-pub async fn add(
+async fn add(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Path(conversation): Path<String>,
@@ -124,8 +204,7 @@ pub async fn add(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(add.request_id)?, change).await?))
 }
 
-/// `DELETE /v1/groups/{conversation}/members/{user}`: removes a member, or leaves the group if the user is the caller.
-pub async fn remove(
+async fn remove(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Path((conversation, user)): Path<(String, String)>,
@@ -141,8 +220,7 @@ pub async fn remove(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(removal.request_id)?, change).await?))
 }
 
-/// `PATCH /v1/groups/{conversation}`
-pub async fn rename(
+async fn rename(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Path(conversation): Path<String>,
@@ -154,8 +232,7 @@ pub async fn rename(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(rename.request_id)?, change).await?))
 }
 
-/// `PUT /v1/groups/{conversation}/owner`
-pub async fn hand_over(
+async fn hand_over(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Path(conversation): Path<String>,
@@ -167,8 +244,7 @@ pub async fn hand_over(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(hand_over.request_id)?, change).await?))
 }
 
-/// `DELETE /v1/groups/{conversation}`
-pub async fn dissolve(
+async fn dissolve(
     State(backend): State<Arc<Backend>>,
     Authorized(identity): Authorized,
     Path(conversation): Path<String>,
@@ -179,14 +255,12 @@ pub async fn dissolve(
     Ok(axum::Json(apply(&backend, identity, conversation, request_id(removal.request_id)?, change).await?))
 }
 
-/// `GET /v1/groups/{conversation}/members`
-pub async fn members(
+async fn members(
     State(backend): State<Arc<Backend>>,
-    Authorized(identity): Authorized,
+    Counted(identity): Counted,
     Path(conversation): Path<String>,
 ) -> Result<axum::Json<Listed>, Problem> {
     check_group(&conversation)?;
-    backend.rate_limits().send(&identity.user)?;
     let members = backend.permissions().stored_members(&conversation).await?.members;
     if !members.iter().any(|member| member.user == identity.user) {
         return Err(not_a_member().into());

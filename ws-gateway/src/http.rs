@@ -4,22 +4,25 @@ use crate::{
     accounts,
     admission::Admission,
     backend::Backend,
-    groups,
+    conversations, groups,
     handshake::{self, Handshake},
+    openapi,
+    operation::{Documentation, Operation, Tag, operation},
     problem::{Address, Problem, no_such_method, no_such_path},
     serve::Connection,
-    socket,
+    socket, users,
 };
-use abi::ApiError;
+use abi::{ApiError, error::ErrorCode};
 use axum::{
     Extension, Json, Router,
     extract::{Request, State},
+    http::{HeaderName, Method, header},
     response::Response,
-    routing::{delete, get, patch, post, put},
 };
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio_util::task::TaskTracker;
 use utils::Readiness;
 
@@ -38,27 +41,81 @@ pub struct Edge {
 
 /// All paths for devices and load balancers.
 pub fn router(edge: Edge) -> Router {
-    let accounts = Router::new()
-        .route("/v1/accounts", post(accounts::register))
-        .route("/v1/sessions", post(accounts::log_in))
-        .route("/v1/sessions/refresh", post(accounts::refresh))
-        .route("/v1/sessions/current", delete(accounts::log_out))
-        .route("/v1/groups", post(groups::create))
-        .route("/v1/groups/{conversation}", patch(groups::rename).delete(groups::dissolve))
-        .route("/v1/groups/{conversation}/owner", put(groups::hand_over))
-        .route("/v1/groups/{conversation}/members", get(groups::members).post(groups::add))
-        .route("/v1/groups/{conversation}/members/{user}", delete(groups::remove))
-        .with_state(edge.backend.clone());
-    Router::new()
-        .route("/v1/ws", get(connect))
-        .route("/health", get(health))
-        .with_state(edge)
-        .merge(accounts)
+    let backend = edge.backend.clone();
+    let with_state = |router: Router, (path, handler)| router.route(path, handler);
+    let server = server_operations()
+        .into_iter()
+        .map(|it| (it.documentation.path, it.handler.with_state(edge.clone())));
+    let others =
+        backend_operations().map(|it| (it.documentation.path, it.handler.with_state(backend.clone())));
+    server
+        .chain(others)
+        .fold(Router::new(), with_state)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
 }
 
-/// `GET /health`: whether a load balancer should send devices here. It names no dependency, because anyone may ask.
+/// The OpenAPI document of all operations.
+pub fn openapi() -> Value {
+    let server = server_operations().into_iter().map(|operation| operation.documentation);
+    let all: Vec<Documentation> =
+        server.chain(backend_operations().map(|operation| operation.documentation)).collect();
+    openapi::document(&all)
+}
+
+fn backend_operations() -> impl Iterator<Item = Operation<Arc<Backend>>> {
+    [accounts::operations(), conversations::operations(), groups::operations(), users::operations()]
+        .into_iter()
+        .flatten()
+}
+
+/// The operations that concern the server and not its data.
+fn server_operations() -> Vec<Operation<Edge>> {
+    use ErrorCode::{GoingAway, InvalidRequest, RateLimited};
+    vec![
+        operation(Method::GET, "/v1/ws", "connect", connect)
+            .about(Tag::Server, "Open the WebSocket of a device")
+            .describe(
+                "Subprotocols: `godwit.v1.proto` (protobuf) and `godwit.v1.json`. The token is in the first frame, `hello`. See \
+                 `docs/protocol.md`.",
+            )
+            .public()
+            .no_body(101, "The connection is a WebSocket.")
+            .errors(&[InvalidRequest, RateLimited, GoingAway]),
+        operation(Method::GET, "/health", "health", health)
+            .about(Tag::Server, "Whether a load balancer should send devices here")
+            .public()
+            .object("The server takes new devices."),
+        operation(Method::GET, "/openapi.json", "openapi", document)
+            .about(Tag::Server, "This document")
+            .public()
+            .object("The OpenAPI document."),
+        operation(Method::GET, "/docs", "docs", docs)
+            .about(Tag::Server, "This document as a page for people")
+            .public()
+            .text("text/html", "The page."),
+    ]
+}
+
+/// The document and the page, which are the same for each request.
+static DOCUMENTS: LazyLock<(Bytes, Bytes)> = LazyLock::new(|| {
+    let document = openapi();
+    (document.to_string().into(), openapi::page(&document).into())
+});
+
+async fn document() -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENTS.0.clone())
+}
+
+async fn docs() -> ([(HeaderName, &'static str); 2], Bytes) {
+    // The page has its own style, and nothing else.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    (headers, DOCUMENTS.1.clone())
+}
+
+/// Names no dependency, because anyone may ask.
 async fn health(State(edge): State<Edge>) -> Result<Json<Value>, Problem> {
     match edge.readiness.is_ready() {
         true => Ok(Json(json!({ "status": "ready" }))),
@@ -66,7 +123,6 @@ async fn health(State(edge): State<Edge>) -> Result<Json<Value>, Problem> {
     }
 }
 
-/// `GET /v1/ws`
 async fn connect(
     State(edge): State<Edge>,
     Address(address): Address,
@@ -81,11 +137,7 @@ async fn connect(
         edge.admission.connect_through_proxy(address)?;
     }
     if edge.sockets.is_closed() {
-        return Err(ApiError::new(
-            abi::error::ErrorCode::GoingAway,
-            "this server is stopping; connect again",
-        )
-        .into());
+        return Err(ApiError::new(ErrorCode::GoingAway, "this server is stopping; connect again").into());
     }
     if edge.sockets.len() >= edge.backend.limits().max_connections {
         return Err(

@@ -1,4 +1,4 @@
-//! ws-gateway: the edge of Godwit. It serves HTTP for accounts and groups, and a WebSocket per device.
+//! ws-gateway: the edge of Godwit. It serves an HTTP API, and a WebSocket per device.
 //!
 //! It owns the connections of devices and nothing else: db-service owns everything durable, the cache everything shared. It
 //! promises:
@@ -12,8 +12,9 @@
 //! and leaves through the same outboxes.
 //!
 //! - `app`: the program. [`gateway`]: the service over given [`dependencies`]. [`drain`]: closes all connections gradually.
-//! - [`serve`]: accepts connections, as far as [`admission`] admits them. [`http`]: the paths; [`accounts`] and [`groups`] handle
-//!   them. [`problem`]: errors and extractors.
+//! - [`serve`]: accepts connections, as far as [`admission`] admits them, and gives each request an id. [`problem`]: errors and extractors.
+//! - [`http`]: the paths, made from lists of operations, each with its handler and its documentation: [`accounts`], `conversations`,
+//!   [`groups`], `users`. [`openapi`]: the document about them.
 //! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
 //! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`blocks`], [`reading`], [`user_state`],
 //!   [`signals`], [`entry_log`], [`recent_acks`], [`entry_changes`], [`connections`], [`request_tasks`].
@@ -29,6 +30,7 @@ pub mod backend;
 pub mod blocks;
 pub mod codec;
 pub mod connections;
+mod conversations;
 #[cfg(feature = "defects")]
 mod defects;
 pub mod delivery;
@@ -46,16 +48,21 @@ pub mod hub;
 pub mod limits;
 pub mod memory;
 mod metrics;
+pub mod openapi;
+mod operation;
 pub mod outbox;
 pub mod outcomes;
+mod pages;
 pub mod password;
 pub mod permissions;
 pub mod problem;
 pub mod protocol;
 mod proxies;
+mod query;
 pub mod rate_limits;
 pub mod reading;
 pub mod recent_acks;
+mod request_id;
 pub mod request_tasks;
 pub mod send;
 pub mod serve;
@@ -64,6 +71,7 @@ pub mod socket;
 pub mod token;
 mod trace;
 pub mod user_state;
+mod users;
 pub mod websocket;
 
 #[cfg(feature = "program")]

@@ -55,7 +55,7 @@ impl Memory {
     pub(crate) fn share(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         let length = bytes.len();
         self.add(length);
-        Bytes::from_owner(Shared { bytes, _counted: Reservation { memory: self.clone(), bytes: length } })
+        Reservation { memory: self.clone(), bytes: length }.hold(bytes)
     }
 }
 
@@ -64,6 +64,13 @@ impl Memory {
 pub struct Reservation {
     memory: Arc<Memory>,
     bytes: usize,
+}
+
+impl Reservation {
+    /// Keeps the reservation until the last copy of `bytes` is dropped.
+    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Shared { bytes, _counted: self })
+    }
 }
 
 impl Drop for Reservation {

@@ -25,7 +25,7 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The response for an unknown path.
 pub async fn no_such_path() -> Response {
-    respond(404, &ApiError::not_found("there is no such path; see docs/protocol.md"))
+    respond(404, &ApiError::not_found("there is no such path; see /docs"))
 }
 
 /// The response for an unknown method. The router adds `Allow` with the methods of the path, which is the answer to `OPTIONS`.
@@ -33,7 +33,7 @@ pub async fn no_such_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    respond(405, &ApiError::invalid("this path does not support that method; see docs/protocol.md"))
+    respond(405, &ApiError::invalid("this path does not support that method; see /docs"))
 }
 
 /// A JSON body, limited to the size of a frame.
@@ -85,6 +85,19 @@ impl FromRequestParts<Arc<Backend>> for Authorized {
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(bearer_token).unwrap_or_default();
         Ok(Self(backend.authentication().identify(token).await?))
+    }
+}
+
+/// Like [`Authorized`], for requests that have no rate limit of their own: it counts the request of the user.
+pub struct Counted(pub Identity);
+
+impl FromRequestParts<Arc<Backend>> for Counted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, backend: &Arc<Backend>) -> Result<Self, Problem> {
+        let Authorized(identity) = Authorized::from_request_parts(parts, backend).await?;
+        backend.rate_limits().request(&identity.user)?;
+        Ok(Self(identity))
     }
 }
 

@@ -13,6 +13,7 @@ const MAX_KEYS: usize = 100_000;
 pub struct RateLimits {
     sends: KeyedLimiter<String>,
     group_changes: KeyedLimiter<String>,
+    requests: KeyedLimiter<String>,
     signals: KeyedLimiter<String>,
     authentications: KeyedLimiter<IpAddr>,
     accounts: KeyedLimiter<String>,
@@ -36,13 +37,14 @@ impl RateLimits {
                 limits.group_change_burst,
                 MAX_KEYS,
             ),
+            requests: KeyedLimiter::new(limits.requests_per_second, limits.request_burst, MAX_KEYS),
             signals: KeyedLimiter::new(limits.signals_per_second, limits.signal_burst, MAX_KEYS),
             authentications: KeyedLimiter::new(limits.auth_per_second, limits.auth_burst, MAX_KEYS),
             accounts: KeyedLimiter::new(limits.account_auth_per_second, limits.account_auth_burst, MAX_KEYS),
         }
     }
 
-    /// Counts a message, a change of a message, or a request for the members of a group.
+    /// Counts a message or a change of a message.
     ///
     /// # Errors
     /// `RATE_LIMITED`.
@@ -60,6 +62,16 @@ impl RateLimits {
         self.group_changes
             .try_take(&user.to_owned(), 1, Instant::now())
             .map_err(|wait| ApiError::rate_limited("you change groups too fast; wait, then try again", wait))
+    }
+
+    /// Counts another request over HTTP. A connection counts those over its WebSocket itself.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn request(&self, user: &str) -> Result<(), ApiError> {
+        self.requests
+            .try_take(&user.to_owned(), 1, Instant::now())
+            .map_err(|wait| ApiError::rate_limited("you send too many requests; wait, then try again", wait))
     }
 
     /// Counts a signal.

@@ -4,12 +4,13 @@ use crate::{
     admission::{Admission, Admitted, Slot},
     problem::{ClientAddress, REQUEST_TIMEOUT},
     proxies::Proxies,
+    request_id::RequestId,
 };
 use abi::{ApiError, error::ErrorCode};
 use axum::{Router, response::Response};
 use hyper::{body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -116,8 +117,12 @@ where
         let client = proxies.client(address.ip(), request.headers());
         request.extensions_mut().insert(ClientAddress(client));
         request.extensions_mut().insert(connection.clone());
-        let mut router = router.clone();
-        async move { if size > MAX_HEAD { Ok(head_too_large(size)) } else { router.call(request).await } }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (mut router, request_id) = (router.clone(), RequestId::of(request.headers()));
+        async move {
+            let response = if size > MAX_HEAD { head_too_large(size) } else { router.call(request).await? };
+            Ok::<_, Infallible>(request_id.complete(&method, &path, response))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

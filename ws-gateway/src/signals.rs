@@ -127,27 +127,44 @@ impl Signals {
     /// those who don't let the user see it are left out.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` for an id that is invalid; `TOO_LARGE` for too many; `UNAVAILABLE`; those of db-service.
+    /// Those of [`Self::presences`].
     pub async fn watch(
         &self,
         user: &str,
         request: WatchPresence,
         ttl: Duration,
     ) -> Result<(Vec<String>, Presences), ApiError> {
-        let count = request.users.len();
+        let watched = self.watchable(user, request.users).await?;
+        self.renew_watch(user, &watched, ttl).await?;
+        let presences = self.current(&watched).await?;
+        Ok((watched, presences))
+    }
+
+    /// The current presence of users. Those who don't let the user see it are left out.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for an id that is invalid; `TOO_LARGE` for too many; `UNAVAILABLE`; those of db-service.
+    pub async fn presences(&self, user: &str, users: Vec<String>) -> Result<Presences, ApiError> {
+        self.current(&self.watchable(user, users).await?).await
+    }
+
+    async fn watchable(&self, user: &str, users: Vec<String>) -> Result<Vec<String>, ApiError> {
+        let count = users.len();
         if count > MAX_WATCHED {
             return Err(ApiError::new(
                 ErrorCode::TooLarge,
                 format!("users names {count}; at most {MAX_WATCHED} are allowed"),
             ));
         }
-        request.users.iter().try_for_each(|id| ids::check_id("user", id))?;
-        let watched = self.visible(user, request.users).await?;
-        self.renew_watch(user, &watched, ttl).await?;
-        let users: Vec<&str> = watched.iter().map(String::as_str).collect();
+        users.iter().try_for_each(|id| ids::check_id("user", id))?;
+        self.visible(user, users).await
+    }
+
+    async fn current(&self, users: &[String]) -> Result<Presences, ApiError> {
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
         let found = self.cache.presence(&self.app, &users).await.map_err(|_| cache_away())?;
         let presences = users.iter().zip(found).map(|(user, found)| presence(user, found)).collect();
-        Ok((watched, Presences { presences }))
+        Ok(Presences { presences })
     }
 
     /// Makes a user go on watching others.

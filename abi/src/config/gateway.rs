@@ -121,10 +121,10 @@ section! {
         /// Most users who receive a signal. Larger groups have no typing and no delivery receipts.
         #[bounds(more_than(0))]
         signal_audience: u32 = 100,
-        /// Other requests per second and connection.
+        /// Other requests per second: of a connection, and of a user over HTTP.
         #[bounds(more_than(0))]
         requests_per_second: u32 = 100,
-        /// Burst of other requests per connection.
+        /// Burst of other requests of a connection, and of a user over HTTP.
         #[bounds(more_than(0))]
         request_burst: u32 = 400,
         /// Registrations, log-ins and token refreshes per second and client address. All addresses of an IPv6 /64 network

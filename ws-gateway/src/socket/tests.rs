@@ -131,16 +131,21 @@ async fn p7_refused_sends_count_towards_the_rate_limit() {
 }
 
 #[tokio::test]
-async fn p7_requests_for_group_members_are_rate_limited() {
+async fn p7_requests_over_http_are_rate_limited_by_user() {
     let mut config = Config::default();
-    (config.limits.sends_per_second, config.limits.send_burst) = (1, 1);
+    (config.limits.requests_per_second, config.limits.request_burst) = (1, 2);
     let gateway = Gateway::start_with(config, HistoryPage::default()).await;
     gateway.answers.add_permits(100);
-    for status in ["403", "429"] {
+    for (path, status) in [
+        ("/v1/groups/g:x/members", "403"),
+        ("/v1/conversations/d:alice:bob/entries", "200"),
+        ("/v1/conversations/d:alice:bob/entries", "429"),
+        ("/v1/groups/g:x/members", "429"),
+    ] {
         let mut answer = String::new();
-        let mut request = gateway.request("GET /v1/groups/g:x/members").await;
+        let mut request = gateway.request(&format!("GET {path}")).await;
         request.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
     }
 }
 
