@@ -182,7 +182,7 @@ pub(crate) async fn p8_blocks_and_membership_hold_over_http(world: World) -> Res
         ("POST", &entries, Some(message("psst")), "forbidden"),
         ("GET", &entries, None, "forbidden"),
         ("GET", &head, None, "not_found"),
-        ("GET", &format!("{entries}/1/readers"), None, "not_found"),
+        ("GET", &format!("{entries}/1/readers"), None, "forbidden"),
         ("PUT", &format!("{head}/read"), Some(json!({ "conversationSeq": 1 })), "forbidden"),
         ("PATCH", &format!("{head}/settings"), Some(json!({ "pinned": true })), "forbidden"),
         ("POST", &signals, Some(json!({ "typing": {} })), "forbidden"),
