@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of the HTTP API, made from the list of [operations](crate::operation). `docs/openapi.json` is a copy of it,
+//! The OpenAPI 3.1 document of the HTTP API, made from the list of operations (`operation.rs`). `docs/openapi.json` is a copy of it,
 //! written by `cargo run -p ws-gateway --example openapi`.
 
 mod messages;
