@@ -2,6 +2,7 @@
 
 mod cast;
 mod catalogue;
+mod http;
 mod operations;
 
 pub(crate) use cast::SIGNING_KEY;

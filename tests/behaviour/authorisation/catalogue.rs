@@ -4,6 +4,7 @@ use abi::envelope::{EDIT, GROUP, MESSAGE, REACTION, RECALL};
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorSet};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A message that names an earlier one. It has no kind of its own.
@@ -13,22 +14,20 @@ pub(super) const CUSTOM: &str = "custom";
 /// The kinds of entries that a device may try to send.
 const KINDS: [&str; 7] = [MESSAGE, REPLY, EDIT, RECALL, REACTION, CUSTOM, GROUP];
 
-/// The routes of HTTP.
-const ROUTES: [&str; 13] = [
-    "GET /health",
-    "GET /v1/ws",
-    "POST /v1/accounts",
-    "POST /v1/sessions",
-    "POST /v1/sessions/refresh",
-    "DELETE /v1/sessions/current",
-    "POST /v1/groups",
-    "PATCH /v1/groups/{conversation}",
-    "DELETE /v1/groups/{conversation}",
-    "PUT /v1/groups/{conversation}/owner",
-    "GET /v1/groups/{conversation}/members",
-    "POST /v1/groups/{conversation}/members",
-    "DELETE /v1/groups/{conversation}/members/{user}",
-];
+/// The document of the HTTP API, which the server makes from its routes.
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+
+/// The routes of HTTP, as `METHOD PATH`.
+fn routes() -> Result<Vec<String>> {
+    let document: Value = serde_json::from_str(OPENAPI)?;
+    let paths = document["paths"].as_object().context("the document has no paths")?;
+    let mut routes = Vec::new();
+    for (path, operations) in paths {
+        let methods = operations.as_object().with_context(|| format!("{path} has no methods"))?.keys();
+        routes.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+    }
+    Ok(routes)
+}
 
 /// The changes of a group that a route makes, as the fields of `GroupChange` are named.
 fn group_changes(route: &str) -> &'static [&'static str] {
@@ -57,9 +56,17 @@ pub(super) fn operations() -> Result<BTreeSet<String>> {
         operations.extend(named(&frame, &variants));
     }
     let mut made = BTreeSet::new();
-    for route in ROUTES {
-        let changes: Vec<_> = group_changes(route).iter().map(|&change| change.to_owned()).collect();
-        operations.extend(named(route, &changes));
+    for route in routes()? {
+        let changes: Vec<_> = group_changes(&route).iter().map(|&change| change.to_owned()).collect();
+        let variants = match &*route {
+            "POST /v1/conversations/{conversation}/entries" => KINDS.map(str::to_owned).to_vec(),
+            // The text of one's own presence has a route of its own.
+            "POST /v1/conversations/{conversation}/signals" => {
+                signals.iter().filter(|&kind| kind != "presence").cloned().collect()
+            }
+            _ => changes.clone(),
+        };
+        operations.extend(named(&route, &variants));
         made.extend(changes);
     }
     let changes: BTreeSet<_> = alternatives(&descriptors, "GroupChange", "change")?.into_iter().collect();

@@ -1,9 +1,10 @@
-//! Performs the operations of the matrix.
+//! Performs the operations of the matrix: those of the WebSocket here, those of HTTP by [`super::http`].
 
 use super::{
     Caller,
     cast::{Cast, Stage},
     catalogue::{CUSTOM, REPLY},
+    http::{Route, http},
 };
 use abi::{
     ApiError,
@@ -16,15 +17,10 @@ use abi::{
     },
 };
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
-use tests::{
-    device::{Closed, Device, Wire, content, new_id},
-    system::unique,
-    world::PASSWORD,
-};
+use tests::device::{Closed, Device, Wire, content, new_id};
 
-const OK: &str = "ok";
-const NOTHING: &str = "nothing";
+pub(super) const OK: &str = "ok";
+pub(super) const NOTHING: &str = "nothing";
 
 /// Performs an operation as a caller. The result is the answer as the matrix writes it.
 pub(super) async fn perform(
@@ -34,8 +30,10 @@ pub(super) async fn perform(
     operation: &str,
 ) -> Result<String> {
     match operation.split_whitespace().collect::<Vec<_>>()[..] {
-        [method, path] if path.starts_with('/') => http(cast, stage, caller, (method, path, "")).await,
-        [method, path, change] => http(cast, stage, caller, (method, path, change)).await,
+        [method, path] if path.starts_with('/') => {
+            http(cast, stage, caller, Route { method, path, variant: "" }).await
+        }
+        [method, path, variant] => http(cast, stage, caller, Route { method, path, variant }).await,
         ["hello"] => over_websocket(cast, caller, None).await,
         [name] => {
             let frame = frame(cast, stage, caller, name)?;
@@ -78,7 +76,7 @@ fn frame(cast: &Cast, stage: &Stage, caller: Caller, name: &str) -> Result<Frame
     })
 }
 
-async fn send(cast: &mut Cast, stage: &Stage, caller: Caller, kind: &str) -> Result<Send> {
+pub(super) async fn send(cast: &mut Cast, stage: &Stage, caller: Caller, kind: &str) -> Result<Send> {
     let plain =
         Send { conversation: stage.conversation(cast, caller), client_msg_id: new_id(), ..Send::default() };
     let written = Send { content: Some(content("hello")), ..plain.clone() };
@@ -97,7 +95,7 @@ async fn send(cast: &mut Cast, stage: &Stage, caller: Caller, kind: &str) -> Res
     })
 }
 
-fn signal(cast: &Cast, stage: &Stage, caller: Caller, kind: &str) -> Result<Signal> {
+pub(super) fn signal(cast: &Cast, stage: &Stage, caller: Caller, kind: &str) -> Result<Signal> {
     let signalled = match kind {
         "typing" => Kind::Typing(Typing::default()),
         "delivered" => Kind::Delivered(Delivered { conversation_seq: 1 }),
@@ -149,67 +147,4 @@ fn summary(answer: &server_frame::Frame) -> &'static str {
         server_frame::Frame::Profiles(found) if found.profiles.is_empty() => NOTHING,
         _ => OK,
     }
-}
-
-/// A route and the variant of its operation, empty if there is only one.
-type Route<'a> = (&'a str, &'a str, &'a str);
-
-async fn http(cast: &Cast, stage: &Stage, caller: Caller, route: Route<'_>) -> Result<String> {
-    let (method, path, _) = route;
-    if path == "/v1/ws" {
-        return Device::open(cast.world.gateway(), Wire::Json).await.map(|_| OK.to_owned());
-    }
-    let mut token = cast.token(caller)?;
-    if path == "/v1/sessions/current" && is_logged_in(caller) {
-        // Of a log-in of its own: the other operations need the session of the caller.
-        token = Some(cast.world.log_in(cast.session(caller), "spare").await?.access_token);
-    }
-    let body = body(cast, caller, route)?;
-    let mut path = path.replace("{conversation}", stage.group_of(caller));
-    path = path.replace("{user}", removed_user(cast, caller, route));
-    let answer = cast.world.http(method, &path, token.as_deref(), body).await?;
-    match answer.status {
-        200..300 => Ok(OK.to_owned()),
-        _ => answer.problem(),
-    }
-}
-
-/// Whether the token of a caller is valid.
-fn is_logged_in(caller: Caller) -> bool {
-    !matches!(caller, Caller::Nobody | Caller::OtherApp | Caller::Expired | Caller::Revoked)
-}
-
-fn removed_user<'a>(cast: &'a Cast, caller: Caller, (_, _, change): Route<'_>) -> &'a str {
-    match change {
-        "left" => &cast.session(caller).user,
-        _ => &cast.guest.user,
-    }
-}
-
-/// The body of a request; `None` if it has none.
-fn body(cast: &Cast, caller: Caller, (method, path, change): Route<'_>) -> Result<Option<Value>> {
-    // The user who has blocked the caller, or somebody else.
-    let other = match caller {
-        Caller::Blocked => &cast.owner.user,
-        _ => &cast.newcomer.user,
-    };
-    Ok(Some(match (method, path, change) {
-        ("GET" | "DELETE", ..) => return Ok(None),
-        ("POST", "/v1/accounts", _) => {
-            json!({ "user": format!("new-{}", unique()), "password": PASSWORD, "device": "phone" })
-        }
-        ("POST", "/v1/sessions", _) => {
-            let user = match caller {
-                Caller::Nobody => "nobody-there",
-                _ => &cast.session(caller).user,
-            };
-            json!({ "user": user, "password": PASSWORD, "device": "spare" })
-        }
-        ("POST", "/v1/sessions/refresh", _) => json!({ "refresh_token": cast.refresh_token(caller) }),
-        ("POST", _, "created") => json!({ "name": "friends", "members": [other] }),
-        ("POST", _, "added") => json!({ "users": [other] }),
-        ("PATCH", _, "renamed") => json!({ "name": "enemies" }),
-        ("PUT", _, "owner_changed") => json!({ "user": cast.guest.user }),
-        _ => bail!("the matrix has no body for {method} {path} {change}"),
-    }))
 }
