@@ -99,7 +99,7 @@ pub(crate) fn operations() -> Vec<Operation<Arc<Backend>>> {
             .errors(&[NotFound]),
         operation(Method::PUT, "/v1/conversations/{conversation}/read", "markRead", mark_read)
             .about(Tag::Conversations, "Mark a conversation as read up to an entry")
-            .message_body("MarkRead", &["conversation"], &["conversationSeq"])
+            .message_body("MarkRead", &["conversation"], &[])
             .message(200, "ReadPosition", "The read position, which never moves back.")
             .errors(&[Forbidden]),
         operation(Method::PATCH, "/v1/conversations/{conversation}/settings", "changeSettings", change_settings)

@@ -20,8 +20,8 @@ const DESCRIPTION: &str = "\
 The HTTP API of Godwit. Devices that stay connected use the WebSocket `GET /v1/ws`; everything that can be asked there can be asked \
 here as well, for product servers and scripts.
 
-Bodies are JSON. Messages of the contract are proto3 JSON: 64-bit numbers are strings, members with their default value are absent, \
-and requests may use the original `snake_case` names too. Clients ignore members that they don't know.
+Bodies are JSON. Messages of the contract are proto3 JSON: 64-bit numbers are strings, members with their default value are absent, and \
+requests may use the original `snake_case` names and `null` for an absent member too. Clients ignore members that they don't know.
 
 Errors are problem documents (RFC 9457). Each answer has the header `x-request-id`: that of the request if it is well formed, otherwise \
 a new one.";

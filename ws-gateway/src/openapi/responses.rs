@@ -7,9 +7,11 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Statuses of problem documents that don't follow from a code: a path or method that does not exist, a head that is too large, and
-/// another version of WebSocket.
-const OTHER_STATUSES: [u16; 2] = [426, 431];
+/// The status of problem documents about another version of WebSocket, which follows from no code.
+const WRONG_VERSION: u16 = 426;
+
+/// The status of a request whose head is too large. The server answers before it knows the path, without a body.
+const LARGE_HEAD: u16 = 431;
 
 /// All codes that an answer over HTTP may have.
 const CODES: [ErrorCode; 14] = [
@@ -62,9 +64,9 @@ fn statuses(operation: &Documentation) -> BTreeSet<u16> {
         codes.extend([ErrorCode::TooLarge, ErrorCode::IdleTimeout]);
     }
     let mut statuses: BTreeSet<u16> = codes.into_iter().map(ErrorCode::http).collect();
-    statuses.insert(431);
+    statuses.insert(LARGE_HEAD);
     if operation.successes.iter().any(|success| success.status == 101) {
-        statuses.insert(426);
+        statuses.insert(WRONG_VERSION);
     }
     statuses
 }
@@ -123,8 +125,7 @@ fn problem() -> Value {
 
 /// The problem documents, by status.
 pub(super) fn components(schemas: &mut Schemas) -> Value {
-    let mut codes: BTreeMap<u16, Vec<&str>> =
-        OTHER_STATUSES.iter().map(|status| (*status, Vec::new())).collect();
+    let mut codes: BTreeMap<u16, Vec<&str>> = BTreeMap::from([(WRONG_VERSION, Vec::new())]);
     for code in CODES {
         codes.entry(code.http()).or_default().push(code.name());
     }
@@ -145,5 +146,9 @@ pub(super) fn components(schemas: &mut Schemas) -> Value {
         let content = json!({ "application/problem+json": { "schema": document } });
         (name(status), json!({ "description": description, "headers": headers, "content": content }))
     };
-    codes.into_iter().map(component).collect::<Map<_, _>>().into()
+    let mut components: Map<String, Value> = codes.into_iter().map(component).collect();
+    let large_head =
+        json!({ "description": "The target or the header fields are too large. The answer has no body." });
+    components.insert(name(LARGE_HEAD), large_head);
+    components.into()
 }
