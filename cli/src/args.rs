@@ -34,7 +34,16 @@ pub struct Args {
     #[arg(long, global = true)]
     pub json: bool,
     /// The user to act as. Default: the last user who logged in here.
-    #[arg(long, short, global = true, visible_alias = "profile", env = "GODWIT_USER", value_name = "USER")]
+    #[arg(
+        // Not `user`, which several commands have: a value of theirs would replace that of the option.
+        id = "acting_user",
+        long = "user",
+        short = 'u',
+        global = true,
+        visible_alias = "profile",
+        env = "GODWIT_USER",
+        value_name = "USER"
+    )]
     pub user: Option<String>,
     /// The command.
     #[command(subcommand)]
@@ -212,6 +221,24 @@ mod tests {
     #[test]
     fn the_command_line_definition_is_valid() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn p8_no_argument_of_a_command_replaces_a_global_option() {
+        fn check(command: &clap::Command, globals: &[String]) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().to_string();
+                let is_taken = !argument.is_global_set() && globals.contains(&id);
+                assert!(!is_taken, "{}: {id} is also a global option", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| check(command, globals));
+        }
+        let command = Args::command();
+        let globals = command.get_arguments().filter(|argument| argument.is_global_set());
+        check(&command, &globals.map(|argument| argument.get_id().to_string()).collect::<Vec<_>>());
+        for line in ["--user alice block bob", "group owner g:1 bob -u alice"] {
+            assert_eq!(parse(line).unwrap().user.as_deref(), Some("alice"), "{line}");
+        }
     }
 
     #[test]

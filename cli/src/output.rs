@@ -49,13 +49,26 @@ impl Output {
         }
     }
 
+    /// Prints a remark: above the line in the editor, or to stderr. Errors are ignored.
+    pub(crate) fn remark(&self, line: &str) {
+        if self.print(&safe_text::clean(line)).is_none() {
+            remark(line);
+        }
+    }
+
     fn write(&self, line: &str) -> io::Result<()> {
-        if let Some(printer) = self.printer.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            return printer.print(format!("{line}\n")).map_err(io::Error::other);
+        if let Some(printed) = self.print(line) {
+            return printed;
         }
         let mut out = io::stdout().lock();
         writeln!(out, "{line}")?;
         out.flush()
+    }
+
+    /// Prints above the line in the editor; `None` if there is no editor.
+    fn print(&self, line: &str) -> Option<io::Result<()>> {
+        let mut printer = self.printer.lock().unwrap_or_else(PoisonError::into_inner);
+        printer.as_mut().map(|printer| printer.print(format!("{line}\n")).map_err(io::Error::other))
     }
 }
 

@@ -22,7 +22,7 @@ const QUEUE: usize = 64;
 /// Lines until the end of input.
 pub(crate) struct Lines {
     pub(crate) lines: mpsc::Receiver<io::Result<String>>,
-    /// On a terminal, a signal for each key that is typed into a line; dropped while the last one is not taken.
+    /// On a terminal, a signal for each key that is typed into a text; dropped while the last one is not taken.
     pub(crate) typed: mpsc::Receiver<()>,
     /// On a terminal, prints above the line in the editor.
     pub(crate) printer: Option<Box<dyn ExternalPrinter + Send>>,
@@ -71,10 +71,18 @@ impl Hinter for Keys {
     type Hint = String;
 
     fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
-        if !line.is_empty() {
+        if is_text(line) {
             let _ = self.0.try_send(());
         }
         None
+    }
+}
+
+/// Whether others read the line, or a part of it. Most commands are the person's own business.
+fn is_text(line: &str) -> bool {
+    match line.strip_prefix('/') {
+        Some(command) => ["/", "reply ", "edit "].iter().any(|text| command.starts_with(text)),
+        None => !line.is_empty(),
     }
 }
 
@@ -124,4 +132,19 @@ pub(crate) async fn password(given: Option<String>, new: bool) -> Result<String>
         Ok(password)
     })
     .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_texts_are_announced_as_typing() {
+        for text in ["h", "//etc", "/reply yes", "/edit #3 no"] {
+            assert!(is_text(text), "{text}");
+        }
+        for command in ["", "/", "/who", "/recall #3", "/react +1", "/replying"] {
+            assert!(!is_text(command), "{command}");
+        }
+    }
 }

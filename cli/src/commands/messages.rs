@@ -112,8 +112,12 @@ pub(super) async fn listen(
                 announced = true;
                 output::remark(&format!("listening as {user}; Ctrl-C ends it"));
             }
-            Some(Event::Disconnected { error, retry_in }) => reconnecting(&error, retry_in),
-            Some(Event::Restored { kept }) => restored(kept.keys()),
+            Some(Event::Disconnected { error, retry_in }) => {
+                output::remark(&reconnecting(&error, retry_in));
+            }
+            Some(Event::Restored { kept }) => {
+                kept.keys().for_each(|conversation| output::remark(&restored(conversation)));
+            }
             Some(Event::Ended(error)) => return Err(error.into()),
             Some(_) => {}
             None => break,
@@ -127,17 +131,13 @@ pub(super) async fn listen(
 }
 
 /// Warns that the server may have lost messages that were shown.
-pub(super) fn restored<'a>(conversations: impl Iterator<Item = &'a String>) {
-    for conversation in conversations {
-        output::remark(&format!(
-            "the server was restored from a backup: it may have lost the last messages of {conversation}"
-        ));
-    }
+pub(super) fn restored(conversation: &str) -> String {
+    format!("the server was restored from a backup: it may have lost the last messages of {conversation}")
 }
 
-/// Reports a lost connection and the pause before the next attempt.
-pub(super) fn reconnecting(error: &client::Error, retry_in: Duration) {
-    output::remark(&format!("{error}; trying again in {:.1} s", retry_in.as_secs_f64()));
+/// Says that the connection is lost, and how long the pause before the next attempt is.
+pub(super) fn reconnecting(error: &client::Error, retry_in: Duration) -> String {
+    format!("{error}; trying again in {:.1} s", retry_in.as_secs_f64())
 }
 
 pub(super) async fn history(context: &Context, with: &str, limit: u32) -> Result<()> {

@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 /// Most copies; older messages are read again when they are needed.
 const MAX_COPIES: usize = 1_000;
 
+/// Whether an entry is a message, which can be answered. Changes of messages and of groups are no messages.
+pub(super) fn is_message(entry: &Entry) -> bool {
+    !envelope::is_change_of_entry(&entry.kind) && entry.kind != envelope::GROUP
+}
+
 /// Copies of the last messages, by conversation_seq.
 #[derive(Default)]
 pub(super) struct Copies {
@@ -14,9 +19,9 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Keeps a message. Changes of messages and of groups are no messages.
+    /// Keeps a message; does nothing for another entry.
     pub(super) fn keep(&mut self, entry: &Entry) {
-        if envelope::is_change_of_entry(&entry.kind) || entry.kind == envelope::GROUP {
+        if !is_message(entry) {
             return;
         }
         self.messages.insert(entry.conversation_seq, entry.clone());

@@ -1,14 +1,16 @@
 //! The lines that a person types into a chat: texts and commands.
 
 /// What `/help` prints.
-pub(super) const HELP: &str = "\
-  /reply [#N] TEXT     answer message #N, or the last one of somebody else
-  /edit [#N] TEXT      replace your message #N, or your last one
-  /recall [#N]         take back message #N, or your last one
-  /react [#N] [R...]   react to message #N, or to the last one of somebody else; without R, take your reactions back
-  /history [COUNT]     show the last messages as they are now
-  /who                 show who is here
-  //TEXT               send a text that begins with a slash";
+pub(super) const HELP: &str = concat!(
+    "  /reply [#N] TEXT     answer message #N, or the last one of somebody else\n",
+    "  /edit [#N] TEXT      replace your message #N, or your last one\n",
+    "  /recall [#N]         take back message #N, or your last one\n",
+    "  /react [#N] [R...]   react to message #N, or to the last one of somebody else;\n",
+    "                       without R, take your reactions back\n",
+    "  /history [COUNT]     show the last messages as they are now, with their numbers\n",
+    "  /who                 show who is here\n",
+    "  //TEXT               send a text that begins with a slash",
+);
 
 /// Messages that `/history` shows.
 const HISTORY: usize = 20;

@@ -1,7 +1,7 @@
 //! Who is here: presence and typing.
 
 use super::Chat;
-use crate::output::{clock, printable};
+use crate::output::{clock, label, printable};
 use abi::{
     ids::Conversation,
     v1::{Presence, Signal, Typing, signal::Kind},
@@ -19,10 +19,28 @@ impl Chat {
     /// Shows who is here, and watches them.
     pub(super) async fn show_people(&mut self) -> Result<()> {
         match self.watch().await {
+            Ok(presences) if presences.is_empty() => self.show_absence().await,
             Ok(presences) => presences.iter().try_for_each(|presence| self.show_presence(presence)),
             // Without it the chat still works.
             Err(error) => Ok(self.context.out.text(&format!("  presence is not known: {error}"))?),
         }
+    }
+
+    /// Says why the other user of a direct conversation has no presence.
+    async fn show_absence(&self) -> Result<()> {
+        let other = label(&self.conversation, &self.user);
+        if other == self.user
+            || !matches!(Conversation::parse(&self.conversation), Ok(Conversation::Direct(..)))
+        {
+            return Ok(());
+        }
+        let line = match self.client.profiles(vec![other.clone()]).await?.is_empty() {
+            true => {
+                format!("  there is no user {other} yet; a message is refused until {other} has registered")
+            }
+            false => format!("  {other} does not show you whether they are online"),
+        };
+        Ok(self.context.out.text(&line)?)
     }
 
     async fn watch(&self) -> Result<Vec<Presence>, client::Error> {
