@@ -4,6 +4,7 @@
 //! the whole page.
 
 mod parts;
+mod requests;
 
 use crate::{
     backend::Backend,
@@ -66,14 +67,14 @@ async fn try_answer(
 ) -> Result<(), ApiError> {
     if request.is_ping() {
         // A pong is small, and tells the device that the connection works: it is sent whatever the memory.
-        let answer = backend.answer(connection, request).await?;
+        let answer = requests::perform(backend, connection, request).await?;
         return queue(backend, connection, id, answer, false).await;
     }
     let _reservation = reserve(backend)?;
     match request {
         Request(client_frame::Frame::History(page)) => history(backend, connection, id, page).await,
         request => {
-            let answer = backend.answer(connection, request).await?;
+            let answer = requests::perform(backend, connection, request).await?;
             queue(backend, connection, id, answer, false).await
         }
     }
@@ -118,7 +119,8 @@ async fn history(
     loop {
         connection.outbox.room(max_frame).await;
         // Three quarters: an entry has more than its content.
-        let mut part = backend.history(connection, page.clone(), max_frame / 4 * 3).await?;
+        let mut part =
+            backend.reading().history(&connection.identity.user, page.clone(), max_frame / 4 * 3).await?;
         let count = i32::try_from(part.entries.len()).unwrap_or(i32::MAX);
         bytes += part.encoded_len();
         let continues = part.more && (1..page.limit).contains(&count) && bytes < MAX_PAGE_BYTES;

@@ -1,32 +1,16 @@
 //! The parts behind HTTP and sockets, built from one configuration.
 
 use crate::{
-    answers::Answer,
-    authentication::Authentication,
-    blocks::Blocks,
-    connections::Connections,
-    dependencies::Dependencies,
-    entry_changes::EntryChanges,
-    entry_log::EntryLog,
-    group_acks::GroupAcks,
-    hub::Connection,
-    limits::Limits,
-    outcomes::Outcomes,
-    permissions::Permissions,
-    protocol::{Request, Settings},
-    rate_limits::RateLimits,
-    reading::Reading,
-    recent_acks::RecentAcks,
-    request_tasks::RequestTasks,
-    send,
-    signals::Signals,
-    token::Tokens,
+    authentication::Authentication, blocks::Blocks, connections::Connections, dependencies::Dependencies,
+    entry_changes::EntryChanges, entry_log::EntryLog, group_acks::GroupAcks, limits::Limits,
+    outcomes::Outcomes, permissions::Permissions, protocol::Settings, rate_limits::RateLimits,
+    reading::Reading, recent_acks::RecentAcks, request_tasks::RequestTasks, signals::Signals, token::Tokens,
     user_state::UserState,
 };
 use abi::{
     ApiError,
     config::Config,
-    v1::{Block, Done, EntriesPage, GetHistory, Pong, Signal, client_frame, server_frame::Frame},
+    v1::{Block, Signal},
 };
 use std::sync::Arc;
 
@@ -187,64 +171,6 @@ impl Backend {
     /// Work of requests that outlives its connection.
     pub fn request_tasks(&self) -> &RequestTasks {
         self.connections.request_tasks()
-    }
-
-    /// A page of history of about `max_bytes`, at least one entry.
-    ///
-    /// # Errors
-    /// The error for the device.
-    pub async fn history(
-        &self,
-        connection: &Connection,
-        page: GetHistory,
-        max_bytes: usize,
-    ) -> Result<EntriesPage, ApiError> {
-        self.reading.history(&connection.identity.user, page, max_bytes).await
-    }
-
-    /// Answers a request of a connection. [`answers`](crate::answers) splits the answer into frames.
-    ///
-    /// # Errors
-    /// The error for the device.
-    pub async fn answer(&self, connection: &Connection, request: Request) -> Result<Answer, ApiError> {
-        use client_frame::Frame as Ask;
-        let user = &connection.identity.user;
-        let done = |()| Answer::Frame(Frame::Done(Done {}));
-        match request.0 {
-            Ask::Ping(_) => {
-                let receiver_seq = self.connections.renew(connection).await.ok();
-                Ok(Answer::Frame(Frame::Pong(Pong { receiver_seq })))
-            }
-            Ask::Changes(page) => self.reading.changes(user, page).await.map(Answer::Changes),
-            Ask::Heads(page) => self.reading.heads(user, page).await.map(Answer::Heads),
-            Ask::History(page) => self.reading.history(user, page, 0).await.map(Answer::History),
-            Ask::Readers(page) => {
-                self.reading.readers(user, page).await.map(|found| Answer::Frame(Frame::Readers(found)))
-            }
-            Ask::Blocks(page) => {
-                self.reading.blocks(user, page).await.map(|found| Answer::Frame(Frame::Blocks(found)))
-            }
-            Ask::Profiles(page) => {
-                self.reading.profiles(user, page).await.map(|found| Answer::Frame(Frame::Profiles(found)))
-            }
-            Ask::Read(read) => {
-                self.user_state.mark_read(user, read).await.map(|read| Answer::Frame(Frame::Read(read)))
-            }
-            Ask::Settings(change) => self.user_state.change_settings(user, change).await.map(done),
-            Ask::Block(block) => self.change_block(user, block).await.map(done),
-            Ask::Profile(profile) => self.user_state.replace_profile(user, profile).await.map(done),
-            Ask::Signal(signal) => self.send_signal(user, signal).await.map(done),
-            Ask::Watch(watch) => {
-                let ttl = self.settings.idle_timeout();
-                let (watched, presences) = self.signals.watch(user, watch, ttl).await?;
-                connection.set_watched(watched);
-                Ok(Answer::Frame(Frame::Presences(presences)))
-            }
-            Ask::Send(change) => send::change(self, &connection.identity, change)
-                .await
-                .map(|ack| Answer::Frame(Frame::Ack(ack))),
-            Ask::Hello(_) => Err(ApiError::invalid("hello was sent before")),
-        }
     }
 
     /// Sends a signal of a user.
