@@ -33,11 +33,11 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     /// The field number.
     pub(crate) number: u32,
-    /// What the field holds. Lists hold elements of this kind, and maps hold entries.
+    /// The kind of value of the field. Lists hold elements of this kind, and maps hold entries.
     pub(crate) kind: Kind,
 }
 
-/// What a field holds, as far as the binary encoding can be wrong.
+/// The value of a field, as far as the binary encoding can be wrong.
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// An integer, a truth value or an enum.

@@ -1,4 +1,4 @@
-//! Checks what a device sends, and turns it into a draft of an entry.
+//! Checks the `send` of a device, and turns it into a draft of an entry.
 
 use crate::entry_log::Draft;
 use abi::{

@@ -1,4 +1,4 @@
-//! Reading: what has changed, heads, pages of history, readers, profiles. Entries and heads stay encoded.
+//! Reading: changes, heads, pages of history, readers, profiles. Entries and heads stay encoded.
 
 use crate::{
     dependencies::{DbClient, Dependencies},
@@ -41,7 +41,7 @@ impl Reading {
         Self { app: app.into(), db: dependencies.db_client(), cache: dependencies.cache.clone() }
     }
 
-    /// What has changed for a user: the page that the request describes.
+    /// The changes for a user: the page that the request describes.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a limit or a cursor that is invalid; `UNAVAILABLE`; otherwise those of db-service.
@@ -152,7 +152,7 @@ impl Reading {
         Ok(self.db.clone().history(request).await?.into_inner())
     }
 
-    /// A page of those who have read an entry and those who have not.
+    /// A page of the users who have read an entry and of those who have not.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a limit or a conversation that is invalid; otherwise those of db-service.
@@ -173,7 +173,7 @@ impl Reading {
         Ok(self.db.clone().get_blocks(request).await?.into_inner())
     }
 
-    /// Profiles, without what only their users may see.
+    /// Profiles, without the members that only their users may see.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for an id that is invalid, or for too many; otherwise those of db-service.

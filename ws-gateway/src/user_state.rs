@@ -54,7 +54,7 @@ impl UserState {
         Self { app: app.into(), db, blocks, updates, read_marks }
     }
 
-    /// Moves a read position forward. The authors of what was read get a receipt.
+    /// Moves a read position forward. The authors of the entries in between get a receipt.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for a conversation that is invalid; `UNAVAILABLE`; otherwise those of db-service.
@@ -125,7 +125,7 @@ impl UserState {
     }
 }
 
-/// The error of a store that does not have what it has just stored.
+/// The error about a store that lacks the state that it has just stored.
 fn missing(what: &str) -> ApiError {
     ApiError::unavailable(format!("the store returned no {what}"))
 }

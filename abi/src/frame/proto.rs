@@ -1,4 +1,4 @@
-//! What a frame in protobuf says when it can't be decoded.
+//! Errors about frames in protobuf.
 
 use super::MAX_UNKNOWN;
 use crate::json::{Field, Kind, Schema};

@@ -1,4 +1,4 @@
-//! Errors about JSON: what was found in place of what, and the path of the member.
+//! Errors about JSON: the expected and the found kind of value, and the path of the member.
 
 use crate::error::quoted;
 use serde::de::Error;
@@ -32,7 +32,7 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// The error of a value that is not what its member takes.
+/// The error about a value of a kind that its member does not take.
 pub(crate) fn unexpected<E: Error>(expected: impl fmt::Display, found: Found<'_>) -> E {
     E::custom(format_args!("expected {expected}, got {found}"))
 }
@@ -52,7 +52,7 @@ pub(crate) fn in_element<E: Error>(index: usize, error: E) -> E {
     in_member(&format!("[{index}]"), error)
 }
 
-/// The words of `serde_json` for what people write by mistake, and better ones.
+/// The words of `serde_json` for common mistakes, and better ones.
 const WORDS: [(&str, &str); 4] = [
     ("EOF while parsing", "the JSON text ends in"),
     (
@@ -66,7 +66,7 @@ const WORDS: [(&str, &str); 4] = [
     ("expected value", "expected a value"),
 ];
 
-/// Says what is wrong with a JSON text, and where: the member, or the position.
+/// The problem of a JSON text and its place: the member, or the position.
 pub fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());

@@ -23,7 +23,7 @@ pub(crate) trait Value: Sized {
     /// The type of the value in a message.
     type Stored: Default + PartialEq;
 
-    /// What a member of this type takes, for errors.
+    /// The values that a member of this type takes, for errors.
     fn expected() -> Cow<'static, str>;
 
     /// Reads a value that is no list and no object.

@@ -18,10 +18,10 @@ use tokio::time::sleep;
 const IN_FLIGHT: u32 = 32;
 /// Bytes of a message.
 const BODY: usize = 64;
-/// Pause before a refused message, or a question for what is not stored yet, is repeated.
+/// Pause before a refused message is sent again, and before a request for an entry that is not stored yet is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a device was told, and what it cost.
+/// The changes that a device received, and their cost.
 struct CaughtUp {
     seq: Option<ReceiverSeq>,
     heads: usize,

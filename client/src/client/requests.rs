@@ -23,7 +23,7 @@ macro_rules! answer {
 }
 
 impl Client {
-    /// A page of what has changed since a receiver seq. The client itself catches up; see [`super::Event::Changes`].
+    /// A page of the changes since a receiver seq. The client itself catches up; see [`super::Event::Changes`].
     ///
     /// # Errors
     /// `INVALID_REQUEST` for an unknown cursor.

@@ -6,7 +6,7 @@ use abi::v1::{Blocks, Changes, GetBlocks, GetChanges, Presence, Presences, Profi
 use http::Method;
 
 impl Api {
-    /// A page of what has changed since a receiver seq.
+    /// A page of the changes since a receiver seq.
     ///
     /// # Errors
     /// `INVALID_REQUEST` for an unknown cursor.

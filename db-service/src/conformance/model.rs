@@ -1,5 +1,5 @@
-//! Random histories of conversations, compared with a plain model: outcomes, numbers, states, unread counts, what each user sees, and
-//! who has read what.
+//! Random histories of conversations, compared with a plain model: outcomes, numbers, states, unread counts, the view of each user, and
+//! the readers of entries.
 
 mod generator;
 mod plain;
@@ -16,7 +16,7 @@ use plain::{Plain, is_shown};
 
 /// Histories in a run over SQLite.
 const ON_SQLITE: u64 = 10_000;
-/// Histories in a run over PostgreSQL: what takes about a minute. `GODWIT_TEST_HISTORIES` sets another number for all stores.
+/// Histories in a run over PostgreSQL, which take about a minute. `GODWIT_TEST_HISTORIES` sets another number for all stores.
 const ON_POSTGRES: u64 = 500;
 /// Histories in a run over several databases, which run the same statements.
 const ON_SHARDS: u64 = 100;
@@ -126,7 +126,7 @@ impl History<'_> {
         assert_eq!(told, authors, "{}", self.context(model));
     }
 
-    /// Compares what each user reads.
+    /// Compares the reads of each user.
     async fn compare(&self, model: &Plain, users: &[String]) {
         for user in users {
             let visible = model.visible(user);
@@ -142,7 +142,7 @@ impl History<'_> {
         }
     }
 
-    /// Compares who has read the last entry that a user sees.
+    /// Compares the readers of the last entry that a user sees.
     async fn compare_readers(&self, model: &Plain, user: &str, visible: &[usize]) {
         let Some(seq) = visible.last().copied() else { return };
         let readers = self.world.readers(user, &model.id, seq as u64).await;
@@ -166,7 +166,7 @@ impl History<'_> {
     }
 }
 
-/// What is compared of a result: the outcome, the numbers of the entry and of its target, and the state of the target.
+/// The compared parts of a result: the outcome, the numbers of the entry and of its target, and the state of the target.
 type Compared = Result<(SaveOutcome, usize, usize, usize, Option<EntryState>), ErrorCode>;
 
 fn outcome(result: &SaveResult) -> Compared {

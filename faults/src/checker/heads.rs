@@ -41,7 +41,7 @@ fn marked(evidence: &Evidence<'_>) -> HashMap<(Conversation, User), u32> {
     marked
 }
 
-/// P1: what was acknowledged is in the head. P5: it counts what the user can see. P8: only members and former ones have it.
+/// P1: acknowledged entries are in the head. P5: it counts the entries that the user can see. P8: only members and former ones have it.
 fn check_head(evidence: &Evidence<'_>, head: &FinalHead, marked: u32) -> Result<(), (Violation, String)> {
     let FinalHead { user, conversation, .. } = *head;
     let visible: Vec<&Stored> = visible(evidence, conversation, user).collect();

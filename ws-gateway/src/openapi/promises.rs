@@ -1,11 +1,11 @@
-//! What a document promises to clients, as lines of text, and which promises another document breaks.
+//! The promises of a document to its clients, as lines of text, and those that another document breaks.
 //!
 //! `docs/openapi-promises.txt` holds the promises of the last release. A test compares them with those of the sources.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Separates the subject of a promise and what a request must have.
+/// Separates the subject of a promise and a required member or parameter.
 const REQUIRES: &str = ": requires ";
 
 /// The promises of a document.
@@ -21,7 +21,7 @@ pub fn of(document: &Value) -> Vec<String> {
     promises.lines.into_iter().collect()
 }
 
-/// What clients of `old` lose with `new`: promises that are gone, and new requirements of requests that exist.
+/// The losses of clients of `old` with `new`: promises that are gone, and new requirements of requests that exist.
 pub fn broken(old: &[String], new: &[String]) -> Vec<String> {
     let (old, new): (BTreeSet<_>, BTreeSet<_>) = (old.iter().collect(), new.iter().collect());
     let gone =
@@ -155,7 +155,7 @@ mod tests {
     use crate::http::openapi;
     use serde_json::json;
 
-    /// What a change of the document breaks.
+    /// The promises that a change of the document breaks.
     fn broken_by(change: impl FnOnce(&mut Value)) -> Vec<String> {
         let old = openapi();
         let mut new = old.clone();

@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket<S> {
         }
     }
 
-    /// Writes what is being written, and then these messages.
+    /// Finishes the message that is being written, and then writes these messages.
     async fn write_now(&mut self, messages: &[Message]) -> io::Result<()> {
         poll_fn(|cx| self.writer.poll_flush(&mut self.stream, cx)).await?;
         let mut start = |cx: &mut Context<'_>| {

@@ -36,7 +36,7 @@ impl Producer for NoLog {
     }
 }
 
-/// What the store has, and what was pushed.
+/// The state in the store, and the pushes.
 #[derive(Default)]
 struct Stored {
     pinned: bool,

@@ -54,7 +54,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What a library sends in pieces of any size is read as it was sent, and nothing stays in memory.
+    /// Frames that a library sends in pieces of any size are read unchanged, and nothing stays in memory.
     #[test]
     fn frames_of_a_client_are_read(payloads in proptest::collection::vec(payload(), 1..4), piece in 1usize..9_000) {
         runtime().block_on(async {
@@ -87,7 +87,7 @@ proptest! {
         });
     }
 
-    /// A library reads what is written, however little the stream takes at a time.
+    /// A library reads the written frames, however little the stream takes at a time.
     #[test]
     fn written_frames_are_read_by_a_client(payloads in proptest::collection::vec(payload(), 1..4), piece in 1usize..9_000) {
         runtime().block_on(async {

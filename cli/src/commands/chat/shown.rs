@@ -1,4 +1,4 @@
-//! What is on the screen, and what was read: by this user, and by others.
+//! The entries on the screen, and the read positions of this user and of others.
 
 use super::Chat;
 use crate::output::label;
@@ -19,7 +19,7 @@ impl Chat {
         Ok(self.context.out.object(&object)?)
     }
 
-    /// In a direct conversation the head tells what the other user has read while this device was away.
+    /// In a direct conversation the head has the read position of the other user, who may have read while this device was away.
     pub(super) fn on_head(&mut self, head: &Head) -> Result<()> {
         let conversation = self.conversation.clone();
         match Conversation::parse(&conversation) {

@@ -108,7 +108,7 @@ impl Plain {
         all.filter(|seq| membership[*seq] || membership[*seq - 1]).collect()
     }
 
-    /// A user's read position. Who joins has read what was before.
+    /// A user's read position. A user who joins has read the entries before.
     pub(super) fn read_position(&self, user: &str) -> usize {
         let joined =
             if self.is_group() { self.turns(user, true).first().map_or(0, |seq| seq - 1) } else { 0 };
@@ -303,7 +303,7 @@ impl Plain {
     }
 }
 
-/// What a stored entry does to the members.
+/// The effect of a stored entry on the members.
 fn apply(entry: &Entry, members: &mut Vec<(String, Role)>) {
     let (sender, mut joining) = (&entry.sender, Vec::new());
     match change(entry) {

@@ -11,7 +11,7 @@ pub(super) enum Item {
     Updates,
 }
 
-/// What the server does wrong.
+/// The mistake of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mistake {
     Nothing,
@@ -45,12 +45,12 @@ pub(super) struct Server {
     pub(super) index: [u64; 3],
     pub(super) generation: u32,
     pub(super) before: u32,
-    /// What this generation inherited.
+    /// The inheritance of this generation.
     pub(super) kept: [usize; 2],
     next_id: u8,
 }
 
-/// What an answer to `changes` will be about.
+/// The subjects of an answer to `changes`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subjects {
     pub(super) everything: bool,
