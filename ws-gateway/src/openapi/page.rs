@@ -13,7 +13,7 @@ details>div{padding:0 .75rem .5rem;border-top:1px solid var(--line)}summary:hove
 .method{display:inline-block;min-width:4rem;font-weight:700;color:var(--accent)}.note{opacity:.75}
 dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.25rem 1rem}dd{margin:0}
 @media(max-width:40rem){dl{grid-template-columns:1fr}dd{margin:0 0 .5rem 1rem}}
-nav a{margin-right:1rem}pre{white-space:pre-wrap}";
+nav a{display:inline-block;margin-right:1rem}pre{white-space:pre-wrap}";
 
 /// The page of a document.
 pub(crate) fn page(document: &Value) -> String {
