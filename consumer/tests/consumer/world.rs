@@ -238,7 +238,7 @@ pub(crate) async fn attempt(
 ) -> Result<Outcome, HandlerError> {
     let numbered = |(offset, record): (i64, &Record)| Record { offset, ..record.clone() };
     let records = (0..).zip(records).map(numbered).collect();
-    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, attempt };
+    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, follows: None, attempt };
     handler.clone().ready().await?.call(batch).await
 }
 
