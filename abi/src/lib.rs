@@ -49,6 +49,9 @@ pub const SUBPROTOCOL_JSON: &str = "godwit.v1.json";
 pub const DEFAULT_APP: &str = "default";
 /// Default topic of messages and group changes.
 pub const MESSAGES_TOPIC: &str = "godwit.messages";
+/// Topic of messages in the log of the one-process program. Not that of Kafka: a store that moves from one log to the other must not
+/// mistake its position in the one for a position in the other.
+pub const EMBEDDED_TOPIC: &str = "godwit.embedded";
 /// Name of the topic that holds the dead letters of a topic.
 pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}.dead")

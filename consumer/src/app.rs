@@ -118,6 +118,7 @@ impl App {
                 max_records: usize::try_from(max_batch).unwrap_or(usize::MAX).max(1),
                 ..ConsumerConfig::default()
             })
+            .start_offsets(crate::start_offsets(db.clone()))
             .before_commit(crate::before_commit(db));
         ensure_topics(&brokers, &kafka).await?;
         let stop = shutdown.token(Phase::FinishWork);

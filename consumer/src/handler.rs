@@ -14,11 +14,10 @@ use abi::{
     ids::{self, Conversation},
     record,
     v1::{
-        Envelope, GetMembersRequest, Members, Outcome as EntryResult, PushRequest, SaveOutcome, SaveRequest,
-        SaveResult, SyncRequest, db_service_client::DbServiceClient, push_service_client::PushServiceClient,
+        Envelope, GetMembersRequest, Members, Outcome as EntryResult, PushRequest, SaveOutcome, SaveResult,
+        db_service_client::DbServiceClient, push_service_client::PushServiceClient,
     },
 };
-use bytes::Bytes;
 use cache::{Cache, MEMBERS_TTL};
 use futures_util::{
     FutureExt as _,
@@ -37,14 +36,15 @@ use tower::Service;
 use utils::{clock::now_ms, trace::Spans};
 
 #[cfg(feature = "defects")]
-mod defects;
+pub(crate) mod defects;
+mod save;
+
+use save::Part;
 
 /// A call to the store that takes longer fails. The batch is then retried, which is idempotent.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A push that takes longer is cancelled. Devices find out with their next heartbeat.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shorter than the timeout of a commit of offsets.
-const SYNC_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most concurrent look-ups of members.
 const MAX_LOOK_UPS: usize = 16;
 
@@ -67,22 +67,7 @@ pub fn handler(db: Channel, push: Channel, cache: Arc<dyn Cache>) -> MessageHand
     }
 }
 
-/// The hook to run before offsets are committed. It makes all saved entries durable.
-pub fn before_commit(
-    db: Channel,
-) -> impl Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static {
-    let db = DbServiceClient::new(Caller::new(db));
-    move || {
-        let mut db = db.clone();
-        async move {
-            let synced = db.sync(with_timeout(SyncRequest {}, SYNC_TIMEOUT)).await;
-            synced.map(drop).map_err(|status| Error::Sync(ApiError::of_call(&status)))
-        }
-        .boxed()
-    }
-}
-
-fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
+pub(crate) fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
@@ -103,7 +88,13 @@ impl Service<Batch> for MessageHandler {
         if defects::commits_before_save() {
             return defects::save_later(handler, batch);
         }
-        async move { handler.handle(batch).await.map_err(HandlerError::retry) }.boxed()
+        async move {
+            handler.handle(batch).await.map_err(|error| match error {
+                Error::StoreIsBehind(_) => HandlerError::restart(error),
+                error => HandlerError::retry(error),
+            })
+        }
+        .boxed()
     }
 }
 
@@ -113,9 +104,18 @@ impl MessageHandler {
         let records = batch.records.len();
         let (logged, mut rejected) = decode(&batch);
         metrics::entries(EntryOutcome::Unreadable, rejected.len() as u64);
+        let mut segments = segment::split(logged, batch.attempt).into_iter().peekable();
+        let mut part = Part::of(&batch);
+        let end = part.range.end;
+        if segments.peek().is_none() {
+            self.skip(&part).await?;
+        }
         // Deliver each segment before saving the next one. If a later step fails, the retry delivers this one as duplicates.
-        for segment in segment::split(logged, batch.attempt) {
-            self.handle_segment(segment, &batch, &mut rejected).await?;
+        while let Some(segment) = segments.next() {
+            let next = segments.peek().and_then(|next| next.first()).map_or(end, |logged| logged.offset);
+            part.range.end = next;
+            self.handle_segment(segment, &batch, &part, &mut rejected).await?;
+            part.range.start = next;
         }
         metrics::batch(records, began.elapsed());
         Ok(Outcome { rejected })
@@ -125,13 +125,14 @@ impl MessageHandler {
         &self,
         segment: Vec<LoggedEntry>,
         batch: &Batch,
+        part: &Part<'_>,
         rejected: &mut Vec<Rejected>,
     ) -> Result<(), Error> {
         let Some(app) = segment.first().map(|logged| logged.app.clone()) else { return Ok(()) };
         let spans = trace::start_spans(&segment, batch);
         #[cfg(feature = "defects")]
         self.push_before_save(&app, &segment).await?;
-        let mut results = self.save(&app, &segment, &spans).await?;
+        let mut results = self.save(&app, &segment, part, &spans).await?;
         let groups = self.groups(&app, &segment, &mut results).await?;
         let oldest = segment.first().map_or(0, |logged| logged.envelope.sent_at_ms);
         let (mut fan_outs, mut outcomes) = (Vec::new(), Vec::new());
@@ -173,56 +174,6 @@ impl MessageHandler {
         metrics::delay(now_ms() - oldest);
         spans.finish();
         Ok(())
-    }
-
-    /// Saves all entries in one call. If the store refuses that call as invalid, saves each entry in a call of its own, so that
-    /// only the invalid ones are rejected.
-    async fn save(
-        &self,
-        app: &str,
-        segment: &[LoggedEntry],
-        spans: &Spans,
-    ) -> Result<Vec<SaveResult>, Error> {
-        match self.call_save(app, segment, spans).await {
-            Err(Error::Save(error)) if is_permanent(&error) => {}
-            result => return result,
-        }
-        let mut results = Vec::with_capacity(segment.len());
-        for logged in segment {
-            match self.call_save(app, std::slice::from_ref(logged), spans).await {
-                Ok(saved) => results.extend(saved),
-                Err(Error::Save(error)) if is_permanent(&error) => results.push(SaveResult {
-                    outcome: SaveOutcome::Rejected.into(),
-                    error: Some(error.into()),
-                    ..SaveResult::default()
-                }),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(results)
-    }
-
-    async fn call_save(
-        &self,
-        app: &str,
-        segment: &[LoggedEntry],
-        spans: &Spans,
-    ) -> Result<Vec<SaveResult>, Error> {
-        let message_ids = segment.iter().map(|logged| &*logged.envelope.message_id);
-        let call_spans = trace::child_spans(spans, "save", message_ids);
-        let entries: Vec<Bytes> = segment.iter().map(|logged| logged.bytes.clone()).collect();
-        let mut request = with_timeout(SaveRequest { app: app.to_owned(), entries }, STORE_TIMEOUT);
-        call_spans.inject(&mut request);
-        let saved =
-            self.db.clone().save(request).await.map_err(|status| Error::Save(ApiError::of_call(&status)))?;
-        call_spans.finish();
-        let results = saved.into_inner().results;
-        if results.len() != segment.len() {
-            return Err(Error::UnexpectedResponse(
-                "the number of results differs from the number of entries",
-            ));
-        }
-        Ok(results)
     }
 
     /// Looks up the members of the groups in a segment after it was saved, so that a user who joined before a message was numbered
@@ -320,6 +271,7 @@ fn decode(batch: &Batch) -> (Vec<LoggedEntry>, Vec<Rejected>) {
                 let reply_to = reply_to.and_then(|(_, value)| std::str::from_utf8(value).ok());
                 logged.push(LoggedEntry {
                     index,
+                    offset: record.offset,
                     app,
                     bytes: record.payload.clone(),
                     envelope,
@@ -369,11 +321,6 @@ fn reject(logged: &LoggedEntry, result: SaveResult) -> Option<Rejected> {
         return None;
     }
     Some(Rejected { index: *index, reason })
-}
-
-/// Whether a retry can't succeed.
-fn is_permanent(error: &ApiError) -> bool {
-    matches!(error.code, ErrorCode::InvalidRequest | ErrorCode::TooLarge)
 }
 
 impl std::fmt::Debug for MessageHandler {

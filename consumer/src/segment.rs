@@ -23,6 +23,8 @@ const MIN_ENTRIES: usize = 8;
 pub(crate) struct LoggedEntry {
     /// Index of its record in the batch.
     pub(crate) index: usize,
+    /// Offset of its record.
+    pub(crate) offset: i64,
     /// Application.
     pub(crate) app: String,
     /// The encoded entry.
@@ -97,7 +99,8 @@ mod tests {
             let envelope =
                 Envelope { conversation: conversation.into(), kind: kind.into(), ..Envelope::default() };
             let bytes = Bytes::from_static(b"x");
-            LoggedEntry { index, app: "app".into(), bytes, envelope, reply_to: String::new() }
+            let (offset, app) = (index as i64, "app".into());
+            LoggedEntry { index, offset, app, bytes, envelope, reply_to: String::new() }
         };
         entries.iter().enumerate().map(logged).collect()
     }

@@ -11,6 +11,7 @@ mod groups;
 mod model;
 mod positions;
 mod reading;
+mod redelivery;
 mod saving;
 mod sharded;
 mod user_state;
@@ -70,6 +71,13 @@ conformance! {
         p4_batches_in_opposite_order_do_not_deadlock,
         p4_a_reader_never_sees_an_entry_without_all_earlier_ones,
         a_large_batch_is_stored;
+    redelivery:
+        p4_a_rejected_entry_is_rejected_again_when_the_log_redelivers_it,
+        a_retry_of_a_rejected_entry_is_decided_anew,
+        p1_each_save_raises_the_position_of_its_partition,
+        p1_a_store_that_lost_entries_gets_them_again_with_the_same_numbers,
+        p1_entries_of_a_replaced_log_are_stored,
+        invalid_parts_of_the_log_are_refused;
     groups:
         a_new_group_has_its_owner_and_members,
         p8_only_owners_change_members,

@@ -5,6 +5,8 @@
 //! - saving is idempotent: an entry is stored once, even if several instances save it repeatedly (P2);
 //! - `conversation_seq` is gapless and follows the order of saving. The transaction that stores an entry assigns it, so a reader
 //!   who sees an entry can also read all earlier ones (P3, P4);
+//! - the position of the log is stored with the entries, so a store that lost transactions catches up from the log, and an entry that
+//!   was rejected is never stored later (P1, P4);
 //! - users read only the conversations of which they are members, and cannot find out which others exist (P8);
 //! - while the database is unavailable, calls fail with `UNAVAILABLE`; service resumes with the database (P6).
 //!
@@ -20,6 +22,7 @@
 //! - `item`: conversion between entries and rows;
 //! - `visibility`, `entries`, `heads`: which entries a user sees, with their current content and in lists of conversations;
 //! - `user_state`: checks of settings, blocks and profiles;
+//! - `position`: the position in the log, which travels with the saves;
 //! - `rules`: which changes of groups and of entries are allowed, and their effects;
 //! - `outcome`: the results of saving and checking;
 //! - `sessions`: which refresh tokens are accepted;
@@ -40,6 +43,7 @@ mod heads;
 mod item;
 mod metrics;
 mod outcome;
+mod position;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod rules;

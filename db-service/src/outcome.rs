@@ -106,6 +106,12 @@ pub(crate) fn rejected(error: ApiError) -> SaveResult {
     SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(error.into()), ..SaveResult::default() }
 }
 
+/// The error of an entry that an earlier save has rejected, if the rules would allow it by now. The gateway has answered its sender
+/// with the rejection, and later entries have its number.
+pub(crate) fn rejected_before() -> ApiError {
+    ApiError::forbidden("the store rejected this entry when the log first delivered it, and rejects it again")
+}
+
 /// The error of a question about a missing group.
 pub(crate) fn group_not_found() -> ApiError {
     ApiError::not_found("there is no such group")

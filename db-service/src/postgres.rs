@@ -12,6 +12,7 @@ mod conversations;
 mod groups;
 mod heads;
 mod history;
+mod positions;
 mod reads;
 mod save;
 mod schema;
@@ -25,6 +26,7 @@ use crate::{
     disk::Disk,
     error::Result,
     item::Item,
+    position::{Batch, LogPartition},
     rules::Limits,
     store::{Conversations, EncodedHead, Page, PageLimit, View},
 };
@@ -152,8 +154,16 @@ impl Conversations for PostgresStore {
         self.disk.health()
     }
 
-    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
-        transact!(self, conn => save::save(&mut *conn, &items, self.limits))
+    async fn save(&self, batch: Batch) -> Result<Vec<SaveResult>> {
+        transact!(self, conn => save::save(&mut *conn, &batch, self.limits))
+    }
+
+    async fn position(&self, partition: LogPartition) -> Result<Option<i64>> {
+        call!(self, conn => positions::position(conn, &partition))
+    }
+
+    async fn forget_position(&self, partition: LogPartition) -> Result<()> {
+        call!(self, conn => positions::forget(conn, &partition))
     }
 
     async fn sync(&self) -> Result<()> {

@@ -2,12 +2,12 @@
 
 mod accounts;
 mod reading;
+mod saving;
 mod user_state;
 
 use crate::{
     error::Error,
     item::Item,
-    metrics,
     store::{Conversations, Directory, Users, View},
 };
 use abi::{
@@ -17,20 +17,19 @@ use abi::{
         Blocks, ChangeBlockRequest, ChangeBlockResponse, ChangeSettingsRequest, CheckChangeRequest,
         CheckChangeResponse, ConversationSettings, CreateSessionRequest, CreateSessionResponse,
         CreateUserRequest, CreateUserResponse, EntriesPage, FindBlockersRequest, FindBlockersResponse,
-        GetBlocksRequest, GetMembersRequest, GetProfilesRequest, GetSessionRequest, GetSigningKeysRequest,
-        GetUserRequest, HeadsOfRequest, HeadsPage, HeadsRequest, HistoryRequest, MarkReadRequest,
-        MarkReadResponse, Members, Profiles, Readers, ReadersRequest, ReplaceProfileRequest,
-        ReplaceProfileResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
-        SaveRequest, SaveResponse, Session, SigningKey, SigningKeys, SyncRequest, SyncResponse, User,
+        FindStartOffsetRequest, FindStartOffsetResponse, GetBlocksRequest, GetMembersRequest,
+        GetProfilesRequest, GetSessionRequest, GetSigningKeysRequest, GetUserRequest, HeadsOfRequest,
+        HeadsPage, HeadsRequest, HistoryRequest, MarkReadRequest, MarkReadResponse, Members, Profiles,
+        Readers, ReadersRequest, ReplaceProfileRequest, ReplaceProfileResponse, RevokeSessionRequest,
+        RevokeSessionResponse, RotateSessionRequest, SaveRequest, SaveResponse, Session, SigningKey,
+        SigningKeys, SyncRequest, SyncResponse, User,
         db_service_server::{DbService, DbServiceServer},
     },
 };
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 use tonic::{Request, Response, Status};
 use utils::trace::Spans;
 
-/// Most entries in one save call.
-const MAX_BATCH: usize = 10_000;
 /// Largest gRPC message, in bytes: enough for the largest batch of a consumer.
 const MAX_MESSAGE: usize = 128 << 20;
 /// Most users named in a change whose accounts are looked up. Larger than any group: the rules refuse a change that names more.
@@ -68,22 +67,6 @@ impl Service {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
     }
-
-    async fn save_batch(&self, request: SaveRequest) -> Result<SaveResponse, ApiError> {
-        if request.entries.len() > MAX_BATCH {
-            return Err(ApiError::invalid(format!("a batch must have at most {MAX_BATCH} entries")));
-        }
-        if request.entries.is_empty() {
-            return Ok(SaveResponse::default());
-        }
-        let begun = Instant::now();
-        ids::check_id("app", &request.app)?;
-        let item = |entry| Item::new(&request.app, entry);
-        let items = request.entries.into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
-        let results = self.conversations.save(items).await?;
-        metrics::saved(&results, begun.elapsed());
-        Ok(SaveResponse { results })
-    }
 }
 
 #[tonic::async_trait]
@@ -93,6 +76,14 @@ impl DbService for Service {
         let saved = self.save_batch(request.into_inner()).await?;
         spans.finish();
         Ok(Response::new(saved))
+    }
+
+    async fn find_start_offset(
+        &self,
+        request: Request<FindStartOffsetRequest>,
+    ) -> Result<Response<FindStartOffsetResponse>, Status> {
+        let offset = self.start_offset(request.into_inner()).await?;
+        Ok(Response::new(FindStartOffsetResponse { offset }))
     }
 
     async fn sync(&self, _: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {

@@ -29,6 +29,7 @@ mod groups;
 mod heads;
 mod history;
 mod pool;
+mod positions;
 mod reads;
 mod save;
 mod schema;
@@ -42,6 +43,7 @@ mod writer;
 use crate::{
     error::{Error, Result},
     item::Item,
+    position::{Batch, LogPartition},
     rules::Limits,
     store::{Conversations, EncodedHead, Page, PageLimit, View},
 };
@@ -101,11 +103,20 @@ impl Conversations for SqliteStore {
         self.writer.health()
     }
 
-    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
+    async fn save(&self, batch: Batch) -> Result<Vec<SaveResult>> {
         let limits = self.limits;
-        let is_short = items.len() <= MAX_INLINE_ENTRIES;
-        let save = move |tx: &mut Tx<'_>| save::save(tx, &items, limits);
+        let is_short = batch.items.len() <= MAX_INLINE_ENTRIES;
+        let save = move |tx: &mut Tx<'_>| save::save(tx, &batch, limits);
         if is_short { self.writer.call_inline(save).await } else { self.writer.call(false, save).await }
+    }
+
+    async fn position(&self, partition: LogPartition) -> Result<Option<i64>> {
+        let decided = self.readers.call(move |conn| positions::decided(conn, &partition)).await?;
+        Ok(decided.map(|decided| decided.end))
+    }
+
+    async fn forget_position(&self, partition: LogPartition) -> Result<()> {
+        self.writer.call(true, move |tx| positions::forget(tx.conn, &partition)).await
     }
 
     async fn sync(&self) -> Result<()> {

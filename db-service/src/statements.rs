@@ -4,6 +4,7 @@
 //! parameters of each statement must first appear in the order `$1`, `$2`, ….
 
 pub(crate) mod changes;
+pub(crate) mod positions;
 pub(crate) mod reads;
 pub(crate) mod users;
 

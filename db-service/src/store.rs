@@ -8,6 +8,7 @@
 use crate::{
     error::Result,
     item::Item,
+    position::{Batch, LogPartition},
     sessions::{Rotation, SessionKey},
 };
 use abi::v1::{
@@ -77,9 +78,19 @@ pub(crate) trait Conversations: Send + Sync + 'static {
     /// Whether the disk accepts writes; otherwise the reason, for operators.
     fn health(&self) -> std::result::Result<(), String>;
 
-    /// Numbers and stores entries in order. Returns one result per entry. The entries survive a power failure only after the
-    /// next `sync`.
-    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>>;
+    /// Numbers and stores the entries of a part of the log in order, and raises the position of its partition in the same
+    /// transaction. Returns one result per entry. An entry that is decided but not stored was rejected, and is rejected again.
+    /// `CONFLICT`: the position is lower than the beginning of the part, so transactions were lost. The
+    /// entries survive a power failure only after the next `sync`.
+    ///
+    /// With several databases, each has a position of its own for the conversations that it holds. A part of the log is saved in all
+    /// of them, also where it has no entries.
+    async fn save(&self, batch: Batch) -> Result<Vec<SaveResult>>;
+    /// The position in a partition of the log: the offset after the last record that is decided. With several databases, the
+    /// smallest one. `None`: nothing of the partition was saved in one of them.
+    async fn position(&self, partition: LogPartition) -> Result<Option<i64>>;
+    /// Forgets the position in a partition, durably, because its log was replaced.
+    async fn forget_position(&self, partition: LogPartition) -> Result<()>;
     /// Returns once everything saved earlier would survive a power failure.
     async fn sync(&self) -> Result<()>;
     /// Whether `save` would accept a change of an entry or of a group now. `accounts`: those of the users named in the change who

@@ -4,7 +4,7 @@ use crate::{
     data::{CALL_DEADLINE, STORE, consume, open_log},
     operator,
 };
-use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
+use abi::{EMBEDDED_TOPIC, config::Config, dead_letter_topic};
 use anyhow::Context as _;
 use cache::{Cache, MemoryCache};
 use kafka_runtime::{Consumer, Letters, Producer};
@@ -60,7 +60,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     describe_metrics();
     let mut config = config.clone();
     // `kafka.topic` names the topic in Kafka. The embedded log has one topic with a fixed name.
-    config.kafka.topic = MESSAGES_TOPIC.into();
+    config.kafka.topic = EMBEDDED_TOPIC.into();
     let data = Path::new(&config.embedded.data);
     let devices = listener::bind(&config.gateway.listen).await?;
     let admin = listener::bind(&config.gateway.admin_listen).await?;
@@ -91,7 +91,7 @@ pub async fn build(config: &Config) -> anyhow::Result<App> {
     gateway_channel.get_or_init(|| grpc::local(Routes::new(gateway.grpc()), CALL_DEADLINE));
 
     let consumer = consume(&log, db, push, cache, &config)?;
-    let archive = log.archive(&dead_letter_topic(MESSAGES_TOPIC))?;
+    let archive = log.archive(&dead_letter_topic(EMBEDDED_TOPIC))?;
     let letters = Letters::new(Arc::new(archive), producer.clone());
     let token = operator::token(data, &config.operator.token)?;
     let operator_routes = consumer::dead_letters::routes(letters, &config.app, token);

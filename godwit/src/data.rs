@@ -1,6 +1,6 @@
 //! The data folder: its log, its store, and the consumer between them.
 
-use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
+use abi::{EMBEDDED_TOPIC, config::Config, dead_letter_topic};
 use cache::Cache;
 use kafka_runtime::{Consumer, ConsumerConfig, DeadLetters, Log, LogConfig, LogTopic};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -23,13 +23,14 @@ pub(crate) fn consume(
     config: &Config,
 ) -> anyhow::Result<Consumer> {
     let handler = consumer::handler(db.clone(), push, cache);
-    let source = Arc::new(log.source(GROUP, &[MESSAGES_TOPIC])?);
+    let source = Arc::new(log.source(GROUP, &[EMBEDDED_TOPIC])?);
     Ok(Consumer::batches(source, handler)
-        .dead_letters(DeadLetters::new(Arc::new(log.clone()), dead_letter_topic(MESSAGES_TOPIC)))
+        .dead_letters(DeadLetters::new(Arc::new(log.clone()), dead_letter_topic(EMBEDDED_TOPIC)))
         .config(ConsumerConfig {
             max_records: config.consumer.max_batch as usize,
             ..ConsumerConfig::default()
         })
+        .start_offsets(consumer::start_offsets(db.clone()))
         .before_commit(consumer::before_commit(db)))
 }
 
@@ -39,10 +40,11 @@ pub(crate) fn consume(
 /// Another process uses the folder, or it cannot be read or written.
 pub(crate) fn open_log(data: &Path, config: &Config) -> anyhow::Result<Log> {
     let topics =
-        vec![LogTopic::new(MESSAGES_TOPIC, 1), LogTopic::untrimmed(dead_letter_topic(MESSAGES_TOPIC))];
+        vec![LogTopic::new(EMBEDDED_TOPIC, 1), LogTopic::untrimmed(dead_letter_topic(EMBEDDED_TOPIC))];
     let settings = LogConfig {
         max_backlog: config.embedded.max_backlog as usize,
         produce_timeout: config.kafka.produce_timeout,
+        keep: config.embedded.kept_records.into(),
         ..LogConfig::new(data.join(LOG), topics)
     };
     Log::open(settings).map_err(|error| match error {

@@ -13,7 +13,7 @@ mod without_postgres;
 use without_postgres as postgres;
 
 use crate::data::{CALL_DEADLINE, GROUP, LOG, STORE, consume, open_log};
-use abi::{MESSAGES_TOPIC, config::Config, dead_letter_topic};
+use abi::{EMBEDDED_TOPIC, config::Config, dead_letter_topic};
 use anyhow::{Context as _, ensure};
 use cache::MemoryCache;
 use db_service::transfer::{Place, Source, Summary, Target, copy};
@@ -83,7 +83,7 @@ async fn export_folder(config: &Config, target: Box<dyn Write + Send>) -> anyhow
     let log = open_log(data, config)?;
     store_all(&log, data, config).await?;
     let summary = copy(Source::Place(Place::Folder(data.join(STORE))), Target::File(target)).await?;
-    let topic = dead_letter_topic(MESSAGES_TOPIC);
+    let topic = dead_letter_topic(EMBEDDED_TOPIC);
     let letters: i64 =
         log.archive(&topic)?.bounds().await?.iter().map(|offsets| offsets.end - offsets.start).sum();
     if letters > 0 {
@@ -129,9 +129,9 @@ async fn store_all(log: &Log, data: &Path, config: &Config) -> anyhow::Result<()
 
 /// Whether all records of the log are stored.
 async fn is_stored(log: &Log) -> anyhow::Result<bool> {
-    let bounds = log.archive(MESSAGES_TOPIC)?.bounds().await?;
+    let bounds = log.archive(EMBEDDED_TOPIC)?.bounds().await?;
     for (partition, offsets) in (0..).zip(bounds) {
-        if log.committed(GROUP, MESSAGES_TOPIC, partition)?.unwrap_or(offsets.start) < offsets.end {
+        if log.committed(GROUP, EMBEDDED_TOPIC, partition)?.unwrap_or(offsets.start) < offsets.end {
             return Ok(false);
         }
     }
@@ -150,7 +150,7 @@ pub async fn import(config: &Config, mode: Mode, file: &Path) -> anyhow::Result<
     let data = Path::new(&config.embedded.data);
     // The open log locks the data folder until the end.
     let log = open_log(data, config)?;
-    let bounds = log.archive(MESSAGES_TOPIC)?.bounds().await?;
+    let bounds = log.archive(EMBEDDED_TOPIC)?.bounds().await?;
     ensure!(
         bounds.iter().all(|offsets| offsets.end == 0),
         "{} is not empty: its log holds messages; import into an empty folder",

@@ -24,7 +24,7 @@ pub use handler::{BatchHandler, HandlerError, Outcome, RecordHandler, Rejected, 
 use crate::dead_letters::DeadLetters;
 use crate::error::Error;
 use crate::observer::{Observer, PanicSafeObserver};
-use crate::source::Source;
+use crate::source::{PartitionStart, Source, StartOffsets};
 use commits::BeforeCommit;
 use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ pub struct Consumer {
     config: ConsumerConfig,
     dead_letters: Option<DeadLetters>,
     before_commit: Option<BeforeCommit>,
+    start_offsets: Option<StartOffsets>,
     observer: Arc<dyn Observer>,
     /// Whether the run loop commits offsets. If not, the workers do.
     commits_offsets: bool,
@@ -89,6 +90,7 @@ impl Consumer {
             config,
             dead_letters: None,
             before_commit: None,
+            start_offsets: None,
             observer: Arc::new(()),
             commits_offsets: true,
         }
@@ -127,6 +129,29 @@ impl Consumer {
     {
         self.before_commit = Some(Arc::new(move || {
             let running = hook();
+            Box::pin(async move { running.await.map_err(Into::into) })
+        }));
+        self
+    }
+
+    /// Sets a hook that chooses where each assigned partition begins to be read: at an offset, or with `None` at the committed offset.
+    /// A handler that stores its own position, in one transaction with its results, begins there. So it catches up by itself when
+    /// its database was restored from a backup or has lost transactions.
+    ///
+    /// The hook runs after each assignment, before a record of the partition is read. As long as it fails or takes longer than 5 s, it
+    /// is retried with backoff, the newly assigned partitions of this member wait, and the source's
+    /// [health](Source::health) has the reason. An offset that the log does not have becomes its first offset or its end. A
+    /// chosen offset replaces the committed one. On Kafka, a partition without a leader begins at the committed offset without the
+    /// hook, and [`Batch::follows`](crate::Batch::follows) of its first batch is `None`.
+    #[must_use]
+    pub fn start_offsets<F, Fut, E>(mut self, hook: F) -> Self
+    where
+        F: Fn(PartitionStart) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<i64>, E>> + Send + 'static,
+        E: Into<crate::BoxError>,
+    {
+        self.start_offsets = Some(Arc::new(move |start| {
+            let running = hook(start);
             Box::pin(async move { running.await.map_err(Into::into) })
         }));
         self

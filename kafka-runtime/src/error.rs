@@ -128,6 +128,25 @@ pub enum Error {
         /// The version of this release.
         known: i64,
     },
+    /// A handler needs records again that are done ([`HandlerError::restart`](crate::HandlerError::restart)).
+    #[error(
+        "partition {partition} must be read again from an earlier offset; start the consumer again: {reason}"
+    )]
+    Restart {
+        /// The partition.
+        partition: TopicPartition,
+        /// The error of the handler.
+        reason: String,
+    },
+    /// The hook that chooses the start offset of a partition failed.
+    #[error("cannot choose the start offset of {partition}")]
+    StartOffset {
+        /// The partition.
+        partition: TopicPartition,
+        /// The error of the hook.
+        #[source]
+        source: crate::BoxError,
+    },
     /// The embedded log allows one consumer per group and topic, and there is one already.
     #[error("topic {topic} is being read by group {group} already")]
     Attached {
@@ -215,6 +234,14 @@ fn version_remedy(found: i64, known: i64) -> &'static str {
 }
 
 impl Error {
+    /// The error and its cause in one line, for operators.
+    pub(crate) fn describe(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
     /// Whether every further commit of this group member will fail too: the group continues without it.
     pub(crate) fn is_fenced(&self) -> bool {
         match self {

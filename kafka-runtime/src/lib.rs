@@ -88,7 +88,7 @@ pub use record::{
     Batch, Delivered, Headers, Message, Position, ProducerRecord, Record, Records, TopicPartition,
 };
 pub use runtime::Runtime;
-pub use source::{Event, InitialOffset, QueueLimits, Source};
+pub use source::{Event, InitialOffset, PartitionStart, QueueLimits, Source, StartOffsets};
 
 /// Any error, as the cause of another one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

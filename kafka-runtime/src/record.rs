@@ -105,6 +105,10 @@ pub struct Batch {
     pub partition: i32,
     /// At least one record, by ascending offset.
     pub records: Records,
+    /// The offset after the last record that was handled before this batch; at the start, the start offset. Offsets between it and the
+    /// first record have no record. `None`: unknown, at the start on Kafka without
+    /// [`start_offsets`](crate::Consumer::start_offsets).
+    pub follows: Option<i64>,
     /// The number of this attempt, from 1.
     pub attempt: u32,
 }

@@ -1,8 +1,11 @@
 //! The interface for reading: which member owns which partition, and the records of each partition.
 
 mod queue;
+mod start;
 
 pub use queue::{Queue, QueueLimits};
+pub(crate) use start::choose;
+pub use start::{PartitionStart, StartOffsets};
 
 use crate::error::Error;
 use crate::health::Health;
@@ -17,7 +20,7 @@ use std::sync::mpsc::SyncSender;
 pub struct AssignedPartition {
     /// The partition.
     pub partition: TopicPartition,
-    /// Its records, from the committed offset on. Closed when the partition is taken away.
+    /// Its records, from the start offset on. Closed when the partition is taken away.
     pub queue: Arc<Queue>,
 }
 
@@ -73,8 +76,9 @@ pub type Offsets = Vec<(TopicPartition, i64)>;
 /// Reads partitions of a log as one member of a consumer group.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Starts to read. Called once, before everything else.
-    async fn start(&self) -> Result<(), Error>;
+    /// Starts to read. Called once, before everything else. `start_offsets` chooses where each assigned partition begins. As long as it
+    /// fails it is retried with backoff, and nothing of the partitions is read.
+    async fn start(&self, start_offsets: Option<StartOffsets>) -> Result<(), Error>;
 
     /// The next event. Cancel safe: dropping the future loses no event. After an error the source returns no
     /// more events.

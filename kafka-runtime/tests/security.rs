@@ -42,7 +42,7 @@ async fn works(address: &Address) {
     let producer = KafkaProducer::new(&kafka, address.producer_config()).unwrap();
     producer.send(ProducerRecord::new(topic.into(), "key", "payload")).await.unwrap();
     let source = KafkaSource::new(address.source_config().unwrap().unwrap());
-    source.start().await.unwrap();
+    source.start(None).await.unwrap();
     let Event::Assigned(assigned) = source.next().await.unwrap() else { panic!("not assigned") };
     let batch = tokio::time::timeout(DEADLINE, assigned[0].queue.next_batch(1, 1 << 20)).await;
     assert_eq!(&batch.expect("the record must be read").unwrap()[0].payload[..], b"payload");
@@ -69,7 +69,7 @@ async fn is_refused(address: &Address, why: &str) {
 
     let producer = KafkaProducer::new(&kafka, address.producer_config()).unwrap();
     let source = KafkaSource::new(address.source_config().unwrap().unwrap());
-    source.start().await.unwrap();
+    source.start(None).await.unwrap();
     for health in [&|| producer.health(), &|| source.health()] as [&dyn Fn() -> Health; 2] {
         let begin = Instant::now();
         while !matches!(health(), Health::Failing { reason } if reason.contains(why)) {

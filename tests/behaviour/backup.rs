@@ -1,5 +1,6 @@
 //! Moves between the modes, backups and restores, with devices that keep their state and tokens.
 
+use crate::positions::numbers;
 use abi::v1::ReceiverSeq;
 use anyhow::{Context as _, Result, ensure};
 use client::{Client, Event, Events, Options, Server, State, tokens::FixedToken};
@@ -111,12 +112,17 @@ impl SdkDevice {
 }
 
 /// Texts that consist of a name and a number.
-fn numbered(name: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) fn numbered(name: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| format!("{name} {number}")).collect()
 }
 
 /// Sends texts over a new connection, and waits for all acks.
-async fn send_all(world: &World, session: &Session, conversation: &str, contents: &[String]) -> Result<()> {
+pub(crate) async fn send_all(
+    world: &World,
+    session: &Session,
+    conversation: &str,
+    contents: &[String],
+) -> Result<()> {
     let mut device = world.connect(session).await?;
     for contents in contents.chunks(8) {
         let sent = device.pipeline(contents.iter().map(|text| send(conversation, &new_id(), text))).await?;
@@ -307,15 +313,17 @@ pub(crate) async fn p1_a_restored_database_is_completed_from_kafka() -> Result<(
     send_all(&world, &alice, &conversation, &numbered("in kafka", 0..5)).await?;
     bob_device.next(5).await?;
     let bob_state = bob_device.disconnect().await;
+    let before = numbers(&world.connect(&alice).await?.whole_history(&conversation).await?);
     let topic = system.topic.clone();
     drop(system);
 
-    // A new schema replaces the lost database. A new consumer group reads the topic from its beginning.
+    // A new schema replaces the lost database. The consumer group has committed all records, and reads those again that follow the
+    // position of the backup.
     succeed(&strs(&["import", &file], &distributed(&servers, &fresh, &topic))).await?;
     let settings = [
         format!("db.schema={fresh}"),
         format!("kafka.topic={topic}"),
-        format!("kafka.group={topic}-restored"),
+        format!("kafka.group={topic}"),
         format!("redis.prefix={topic}-restored"),
     ];
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
@@ -326,6 +334,7 @@ pub(crate) async fn p1_a_restored_database_is_completed_from_kafka() -> Result<(
     eventually("every acknowledged message is stored", async || {
         let stored = alice_device.whole_history(&conversation).await?;
         ensure!(texts(&stored) == expected, "{:?}", texts(&stored));
+        ensure!(numbers(&stored) == before, "the numbers differ");
         Ok(())
     })
     .await?;

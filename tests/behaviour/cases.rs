@@ -251,6 +251,9 @@ fn system_tests() -> Vec<StandaloneTest> {
             p1_a_move_to_the_services_and_back_keeps_all_data_and_sessions
             p1_devices_adopt_a_restored_backup_that_was_made_under_load
             p1_a_restored_database_is_completed_from_kafka;
+        positions:
+            p1_an_older_store_is_completed_from_the_log_with_the_same_numbers
+            p1_a_database_without_its_last_transactions_is_completed_from_kafka;
         distributed:
             p1_sigkill_of_each_service_under_load_loses_nothing
             p1_acks_and_pongs_wait_for_no_request_while_db_service_hangs

@@ -104,8 +104,8 @@ pub(crate) async fn produce(
 
 /// Writes records to the log of a `godwit` that is not running.
 pub(crate) async fn produce_embedded(data: &Path, records: Vec<(Bytes, Bytes)>) -> Result<()> {
-    let log = Log::open(LogConfig::new(data.join("log"), vec![LogTopic::new(abi::MESSAGES_TOPIC, 1)]))?;
-    produce(&log, abi::MESSAGES_TOPIC, records).await
+    let log = Log::open(LogConfig::new(data.join("log"), vec![LogTopic::new(abi::EMBEDDED_TOPIC, 1)]))?;
+    produce(&log, abi::EMBEDDED_TOPIC, records).await
 }
 
 pub(crate) async fn embedded_p6_dead_letters_are_listed_shown_replayed_and_dropped() -> Result<()> {

@@ -37,6 +37,7 @@ mod limits;
 mod load;
 mod messages;
 mod metrics;
+mod positions;
 mod programs;
 mod signals;
 mod sync;

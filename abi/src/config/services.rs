@@ -98,5 +98,8 @@ section! {
         /// The log accepts new messages only while fewer than this many records wait to be stored.
         #[bounds(more_than(0))]
         max_backlog: u32 = 2_000,
+        /// Number of stored records that stay in the log. A store that was restored from a backup, or has lost its last writes, reads them
+        /// again. 100,000 short messages take about 30 MB.
+        kept_records: u32 = 100_000,
     }
 }

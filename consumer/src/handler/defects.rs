@@ -1,7 +1,8 @@
 //! Deliberate defects that the fault suite must detect. Compiled only with the feature `defects`, which no release has. The
 //! environment variable `GODWIT_DEFECT` selects the defect:
 //!
-//! - `commit-before-save`: the handler reports a batch as complete and saves it 2 s later. A crash in between loses it.
+//! - `commit-before-save`: the handler reports a batch as complete and saves it 2 s later, and the position of the store is ignored. A
+//!   crash in between loses the batch.
 //! - `push-before-save`: the handler pushes entries with their probable sequence numbers and saves them afterwards. After 3 to
 //!   10 s, the process aborts in between.
 
@@ -57,7 +58,7 @@ pub(super) fn warn() {
 }
 
 /// Whether `commit-before-save` is selected.
-pub(super) fn commits_before_save() -> bool {
+pub(crate) fn commits_before_save() -> bool {
     defect() == Some(Defect::CommitBeforeSave)
 }
 

@@ -5,5 +5,6 @@
 mod failures;
 mod groups;
 mod messages;
+mod positions;
 mod program;
 mod world;

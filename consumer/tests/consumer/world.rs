@@ -18,7 +18,10 @@ use kafka_runtime::{Batch, HandlerError, Outcome, Record};
 use prost::Message as _;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -26,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, service::Routes};
 use tower::{Service as _, ServiceExt as _};
 
+pub(crate) const TOPIC: &str = "godwit.messages";
 pub(crate) const GROUP: &str = "g:team";
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -215,7 +219,7 @@ impl World {
 /// The record of an entry of the application `app`.
 pub(crate) fn record(entry: &Entry) -> Record {
     Record {
-        topic: "godwit.messages".into(),
+        topic: TOPIC.into(),
         partition: 0,
         offset: 0,
         key: abi::record::key("app", &entry.conversation),
@@ -225,20 +229,38 @@ pub(crate) fn record(entry: &Entry) -> Record {
     }
 }
 
-/// Handles records as one batch of a partition.
+/// Handles records as one batch of a partition of its own.
 pub(crate) async fn handle(handler: &MessageHandler, records: &[Record]) -> Result<Outcome, HandlerError> {
     attempt(handler, records, 1).await
 }
 
-/// Handles records as one batch, in an attempt with this number.
+/// Like [`handle`], in an attempt with this number.
 pub(crate) async fn attempt(
     handler: &MessageHandler,
     records: &[Record],
     attempt: u32,
 ) -> Result<Outcome, HandlerError> {
-    let numbered = |(offset, record): (i64, &Record)| Record { offset, ..record.clone() };
-    let records = (0..).zip(records).map(numbered).collect();
-    let batch = Batch { topic: "godwit.messages".into(), partition: 0, records, attempt };
+    static PARTITIONS: AtomicI32 = AtomicI32::new(1_000);
+    handle_batch(handler, batch(PARTITIONS.fetch_add(1, Ordering::Relaxed), 0, records, attempt)).await
+}
+
+/// Handles records as one batch of a partition. `first`: offset of the first one.
+pub(crate) async fn handle_at(
+    handler: &MessageHandler,
+    partition: i32,
+    first: i64,
+    records: &[Record],
+) -> Result<Outcome, HandlerError> {
+    handle_batch(handler, batch(partition, first, records, 1)).await
+}
+
+fn batch(partition: i32, first: i64, records: &[Record], attempt: u32) -> Batch {
+    let numbered = |(offset, record): (i64, &Record)| Record { offset, partition, ..record.clone() };
+    let records = (first..).zip(records).map(numbered).collect();
+    Batch { topic: TOPIC.into(), partition, records, follows: Some(first), attempt }
+}
+
+async fn handle_batch(handler: &MessageHandler, batch: Batch) -> Result<Outcome, HandlerError> {
     handler.clone().ready().await?.call(batch).await
 }
 

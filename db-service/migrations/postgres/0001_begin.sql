@@ -9,6 +9,17 @@ CREATE TABLE schema_version (version bigint NOT NULL, oldest bigint NOT NULL);
 CREATE TABLE generation (now bigint NOT NULL, before bigint NOT NULL);
 INSERT INTO generation VALUES (0, 0);
 
+-- The position in each partition of the log, raised by the transaction that saves a part of it: the records from `first_offset` up to
+-- `next_offset`, exclusive, are decided. An entry of them that is not stored was rejected. Each database
+-- has positions of its own, for the conversations that it holds.
+CREATE TABLE log_positions (
+  topic text COLLATE "C" NOT NULL,
+  partition integer NOT NULL,
+  first_offset bigint NOT NULL,
+  next_offset bigint NOT NULL,
+  PRIMARY KEY (topic, partition)
+) WITH (fillfactor = 50);
+
 -- `head` and `countable` are the conversation_seq and the countable_seq of the last entry. `shown` is the conversation_seq of the
 -- last entry that does not change another entry, and `last_sent_at_ms` is when that entry was sent. `kept` is the last
 -- conversation_seq from before this generation. A group whose head is 0 does not exist yet; only the transaction that creates it

@@ -6,6 +6,17 @@
 CREATE TABLE generation (now INTEGER NOT NULL, before INTEGER NOT NULL, is_copy INTEGER NOT NULL) STRICT;
 INSERT INTO generation VALUES (0, 0, 0);
 
+-- The position in each partition of the log, raised by the transaction that saves a part of it: the records from `first_offset` up to
+-- `next_offset`, exclusive, are decided. An entry of them that is not stored was rejected. Each database
+-- has positions of its own, for the conversations that it holds.
+CREATE TABLE log_positions (
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  first_offset INTEGER NOT NULL,
+  next_offset INTEGER NOT NULL,
+  PRIMARY KEY (topic, partition)
+) STRICT, WITHOUT ROWID;
+
 -- `head` and `countable` are the conversation_seq and the countable_seq of the last entry. `shown` is the conversation_seq of the
 -- last entry that does not change another entry, and `last_sent_at_ms` is when that entry was sent. `kept` is the last
 -- conversation_seq from before this generation. A group whose head is 0 does not exist yet; only the transaction that creates it

@@ -5,7 +5,8 @@ use abi::{
     envelope, ids,
     v1::{
         Content, Entry, GroupChange, GroupCreated, GroupDissolved, GroupRenamed, HistoryVisibility,
-        MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, content::Body, group_change::Change,
+        MarkReadRequest, MemberLeft, MembersAdded, MembersRemoved, OwnerChanged, ReadMark, content::Body,
+        group_change::Change,
     },
 };
 
@@ -114,4 +115,14 @@ pub(super) fn dissolved() -> Change {
 
 pub(super) fn names(users: &[&str]) -> Vec<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
+}
+
+/// A request to move read positions. `marks`: user, conversation, `conversation_seq`.
+pub(super) fn marks(marks: &[(&str, &str, u64)]) -> MarkReadRequest {
+    let mark = |(user, conversation, seq): &(&str, &str, u64)| ReadMark {
+        user: (*user).into(),
+        conversation: (*conversation).into(),
+        conversation_seq: *seq,
+    };
+    MarkReadRequest { app: APP.into(), marks: marks.iter().map(mark).collect() }
 }

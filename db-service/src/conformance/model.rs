@@ -4,8 +4,11 @@
 mod generator;
 mod plain;
 
-use super::world::{Client, World, marks, save};
-use crate::rules::tests::LIMITS;
+use super::world::{Client, World, marks, save_request_at};
+use crate::{
+    position::{LogPartition, unused_partition},
+    rules::tests::LIMITS,
+};
 use abi::{
     envelope::{GROUP, is_change_of_entry},
     error::ErrorCode,
@@ -43,11 +46,17 @@ pub(super) async fn histories_are_those_of_the_plain_model(world: &World) {
 /// Runs and compares one history.
 async fn run(world: &World, seed: u64) {
     let mut generator = Generator::new(seed);
-    let history = History { seed, world, client: world.client() };
+    let history = History { seed, world, client: world.client(), partition: unused_partition() };
+    let mut records = Vec::new();
     let mut model = Plain::new(&generator.conversation);
     while let Some(step) = generator.next(&model) {
         match step {
-            Step::Save(batch) => history.save(&mut model, batch).await,
+            Step::Save { redelivered, entries } => {
+                let decided = records.len();
+                records.extend(entries);
+                let first = decided.saturating_sub(redelivered);
+                history.save(&mut model, first, &records[first..], decided - first).await;
+            }
             Step::MarkRead(user, seq) => history.mark_read(&mut model, &user, seq).await,
         }
     }
@@ -58,6 +67,8 @@ struct History<'a> {
     seed: u64,
     world: &'a World,
     client: Client,
+    /// The partition of the log in which the history lies.
+    partition: LogPartition,
 }
 
 impl History<'_> {
@@ -66,16 +77,23 @@ impl History<'_> {
         format!("seed {}:{}", self.seed, model.brief())
     }
 
-    /// Saves a batch, and compares the results.
-    async fn save(&self, model: &mut Plain, batch: Vec<Entry>) {
-        let results = save(&mut self.client.clone(), batch.clone()).await;
+    /// Saves a batch that begins at the offset `first`, and compares the results. The first entries of it are `decided` by earlier
+    /// saves: those that were rejected then are rejected now.
+    async fn save(&self, model: &mut Plain, first: usize, batch: &[Entry], decided: usize) {
+        let request = save_request_at(&self.partition, first as i64, batch);
+        let results = self.client.clone().save(request).await.unwrap().into_inner().results;
         assert_eq!(results.len(), batch.len());
         let mut members = Vec::new();
         let mut stored = Vec::new();
-        for entry in &batch {
+        for (index, entry) in batch.iter().enumerate() {
             let outcome = match model.find(&entry.message_id) {
                 Some(_) => SaveOutcome::Duplicate,
                 None => match model.decide(entry, LIMITS.max_group_members) {
+                    Ok(()) if index < decided => {
+                        stored.push(Err(ErrorCode::Forbidden));
+                        members.push(Vec::new());
+                        continue;
+                    }
                     Ok(()) => {
                         model.log.push(entry.clone());
                         SaveOutcome::Stored

@@ -1,6 +1,6 @@
 use super::world::{
     APP, World, added, change, code, created, edit, left, message, message_id, reaction, recall, removed,
-    text,
+    save_request, text,
 };
 use abi::{
     error::ErrorCode,
@@ -172,7 +172,7 @@ pub(super) async fn p1_unknown_fields_and_kinds_are_returned_byte_for_byte(world
     let mut bytes = BytesMut::from(&known.encode_to_vec()[..]);
     envelope::put_bytes(999, b"of a later version", &mut bytes);
     let sent = bytes.freeze();
-    let request = SaveRequest { app: APP.into(), entries: vec![sent.clone()] };
+    let request = SaveRequest { entries: vec![sent.clone()], ..save_request(&[known]) };
     world.client().save(request).await.unwrap();
     let request =
         HistoryRequest { app: APP.into(), user: "b".into(), page: Some(page("d:a:b")), ..Default::default() };

@@ -134,7 +134,8 @@ pub(super) async fn entries_that_the_log_decoder_refuses_are_refused(world: &Wor
     }
     let request = SaveRequest { app: String::new(), ..save_request(&[message("d:a:b", "a", "0")]) };
     assert_eq!(code(world.client().save(request).await), ErrorCode::InvalidRequest);
-    let request = SaveRequest { app: APP.into(), entries: vec![vec![0xff].into()] };
+    let request =
+        SaveRequest { entries: vec![vec![0xff].into()], ..save_request(&[message("d:a:b", "a", "0")]) };
     assert_eq!(code(world.client().save(request).await), ErrorCode::InvalidRequest);
     assert_eq!(world.query("SELECT count(*) FROM entries").await, 0);
 }
@@ -149,7 +150,8 @@ pub(super) async fn p1_an_entry_of_a_later_version_is_stored_byte_for_byte(world
     };
     let entries =
         vec![later("1", "hologram", true), later("2", "acme.order", false), later("3", "message", true)];
-    let request = SaveRequest { app: APP.into(), entries: entries.clone() };
+    let known = [message("d:a:b", "a", "1"), message("d:a:b", "a", "2"), message("d:a:b", "a", "3")];
+    let request = SaveRequest { entries: entries.clone(), ..save_request(&known) };
     let results = world.client().save(request).await.unwrap().into_inner().results;
     assert_eq!(seqs(&results), [(1, 1), (2, 1), (3, 2)]);
     let request = abi::v1::HistoryRequest {

@@ -4,6 +4,7 @@
 use crate::{
     error::Result,
     item::Item,
+    position::{Batch, LogPartition},
     postgres::PostgresStore,
     sessions::{Rotation, SessionKey},
     store::{Conversations, Directory, EncodedHead, Listed, Page, PageLimit, Users, View},
@@ -60,13 +61,32 @@ impl Conversations for Sharded {
         self.shards.iter().try_for_each(Conversations::health)
     }
 
-    async fn save(&self, items: Vec<Item>) -> Result<Vec<SaveResult>> {
-        let (parts, order) = split(items, |item| shard(item.app(), item.conversation()));
+    async fn save(&self, batch: Batch) -> Result<Vec<SaveResult>> {
+        let Batch { partition, range, items, offsets } = batch;
+        let entries = items.into_iter().zip(offsets).collect();
+        let (parts, order) = split(entries, |(item, _): &(Item, i64)| shard(item.app(), item.conversation()));
         let mut results = Vec::new();
-        for (shard, items) in self.shards.iter().zip(parts) {
-            results.push(if items.is_empty() { Vec::new() } else { shard.save(items).await? });
+        for (shard, entries) in self.shards.iter().zip(parts) {
+            let (items, offsets) = entries.into_iter().unzip();
+            let batch = Batch { partition: partition.clone(), range: range.clone(), items, offsets };
+            results.push(shard.save(batch).await?);
         }
         Ok(join(results, &order))
+    }
+
+    async fn position(&self, partition: LogPartition) -> Result<Option<i64>> {
+        let mut positions = Vec::new();
+        for shard in &self.shards {
+            positions.push(shard.position(partition.clone()).await?);
+        }
+        Ok(positions.into_iter().min().flatten())
+    }
+
+    async fn forget_position(&self, partition: LogPartition) -> Result<()> {
+        for shard in &self.shards {
+            shard.forget_position(partition.clone()).await?;
+        }
+        Ok(())
     }
 
     async fn sync(&self) -> Result<()> {

@@ -1,8 +1,8 @@
 //! A fresh store behind the service, and helpers for its calls.
 
 pub(super) use super::builders::{
-    added, change, created, dissolved, edit, entry, left, message, message_id, owner_changed, reaction,
-    recall, removed, renamed, text,
+    added, change, created, dissolved, edit, entry, left, marks, message, message_id, owner_changed,
+    reaction, recall, removed, renamed, text,
 };
 use super::{
     builders::names,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Server, Service,
+    position::{LogPartition, unused_partition},
     postgres::{PostgresStore, tests::test_config},
     rules::tests::LIMITS,
     sqlite::{FILE, SqliteStore},
@@ -19,8 +20,8 @@ use abi::{
     error::ErrorCode,
     v1::{
         Entry, GetHistory, GetReaders, Head, HeadsOfRequest, HeadsRequest, HistoryPage, HistoryRequest,
-        MarkReadRequest, MarkedRead, ReadMark, Readers, ReadersRequest, SaveOutcome, SaveRequest, SaveResult,
-        User, db_service_client::DbServiceClient,
+        MarkedRead, Readers, ReadersRequest, SaveOutcome, SaveRequest, SaveResult, User,
+        db_service_client::DbServiceClient,
     },
 };
 use prost::Message as _;
@@ -148,6 +149,17 @@ impl World {
     /// A client of the second instance.
     pub(super) fn other_client(&self) -> Client {
         DbServiceClient::new(self.instances[1].clone()).max_decoding_message_size(64 << 20)
+    }
+
+    /// A client of a new instance, which has nothing in memory.
+    pub(super) fn client_of_reopened_store(&self) -> Client {
+        match &self.tables {
+            Tables::Sqlite(folder) => {
+                let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
+                DbServiceClient::new(Service::new(Arc::new(store)).server())
+            }
+            Tables::Postgres(_) => self.client(),
+        }
     }
 
     /// Runs a query whose result is one number. With several schemas, the sum of their results.
@@ -306,20 +318,21 @@ impl World {
     }
 }
 
-pub(super) fn marks(marks: &[(&str, &str, u64)]) -> MarkReadRequest {
-    let mark = |(user, conversation, seq): &(&str, &str, u64)| ReadMark {
-        user: (*user).into(),
-        conversation: (*conversation).into(),
-        conversation_seq: *seq,
-    };
-    MarkReadRequest { app: APP.into(), marks: marks.iter().map(mark).collect() }
+/// A request to save entries, from a partition of its own.
+pub(super) fn save_request(entries: &[Entry]) -> SaveRequest {
+    save_request_at(&unused_partition(), 0, entries)
 }
 
-/// A request to save entries.
-pub(super) fn save_request(entries: &[Entry]) -> SaveRequest {
+/// A request to save the entries of a part of the log without other records.
+pub(super) fn save_request_at(partition: &LogPartition, first_offset: i64, entries: &[Entry]) -> SaveRequest {
     SaveRequest {
         app: APP.into(),
         entries: entries.iter().map(|entry| entry.encode_to_vec().into()).collect(),
+        topic: partition.topic.clone(),
+        partition: partition.number,
+        first_offset,
+        next_offset: first_offset + entries.len() as i64,
+        offsets: Vec::new(),
     }
 }
 

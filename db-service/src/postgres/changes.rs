@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::Result,
     item::{Change, EntryChange, Item},
-    outcome::{EntryDecision, accepted, accepted_with, rejected},
+    outcome::{EntryDecision, accepted, accepted_with, rejected, rejected_before},
     rules::{
         Limits,
         entries::{
@@ -23,8 +23,13 @@ use abi::v1::{Role, SaveOutcome, SaveResult};
 use sqlx::{Connection as _, PgConnection, Row as _};
 use std::collections::HashSet;
 
-/// Stores a change of an entry, or returns its rejection.
-pub(super) async fn save(conn: &mut PgConnection, item: &Item, change: &EntryChange) -> Result<SaveResult> {
+/// Stores a change of an entry, or returns its rejection. `is_decided`: if it is not stored, it was rejected.
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    item: &Item,
+    change: &EntryChange,
+    is_decided: bool,
+) -> Result<SaveResult> {
     let Some(conversation) = load(conn, item).await? else { return Ok(rejected(no_such_entry(item))) };
     let (key, mut next) = (conversation.key, conversation.next());
     let (target, effect) = match decide(conn, item, change, key, next.seq, None).await? {
@@ -32,6 +37,7 @@ pub(super) async fn save(conn: &mut PgConnection, item: &Item, change: &EntryCha
             return Ok(accepted_with(SaveOutcome::Duplicate, seqs, state));
         }
         EntryDecision::Refused(error) => return Ok(rejected(error)),
+        EntryDecision::Allowed(..) if is_decided => return Ok(rejected(rejected_before())),
         EntryDecision::Allowed(target, effect) => (target, effect),
     };
     next.target = target.seq;

@@ -37,8 +37,11 @@ pub(super) fn ordered(items: &[Item]) -> (Vec<&str>, Vec<&str>, Vec<i64>) {
     (apps, ids, indexes)
 }
 
-/// Creates the missing conversations of a batch: those of direct messages and those of new groups. Returns their keys.
-pub(super) async fn create_missing(conn: &mut PgConnection, items: &[Item]) -> Result<Vec<i64>> {
+/// Creates the missing conversations of entries: those of direct messages and those of new groups. Returns their keys.
+pub(super) async fn create_missing(
+    conn: &mut PgConnection,
+    items: impl Iterator<Item = &Item>,
+) -> Result<Vec<i64>> {
     let may_create = |item: &&Item| match &item.change {
         None => item.is_direct() && !item.is_stranger,
         Some(Change::Entry(_)) => false,
@@ -47,7 +50,7 @@ pub(super) async fn create_missing(conn: &mut PgConnection, items: &[Item]) -> R
         }
     };
     let wanted: BTreeSet<_> =
-        items.iter().filter(may_create).map(|item| (item.app(), item.conversation())).collect();
+        items.filter(may_create).map(|item| (item.app(), item.conversation())).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }

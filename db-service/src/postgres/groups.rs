@@ -4,7 +4,10 @@ use super::conversations::{append, entry_seqs, load, load_new};
 use crate::{
     error::{Error, Result},
     item::Item,
-    outcome::{Decision, EntrySeqs, accepted_in, is_same_change, not_a_group, rejected, request_id_conflict},
+    outcome::{
+        Decision, EntrySeqs, accepted_in, is_same_change, not_a_group, rejected, rejected_before,
+        request_id_conflict,
+    },
     rules::{self, Effect, Group, GroupMember, Limits, Proposal},
     statements::changes as sql,
 };
@@ -31,11 +34,12 @@ pub(super) async fn group(conn: &mut PgConnection, app: &str, id: &str) -> Resul
     Ok(Some(group))
 }
 
-/// Stores a group change, or returns its rejection.
+/// Stores a group change, or returns its rejection. `is_decided`: if it is not stored, it was rejected.
 pub(super) async fn save(
     conn: &mut PgConnection,
     item: &Item,
     change: &GroupChange,
+    is_decided: bool,
     limits: Limits,
 ) -> Result<SaveResult> {
     let existing = load(conn, item).await?.map(|conversation| conversation.key);
@@ -44,6 +48,7 @@ pub(super) async fn save(
             return result(conn, item, existing, seqs, SaveOutcome::Duplicate).await;
         }
         Decision::Refused(error) => return Ok(rejected(error)),
+        Decision::Allowed(..) if is_decided => return Ok(rejected(rejected_before())),
         Decision::Allowed(effect, history_all) => (effect, history_all),
     };
     let conversation =

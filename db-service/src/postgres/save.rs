@@ -1,15 +1,17 @@
 //! Saving: one statement for a batch of messages to existing conversations, a transaction of several statements otherwise.
 //!
-//! To prevent deadlocks, every transaction creates missing conversations in the order of (app, id) and then locks all
-//! conversations in that order. A duplicate that another instance commits concurrently violates a unique index. The caller then
-//! retries the transaction, which finds the duplicate.
+//! To prevent deadlocks, every transaction first locks the position of its partition of the log, then creates missing conversations
+//! in the order of (app, id), and then locks all conversations in that order. A duplicate that another instance commits concurrently
+//! violates a unique index. The caller then retries the transaction, which finds the duplicate.
 
-use super::{changes, conversations, groups};
+use super::{changes, conversations, groups, positions};
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{EntrySeqs, accepted, group_not_found, rejected},
+    outcome::{EntrySeqs, accepted, group_not_found, rejected, rejected_before},
+    position::Batch,
     rules::{Limits, outsider},
+    statements::positions::raise,
 };
 use abi::v1::{GroupChange, SaveOutcome, SaveResult};
 use sqlx::{Connection as _, PgConnection};
@@ -18,12 +20,20 @@ use std::collections::{HashMap, HashSet};
 /// Stores messages, and entries of other kinds that change nothing. Parameters: apps and ids of the conversations, in lock order
 /// (`$1`, `$2`); for each message the index of its conversation in these lists, from 1, its id, payload, time, sender, kind, whether
 /// it is countable, the id of the entry that it refers to, and whether the conversation is direct (`$3` to `$11`); whether to store
-/// nothing if any conversation is missing (`$12`). Returns one row per message whose conversation exists; `conversation_seq` is 0 if the sender is not a member.
+/// nothing if any conversation is missing, or if the part of the log does not begin at the position of the store (`$12`); whether
+/// entries may be stored (`$13`); the topic and the partition of the log, and the first and next offset of the part of it (`$14` to
+/// `$17`), which only count with `$12`. Returns one row per message whose conversation exists; `conversation_seq` is 0 if the sender
+/// is not a member, or if the entry is not stored and may not be.
+///
+/// With `$12`, the statement first locks the position of the partition. If another instance has saved the same part in the meantime,
+/// it stores nothing, because its snapshot is older.
 ///
 /// PostgreSQL rereads only locked rows after it has waited for the lock. So the heads are current, but everything else is looked up
 /// in the snapshot from before the wait. Only the next statement sees what was committed during the wait.
-const MESSAGES: &str = "
-    WITH locked AS MATERIALIZED (
+const MESSAGES: &str = concat!(
+    "WITH position AS MATERIALIZED (
+      SELECT next_offset FROM log_positions WHERE $12 AND topic = $14 AND partition = $15 FOR NO KEY UPDATE
+    ), locked AS MATERIALIZED (
       SELECT wanted.index, found.key, found.head, found.countable
       FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (app, id, index)
       LEFT JOIN LATERAL (
@@ -31,14 +41,15 @@ const MESSAGES: &str = "
         WHERE c.app = wanted.app AND c.id = wanted.id AND (c.head > 0 OR starts_with(c.id, 'd:'))
         FOR NO KEY UPDATE
       ) found ON true
+      WHERE coalesce((SELECT next_offset FROM position), $16) = $16
     ), heads AS MATERIALIZED (
       SELECT array_agg(key ORDER BY index) AS keys, array_agg(head ORDER BY index) AS heads,
-        array_agg(countable ORDER BY index) AS countables, count(key) = count(*) AS complete
+        array_agg(countable ORDER BY index) AS countables, count(key) = cardinality($1) AS complete
       FROM locked
     ), messages AS MATERIALIZED (
       SELECT m.*, heads.keys[m.index] AS key, heads.heads[m.index] AS head, heads.countables[m.index] AS base,
         stored.seq AS stored_seq, stored.countable AS stored_countable, stored.target_seq AS stored_target,
-        target.seq AS target_seq, m.is_direct OR coalesce(member.role, 0) > 0 AS may_send
+        target.seq AS target_seq, $13 AND (m.is_direct OR coalesce(member.role, 0) > 0) AS may_send
       FROM heads CROSS JOIN unnest($3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
           $9::boolean[], $10::bytea[], $11::boolean[])
         WITH ORDINALITY AS m (index, message_id, payload, sent_at_ms, sender, kind, counts, refers_to, is_direct, nr)
@@ -73,11 +84,16 @@ const MESSAGES: &str = "
       UPDATE members m SET excluded = m.excluded + own.entries
       FROM (SELECT key, sender, count(*) AS entries FROM fresh WHERE counts GROUP BY key, sender) own
       WHERE m.conversation = own.key AND m.user_id = own.sender
-    )
+    ), raised AS (
+      INSERT INTO log_positions (topic, partition, first_offset, next_offset)
+      SELECT $14, $15, $16, $17 FROM heads WHERE $12 AND complete ",
+    raise!(),
+    ")
     SELECT nr, seq, countable, coalesce(target_seq, 0), true FROM fresh
     UNION ALL
     SELECT nr, coalesce(stored_seq, 0), coalesce(stored_countable, 0), coalesce(stored_target, 0), false
-    FROM messages WHERE key IS NOT NULL AND (stored_seq IS NOT NULL OR NOT may_send)";
+    FROM messages WHERE key IS NOT NULL AND (stored_seq IS NOT NULL OR NOT may_send)"
+);
 
 /// A row of [`MESSAGES`]: the number of the message, from 1; its sequence numbers and that of its target; whether it was stored by
 /// this statement.
@@ -98,31 +114,35 @@ enum Step<'a> {
     Stranger,
 }
 
-/// Stores a batch. One attempt.
-pub(super) async fn save(conn: &mut PgConnection, items: &[Item], limits: Limits) -> Result<Vec<SaveResult>> {
-    let steps = steps(items);
-    if let [Step::Plain(all)] = steps[..] {
-        let results = save_plain(&mut *conn, all, true).await?;
-        if results.len() == items.len() {
+/// How a statement saves plain entries.
+#[derive(Clone, Copy)]
+enum Mode<'a> {
+    /// By itself: stores all entries of the part and raises the position, or does nothing.
+    Alone(&'a Batch),
+    /// In a transaction that raises the position. `is_decided`: an entry that is not stored was rejected.
+    Within { is_decided: bool },
+}
+
+/// Saves a part of the log. One attempt.
+pub(super) async fn save(conn: &mut PgConnection, batch: &Batch, limits: Limits) -> Result<Vec<SaveResult>> {
+    if let [Step::Plain(all)] = steps(&batch.items)[..] {
+        let results = save_plain(&mut *conn, all, Mode::Alone(batch)).await?;
+        if results.len() == all.len() {
             return results.into_iter().collect::<Option<_>>().ok_or(UNEXPECTED_ROWS);
         }
     }
     let mut tx = conn.begin().await?;
-    let created = conversations::create_missing(&mut tx, items).await?;
-    conversations::lock(&mut tx, items).await?;
-    let mut results = Vec::with_capacity(items.len());
-    for step in steps {
-        match step {
-            Step::Plain(run) => {
-                let saved = save_plain(&mut tx, run, false).await?;
-                let missing = || rejected(group_not_found());
-                results.extend(saved.into_iter().map(|saved| saved.unwrap_or_else(missing)));
-            }
-            Step::EntryChange(item, change) => results.push(changes::save(&mut tx, item, change).await?),
-            Step::GroupChange(item, change) => {
-                results.push(groups::save(&mut tx, item, change, limits).await?);
-            }
-            Step::Stranger => results.push(rejected(outsider())),
+    let decided = positions::lock(&mut tx, &batch.partition).await?;
+    let decided = batch.decided(decided)?;
+    positions::raise(&mut tx, batch).await?;
+    let known = batch.known(&decided);
+    let (earlier, later) = (&batch.items[..known.start], &batch.items[known.end..]);
+    let created = conversations::create_missing(&mut tx, earlier.iter().chain(later)).await?;
+    conversations::lock(&mut tx, &batch.items).await?;
+    let mut results = Vec::with_capacity(batch.items.len());
+    for (part, is_decided) in [(earlier, false), (&batch.items[known], true), (later, false)] {
+        for step in steps(part) {
+            save_step(&mut tx, step, is_decided, limits, &mut results).await?;
         }
     }
     conversations::delete_empty(&mut tx, created).await?;
@@ -130,7 +150,32 @@ pub(super) async fn save(conn: &mut PgConnection, items: &[Item], limits: Limits
     Ok(results)
 }
 
-/// Splits a batch. A statement does not find entries that it stores itself, so a step ends before an entry that refers to one of
+/// Saves a step within a transaction, and adds its results. `is_decided`: its entries that are not stored were rejected.
+async fn save_step(
+    conn: &mut PgConnection,
+    step: Step<'_>,
+    is_decided: bool,
+    limits: Limits,
+    results: &mut Vec<SaveResult>,
+) -> Result<()> {
+    match step {
+        Step::Plain(run) => {
+            let saved = save_plain(conn, run, Mode::Within { is_decided }).await?;
+            let missing = || rejected(group_not_found());
+            results.extend(saved.into_iter().map(|saved| saved.unwrap_or_else(missing)));
+        }
+        Step::EntryChange(item, change) => {
+            results.push(changes::save(conn, item, change, is_decided).await?);
+        }
+        Step::GroupChange(item, change) => {
+            results.push(groups::save(conn, item, change, is_decided, limits).await?);
+        }
+        Step::Stranger => results.push(rejected(outsider())),
+    }
+    Ok(())
+}
+
+/// Splits entries. A statement does not find entries that it stores itself, so a step ends before an entry that refers to one of
 /// its entries.
 fn steps(items: &[Item]) -> Vec<Step<'_>> {
     let has_references = items.iter().any(|item| item.refers_to.is_some());
@@ -162,13 +207,17 @@ fn steps(items: &[Item]) -> Vec<Step<'_>> {
     steps
 }
 
-/// Stores entries that change nothing. The result is `None` for one whose conversation does not exist. With `all_or_nothing`, the
-/// list is empty if there is such an entry.
+/// Stores entries that change nothing. The result is `None` for one whose conversation does not exist. With [`Mode::Alone`], the
+/// list is empty if there is such an entry, or if the batch does not begin at the position of the store.
 async fn save_plain(
     conn: &mut PgConnection,
     items: &[Item],
-    all_or_nothing: bool,
+    mode: Mode<'_>,
 ) -> Result<Vec<Option<SaveResult>>> {
+    let (alone, is_decided) = match mode {
+        Mode::Alone(batch) => (Some(batch), false),
+        Mode::Within { is_decided } => (None, is_decided),
+    };
     let (apps, ids, indexes) = conversations::ordered(items);
     // Send repeated ids only once. `numbers` maps each item to its message in `sent`.
     let mut first: HashMap<(i64, [u8; 16]), usize> = HashMap::with_capacity(items.len());
@@ -194,10 +243,15 @@ async fn save_plain(
         .bind(sent.iter().map(|(item, _)| item.counts).collect::<Vec<_>>())
         .bind(sent.iter().map(|(item, _)| item.refers_to.as_ref().map(|id| &id[..])).collect::<Vec<_>>())
         .bind(sent.iter().map(|(item, _)| item.is_direct()).collect::<Vec<_>>())
-        .bind(all_or_nothing)
+        .bind(alone.is_some())
+        .bind(!is_decided)
+        .bind(alone.map_or("", |batch| &batch.partition.topic))
+        .bind(alone.map_or(0, |batch| batch.partition.number))
+        .bind(alone.map_or(0, |batch| batch.range.start))
+        .bind(alone.map_or(0, |batch| batch.range.end))
         .fetch_all(conn)
         .await?;
-    if all_or_nothing && rows.len() < sent.len() {
+    if alone.is_some() && rows.len() < sent.len() {
         return Ok(Vec::new());
     }
     let mut found = vec![None; sent.len()];
@@ -205,17 +259,26 @@ async fn save_plain(
         let index = usize::try_from(number - 1).map_err(|_| UNEXPECTED_ROWS)?;
         *found.get_mut(index).ok_or(UNEXPECTED_ROWS)? = Some((EntrySeqs { seq, countable, target }, is_new));
     }
-    let mut results = Vec::with_capacity(items.len());
-    for number in numbers {
-        results.push(found[number].as_mut().map(|(seqs, is_new)| {
+    Ok(results(numbers, found, is_decided))
+}
+
+/// The results of entries. `numbers`: for each entry the index of its message in `found`, which has the numbers of each message and
+/// whether it is new.
+fn results(
+    numbers: Vec<usize>,
+    mut found: Vec<Option<(EntrySeqs, bool)>>,
+    is_decided: bool,
+) -> Vec<Option<SaveResult>> {
+    let result = |number: usize| {
+        found[number].as_mut().map(|(seqs, is_new)| {
             if seqs.seq == 0 {
-                return rejected(outsider());
+                return rejected(if is_decided { rejected_before() } else { outsider() });
             }
             // Later items with the same id are duplicates.
             let stored = std::mem::take(is_new);
             let outcome = if stored { SaveOutcome::Stored } else { SaveOutcome::Duplicate };
             accepted(outcome, *seqs)
-        }));
-    }
-    Ok(results)
+        })
+    };
+    numbers.into_iter().map(result).collect()
 }

@@ -1,7 +1,7 @@
 //! Tests of outages, durability and migrations.
 
 use super::*;
-use crate::{error::Error, rules::tests::LIMITS, store::Users as _};
+use crate::{error::Error, item::Item, position::Batch, rules::tests::LIMITS, store::Users as _};
 use abi::{
     ApiError,
     config::Secret,
@@ -97,7 +97,7 @@ fn item(n: u32) -> Item {
 async fn eventually_saves(store: &PostgresStore, n: u32) -> u64 {
     let begun = Instant::now();
     loop {
-        match store.save(vec![item(n)]).await {
+        match store.save(Batch::alone(vec![item(n)])).await {
             Ok(results) => return results[0].conversation_seq,
             Err(error) => {
                 assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
@@ -113,14 +113,14 @@ async fn p6_an_outage_makes_the_store_unavailable_until_it_ends() {
     let (config, at, to) = proxied_config(&schema).await;
     let store = PostgresStore::new(&config, LIMITS).unwrap();
 
-    let error = ApiError::from(store.save(vec![item(1)]).await.unwrap_err());
+    let error = ApiError::from(store.save(Batch::alone(vec![item(1)])).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unavailable);
     assert_eq!(error.message, "the database cannot be reached; try again");
 
     let proxy = Proxy::start(at, to.clone()).await;
     assert_eq!(eventually_saves(&store, 1).await, 1);
     drop(proxy);
-    let error = ApiError::from(store.save(vec![item(2)]).await.unwrap_err());
+    let error = ApiError::from(store.save(Batch::alone(vec![item(2)])).await.unwrap_err());
     assert_eq!(error.code, ErrorCode::Unavailable);
     let _proxy = Proxy::start(at, to).await;
     assert_eq!(eventually_saves(&store, 2).await, 2);
@@ -145,7 +145,7 @@ async fn blackholed_store(once_idle: bool) -> (PostgresStore, Proxy) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p6_a_call_that_timed_out_on_a_dead_connection_does_not_shrink_the_pool() {
     let (store, _proxy) = blackholed_store(true).await;
-    let timed_out = timeout(Duration::from_millis(300), store.save(vec![item(2)])).await;
+    let timed_out = timeout(Duration::from_millis(300), store.save(Batch::alone(vec![item(2)]))).await;
     assert!(timed_out.is_err(), "the connection answers");
     assert!(eventually_saves(&store, 3).await >= 2);
     drop_schema(&store).await;

@@ -5,13 +5,17 @@ use super::{
     conversations::{
         Conversation, ConversationCache, create, entry_seqs, insert, load, load_or_create_direct, role,
     },
-    groups,
+    groups, positions,
     writer::Tx,
 };
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{Decision, EntryDecision, EntrySeqs, accepted, accepted_with, group_not_found, rejected},
+    outcome::{
+        Decision, EntryDecision, EntrySeqs, accepted, accepted_with, group_not_found, rejected,
+        rejected_before,
+    },
+    position::Batch,
     rules::{Limits, entries::no_such_entry, outsider},
 };
 use abi::v1::{GroupChange, SaveOutcome, SaveResult};
@@ -32,18 +36,25 @@ struct Pending<'a> {
     own: HashMap<(i64, &'a str), i64>,
 }
 
-/// Stores a batch within the writer's transaction.
-pub(super) fn save(tx: &mut Tx<'_>, items: &[Item], limits: Limits) -> Result<Vec<SaveResult>> {
+/// Saves a part of the log within the writer's transaction.
+pub(super) fn save(tx: &mut Tx<'_>, batch: &Batch, limits: Limits) -> Result<Vec<SaveResult>> {
     let conn = tx.conn;
+    let decided = batch.decided(positions::decided(conn, &batch.partition)?)?;
+    positions::raise(conn, batch)?;
     let mut insert = conn.prepare_cached(INSERT_UNLESS_DUPLICATE)?;
     let mut pending = Pending::default();
-    let mut results = Vec::with_capacity(items.len());
-    for item in items {
+    let mut results = Vec::with_capacity(batch.items.len());
+    let known = batch.known(&decided);
+    for (index, item) in batch.items.iter().enumerate() {
+        let is_decided = known.contains(&index);
+        let conversations = &mut *tx.conversations;
         results.push(match &item.change {
-            None => save_plain(conn, tx.conversations, &mut insert, &mut pending, item)?,
-            Some(Change::Entry(change)) => change_entry(conn, tx.conversations, &mut pending, item, change)?,
+            None => save_plain(conn, conversations, &mut insert, &mut pending, item, is_decided)?,
+            Some(Change::Entry(change)) => {
+                change_entry(conn, conversations, &mut pending, item, change, is_decided)?
+            }
             Some(Change::Group(change)) => {
-                change_group(conn, tx.conversations, &mut pending, item, change, limits)?
+                change_group(conn, conversations, &mut pending, item, change, is_decided, limits)?
             }
         });
     }
@@ -86,21 +97,27 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// Stores a message, or an entry of another kind that changes nothing.
+/// Stores a message, or an entry of another kind that changes nothing. `is_decided`: if it is not stored, it was rejected.
 fn save_plain<'a>(
     conn: &Connection,
     conversations: &mut ConversationCache,
     insert: &mut CachedStatement<'_>,
     pending: &mut Pending<'a>,
     item: &'a Item,
+    is_decided: bool,
 ) -> Result<SaveResult> {
     if item.is_stranger {
         return Ok(rejected(outsider()));
     }
-    let Some(conversation) = conversations.get(&item.scope, || load_or_create_direct(conn, item))? else {
+    let find = || if is_decided { load(conn, item) } else { load_or_create_direct(conn, item) };
+    let Some(conversation) = conversations.get(&item.scope, find)? else {
         return Ok(rejected(group_not_found()));
     };
     let key = conversation.key;
+    if is_decided {
+        let stored = entry_seqs(conn, key, &item.id)?.map(|seqs| accepted(SaveOutcome::Duplicate, seqs));
+        return Ok(stored.unwrap_or_else(|| rejected(rejected_before())));
+    }
     if !item.is_direct() && !conversation.has_sender(&item.sender) {
         if role(conn, key, &item.sender)?.is_none() {
             let stored = entry_seqs(conn, key, &item.id)?;
@@ -125,12 +142,14 @@ fn save_plain<'a>(
     Ok(accepted(SaveOutcome::Stored, next))
 }
 
+/// Stores a change of an entry. `is_decided`: if it is not stored, it was rejected.
 fn change_entry<'a>(
     conn: &Connection,
     conversations: &mut ConversationCache,
     pending: &mut Pending<'a>,
     item: &'a Item,
     change: &EntryChange,
+    is_decided: bool,
 ) -> Result<SaveResult> {
     let Some(conversation) = conversations.get(&item.scope, || load(conn, item))? else {
         return Ok(rejected(no_such_entry(item)));
@@ -142,6 +161,7 @@ fn change_entry<'a>(
             return Ok(accepted_with(SaveOutcome::Duplicate, seqs, state));
         }
         EntryDecision::Refused(error) => return Ok(rejected(error)),
+        EntryDecision::Allowed(..) if is_decided => return Ok(rejected(rejected_before())),
         EntryDecision::Allowed(target, effect) => (target, effect),
     };
     next.target = target.seq;
@@ -151,12 +171,14 @@ fn change_entry<'a>(
     Ok(accepted_with(SaveOutcome::Stored, next, Some(state)))
 }
 
+/// Stores a change of a group. `is_decided`: if it is not stored, it was rejected.
 fn change_group<'a>(
     conn: &Connection,
     conversations: &mut ConversationCache,
     pending: &mut Pending<'a>,
     item: &'a Item,
     change: &GroupChange,
+    is_decided: bool,
     limits: Limits,
 ) -> Result<SaveResult> {
     let existing = conversations.get(&item.scope, || load(conn, item))?;
@@ -166,6 +188,7 @@ fn change_group<'a>(
             return groups::result(conn, item, key, seqs, SaveOutcome::Duplicate);
         }
         Decision::Refused(error) => return Ok(rejected(error)),
+        Decision::Allowed(..) if is_decided => return Ok(rejected(rejected_before())),
         Decision::Allowed(effect, history_all) => (effect, history_all),
     };
     let created = || {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::{
+    item::Item,
+    position::Batch,
     rules::tests::LIMITS,
     statements::{self as sql, changes},
     store::{Directory as _, MAX_PAGE_BYTES, Users as _},
@@ -49,7 +51,7 @@ async fn p1_all_data_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let open = || SqliteStore::open(&folder.path().join("new"), LIMITS).unwrap();
     let store = open();
-    store.save((0..100).map(|n| item(n, "x")).collect()).await.unwrap();
+    store.save(Batch::alone((0..100).map(|n| item(n, "x")).collect())).await.unwrap();
     store.create_user("app".into(), "a".into(), "hash".into()).await.unwrap();
     assert_eq!(mark_read(&store, 40).await, 40);
     let key = abi::v1::SigningKey { id: "k".into(), secret: vec![7; 32].into() };
@@ -57,7 +59,7 @@ async fn p1_all_data_survive_reopening() {
     drop(store);
     let store = open();
     assert_eq!(seqs(&store).await, (1..=100).collect::<Vec<_>>());
-    let again = store.save(vec![item(99, "x"), item(100, "x")]).await.unwrap();
+    let again = store.save(Batch::alone(vec![item(99, "x"), item(100, "x")])).await.unwrap();
     assert_eq!((again[0].outcome(), again[0].conversation_seq), (SaveOutcome::Duplicate, 100));
     assert_eq!((again[1].outcome(), again[1].conversation_seq), (SaveOutcome::Stored, 101));
     assert_eq!(store.password_hash("app".into(), "a".into()).await.unwrap().as_deref(), Some("hash"));
@@ -70,7 +72,7 @@ async fn p1_all_data_survive_reopening() {
 async fn p6_a_full_disk_makes_the_store_unavailable_until_space_is_freed() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
-    store.save(vec![item(0, "x")]).await.unwrap();
+    store.save(Batch::alone(vec![item(0, "x")])).await.unwrap();
     let limit = |pages: u32| {
         store.on_writer(move |conn| {
             conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
@@ -79,14 +81,17 @@ async fn p6_a_full_disk_makes_the_store_unavailable_until_space_is_freed() {
     limit(1).await.unwrap();
     let large = "x".repeat(64 << 10);
     for _ in 0..2 {
-        let failed = store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap_err();
+        let batch = Batch::alone(vec![item(1, "x"), item(2, &large)]);
+        let partition = batch.partition.clone();
+        let failed = store.save(batch).await.unwrap_err();
+        assert_eq!(store.position(partition).await.unwrap(), None, "the position is part of the transaction");
         let error = abi::ApiError::from(failed);
         assert_eq!(error.code, abi::error::ErrorCode::Unavailable);
         assert!(error.message.contains("disk"), "{error}");
     }
     assert_eq!(seqs(&store).await, [1], "all or nothing");
     limit(1 << 30).await.unwrap();
-    store.save(vec![item(1, "x"), item(2, &large)]).await.unwrap();
+    store.save(Batch::alone(vec![item(1, "x"), item(2, &large)])).await.unwrap();
     assert_eq!(seqs(&store).await, [1, 2, 3]);
 }
 
@@ -97,12 +102,12 @@ async fn p4_numbering_continues_after_a_write_of_another_process() {
         SqliteStore::open(folder.path(), LIMITS).unwrap(),
         SqliteStore::open(folder.path(), LIMITS).unwrap(),
     );
-    one.save(vec![item(0, "x")]).await.unwrap();
-    two.save(vec![item(1, "x"), item(2, "x")]).await.unwrap();
+    one.save(Batch::alone(vec![item(0, "x")])).await.unwrap();
+    two.save(Batch::alone(vec![item(1, "x"), item(2, "x")])).await.unwrap();
     // The cache of `one` is stale. The save must fail instead of reusing a number, and the retry must succeed.
-    let failed = one.save(vec![item(3, "x")]).await.unwrap_err();
+    let failed = one.save(Batch::alone(vec![item(3, "x")])).await.unwrap_err();
     assert_eq!(abi::ApiError::from(failed).code, abi::error::ErrorCode::Unavailable);
-    one.save(vec![item(3, "x")]).await.unwrap();
+    one.save(Batch::alone(vec![item(3, "x")])).await.unwrap();
     assert_eq!(seqs(&two).await, [1, 2, 3, 4]);
 }
 
@@ -119,7 +124,7 @@ async fn p1_a_sync_makes_earlier_saves_durable() {
     let begun = forced_syncs().await;
     store.sync().await.unwrap();
     assert_eq!(forced_syncs().await, begun, "there is nothing to sync");
-    store.save(vec![item(0, "x")]).await.unwrap();
+    store.save(Batch::alone(vec![item(0, "x")])).await.unwrap();
     assert_eq!(forced_syncs().await, begun);
     store.sync().await.unwrap();
     assert_eq!(forced_syncs().await, begun + 1);
@@ -129,7 +134,7 @@ async fn p1_a_sync_makes_earlier_saves_durable() {
 async fn a_read_does_not_wait_for_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
-    store.save(vec![item(0, "x")]).await.unwrap();
+    store.save(Batch::alone(vec![item(0, "x")])).await.unwrap();
     let (begun, begins) = std::sync::mpsc::channel();
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let busy = store.on_writer(move |_| {

@@ -103,6 +103,12 @@ pub(crate) const TABLES: &[Table] = &[
         order: &["app", "user_id", "id"],
     },
     Table {
+        name: "log_positions",
+        derived: &[],
+        columns: &[("topic", Text), ("partition", Small), ("first_offset", Number), ("next_offset", Number)],
+        order: &["topic", "partition"],
+    },
+    Table {
         name: "conversations",
         derived: &[("key", Derived::Key), ("kept", Derived::Head)],
         columns: &[
@@ -184,11 +190,11 @@ pub(crate) const USERS: usize = 1;
 /// Index of the table of sessions.
 pub(crate) const SESSIONS: usize = 5;
 /// Index of the table of conversations.
-pub(crate) const CONVERSATIONS: usize = 6;
+pub(crate) const CONVERSATIONS: usize = 7;
 /// Index of the table of members.
-pub(crate) const MEMBERS: usize = 7;
+pub(crate) const MEMBERS: usize = 8;
 /// Index of the table of entries.
-pub(crate) const ENTRIES: usize = 9;
+pub(crate) const ENTRIES: usize = 10;
 
 impl Table {
     /// Names of the exported columns, each with a prefix, for a `SELECT`.

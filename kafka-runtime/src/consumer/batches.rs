@@ -49,10 +49,12 @@ async fn one_by_one<H: BatchHandler>(
 }
 
 pub(super) fn batch(context: &WorkerContext, records: Vec<Record>, attempt: u32) -> Batch {
+    let done = context.queue.done();
     Batch {
         topic: context.partition.topic.clone(),
         partition: context.partition.partition,
         records: records.into(),
+        follows: (done >= 0).then_some(done),
         attempt,
     }
 }

@@ -8,7 +8,7 @@ use crate::metrics::{Consumed, Group};
 use crate::observer::Observer;
 use crate::record::{Delivered, Record, TopicPartition};
 use crate::source::Queue;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +22,22 @@ pub(super) struct Shared {
     pub(super) metrics: Group,
     /// Notified when a worker has made progress, so that the run loop schedules a commit.
     pub(super) progress: Notify,
-    /// Cancelled when a worker panicked. The consumer must end then: the records that the worker had taken from the queue can
-    /// only be read again from the committed offset.
+    /// Cancelled when a worker panicked, or needs records again. The consumer must end then: the records that the worker had taken from
+    /// the queue can only be read again from the start offset.
     pub(super) failed: CancellationToken,
+    /// The partition that must be read again, and why. Empty after a panic.
+    pub(super) failure: OnceLock<(TopicPartition, String)>,
 }
 
 impl Shared {
+    /// The error with which the consumer ends after a failure of a worker.
+    pub(super) fn failure(&self) -> Error {
+        match self.failure.get().cloned() {
+            Some((partition, reason)) => Error::Restart { partition, reason },
+            None => Error::Panicked,
+        }
+    }
+
     /// Reports the result of a commit to the observer and the metrics.
     pub(super) fn report_commit(&self, offsets: &[(TopicPartition, i64)], result: Result<(), &Error>) {
         self.observer.committed(&self.name, offsets, result);
@@ -95,6 +105,14 @@ impl WorkerContext {
     /// Decides how to react to a failed attempt, and waits for the backoff before a retry. A single record is only given up if
     /// there is a dead-letter topic.
     pub(super) async fn after_failure(&self, failed: &impl Delivered, error: &HandlerError) -> NextStep {
+        if error.is_restart() {
+            let (partition, reason) = (self.partition.clone(), error.reason());
+            tracing::error!(consumer = &*self.shared.name, %partition, reason, "the consumer ends, to start again");
+            // Another worker may have failed before.
+            drop(self.shared.failure.set((partition, reason)));
+            self.shared.failed.cancel();
+            return NextStep::Abandon;
+        }
         let policy = self.shared.config.retry;
         let is_hopeless = !error.is_retryable() || policy.is_exhausted(failed.attempt());
         if is_hopeless && (failed.count() > 1 || self.shared.dead_letters.is_some()) {

@@ -35,6 +35,8 @@ enum Kind {
     Retry(BoxError),
     #[error(transparent)]
     Reject(BoxError),
+    #[error(transparent)]
+    Restart(BoxError),
 }
 
 impl HandlerError {
@@ -51,6 +53,13 @@ impl HandlerError {
         Self(Kind::Reject(reason.into()))
     }
 
+    /// The handler needs records again that are done, for example because its database has lost transactions. The consumer ends with
+    /// [`Error::Restart`](crate::Error::Restart); when it runs again, [`start_offsets`](super::Consumer::start_offsets) can choose to
+    /// begin at those records.
+    pub fn restart(cause: impl Into<BoxError>) -> Self {
+        Self(Kind::Restart(cause.into()))
+    }
+
     /// The retryable error of a handler that panicked.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
         Self::retry(format!("the handler panicked: {}", message(panic)))
@@ -59,6 +68,11 @@ impl HandlerError {
     /// Whether another attempt may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0, Kind::Retry(_))
+    }
+
+    /// Whether the consumer has to end.
+    pub(super) fn is_restart(&self) -> bool {
+        matches!(self.0, Kind::Restart(_))
     }
 
     /// The error and its causes in one line.

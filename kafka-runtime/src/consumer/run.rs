@@ -7,11 +7,11 @@ use super::worker::{Work, Worker};
 use crate::error::Error;
 use crate::metrics::Group;
 use crate::record::TopicPartition;
-use crate::source::{AssignedPartition, Event, Offsets, Source};
+use crate::source::{AssignedPartition, Event, Offsets, Source, StartOffsets};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,15 +25,26 @@ pub(super) struct Run {
     shared: Arc<Shared>,
     committer: Committer,
     workers: HashMap<TopicPartition, Worker>,
+    start_offsets: Option<StartOffsets>,
     /// Whether this loop commits offsets. If not, the workers do.
     commits_offsets: bool,
 }
 
 impl Run {
     pub(super) fn new(consumer: Consumer) -> Self {
-        let Consumer { source, work, name, config, dead_letters, before_commit, observer, commits_offsets } =
-            consumer;
+        let Consumer {
+            source,
+            work,
+            name,
+            config,
+            dead_letters,
+            before_commit,
+            start_offsets,
+            observer,
+            commits_offsets,
+        } = consumer;
         Self {
+            start_offsets,
             committer: Committer::new(Arc::clone(&source), before_commit, config.commit_timeout),
             shared: Arc::new(Shared {
                 metrics: Group::new(&name),
@@ -43,6 +54,7 @@ impl Run {
                 observer,
                 progress: Default::default(),
                 failed: CancellationToken::new(),
+                failure: OnceLock::new(),
             }),
             workers: HashMap::new(),
             commits_offsets,
@@ -52,7 +64,15 @@ impl Run {
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        self.source.start().await?;
+        // The start may wait for the hook that chooses the start offsets.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {
+                self.source.close().await;
+                return Ok(());
+            }
+            started = self.source.start(self.start_offsets.take()) => started?,
+        }
         let (source, shared) = (Arc::clone(&self.source), Arc::clone(&self.shared));
         let interval = shared.config.commit_interval;
         let mut commit_at = None;
@@ -60,7 +80,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
-                () = shared.failed.cancelled() => break Err(Error::Panicked),
+                () = shared.failed.cancelled() => break Err(shared.failure()),
                 event = source.next() => match event {
                     Ok(event) => self.on_event(event).await,
                     Err(error) => break Err(error),

@@ -4,6 +4,7 @@ mod dead_letters;
 mod keys;
 mod panics;
 mod rebalance;
+mod restart;
 mod shutdown;
 mod spans;
 
@@ -33,7 +34,7 @@ struct ScriptedSource {
 
 #[async_trait]
 impl Source for ScriptedSource {
-    async fn start(&self) -> Result<(), Error> {
+    async fn start(&self, _: Option<StartOffsets>) -> Result<(), Error> {
         Ok(())
     }
 

@@ -8,13 +8,14 @@
 //! committed.
 
 use super::config::KafkaSourceConfig;
+use super::errors;
 use super::owned::OwnedPartition;
-use super::{errors, start};
+use super::start::{Policy, Starts};
 use crate::error::Error;
 use crate::health::HealthCell;
 use crate::metrics;
 use crate::record::TopicPartition;
-use crate::source::{AssignedPartition, Event, InitialOffset, Queue, QueueLimits, Release};
+use crate::source::{AssignedPartition, Event, Queue, QueueLimits, Release};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -40,8 +41,8 @@ pub(super) struct Assignment {
     group: String,
     limits: QueueLimits,
     revoke_timeout: Duration,
-    initial_offset: InitialOffset,
-    /// Partitions in which the group is known to have a committed offset. Unused with `Earliest`.
+    policy: Policy,
+    /// Partitions in which the group is known to have a committed offset. Used only without a hook that chooses start offsets.
     with_offset: Mutex<HashSet<TopicPartition>>,
     health: Arc<HealthCell>,
     /// The group refuses this member, or a topic is forbidden. librdkafka reports this once, so it holds until
@@ -57,6 +58,7 @@ impl Assignment {
         config: &KafkaSourceConfig,
         health: Arc<HealthCell>,
         closing: Arc<AtomicBool>,
+        policy: Policy,
     ) -> Self {
         Self {
             topics: Mutex::default(),
@@ -64,7 +66,7 @@ impl Assignment {
             group: config.group.clone(),
             limits: config.queue,
             revoke_timeout: config.revoke_timeout,
-            initial_offset: config.initial_offset,
+            policy,
             with_offset: Mutex::default(),
             health,
             refused: AtomicBool::new(false),
@@ -147,29 +149,37 @@ impl Assignment {
         }
     }
 
-    /// Makes sure that the group has a committed offset in each partition. Skips partitions that this member
-    /// has checked before. Returns `false` if the partitions must not be read.
-    fn ensure_start_offsets(&self, consumer: &BaseConsumer<Self>, assigned: &[TopicPartition]) -> bool {
-        if self.initial_offset == InitialOffset::Earliest {
-            return true;
+    /// Makes sure that the committed offset of each partition is its start offset. Without a hook, skips partitions that this member
+    /// has checked before. Returns the start offsets that are known; `None` if the partitions must not be read.
+    fn ensure_start_offsets(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        assigned: &[TopicPartition],
+    ) -> Option<Starts> {
+        if self.policy.is_default() || assigned.is_empty() {
+            return Some(Starts::new());
+        }
+        let ensure = |partitions: &TopicPartitionList| {
+            self.policy.ensure_offsets(consumer, partitions, &self.health, &self.closing)
+        };
+        if self.policy.hook.is_some() {
+            return ensure(&list(assigned));
         }
         let mut with_offset = self.with_offset.lock().unwrap_or_else(PoisonError::into_inner);
         let unknown: Vec<&TopicPartition> = assigned.iter().filter(|at| !with_offset.contains(at)).collect();
-        let has_offsets = unknown.is_empty()
-            || start::ensure_offsets(consumer, &list(unknown), self.initial_offset, &self.closing);
-        if has_offsets {
-            with_offset.extend(assigned.iter().cloned());
-        }
-        has_offsets
+        let starts = if unknown.is_empty() { Starts::new() } else { ensure(&list(unknown))? };
+        with_offset.extend(assigned.iter().cloned());
+        Some(starts)
     }
 
-    fn assign(&self, list: &TopicPartitionList) {
+    fn assign(&self, list: &TopicPartitionList, starts: &Starts) {
         let mut assigned = Vec::new();
         {
             let mut topics = self.lock();
             for partition in partitions(list) {
-                // The committed offset is not known here, so no record counts as processed yet.
-                let queue = Arc::new(Queue::new(self.limits, -1, None));
+                // If the start offset is not known, no record counts as processed yet.
+                let done = starts.get(&partition).copied().unwrap_or(-1);
+                let queue = Arc::new(Queue::new(self.limits, done, None));
                 let TopicPartition { topic, partition: number } = &partition;
                 let owned = OwnedPartition::new(Arc::clone(topic), *number, Arc::clone(&queue));
                 topics.entry(Arc::clone(topic)).or_default().insert(*number, Arc::new(owned));
@@ -259,8 +269,8 @@ impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                if self.ensure_start_offsets(consumer, &partitions(list)) {
-                    self.assign(list);
+                if let Some(starts) = self.ensure_start_offsets(consumer, &partitions(list)) {
+                    self.assign(list, &starts);
                 }
             }
             Rebalance::Revoke(list) => self.revoke(list, consumer.assignment_lost()),

@@ -3,11 +3,12 @@
 use super::assignment::{Assignment, list};
 use super::config::KafkaSourceConfig;
 use super::poll;
+use super::start::Policy;
 use super::transactions::{self, Request, Transactor};
 use crate::error::Error;
 use crate::health::{Health, HealthCell};
 use crate::record::ProducerRecord;
-use crate::source::{AssignedPartition, Event, Offsets, Source};
+use crate::source::{AssignedPartition, Event, Offsets, Source, StartOffsets};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use rdkafka::config::FromClientConfigAndContext;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Time limit for leaving the group. After it the thread finishes alone.
@@ -83,11 +85,11 @@ impl KafkaSource {
         Ok(transactor.insert(sender).clone())
     }
 
-    fn join(&self) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
+    fn join(&self, policy: Policy) -> Result<mpsc::Receiver<Result<Event, Error>>, Error> {
         let (sender, events) = mpsc::channel(EVENTS);
         let closing = Arc::clone(&self.closing);
         let assignment =
-            Assignment::new(sender, &self.config, Arc::clone(&self.health), Arc::clone(&closing));
+            Assignment::new(sender, &self.config, Arc::clone(&self.health), Arc::clone(&closing), policy);
         let consumer = BaseConsumer::from_config_and_context(&self.config.client(), assignment)
             .map_err(Error::Client)?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
@@ -113,8 +115,10 @@ impl KafkaSource {
 
 #[async_trait]
 impl Source for KafkaSource {
-    async fn start(&self) -> Result<(), Error> {
-        *self.events.lock().await = Some(self.join()?);
+    async fn start(&self, start_offsets: Option<StartOffsets>) -> Result<(), Error> {
+        let hook = start_offsets.map(|hook| (hook, Handle::current()));
+        let policy = Policy { initial: self.config.initial_offset, hook };
+        *self.events.lock().await = Some(self.join(policy)?);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tower::{ServiceBuilder, ServiceExt};
 
 fn batch() -> Batch {
-    Batch { topic: "t".into(), partition: 0, records: Default::default(), attempt: 1 }
+    Batch { topic: "t".into(), partition: 0, records: Default::default(), follows: None, attempt: 1 }
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,7 +97,8 @@ impl Engine {
                     feed.queue.room() > 0
                 })
             };
-            let trim = topic.partitions.iter().any(|p| p.trim_limit(topic.trim, keep) > p.low);
+            let trim =
+                topic.partitions.iter().enumerate().any(|(p, found)| topic.trim_limit(p, keep) > found.low);
             if may_write && trim || may_read && topic.readers.iter().any(behind) {
                 return Some(Instant::now());
             }
@@ -155,7 +156,7 @@ impl Engine {
         let batch = std::mem::take(&mut self.batch);
         if let Err(error) = &result {
             self.write_failed(error);
-            let reason = describe(error);
+            let reason = error.describe();
             self.fail_commits_with_records(&reason);
             let reason = ProduceError::Unavailable { reason };
             for append in &batch {
@@ -180,7 +181,7 @@ impl Engine {
         let mut trims = Vec::new();
         for (t, topic) in self.topics.iter().enumerate() {
             for (p, partition) in topic.partitions.iter().enumerate() {
-                let limit = partition.trim_limit(topic.trim, self.shared.config.keep);
+                let limit = topic.trim_limit(p, self.shared.config.keep);
                 let limit = limit.min(partition.low + chunk);
                 if limit > partition.low {
                     trims.push((t, p, partition.low, limit));
@@ -233,7 +234,7 @@ impl Engine {
             let directory = self.shared.config.directory.display();
             tracing::error!(error = error as &dyn std::error::Error, %directory, "the log cannot write");
         }
-        self.shared.health.failing(describe(error));
+        self.shared.health.failing(error.describe());
         self.probe_at = Some(Instant::now() + PROBE_EVERY);
     }
 
@@ -320,12 +321,5 @@ impl Drop for Engine {
         for feed in self.topics.iter().flat_map(|topic| &topic.readers).flat_map(|reader| &reader.feeds) {
             feed.queue.close();
         }
-    }
-}
-
-fn describe(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

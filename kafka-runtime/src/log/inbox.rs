@@ -4,7 +4,7 @@ use super::config::LogTopic;
 use crate::error::Error;
 use crate::producer::{Delivery, ProduceError};
 use crate::record::ProducerRecord;
-use crate::source::{AssignedPartition, InitialOffset, Offsets};
+use crate::source::{AssignedPartition, InitialOffset, Offsets, PartitionStart};
 use std::fmt;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -64,11 +64,14 @@ pub(super) struct Transfer {
 
 /// A request to the log thread. Each sender waits for the reply, so only a few are queued.
 pub(super) enum Command {
-    /// Start to feed a group from its committed offsets, or else from its start offsets.
+    /// Report the committed offsets of a group and the bounds of the partitions.
+    Bounds { group: Arc<str>, topics: Vec<usize>, reply: oneshot::Sender<Vec<PartitionStart>> },
+    /// Start to feed a group from these offsets; elsewhere from its committed offsets, or else from its start offsets.
     Attach {
         group: Arc<str>,
         topics: Vec<usize>,
         initial: InitialOffset,
+        offsets: Offsets,
         reply: oneshot::Sender<Result<Attached, Error>>,
     },
     /// Open topics, in this order.

@@ -2,10 +2,11 @@
 
 use super::Log;
 use super::inbox::{Attached, Command, Membership, Transfer};
+use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::health::Health;
 use crate::record::ProducerRecord;
-use crate::source::{AssignedPartition, Event, InitialOffset, Offsets, Source};
+use crate::source::{self, AssignedPartition, Event, InitialOffset, Offsets, Source, StartOffsets};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,8 @@ struct State {
     membership: Option<Membership>,
     assigned: Option<Vec<AssignedPartition>>,
     gone: CancellationToken,
+    /// Why the start offsets are not chosen yet.
+    start_error: Option<String>,
 }
 
 impl LogSource {
@@ -45,6 +48,30 @@ impl LogSource {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The offsets that a hook chooses. Retries until it answers, because without them the group would start at the wrong offsets.
+    async fn choose(&self, hook: &StartOffsets) -> Result<Offsets, Error> {
+        let (backoff, mut attempt) = (Backoff::default(), 1);
+        loop {
+            let (reply, bounds) = oneshot::channel();
+            let (group, topics) = (Arc::clone(&self.group), self.topics.clone());
+            self.log.0.shared.inbox.command(Command::Bounds { group, topics, reply });
+            let bounds = bounds.await.map_err(|_| Error::Closed)?;
+            match source::choose(hook, bounds).await {
+                Ok(chosen) => {
+                    let chosen = chosen.into_iter();
+                    return Ok(chosen.filter_map(|(partition, offset)| Some((partition, offset?))).collect());
+                }
+                Err(error) => {
+                    self.state().start_error = Some(error.describe());
+                    let (group, error) = (&*self.group, &error as &dyn std::error::Error);
+                    tracing::warn!(group, error, "cannot choose where to start, trying again");
+                }
+            }
+            tokio::time::sleep(backoff.delay(attempt)).await;
+            attempt = attempt.saturating_add(1);
+        }
     }
 
     /// Sends a transfer to the log thread. The receiver gets the result.
@@ -72,13 +99,18 @@ impl LogSource {
 
 #[async_trait]
 impl Source for LogSource {
-    async fn start(&self) -> Result<(), Error> {
+    async fn start(&self, start_offsets: Option<StartOffsets>) -> Result<(), Error> {
+        let offsets = match start_offsets {
+            Some(hook) => self.choose(&hook).await?,
+            None => Offsets::new(),
+        };
         let (reply, attached) = oneshot::channel();
         let (group, topics) = (Arc::clone(&self.group), self.topics.clone());
-        let attach = Command::Attach { group, topics, initial: self.initial, reply };
+        let attach = Command::Attach { group, topics, initial: self.initial, offsets, reply };
         self.log.0.shared.inbox.command(attach);
         let Attached { membership, assigned, gone } = attached.await.map_err(|_| Error::Closed)??;
-        *self.state() = State { membership: Some(membership), assigned: Some(assigned), gone };
+        *self.state() =
+            State { membership: Some(membership), assigned: Some(assigned), gone, start_error: None };
         Ok(())
     }
 
@@ -115,6 +147,9 @@ impl Source for LogSource {
     }
 
     fn health(&self) -> Health {
-        crate::Producer::health(&self.log)
+        match self.state().start_error.clone() {
+            Some(reason) => Health::Failing { reason },
+            None => crate::Producer::health(&self.log),
+        }
     }
 }

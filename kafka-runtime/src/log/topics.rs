@@ -57,7 +57,7 @@ impl Partition {
     /// The offset up to which records may be removed: with trimming, the smallest committed offset of all groups;
     /// without trimming, the offset up to which an archive has removed records. The last record stays, because
     /// the end of the partition is read from it after a restart.
-    pub(super) fn trim_limit(&self, trim: bool, keep: u64) -> i64 {
+    fn trim_limit(&self, trim: bool, keep: u64) -> i64 {
         let committed = if trim {
             self.committed.iter().map(|(_, next)| *next).min()
         } else {
@@ -99,6 +99,14 @@ pub(super) struct Topic {
 }
 
 impl Topic {
+    /// Like [`Partition::trim_limit`] of a partition. With trimming, the records that a consumer is reading stay, also those before the
+    /// committed offset of its group.
+    pub(super) fn trim_limit(&self, partition: usize, keep: u64) -> i64 {
+        let limit = self.partitions[partition].trim_limit(self.trim, keep);
+        let readers = self.readers.iter().filter(|_| self.trim);
+        readers.map(|reader| reader.feeds[partition].queue.done()).fold(limit, i64::min)
+    }
+
     pub(super) fn open(db: &Db, config: &LogTopic) -> Result<Self, Error> {
         let ids = db.topic(&config.name, config.partitions)?;
         if ids.len() != config.partitions.max(1) as usize {

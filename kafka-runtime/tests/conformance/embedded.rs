@@ -194,12 +194,12 @@ async fn a_second_process_or_consumer_is_refused() {
     assert!(matches!(Log::open(config.clone()), Err(Error::Locked { .. })));
 
     let first = log.source("group", &["events"]).unwrap();
-    first.start().await.unwrap();
+    first.start(None).await.unwrap();
     assert!(matches!(first.next().await, Ok(Event::Assigned(partitions)) if partitions.len() == 1));
     let second = log.source("group", &["events"]).unwrap();
-    assert!(matches!(second.start().await, Err(Error::Attached { .. })));
+    assert!(matches!(second.start(None).await, Err(Error::Attached { .. })));
     drop(first);
-    second.start().await.expect("the first one has detached");
+    second.start(None).await.expect("the first one has detached");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,12 +207,12 @@ async fn a_consumer_killed_during_its_start_releases_the_group() {
     let backend = Embedded::new();
     let first = backend.source();
     {
-        let mut start = pin!(first.start());
+        let mut start = pin!(first.start(None));
         assert!(futures_util::poll!(&mut start).is_pending());
         // The log handles requests in order: after this answer the start request has been handled.
         backend.log().send(record("a", "1")).await.unwrap();
     }
-    backend.source().start().await.expect("the first one has detached");
+    backend.source().start(None).await.expect("the first one has detached");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,7 +231,7 @@ async fn topics_can_be_added_to_an_open_log() {
         backend.log().send(record).await.expect("the new topic takes records");
     }
     let source = backend.log().source("group", &["more"]).unwrap();
-    source.start().await.unwrap();
+    source.start(None).await.unwrap();
     let Ok(Event::Assigned(assigned)) = source.next().await else { panic!("not assigned") };
     let mut read = 0;
     while read < 10 {

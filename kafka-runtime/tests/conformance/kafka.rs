@@ -173,7 +173,7 @@ async fn without_brokers_records_time_out_and_the_health_is_failing() {
     eventually("the producer is failing", async || matches!(producer.health(), Health::Failing { .. })).await;
 
     let source = KafkaSource::new(KafkaSourceConfig::new(kafka, "g", &["t"]));
-    source.start().await.unwrap();
+    source.start(None).await.unwrap();
     eventually("the source is failing", async || matches!(source.health(), Health::Failing { .. })).await;
     source.close().await;
 }
@@ -217,9 +217,9 @@ async fn a_static_member_returns_without_a_rebalance() {
         other => panic!("{other:?}"),
     };
     let (one, two) = (member("one"), member("two"));
-    one.start().await.unwrap();
+    one.start(None).await.unwrap();
     assert_eq!(assigned(&one).await.len(), PARTITIONS);
-    two.start().await.unwrap();
+    two.start(None).await.unwrap();
     // The first member releases all partitions before the group reassigns them.
     assert!(matches!(one.next().await, Ok(Event::Revoked { .. })));
     let (first, second) = (assigned(&one).await, assigned(&two).await);
@@ -227,7 +227,7 @@ async fn a_static_member_returns_without_a_rebalance() {
 
     one.close().await;
     let one = member("one");
-    one.start().await.unwrap();
+    one.start(None).await.unwrap();
     assert_eq!(assigned(&one).await, first, "it must get the same partitions");
     let disturbed = tokio::time::timeout(Duration::from_secs(2), two.next()).await;
     assert!(disturbed.is_err(), "the other member must not see a rebalance: {disturbed:?}");
@@ -239,7 +239,7 @@ async fn a_static_member_returns_without_a_rebalance() {
 async fn stays_refused(mut config: KafkaSourceConfig, why: &str) {
     config.kafka.properties.push(("statistics.interval.ms".into(), "200".into()));
     let source = KafkaSource::new(config);
-    source.start().await.unwrap();
+    source.start(None).await.unwrap();
     let is_refused = || matches!(source.health(), Health::Failing { reason } if reason.contains(why));
     eventually("the health gives the reason", async || is_refused()).await;
     for _ in 0..20 {

@@ -75,7 +75,11 @@ conformance! {
     start_offset:
         a_new_group_can_start_with_the_next_record,
         a_new_group_can_start_at_a_given_time,
-        a_group_with_committed_offsets_resumes_there;
+        a_group_with_committed_offsets_resumes_there,
+        a_consumer_begins_at_the_offset_that_its_hook_chooses,
+        nothing_is_read_while_the_hook_for_the_start_offset_fails,
+        a_consumer_stops_while_the_hook_for_the_start_offset_fails,
+        the_first_start_offset_of_a_group_is_committed_before_it_reads;
     dead_letters:
         a_letter_is_listed_then_replayed_through_the_handler_and_closed,
         a_replayed_letter_that_fails_is_a_new_letter_and_replaying_all_terminates,

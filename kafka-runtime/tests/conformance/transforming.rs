@@ -143,7 +143,7 @@ async fn p6_temporarily_rejected_outputs_are_not_dead_lettered() {
     });
     produce(&backend, &KEYS, 10).await;
     let behind = backend.source_of("behind", &["events.out"]);
-    behind.start().await.unwrap();
+    behind.start(None).await.unwrap();
     let seen = Arc::default();
     let retry = RetryPolicy { attempts: std::num::NonZeroU32::new(2), ..small().retry };
     let copying = copying(&backend, &seen, |_| Ok(())).config(ConsumerConfig { retry, ..small() });

@@ -17,7 +17,12 @@ const REACTIONS: [&str; 4] = ["+1", "-1", "heart", "?"];
 /// The next step of a history.
 pub(super) enum Step {
     /// Entries are saved.
-    Save(Vec<Entry>),
+    Save {
+        /// Number of records before them that are delivered again.
+        redelivered: usize,
+        /// The new entries. There may be none.
+        entries: Vec<Entry>,
+    },
     /// A user marks a conversation as read.
     MarkRead(String, usize),
 }
@@ -52,8 +57,10 @@ impl Generator {
             let (user, last) = (self.user(), model.log.len());
             return Some(Step::MarkRead(user, self.random.random_range(0..=last + 1)));
         }
-        let entries = self.random.random_range(1..=6);
-        Some(Step::Save((0..entries).map(|_| self.entry()).collect()))
+        let is_redelivery = self.random.random_ratio(1, 5);
+        let (redelivered, least) = if is_redelivery { (self.random.random_range(1..=12), 0) } else { (0, 1) };
+        let entries = self.random.random_range(least..=6);
+        Some(Step::Save { redelivered, entries: (0..entries).map(|_| self.entry()).collect() })
     }
 
     fn user(&mut self) -> String {
@@ -68,7 +75,7 @@ impl Generator {
 
     fn entry(&mut self) -> Entry {
         let number = self.made.len();
-        // A redelivery of an earlier entry, also of one that was rejected.
+        // A retry of an earlier entry, also of one that was rejected: another record with the same message id.
         if number > 0 && self.random.random_ratio(1, 10) {
             return self.made.choose(&mut self.random).expect("there are entries").clone();
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     item::Item,
+    position::Batch,
     sessions::{Rotation, SessionKey},
     store::{Conversations, Directory, Users, View},
 };
@@ -85,10 +86,10 @@ pub(super) async fn fill<S: Conversations + Users + Directory>(store: &S) {
     fill_users(store).await;
     // More than one batch, and more than one fetch from a cursor.
     for from in (0..2_500).step_by(500) {
-        store.save((from..from + 500).map(|n| item("d:a:b", n)).collect()).await.unwrap();
+        store.save(Batch::alone((from..from + 500).map(|n| item("d:a:b", n)).collect())).await.unwrap();
     }
     for n in 0..20 {
-        store.save(vec![item(&format!("d:a:u{n}"), 0)]).await.unwrap();
+        store.save(Batch::alone(vec![item(&format!("d:a:u{n}"), 0)])).await.unwrap();
     }
     let mark = ReadMark { user: "b".into(), conversation: "d:a:b".into(), conversation_seq: 40 };
     store.mark_read("app".into(), vec![mark]).await.unwrap();
@@ -108,7 +109,7 @@ pub(super) async fn fill<S: Conversations + Users + Directory>(store: &S) {
         group("c", 5, Change::Left(MemberLeft {})),
     ];
     let items = changes.iter().map(encoded).chain(groups).collect();
-    let results = store.save(items).await.unwrap();
+    let results = store.save(Batch::alone(items)).await.unwrap();
     assert!(results.iter().all(|result| result.outcome() == SaveOutcome::Stored), "{results:?}");
 }
 

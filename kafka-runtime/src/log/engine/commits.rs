@@ -1,6 +1,6 @@
 //! Offsets that are stored with the transaction of a round.
 
-use super::{Engine, describe};
+use super::Engine;
 use crate::error::Error;
 use crate::record::TopicPartition;
 use crate::source::Offsets;
@@ -56,7 +56,7 @@ impl Engine {
         let commits = std::mem::take(&mut self.commits);
         if let Err(error) = result {
             // Each reply needs its own error. `Error` cannot be cloned; its text can.
-            let reason = describe(&error);
+            let reason = error.describe();
             for commit in commits {
                 match commit.reply {
                     Some(_) => commit.answer(Err(Error::NotCommitted { reason: reason.clone() })),

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::log::config::LogTopic;
 use crate::log::inbox::{Attached, Command, Membership};
 use crate::log::topics::{Feed, Reader, Topic};
-use crate::source::{AssignedPartition, InitialOffset, Queue, QueueLimits};
+use crate::source::{AssignedPartition, InitialOffset, Offsets, PartitionStart, Queue, QueueLimits};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +18,11 @@ impl Engine {
     pub(super) fn apply_commands(&mut self) {
         for command in std::mem::take(&mut self.commands) {
             match command {
-                Command::Attach { group, topics, initial, reply } => {
+                Command::Bounds { group, topics, reply } => drop(reply.send(self.bounds(&group, &topics))),
+                Command::Attach { group, topics, initial, offsets, reply } => {
                     // If the consumer has gone already, detach it now: its successor may attach in this very
                     // round.
-                    if let Err(Ok(gone)) = reply.send(self.attach(&group, &topics, initial)) {
+                    if let Err(Ok(gone)) = reply.send(self.attach(&group, &topics, initial, &offsets)) {
                         self.detach(gone.membership.token);
                     }
                 }
@@ -50,6 +51,18 @@ impl Engine {
             self.topics.push(topic);
         }
         Ok(())
+    }
+
+    /// The committed offsets of a group and the bounds of the partitions of the topics.
+    fn bounds(&self, group: &str, topics: &[usize]) -> Vec<PartitionStart> {
+        let partitions = topics.iter().flat_map(|&topic| &self.topics[topic].partitions);
+        let bounds = partitions.map(|partition| PartitionStart {
+            partition: partition.name.clone(),
+            committed: partition.committed_by(group),
+            first: partition.low,
+            end: partition.end,
+        });
+        bounds.collect()
     }
 
     /// The start offset of the group for each partition of the topics in which it has committed none.
@@ -83,6 +96,7 @@ impl Engine {
         group: &Arc<str>,
         topics: &[usize],
         initial: InitialOffset,
+        offsets: &Offsets,
     ) -> Result<Attached, Error> {
         if let Some(&topic) =
             topics.iter().find(|&&t| self.topics[t].readers.iter().any(|r| r.group == *group))
@@ -115,7 +129,10 @@ impl Engine {
             let topic = &mut self.topics[topic];
             let mut feeds = Vec::new();
             for partition in &topic.partitions {
-                let from = partition.committed_by(group).unwrap_or(0).max(partition.low);
+                // The reader keeps the records from an offset before the committed one from being trimmed.
+                let chosen = offsets.iter().find(|(name, _)| *name == partition.name);
+                let from = chosen.map(|(_, offset)| *offset).or_else(|| partition.committed_by(group));
+                let from = from.unwrap_or(0).clamp(partition.low, partition.end);
                 let inbox = Arc::clone(&self.shared.inbox);
                 let queue = Arc::new(Queue::new(limits, from, Some(Box::new(move || inbox.progress()))));
                 assigned

@@ -3,7 +3,10 @@
 use super::record;
 use crate::backend::{Backend, Embedded};
 use crate::support::{Handled, Running, consumer, eventually, expected, payload, produce};
-use kafka_runtime::{Error, HandlerError, Log, ProduceError, Producer, ProducerRecord};
+use kafka_runtime::{
+    Error, HandlerError, Log, Outcome, PartitionStart, ProduceError, Producer, ProducerRecord,
+};
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,7 +59,7 @@ async fn records_are_not_kept_for_a_deleted_group() {
     let stored =
         |backend: &Embedded| backend.log().read("events", last.partition, 0, usize::MAX).unwrap().len();
     let reader = backend.source_of("deleted", &["events"]);
-    reader.start().await.unwrap();
+    reader.start(None).await.unwrap();
     let reading = backend.log().delete_group("deleted");
     assert!(matches!(reading, Err(Error::Attached { .. })), "{reading:?}");
     drop(reader);
@@ -103,6 +106,43 @@ async fn p1_a_group_without_progress_misses_no_record_after_reopening() {
     other.wait_for(101).await;
     running.stop().await;
     assert_eq!(other.payloads(), expected("a", 101));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_records_before_the_committed_offset_stay_while_a_consumer_reads_them_again() {
+    let backend = Embedded::new();
+    let last = produce(&backend, &["a"], 100).await.pop().unwrap();
+    let stored = || backend.log().read("events", last.partition, 0, usize::MAX).unwrap().len();
+    let idle = backend.source_of("idle", &["events"]);
+    idle.start(None).await.unwrap();
+    let first = Handled::default();
+    let running = Running::start(&backend, first.handler());
+    first.wait_for(100).await;
+    running.stop().await;
+
+    let (again, tried, may_read) = (Handled::default(), Arc::default(), Arc::<AtomicBool>::default());
+    let (trying, reads) = (Arc::<AtomicBool>::clone(&tried), Arc::clone(&may_read));
+    let handler = again.handler_with(move |_| {
+        trying.store(true, Ordering::SeqCst);
+        if reads.load(Ordering::SeqCst) {
+            Ok(Outcome::default())
+        } else {
+            Err(HandlerError::retry("not yet"))
+        }
+    });
+    let from_first = |start: PartitionStart| ready(Ok::<_, Error>(Some(start.first)));
+    let running = Running::spawn(consumer(&backend, handler).start_offsets(from_first));
+    eventually("the first record is read again", async || tried.load(Ordering::SeqCst)).await;
+    drop(idle);
+    eventually("the idle group is gone", async || backend.log().delete_group("idle").is_ok()).await;
+    for _ in 0..2 {
+        backend.log().send(record("a", "more")).await.unwrap();
+    }
+    assert_eq!(stored(), 102, "the committed offset of both groups was beyond all of them");
+    may_read.store(true, Ordering::SeqCst);
+    again.wait_for(102).await;
+    eventually("all but the last two are removed", async || stored() <= 2).await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
