@@ -7,6 +7,7 @@ use crate::{
     hub::{Connection, Identity},
     metrics,
     outbox::{Outgoing, SendId},
+    recent_acks::Key,
     trace,
 };
 use abi::{
@@ -30,7 +31,8 @@ pub async fn send(
 ) -> Result<(), ApiError> {
     let new = checked(backend, &connection.identity, send).await?;
     let (ack, outbox) = (ack(&new.entry), connection.outbox.clone());
-    if let Some(ack) = repeated(backend, &ack) {
+    let key = Key::new(&ack.message_id);
+    if let Some(ack) = repeated(backend, key, &ack) {
         outbox.push(Outgoing::Sent { id, result: Ok(ack) });
         return Ok(());
     }
@@ -39,7 +41,7 @@ pub async fn send(
             "the log did not accept an earlier message; send both again, in order",
         ));
     }
-    log(backend, new, move |logged| match logged {
+    log(backend, new, key, move |logged| match logged {
         Ok(()) => outbox.push(Outgoing::Sent { id, result: Ok(ack) }),
         Err(error) => outbox.push_refusal(id, error),
     })
@@ -52,10 +54,11 @@ pub async fn send(
 pub async fn send_and_wait(backend: &Backend, identity: &Identity, send: Send) -> Result<Ack, ApiError> {
     let new = checked(backend, identity, send).await?;
     let (ack, (sender, receiver)) = (ack(&new.entry), oneshot::channel());
-    if let Some(ack) = repeated(backend, &ack) {
+    let key = Key::new(&ack.message_id);
+    if let Some(ack) = repeated(backend, key, &ack) {
         return Ok(ack);
     }
-    log(backend, new, move |logged| {
+    log(backend, new, key, move |logged| {
         // The caller may have given up.
         let _ = sender.send(logged);
     })?;
@@ -79,16 +82,17 @@ pub async fn change(backend: &Backend, identity: &Identity, send: Send) -> Resul
     let entry = backend.entry_changes().apply(identity, draft).await?;
     metrics::acknowledged();
     let ack = ack(&entry);
-    if let Some(first) = repeated(backend, &ack) {
+    let key = Key::new(&ack.message_id);
+    if let Some(first) = repeated(backend, key, &ack) {
         return Ok(first);
     }
-    backend.recent_acks().add(&ack.message_id, ack.sent_at_ms);
+    backend.recent_acks().add(key, ack.sent_at_ms);
     Ok(ack)
 }
 
 /// The ack of the first attempt, if the entry was acknowledged recently.
-fn repeated(backend: &Backend, ack: &Ack) -> Option<Ack> {
-    let sent_at_ms = backend.recent_acks().sent_at_ms(&ack.message_id)?;
+fn repeated(backend: &Backend, key: Key, ack: &Ack) -> Option<Ack> {
+    let sent_at_ms = backend.recent_acks().sent_at_ms(key)?;
     Some(Ack { sent_at_ms, ..ack.clone() })
 }
 
@@ -119,28 +123,29 @@ async fn checked(backend: &Backend, identity: &Identity, send: Send) -> Result<N
 fn log(
     backend: &Backend,
     new: NewEntry,
+    key: Key,
     answer: impl FnOnce(Result<(), ApiError>) + std::marker::Send + 'static,
 ) -> Result<(), ApiError> {
     let spans = trace::begin("send", &new.entry);
     let logging = spans.children("log", Kind::Producer);
     let record = backend.entry_log().record(&new, &logging, None);
     let is_group = matches!(Conversation::parse(&new.entry.conversation), Ok(Conversation::Group(_)));
-    let (group_acks, recent_acks) = (backend.group_acks().clone(), backend.recent_acks().clone());
-    let (message_id, sent_at_ms) = (new.entry.message_id.clone(), new.entry.sent_at_ms);
+    let (recent_acks, sent_at_ms) = (backend.recent_acks().clone(), new.entry.sent_at_ms);
+    let group = is_group.then(|| (backend.group_acks().clone(), new));
     let on_delivery = Box::new(move |delivered: Result<Position, _>| match delivered {
         Ok(position) => {
             trace::logged(logging, position);
             let answer = move |result: Result<(), ApiError>| {
                 if result.is_ok() {
-                    recent_acks.add(&message_id, sent_at_ms);
+                    recent_acks.add(key, sent_at_ms);
                     metrics::acknowledged();
                     spans.finish();
                 }
                 answer(result);
             };
-            match is_group {
-                true => group_acks.logged(new, Box::new(answer)),
-                false => answer(Ok(())),
+            match group {
+                Some((group_acks, new)) => group_acks.logged(new, Box::new(answer)),
+                None => answer(Ok(())),
             }
         }
         Err(error) => answer(Err(not_logged(&error))),
