@@ -90,7 +90,9 @@ fn device_tests() -> Vec<SharedTest> {
         Default signals:
             p5_signals_reach_the_other_members_and_are_not_stored
             p8_signals_of_strangers_are_refused
-            p5_watchers_see_who_comes_and_goes;
+            p5_watchers_see_who_comes_and_goes
+            p5_a_user_who_registers_later_can_be_watched
+            p8_a_change_of_presence_is_told_to_those_who_may_see_it_now;
         Default devices:
             p2_every_device_gets_each_message_once_including_the_senders_other_devices
             p5_a_new_connection_of_a_device_replaces_the_old_one

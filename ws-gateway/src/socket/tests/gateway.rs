@@ -130,10 +130,6 @@ impl Presences for HangingCache {
         self.0.watch(app, watcher, users, ttl).await
     }
 
-    async fn unwatch(&self, app: &str, watcher: &str, users: &[&str]) -> cache::Result<()> {
-        self.0.unwatch(app, watcher, users).await
-    }
-
     async fn watchers(&self, app: &str, user: &str) -> cache::Result<Vec<String>> {
         self.0.watchers(app, user).await
     }
