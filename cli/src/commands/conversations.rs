@@ -169,7 +169,7 @@ fn head_line(head: &Head, user: &str) -> String {
     }
     let settings = head.settings.clone().unwrap_or_default();
     let marks = [
-        (head.role() == Role::Unspecified, "left"),
+        (head.role() == Role::Unspecified, "not a member"),
         (settings.pinned, "pinned"),
         (settings.archived, "archived"),
         (settings.muted_until_ms > 0, "muted"),
