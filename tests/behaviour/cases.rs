@@ -117,13 +117,14 @@ fn device_tests() -> Vec<SharedTest> {
             p4_a_new_member_sees_entries_since_joining_or_the_whole_history
             p3_a_change_never_overtakes_an_acknowledged_message
             p8_removing_a_non_member_sends_that_user_nothing
-            p5_a_removed_member_receives_the_removal
             p2_request_ids_and_client_msg_ids_do_not_collide
             p8_only_an_owner_can_change_members
-            p8_a_removed_member_can_neither_send_nor_read
-            p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on
             p8_non_members_see_nothing_of_a_group
             p8_a_group_with_unknown_users_is_refused;
+        Default former_members:
+            p8_a_removed_member_can_neither_send_nor_read
+            p5_a_removed_member_receives_the_removal
+            p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on;
     }
 }
 
