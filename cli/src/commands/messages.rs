@@ -14,11 +14,19 @@ use client::{Client, Draft, Event, State, sync::Start, text};
 use serde_json::json;
 use std::{io::Read as _, time::Duration};
 
-pub(super) async fn send(context: &Context, with: &str, body: &str, reply_to: Option<&str>) -> Result<()> {
+/// Sends a message, a reply, or an entry of a kind of the product; `kind` is its name and whether it counts as unread.
+pub(super) async fn send(
+    context: &Context,
+    with: &str,
+    body: &str,
+    reply_to: Option<&str>,
+    kind: Option<(String, bool)>,
+) -> Result<()> {
     let body = content(body).await?;
-    put(context, with, reply_to, |target| match target {
-        Some(message_id) => Draft::reply(message_id, body),
-        None => body.into(),
+    put(context, with, reply_to, |target| match (target, kind) {
+        (Some(message_id), _) => Draft::reply(message_id, body),
+        (None, Some((kind, countable))) => Draft::custom(&kind, countable, Some(body)),
+        (None, None) => body.into(),
     })
     .await
 }

@@ -1,7 +1,7 @@
 //! Who is here: presence and typing.
 
 use super::Chat;
-use crate::output::{clock, label, printable};
+use crate::{commands::signals, output::label};
 use abi::{
     ids::Conversation,
     v1::{Presence, Signal, Typing, signal::Kind},
@@ -84,14 +84,7 @@ impl Chat {
 
     fn show_presence(&mut self, presence: &Presence) -> Result<()> {
         self.presences.insert(presence.user.clone(), Some(presence.clone()));
-        let Presence { user, online, last_seen_ms, text } = presence;
-        let state = match (online, last_seen_ms) {
-            (true, _) => "is online".to_owned(),
-            (false, 0) => "is offline".to_owned(),
-            (false, at) => format!("is offline, last seen {}", clock(*at)),
-        };
-        let text = if text.is_empty() { String::new() } else { format!(": {}", printable(text)) };
-        self.context.out.text(&format!("  {user} {state}{text}"))?;
+        self.context.out.text(&format!("  {}", signals::line(presence)))?;
         Ok(self.context.out.object(&json!({ "presence": presence }))?)
     }
 
