@@ -7,6 +7,9 @@ use uuid::Uuid;
 /// Longest user or device id, in characters.
 pub const MAX_ID: usize = 64;
 
+/// Kinds of conversations to come: rooms, threads, and a user's own.
+const RESERVED: [&str; 3] = ["r", "t", "u"];
+
 fn is_id(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
@@ -56,7 +59,7 @@ impl<'a> Conversation<'a> {
     /// Parses a conversation id. The users of a direct conversation may be in either order.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with the forms of an id.
+    /// `INVALID_REQUEST` with the forms of an id, or because the kind of conversation is [reserved](RESERVED).
     pub fn parse(id: &'a str) -> Result<Self, ApiError> {
         let parsed = match id.split_once(':') {
             Some(("d", users)) => users
@@ -64,6 +67,12 @@ impl<'a> Conversation<'a> {
                 .filter(|(a, b)| is_id(a) && is_id(b))
                 .map(|(a, b)| if a <= b { Self::Direct(a, b) } else { Self::Direct(b, a) }),
             Some(("g", group)) if is_id(group) => Some(Self::Group(group)),
+            Some((kind, _)) if RESERVED.contains(&kind) => {
+                return Err(ApiError::invalid(format!(
+                    "conversation is {}: ids with {kind}: are reserved for a later version of the server",
+                    quoted(id)
+                )));
+            }
             _ => None,
         };
         parsed.ok_or_else(|| {
@@ -196,6 +205,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode;
     use proptest::prelude::*;
 
     #[test]
@@ -235,12 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_not_conversations() {
+    fn other_texts_are_not_conversations_and_some_are_reserved() {
         for id in [
             "", "d:", "d:a", "d:a:", "d:a:b:c", "g:", "g:a:b", "x:a", "d:a:b c", "g:\u{e9}", "D:a:b",
             "d:a:..", "g:.",
         ] {
             assert!(Conversation::parse(id).is_err(), "{id}");
+        }
+        for id in ["r:room", "t:thread", "u:alice"] {
+            let error = Conversation::parse(id).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidRequest);
+            assert!(error.message.contains("reserved"), "{}", error.message);
         }
     }
 

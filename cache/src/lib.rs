@@ -147,9 +147,6 @@ pub trait Presences: Send + Sync + 'static {
     /// no further one.
     async fn watch(&self, app: &str, watcher: &str, users: &[&str], ttl: Duration) -> Result<()>;
 
-    /// Stops watching.
-    async fn unwatch(&self, app: &str, watcher: &str, users: &[&str]) -> Result<()>;
-
     /// The users who watch a user, in no order.
     async fn watchers(&self, app: &str, user: &str) -> Result<Vec<String>>;
 }

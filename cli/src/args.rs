@@ -91,6 +91,12 @@ pub enum Command {
         /// Answer this message: its number or its message id.
         #[arg(long, value_name = "MESSAGE")]
         reply_to: Option<String>,
+        /// Send an entry of a kind of your own, with a dot, such as `acme.order`, instead of a message.
+        #[arg(long, value_name = "KIND", conflicts_with = "reply_to")]
+        kind: Option<String>,
+        /// An entry of this kind counts as unread.
+        #[arg(long, requires = "kind")]
+        countable: bool,
     },
     /// Replace one of your messages.
     Edit {
@@ -151,6 +157,34 @@ pub enum Command {
         /// The changes.
         #[command(flatten)]
         settings: SettingsArgs,
+    },
+    /// Mark a conversation as read.
+    Read {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// Read up to the message with this number. Default: the last one.
+        message: Option<u64>,
+    },
+    /// Tell connected devices something without storing it.
+    Signal {
+        /// User id, or conversation id (`g:...`, `d:...`).
+        with: String,
+        /// `typing`, `stopped`, or a kind of your own with a dot, such as `acme.call`.
+        kind: String,
+        /// The text of a kind of your own.
+        text: Option<String>,
+        /// Only to this member, for a kind of your own. May be repeated.
+        #[arg(long, value_name = "USER")]
+        to: Vec<String>,
+    },
+    /// Show who is online, or set the text that others see while you are online.
+    Presence {
+        /// User ids.
+        #[arg(required_unless_present = "text")]
+        users: Vec<String>,
+        /// Your text; empty removes it.
+        #[arg(long, value_name = "TEXT")]
+        text: Option<String>,
     },
     /// Show who has read a message.
     Readers {

@@ -7,6 +7,7 @@ mod dead_letters;
 mod group;
 mod messages;
 mod people;
+mod signals;
 
 use crate::{
     args::{Args, Command},
@@ -29,8 +30,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Login { user, password } => account::login(&context, &user, password).await?,
         Command::Logout => account::logout(&context).await?,
         Command::Chat { with, history } => chat::chat(context, &with, history).await?,
-        Command::Send { with, text, reply_to } => {
-            messages::send(&context, &with, &text, reply_to.as_deref()).await?;
+        Command::Send { with, text, reply_to, kind, countable } => {
+            let kind = kind.map(|kind| (kind, countable));
+            messages::send(&context, &with, &text, reply_to.as_deref(), kind).await?;
         }
         Command::Edit { with, message, text } => messages::edit(&context, &with, &message, &text).await?,
         Command::Recall { with, message } => messages::recall(&context, &with, &message).await?,
@@ -44,6 +46,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Conversations => conversations::conversations(&context).await?,
         Command::Changes { since } => conversations::changes(&context, since.as_deref()).await?,
         Command::Settings { with, settings } => conversations::settings(&context, &with, settings).await?,
+        Command::Read { with, message } => conversations::read(&context, &with, message).await?,
+        Command::Signal { with, kind, text, to } => {
+            signals::signal(&context, &with, &kind, text, to).await?;
+        }
+        Command::Presence { users, text } => signals::presence(&context, users, text).await?,
         Command::Readers { with, message } => conversations::readers(&context, &with, message).await?,
         Command::Block { user } => people::block(&context, &user, true).await?,
         Command::Unblock { user } => people::block(&context, &user, false).await?,

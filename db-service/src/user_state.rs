@@ -3,7 +3,7 @@
 use crate::error::Error;
 use abi::{
     ApiError, MAX_USER_NAME,
-    error::ErrorCode,
+    error::{ErrorCode, quoted},
     ids, names,
     v1::{Block, PresencePrivacy, Profile, SetSettings},
 };
@@ -29,8 +29,8 @@ pub(crate) const MAX_BLOCKS: i64 = 1_000;
 /// # Errors
 /// `INVALID_REQUEST` with the field and its limit.
 pub(crate) fn check_settings(change: &SetSettings) -> Result<(), ApiError> {
-    if change.muted_until_ms.is_some_and(|until| !(0..=FOR_EVER_MS).contains(&until)) {
-        return Err(ApiError::invalid(format!("muted_until_ms must be 0 to {FOR_EVER_MS}")));
+    if let Some(until) = change.muted_until_ms.filter(|until| !(0..=FOR_EVER_MS).contains(until)) {
+        return Err(ApiError::invalid(format!("muted_until_ms must be 0 to {FOR_EVER_MS}, got {until}")));
     }
     let Some(draft) = &change.draft else { return Ok(()) };
     if draft.len() > MAX_DRAFT {
@@ -95,7 +95,10 @@ fn check_address(address: &str) -> Result<(), ApiError> {
     if is_web {
         return Ok(());
     }
-    Err(ApiError::invalid("avatar_url must be an address that begins with https:// or http://"))
+    Err(ApiError::invalid(format!(
+        "avatar_url must be an address that begins with https:// or http://, got {}",
+        quoted(address)
+    )))
 }
 
 /// Checks that a user may block another one, or end a block.

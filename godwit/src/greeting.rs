@@ -31,11 +31,11 @@ impl Cli {
         }
     }
 
-    /// Commands that register a user and open a chat, one per line.
+    /// Commands that register two users and open a chat of each with the other, one per line.
     pub(crate) fn commands(&self, client_url: &str) -> String {
-        let register = self.command(client_url, "register alice");
-        let chat = self.command(client_url, "--user alice chat bob");
-        format!("try, in two other terminals:\n  {register}\n  {chat}\n")
+        let lines = ["register alice", "register bob", "--user alice chat bob", "--user bob chat alice"];
+        let commands = lines.map(|arguments| format!("  {}\n", self.command(client_url, arguments)));
+        format!("try, in two other terminals:\n{}", commands.concat())
     }
 }
 
@@ -54,9 +54,10 @@ mod tests {
         assert_eq!(Cli::find(&here, true), Cli("cargo run --release -p godwit-cli --".into()));
         let cli = Cli::find(installed, false);
         let commands = cli.commands(DEFAULT_URL);
-        assert!(
-            commands.contains("\n  godwit-cli register alice\n  godwit-cli --user alice chat bob\n"),
-            "{commands}"
+        assert_eq!(
+            commands,
+            "try, in two other terminals:\n  godwit-cli register alice\n  godwit-cli register bob\n  \
+             godwit-cli --user alice chat bob\n  godwit-cli --user bob chat alice\n"
         );
         let commands = cli.commands("http://[::1]:7460");
         assert!(commands.contains("\n  godwit-cli --url http://[::1]:7460 register alice\n"), "{commands}");

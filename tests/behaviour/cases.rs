@@ -90,7 +90,9 @@ fn device_tests() -> Vec<SharedTest> {
         Default signals:
             p5_signals_reach_the_other_members_and_are_not_stored
             p8_signals_of_strangers_are_refused
-            p5_watchers_see_who_comes_and_goes;
+            p5_watchers_see_who_comes_and_goes
+            p5_a_user_who_registers_later_can_be_watched
+            p8_a_change_of_presence_is_told_to_those_who_may_see_it_now;
         Default devices:
             p2_every_device_gets_each_message_once_including_the_senders_other_devices
             p5_a_new_connection_of_a_device_replaces_the_old_one
@@ -115,13 +117,14 @@ fn device_tests() -> Vec<SharedTest> {
             p4_a_new_member_sees_entries_since_joining_or_the_whole_history
             p3_a_change_never_overtakes_an_acknowledged_message
             p8_removing_a_non_member_sends_that_user_nothing
-            p5_a_removed_member_receives_the_removal
             p2_request_ids_and_client_msg_ids_do_not_collide
             p8_only_an_owner_can_change_members
-            p8_a_removed_member_can_neither_send_nor_read
-            p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on
             p8_non_members_see_nothing_of_a_group
             p8_a_group_with_unknown_users_is_refused;
+        Default former_members:
+            p8_a_removed_member_can_neither_send_nor_read
+            p5_a_removed_member_receives_the_removal
+            p8_a_member_who_left_can_neither_send_nor_read_and_ownership_passes_on;
     }
 }
 

@@ -31,6 +31,7 @@ mod drain;
 mod edges;
 mod embedded;
 mod entries;
+mod former_members;
 mod groups;
 mod http;
 mod limits;

@@ -3,8 +3,8 @@
 use abi::{
     error::ErrorCode,
     v1::{
-        CustomSignal, Delivered, Presence, Profile, Signal, Typing, WatchPresence, client_frame::Frame,
-        server_frame, signal::Kind,
+        Block, CustomSignal, Delivered, Ping, Presence, Profile, Signal, Typing, WatchPresence,
+        client_frame::Frame, server_frame, signal::Kind,
     },
 };
 use anyhow::{Result, bail, ensure};
@@ -114,5 +114,50 @@ pub(crate) async fn p5_watchers_see_who_comes_and_goes(world: World) -> Result<(
     assert_eq!(watch(&mut bob_device, &[&alice.user]).await?, []);
     assert_eq!(watch(&mut alice_device, &[&bob.user]).await?, []);
     ensure!(watch(&mut bob_device, &[]).await?.is_empty());
+    Ok(())
+}
+
+pub(crate) async fn p5_a_user_who_registers_later_can_be_watched(world: World) -> Result<()> {
+    let bob = world.user("bob").await?;
+    let mut bob_device = world.connect(&bob).await?;
+    let name = format!("friend-of-{}", bob.user);
+    assert_eq!(watch(&mut bob_device, &[&name]).await?, []);
+    let friend = world.user_named(&name, "phone").await?;
+    let _friend_device = world.connect(&friend).await?;
+    let seen = presence(&mut bob_device).await?;
+    assert_eq!((seen.user, seen.online), (name, true));
+    Ok(())
+}
+
+pub(crate) async fn p8_a_change_of_presence_is_told_to_those_who_may_see_it_now(world: World) -> Result<()> {
+    let (alice, bob) = world.two_users().await?;
+    let (carol, dave) = (world.user("carol").await?, world.user("dave").await?);
+    let mut devices = Vec::new();
+    for watcher in [&bob, &carol, &dave] {
+        let mut device = world.connect(watcher).await?;
+        assert_eq!(watch(&mut device, &[&alice.user]).await?.len(), 1);
+        devices.push(device);
+    }
+    // Alice blocks bob, and carol leaves presence. A ping renews what a connection watches.
+    let mut alice_device = world.connect(&alice).await?;
+    for device in &mut devices {
+        assert!(presence(device).await?.online);
+    }
+    let block = |blocked| Frame::Block(Block { user: bob.user.clone(), blocked });
+    alice_device.done(block(true)).await?;
+    devices[1].done(Frame::Profile(Profile { privacy: 2, ..Profile::default() })).await?;
+    for device in &mut devices {
+        device.call(Frame::Ping(Ping {})).await?;
+    }
+    let text = |text: &str| signal("", Kind::Presence(Presence { text: text.into(), ..Presence::default() }));
+    alice_device.done(text("unseen")).await?;
+    assert_eq!(presence(&mut devices[2]).await?.text, "unseen");
+    // Both are told again, and of nothing in between.
+    alice_device.done(block(false)).await?;
+    devices[1].done(Frame::Profile(Profile::default())).await?;
+    alice_device.done(text("seen")).await?;
+    for device in &mut devices {
+        assert_eq!(presence(device).await?.text, "seen");
+    }
     Ok(())
 }

@@ -7,11 +7,7 @@ use crate::{
     reading::Reading, recent_acks::RecentAcks, request_tasks::RequestTasks, signals::Signals, token::Tokens,
     user_state::UserState,
 };
-use abi::{
-    ApiError,
-    config::Config,
-    v1::{Block, Signal},
-};
+use abi::{ApiError, config::Config, v1::Signal};
 use std::sync::Arc;
 
 /// All parts of a gateway behind its sockets.
@@ -180,16 +176,5 @@ impl Backend {
     pub async fn send_signal(&self, user: &str, signal: Signal) -> Result<(), ApiError> {
         self.rate_limits.signal(user)?;
         self.signals.send(user, signal).await
-    }
-
-    /// Blocks or unblocks a user.
-    ///
-    /// # Errors
-    /// Those of [`UserState::change_block`].
-    pub async fn change_block(&self, user: &str, block: Block) -> Result<(), ApiError> {
-        if block.blocked {
-            self.signals.unwatch(&block.user, user).await;
-        }
-        self.user_state.change_block(user, block).await
     }
 }

@@ -4,7 +4,7 @@ use crate::entry_log::Draft;
 use abi::{
     ApiError,
     envelope::{EDIT, GROUP, MESSAGE, REACTION, RECALL},
-    error::ErrorCode,
+    error::{ErrorCode, quoted},
     ids::{self, Conversation},
     json,
     v1::{Content, Send, content::Body},
@@ -27,27 +27,18 @@ pub fn draft(send: Send, max_body: usize) -> Result<Draft, ApiError> {
     ids::check_client_msg_id(&send.client_msg_id)?;
     let conversation = Conversation::parse(&send.conversation)?.to_string();
     let kind = if send.kind.is_empty() { MESSAGE } else { send.kind.as_str() };
+    let countable = countable(kind, send.countable)?;
     let refers = Use::of(kind, &[EDIT, RECALL, REACTION], &[MESSAGE]);
     refers.check(kind, "refers_to", !send.refers_to.is_empty())?;
     Use::of(kind, &[MESSAGE, EDIT], &[]).check(kind, "content", send.content.is_some())?;
     if !matches!(kind, REACTION) && !send.reactions.is_empty() {
         return Err(ApiError::invalid(format!("reactions must be absent in an entry of kind {kind}")));
     }
-    let countable = match kind {
-        MESSAGE => true,
-        EDIT | RECALL | REACTION => false,
-        GROUP => {
-            return Err(ApiError::invalid(
-                "kind must not be group: groups are changed with requests over HTTP",
-            ));
-        }
-        _ => {
-            check_custom_kind(kind)?;
-            send.countable
-        }
-    };
     if !send.refers_to.is_empty() && ids::message_bytes(&send.refers_to).is_none() {
-        return Err(ApiError::invalid("refers_to must be a message id: 32 hexadecimal digits"));
+        return Err(ApiError::invalid(format!(
+            "refers_to must be a message id: 32 hexadecimal digits, got {}",
+            quoted(&send.refers_to)
+        )));
     }
     if let Some(content) = &send.content {
         check_content(content, max_body)?;
@@ -63,6 +54,16 @@ pub fn draft(send: Send, max_body: usize) -> Result<Draft, ApiError> {
         reactions: send.reactions,
         group_change: None,
     })
+}
+
+/// Whether an entry of a kind counts as unread. The sender decides for kinds of the product.
+fn countable(kind: &str, of_sender: bool) -> Result<bool, ApiError> {
+    match kind {
+        MESSAGE => Ok(true),
+        EDIT | RECALL | REACTION => Ok(false),
+        GROUP => Err(ApiError::invalid("kind must not be group: groups are changed with requests over HTTP")),
+        _ => check_custom_kind(kind).map(|()| of_sender),
+    }
 }
 
 /// Whether entries of a kind have a member.
@@ -110,7 +111,8 @@ pub fn check_custom_kind(kind: &str) -> Result<(), ApiError> {
     }
     Err(ApiError::invalid(format!(
         "kind must be message, edit, recall, reaction, or one of your own with a dot, such as acme.order: at most {MAX_KIND} \
-         of lower-case letters, digits, '_', '-' and '.'"
+         of lower-case letters, digits, '_', '-' and '.'; got {}",
+        quoted(kind)
     )))
 }
 

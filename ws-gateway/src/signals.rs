@@ -12,12 +12,13 @@ use crate::{
     permissions::{Permissions, cache_away},
 };
 use abi::{
-    ApiError, Caller,
+    ApiError, Caller, MAX_PAGE,
     error::ErrorCode,
     ids::{self, Conversation},
     v1::{
-        CustomSignal, GetProfilesRequest, Presence, PresencePrivacy, Presences, PushRequest, PushedSignal,
-        Signal, WatchPresence, push_service_client::PushServiceClient, signal::Kind,
+        CustomSignal, GetBlocks, GetBlocksRequest, GetProfilesRequest, Presence, PresencePrivacy, Presences,
+        PushRequest, PushedSignal, Signal, WatchPresence, push_service_client::PushServiceClient,
+        signal::Kind,
     },
 };
 use cache::{Cache, MAX_PRESENCE_TEXT};
@@ -123,8 +124,8 @@ impl Signals {
         Ok(())
     }
 
-    /// Makes a user watch others for `ttl`, instead of those of an earlier call. Returns the users and their current presence;
-    /// those who don't let the user see it are left out.
+    /// Makes a user watch others for `ttl`. Returns the watched users, and the current presence of those who let the user see it.
+    /// The others are watched too: they may let the user see it later, and a user may be created later.
     ///
     /// # Errors
     /// Those of [`Self::presences`].
@@ -134,9 +135,11 @@ impl Signals {
         request: WatchPresence,
         ttl: Duration,
     ) -> Result<(Vec<String>, Presences), ApiError> {
-        let watched = self.watchable(user, request.users).await?;
+        let watched = request.users;
+        check_named(&watched)?;
+        // First, so that no change is missed in between.
         self.renew_watch(user, &watched, ttl).await?;
-        let presences = self.current(&watched).await?;
+        let presences = self.current(user, watched.clone()).await?;
         Ok((watched, presences))
     }
 
@@ -145,23 +148,13 @@ impl Signals {
     /// # Errors
     /// `INVALID_REQUEST` for an id that is invalid; `TOO_LARGE` for too many; `UNAVAILABLE`; those of db-service.
     pub async fn presences(&self, user: &str, users: Vec<String>) -> Result<Presences, ApiError> {
-        self.current(&self.watchable(user, users).await?).await
+        check_named(&users)?;
+        self.current(user, users).await
     }
 
-    async fn watchable(&self, user: &str, users: Vec<String>) -> Result<Vec<String>, ApiError> {
-        let count = users.len();
-        if count > MAX_WATCHED {
-            return Err(ApiError::new(
-                ErrorCode::TooLarge,
-                format!("users names {count}; at most {MAX_WATCHED} are allowed"),
-            ));
-        }
-        users.iter().try_for_each(|id| ids::check_id("user", id))?;
-        self.visible(user, users).await
-    }
-
-    async fn current(&self, users: &[String]) -> Result<Presences, ApiError> {
-        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    async fn current(&self, user: &str, users: Vec<String>) -> Result<Presences, ApiError> {
+        let visible = self.visible(user, users).await?;
+        let users: Vec<&str> = visible.iter().map(String::as_str).collect();
         let found = self.cache.presence(&self.app, &users).await.map_err(|_| cache_away())?;
         let presences = users.iter().zip(found).map(|(user, found)| presence(user, found)).collect();
         Ok(Presences { presences })
@@ -187,19 +180,43 @@ impl Signals {
         let blockers = self.blocks.blockers(user, &users).await?;
         let mut named = users;
         named.push(user.to_owned());
-        let request = GetProfilesRequest { app: self.app.clone(), users: named.clone() };
-        let profiles = self.db.clone().get_profiles(request).await?.into_inner().profiles;
-        let open: HashSet<&str> = profiles
-            .iter()
-            .filter(|profile| profile.privacy() != PresencePrivacy::Nobody)
-            .map(|profile| profile.user.as_str())
-            .collect();
+        let open = self.open(&named).await?;
         if !open.contains(user) {
             return Ok(Vec::new());
         }
         named.pop();
-        named.retain(|other| open.contains(other.as_str()) && !blockers.contains(other));
+        named.retain(|other| open.contains(other) && !blockers.contains(other));
         Ok(named)
+    }
+
+    /// Those of `users` who take part in presence: who show theirs and see that of others.
+    async fn open(&self, users: &[String]) -> Result<HashSet<String>, ApiError> {
+        let request = GetProfilesRequest { app: self.app.clone(), users: users.to_vec() };
+        let profiles = self.db.clone().get_profiles(request).await?.into_inner().profiles;
+        let open = profiles.into_iter().filter(|profile| profile.privacy() != PresencePrivacy::Nobody);
+        Ok(open.map(|profile| profile.user).collect())
+    }
+
+    /// Those of the watchers of a user who may see the user's presence now. Blocks and privacy may have changed since they began
+    /// to watch.
+    async fn permitted(&self, user: &str, mut watchers: Vec<String>) -> Result<Vec<String>, ApiError> {
+        if watchers.is_empty() || !self.open(&[user.to_owned()]).await?.contains(user) {
+            return Ok(Vec::new());
+        }
+        let open = self.open(&watchers).await?;
+        watchers.retain(|watcher| open.contains(watcher));
+        let mut after = String::new();
+        while !watchers.is_empty() {
+            let page = Some(GetBlocks { after, limit: MAX_PAGE });
+            let request = GetBlocksRequest { app: self.app.clone(), user: user.to_owned(), page };
+            let mut blocks = self.db.clone().get_blocks(request).await?.into_inner();
+            watchers.retain(|watcher| !blocks.users.contains(watcher));
+            match blocks.users.pop() {
+                Some(last) if blocks.more => after = last,
+                _ => break,
+            }
+        }
+        Ok(watchers)
     }
 
     /// Tells the watchers of a user that the presence of the user has changed.
@@ -211,13 +228,8 @@ impl Signals {
 
     async fn try_announce(&self, user: &str) -> Result<(), ApiError> {
         let watchers = self.cache.watchers(&self.app, user).await.map_err(|_| cache_away())?;
+        let watchers = self.permitted(user, watchers).await?;
         if watchers.is_empty() {
-            return Ok(());
-        }
-        // Privacy may have changed since they began to watch.
-        let request = GetProfilesRequest { app: self.app.clone(), users: vec![user.to_owned()] };
-        let profile = self.db.clone().get_profiles(request).await?.into_inner().profiles.pop();
-        if profile.unwrap_or_default().privacy() == PresencePrivacy::Nobody {
             return Ok(());
         }
         let found = self.cache.presence(&self.app, &[user]).await.map_err(|_| cache_away())?;
@@ -227,13 +239,6 @@ impl Signals {
             self.push(signal, watchers.clone()).await;
         }
         Ok(())
-    }
-
-    /// Ends the watching of a user by someone whom the user has blocked.
-    pub async fn unwatch(&self, watcher: &str, user: &str) {
-        if let Err(error) = self.cache.unwatch(&self.app, watcher, &[user]).await {
-            tracing::debug!(%error, "cannot end the watching of a presence; it expires by itself");
-        }
     }
 
     async fn push(&self, signal: Signal, users: Vec<String>) {
@@ -246,6 +251,17 @@ impl Signals {
             tracing::debug!(%error, "cannot push a signal");
         }
     }
+}
+
+fn check_named(users: &[String]) -> Result<(), ApiError> {
+    let count = users.len();
+    if count > MAX_WATCHED {
+        return Err(ApiError::new(
+            ErrorCode::TooLarge,
+            format!("users names {count}; at most {MAX_WATCHED} are allowed"),
+        ));
+    }
+    users.iter().try_for_each(|id| ids::check_id("user", id))
 }
 
 fn presence(user: &str, found: cache::Presence) -> Presence {

@@ -125,7 +125,10 @@ async fn unblock(
 
 async fn change_block(backend: &Arc<Backend>, user: String, block: Block) -> Result<StatusCode, Problem> {
     let parts = backend.clone();
-    backend.request_tasks().complete(async move { parts.change_block(&user, block).await }).await?;
+    backend
+        .request_tasks()
+        .complete(async move { parts.user_state().change_block(&user, block).await })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -57,18 +57,6 @@ impl Presences for MemoryCache {
         Ok(())
     }
 
-    async fn unwatch(&self, app: &str, watcher: &str, users: &[&str]) -> Result<()> {
-        self.with_app(app, |app| {
-            for user in users {
-                if let Some(watchers) = app.watchers.get_mut(user) {
-                    watchers.0.remove(watcher);
-                    watchers.0.shrink_to_fit();
-                }
-            }
-        });
-        Ok(())
-    }
-
     async fn watchers(&self, app: &str, user: &str) -> Result<Vec<String>> {
         let now = Instant::now();
         Ok(self.with_app(app, |app| {

@@ -70,20 +70,6 @@ impl Presences for RedisCache {
         Ok(())
     }
 
-    async fn unwatch(&self, app: &str, watcher: &str, users: &[&str]) -> Result<()> {
-        for users in users.chunks(MAX_USERS) {
-            let commands = |_: &str| {
-                let mut commands = Pipeline::with_capacity(users.len());
-                for user in users {
-                    commands.cmd("ZREM").arg(self.key(app, "w", user)).arg(watcher).ignore();
-                }
-                commands
-            };
-            let () = self.call("unwatch", Request::Commands(&commands)).await?;
-        }
-        Ok(())
-    }
-
     async fn watchers(&self, app: &str, user: &str) -> Result<Vec<String>> {
         let mut script = WATCHERS.prepare_invoke();
         script.key(self.key(app, "w", user));

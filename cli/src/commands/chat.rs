@@ -15,7 +15,7 @@ use crate::{
 use abi::{
     envelope,
     ids::Conversation,
-    v1::{Entry, ReadPosition, Role, update::Kind},
+    v1::{Entry, GroupChange, Presence, ReadPosition, Role, group_change::Change, update::Kind},
 };
 use anyhow::Result;
 use client::{Client, Event, Events, Sending, State, sync::Start};
@@ -56,6 +56,8 @@ struct Chat {
     signalling: Option<BoxFuture<'static, Result<(), client::Error>>>,
     /// Per other user, when it was shown that the user is typing.
     typing_shown: HashMap<String, Instant>,
+    /// Per watched user, the presence that was shown last.
+    presences: HashMap<String, Option<Presence>>,
     /// Why the connection was lost, as it was shown; until the next one.
     lost: Option<String>,
     unacked: FuturesOrdered<Sending>,
@@ -92,6 +94,7 @@ impl Chat {
             typing_sent: None,
             signalling: None,
             typing_shown: HashMap::new(),
+            presences: HashMap::new(),
             lost: None,
             unacked: FuturesOrdered::new(),
             input_ended: false,
@@ -99,17 +102,16 @@ impl Chat {
     }
 
     async fn run(&mut self, mut events: Events, history: u32) -> Result<()> {
-        for entry in messages::tail(&self.client, &self.conversation, history as usize).await? {
-            self.copies.keep(&entry);
-            self.show(&entry)?;
-        }
+        self.shown = self.show_last(history as usize).await?;
         self.mark_read();
-        let title = self.title().await?;
+        let (title, is_member) = self.title().await?;
         output::hint(&format!("{} {title}; /help lists commands, Ctrl-D ends it", self.user));
         let mut input = terminal::lines(format!("{}> ", self.user))?;
         self.is_terminal = input.printer.is_some();
         self.context.out.print_with(input.printer.take());
-        self.show_people().await?;
+        if is_member {
+            self.show_people(false).await?;
+        }
         let result = self.run_loop(&mut events, &mut input).await;
         if result.is_err() && self.is_terminal && !self.input_ended {
             // The line editor restores the terminal mode only when its line ends.
@@ -157,6 +159,9 @@ impl Chat {
                 }
                 self.typing_shown.remove(&entry.sender);
                 self.mark_read();
+                if matches!(entry.group_change, Some(GroupChange { change: Some(Change::Added(_)) })) {
+                    self.show_people(false).await?;
+                }
             }
             Some(Event::Update(update)) => {
                 if let Some(Kind::Receipt(receipt)) = update.kind
@@ -190,17 +195,15 @@ impl Chat {
         Ok(())
     }
 
-    /// With whom: the other user, or the group by its name.
-    async fn title(&self) -> Result<String> {
+    /// With whom: the other user, or the group by its name; and whether this user is a member.
+    async fn title(&self) -> Result<(String, bool)> {
         if let Ok(Conversation::Direct(..)) = Conversation::parse(&self.conversation) {
-            return Ok(format!("with {}", label(&self.conversation, &self.user)));
+            return Ok((format!("with {}", label(&self.conversation, &self.user)), true));
         }
         let head = self.client.heads(vec![self.conversation.clone()]).await?.pop().unwrap_or_default();
-        let end = match head.role() {
-            Role::Unspecified => ", of which you are not a member any more",
-            _ => "",
-        };
-        Ok(format!("in the group \"{}\"{end}", printable(&head.name)))
+        let is_member = head.role() != Role::Unspecified;
+        let end = if is_member { "" } else { ", of which you are not a member any more" };
+        Ok((format!("in the group \"{}\"{end}", printable(&head.name)), is_member))
     }
 
     /// Shows that the connection is lost, and each further reason once.

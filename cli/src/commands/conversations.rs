@@ -1,4 +1,4 @@
-//! `conversations`, `changes`, `settings`, `readers`.
+//! `conversations`, `changes`, `settings`, `read`, `readers`.
 
 use crate::{
     args::SettingsArgs,
@@ -133,6 +133,17 @@ fn yes(value: bool) -> &'static str {
 }
 
 /// Prints who has read an entry.
+pub(super) async fn read(context: &Context, with: &str, message: Option<u64>) -> Result<()> {
+    let conversation = context::conversation(with, &context.user()?)?;
+    let once = context.once().await?;
+    // A number beyond the last entry means the last entry.
+    let read = once.client.mark_read(&conversation, message.unwrap_or(u64::MAX)).await?;
+    context.out.text(&format!("read up to #{}, {} unread", read.read_seq, read.unread))?;
+    context.out.object(&json!(read))?;
+    once.client.close().await;
+    Ok(())
+}
+
 pub(super) async fn readers(context: &Context, with: &str, seq: u64) -> Result<()> {
     let conversation = context::conversation(with, &context.user()?)?;
     let once = context.once().await?;
@@ -169,7 +180,7 @@ fn head_line(head: &Head, user: &str) -> String {
     }
     let settings = head.settings.clone().unwrap_or_default();
     let marks = [
-        (head.role() == Role::Unspecified, "left"),
+        (head.role() == Role::Unspecified, "not a member"),
         (settings.pinned, "pinned"),
         (settings.archived, "archived"),
         (settings.muted_until_ms > 0, "muted"),

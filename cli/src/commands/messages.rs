@@ -14,11 +14,19 @@ use client::{Client, Draft, Event, State, sync::Start, text};
 use serde_json::json;
 use std::{io::Read as _, time::Duration};
 
-pub(super) async fn send(context: &Context, with: &str, body: &str, reply_to: Option<&str>) -> Result<()> {
+/// Sends a message, a reply, or an entry of a kind of the product; `kind` is its name and whether it counts as unread.
+pub(super) async fn send(
+    context: &Context,
+    with: &str,
+    body: &str,
+    reply_to: Option<&str>,
+    kind: Option<(String, bool)>,
+) -> Result<()> {
     let body = content(body).await?;
-    put(context, with, reply_to, |target| match target {
-        Some(message_id) => Draft::reply(message_id, body),
-        None => body.into(),
+    put(context, with, reply_to, |target| match (target, kind) {
+        (Some(message_id), _) => Draft::reply(message_id, body),
+        (None, Some((kind, countable))) => Draft::custom(&kind, countable, Some(body)),
+        (None, None) => body.into(),
     })
     .await
 }
@@ -143,23 +151,24 @@ pub(super) fn reconnecting(error: &client::Error, retry_in: Duration) -> String 
 pub(super) async fn history(context: &Context, with: &str, limit: u32) -> Result<()> {
     let once = context.once().await?;
     let conversation = context::conversation(with, &once.user)?;
-    for entry in tail(&once.client, &conversation, limit as usize).await? {
+    for entry in tail(&once.client, &conversation, limit as usize, |_| true).await? {
         context.out.entry(&entry, &once.user, false)?;
     }
     once.client.close().await;
     Ok(())
 }
 
-/// The last entries of a conversation, oldest first.
+/// The last entries of a conversation, oldest first: so many that `limit` of them count.
 pub(super) async fn tail(
     client: &Client,
     conversation: &str,
     limit: usize,
+    counts: impl Fn(&Entry) -> bool,
 ) -> Result<Vec<Entry>, client::Error> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut before = 0;
-    while entries.len() < limit {
-        let limit = i32::try_from(limit - entries.len()).unwrap_or(i32::MAX).min(abi::MAX_PAGE);
+    let (mut before, mut missing) = (0, limit);
+    while missing > 0 {
+        let limit = i32::try_from(missing).unwrap_or(i32::MAX).min(abi::MAX_PAGE);
         let request = GetHistory {
             conversation: conversation.to_owned(),
             before,
@@ -168,6 +177,7 @@ pub(super) async fn tail(
             ..GetHistory::default()
         };
         let page = client.history(request).await?;
+        missing = missing.saturating_sub(page.entries.iter().filter(|entry| counts(entry)).count());
         entries.extend(page.entries);
         match entries.last() {
             Some(oldest) if page.more && oldest.conversation_seq > 1 => before = oldest.conversation_seq,

@@ -39,7 +39,7 @@ pub(super) async fn perform(
             backend.user_state().mark_read(user, read).await.map(|read| Answer::Frame(Frame::Read(read)))
         }
         Ask::Settings(change) => backend.user_state().change_settings(user, change).await.map(done),
-        Ask::Block(block) => backend.change_block(user, block).await.map(done),
+        Ask::Block(block) => backend.user_state().change_block(user, block).await.map(done),
         Ask::Profile(profile) => backend.user_state().replace_profile(user, profile).await.map(done),
         Ask::Signal(signal) => backend.send_signal(user, signal).await.map(done),
         Ask::Watch(watch) => {

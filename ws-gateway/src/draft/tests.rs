@@ -90,6 +90,15 @@ fn each_kind_has_its_members() {
 }
 
 #[test]
+fn p8_the_error_for_a_kind_names_the_kind_whatever_else_the_entry_has() {
+    let target = "00".repeat(16);
+    for entry in [send("order"), Send { content: text(), refers_to: target, ..send("order") }] {
+        let error = draft(entry, 16).unwrap_err();
+        assert!(error.message.starts_with("kind must be") && error.message.contains("\"order\""), "{error}");
+    }
+}
+
+#[test]
 fn only_messages_and_kinds_of_the_product_count() {
     let target = "00".repeat(16);
     assert!(draft(Send { content: text(), ..send("") }, 16).unwrap().countable);

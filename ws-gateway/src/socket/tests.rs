@@ -1,4 +1,5 @@
 mod gateway;
+mod hanging_cache;
 mod sessions;
 mod slow;
 

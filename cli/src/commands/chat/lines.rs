@@ -12,7 +12,11 @@ use client::{Draft, text};
 use serde_json::json;
 use std::io;
 
+/// The answer to a command that needs the server.
+const NOT_CONNECTED: &str = "not connected to the server; try again later";
+
 impl Chat {
+    /// Carries out a line. `None`: the input has ended.
     pub(super) async fn line(&mut self, line: Option<io::Result<String>>) -> Result<()> {
         let Some(line) = line else {
             self.input_ended = true;
@@ -24,10 +28,11 @@ impl Chat {
         }
         let draft = match Input::parse(&line) {
             Input::Text(line) => Draft::from(text(line)),
-            Input::Who => return self.show_people().await,
-            Input::History(count) => return self.show_again(count).await,
+            Input::Who | Input::History(_) if self.lost.is_some() => return self.refuse(NOT_CONNECTED),
+            Input::Who => return self.show_people(true).await,
+            Input::History(count) => return self.show_last(count).await.map(drop),
             Input::Help => return Ok(self.context.out.text(input::HELP)?),
-            Input::Wrong(sentence) => return Ok(self.context.out.text(&format!("  {sentence}"))?),
+            Input::Wrong(sentence) => return self.refuse(&sentence),
             Input::Reply(seq, line) => match self.target(seq, false).await? {
                 Some(message_id) => Draft::reply(&message_id, text(line)),
                 None => return Ok(()),
@@ -46,7 +51,17 @@ impl Chat {
             },
         };
         self.unacked.push_back(self.client.enqueue(&self.conversation, draft, None).await?);
-        Ok(())
+        match self.lost {
+            Some(_) if self.is_terminal => {
+                self.refuse("not connected; it will be sent with the next connection")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says why a line has no effect at the moment.
+    fn refuse(&self, sentence: &str) -> Result<()> {
+        Ok(self.context.out.text(&format!("  {sentence}"))?)
     }
 
     /// The message id of a message by its number, or of the last one: the user's own, or of somebody else.
@@ -57,26 +72,17 @@ impl Chat {
         };
         let found = match (copy, seq) {
             (Some(copy), _) => Some(copy.clone()),
+            (None, Some(_)) if self.lost.is_some() => return self.refuse(NOT_CONNECTED).map(|()| None),
             (None, Some(seq)) => messages::entry_at(&self.client, &self.conversation, seq).await?,
             (None, None) => None,
         };
         let problem = match (found, seq) {
             (Some(entry), _) if is_message(&entry) => return Ok(Some(entry.message_id)),
             (_, Some(seq)) => format!("#{seq} is not the number of a message"),
-            (_, None) if own => "you have no message here yet".to_owned(),
-            (_, None) => "nobody else has a message here yet".to_owned(),
+            (_, None) if own => "you have no message here; name one by its number, such as #12".to_owned(),
+            (_, None) => "nobody else has a message here; name one by its number, such as #12".to_owned(),
         };
-        self.context.out.text(&format!("  {problem}"))?;
-        Ok(None)
-    }
-
-    /// Shows the last messages as they are now.
-    async fn show_again(&mut self, count: usize) -> Result<()> {
-        for entry in messages::tail(&self.client, &self.conversation, count).await? {
-            self.copies.keep(&entry);
-            self.context.out.entry(&entry, &self.user, false)?;
-        }
-        Ok(())
+        self.refuse(&problem).map(|()| None)
     }
 
     pub(super) fn acked(&self, ack: Result<Ack, client::Error>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Who is here: presence and typing.
 
 use super::Chat;
-use crate::output::{clock, label, printable};
+use crate::{commands::signals, output::label};
 use abi::{
     ids::Conversation,
     v1::{Presence, Signal, Typing, signal::Kind},
@@ -16,11 +16,15 @@ const MAX_WATCHED: usize = 200;
 const TYPING: Duration = Duration::from_secs(4);
 
 impl Chat {
-    /// Shows who is here, and watches them.
-    pub(super) async fn show_people(&mut self) -> Result<()> {
+    /// Watches the other members, and shows who is here: in a group everyone, or only who is online.
+    pub(super) async fn show_people(&mut self, everyone: bool) -> Result<()> {
+        let is_group = matches!(Conversation::parse(&self.conversation), Ok(Conversation::Group(_)));
         match self.watch().await {
             Ok(presences) if presences.is_empty() => self.show_absence().await,
-            Ok(presences) => presences.iter().try_for_each(|presence| self.show_presence(presence)),
+            Ok(presences) if everyone || !is_group || self.context.out.json => {
+                presences.iter().try_for_each(|presence| self.show_presence(presence))
+            }
+            Ok(presences) => self.show_online(presences),
             // Without it the chat still works.
             Err(error) => Ok(self.context.out.text(&format!("  presence is not known: {error}"))?),
         }
@@ -43,7 +47,20 @@ impl Chat {
         Ok(self.context.out.text(&line)?)
     }
 
-    async fn watch(&self) -> Result<Vec<Presence>, client::Error> {
+    /// Shows in one line who is online.
+    fn show_online(&mut self, presences: Vec<Presence>) -> Result<()> {
+        let online = presences.iter().filter(|presence| presence.online);
+        let online: Vec<&str> = online.map(|presence| presence.user.as_str()).collect();
+        let line = match online.as_slice() {
+            [] => "nobody else is online".to_owned(),
+            online => format!("online: {}", online.join(", ")),
+        };
+        self.context.out.text(&format!("  {line}"))?;
+        self.presences.extend(presences.into_iter().map(|presence| (presence.user.clone(), Some(presence))));
+        Ok(())
+    }
+
+    async fn watch(&mut self) -> Result<Vec<Presence>, client::Error> {
         let mut users = match Conversation::parse(&self.conversation) {
             Ok(Conversation::Group(_)) => {
                 let (_, token) = self
@@ -59,25 +76,30 @@ impl Chat {
         };
         users.retain(|user| *user != self.user);
         users.truncate(MAX_WATCHED);
+        for user in &users {
+            self.presences.entry(user.clone()).or_default();
+        }
         if users.is_empty() { Ok(Vec::new()) } else { self.client.watch(users).await }
     }
 
-    fn show_presence(&self, presence: &Presence) -> Result<()> {
-        let Presence { user, online, last_seen_ms, text } = presence;
-        let state = match (online, last_seen_ms) {
-            (true, _) => "is online".to_owned(),
-            (false, 0) => "is offline".to_owned(),
-            (false, at) => format!("is offline, last seen {}", clock(*at)),
-        };
-        let text = if text.is_empty() { String::new() } else { format!(": {}", printable(text)) };
-        self.context.out.text(&format!("  {user} {state}{text}"))?;
+    fn show_presence(&mut self, presence: &Presence) -> Result<()> {
+        self.presences.insert(presence.user.clone(), Some(presence.clone()));
+        self.context.out.text(&format!("  {}", signals::line(presence)))?;
         Ok(self.context.out.object(&json!({ "presence": presence }))?)
     }
 
     /// Shows a signal of another user.
     pub(super) fn on_signal(&mut self, signal: &Signal) -> Result<()> {
         match &signal.kind {
-            Some(Kind::Presence(presence)) => self.show_presence(presence)?,
+            // Another device of this user may watch other users.
+            Some(Kind::Presence(presence))
+                if self
+                    .presences
+                    .get(&presence.user)
+                    .is_some_and(|shown| shown.as_ref() != Some(presence)) =>
+            {
+                self.show_presence(presence)?;
+            }
             Some(Kind::Typing(Typing { stopped }))
                 if signal.conversation == self.conversation && signal.user != self.user =>
             {

@@ -1,8 +1,9 @@
 //! The entries on the screen, and the read positions of this user and of others.
 
 use super::Chat;
-use crate::output::label;
+use crate::{commands::messages, output::label};
 use abi::{
+    envelope,
     ids::Conversation,
     v1::{Entry, GetHistory, Head},
 };
@@ -10,6 +11,18 @@ use anyhow::Result;
 use serde_json::json;
 
 impl Chat {
+    /// Shows the last `count` messages as they are now, and returns the number of the last entry. Changes of messages are not
+    /// shown: they are part of the messages.
+    pub(super) async fn show_last(&mut self, count: usize) -> Result<u64> {
+        let counts = |entry: &Entry| !envelope::is_change_of_entry(&entry.kind);
+        let entries = messages::tail(&self.client, &self.conversation, count, counts).await?;
+        for entry in entries.iter().filter(|entry| counts(entry)) {
+            self.copies.keep(entry);
+            self.context.out.entry(entry, &self.user, false)?;
+        }
+        Ok(entries.last().map_or(0, |entry| entry.conversation_seq))
+    }
+
     /// Another user has read up to an entry.
     pub(super) fn receipt(&mut self, user: &str, conversation_seq: u64) -> Result<()> {
         if self.is_terminal && self.is_new_receipt(user, conversation_seq) {
