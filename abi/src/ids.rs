@@ -59,7 +59,7 @@ impl<'a> Conversation<'a> {
     /// Parses a conversation id. The users of a direct conversation may be in either order.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with the forms of an id, or because the kind of conversation is [reserved](RESERVED).
+    /// `INVALID_REQUEST` with the forms of an id, or because the kind of conversation is reserved.
     pub fn parse(id: &'a str) -> Result<Self, ApiError> {
         let parsed = match id.split_once(':') {
             Some(("d", users)) => users
