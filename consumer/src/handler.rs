@@ -139,21 +139,20 @@ impl MessageHandler {
         let (mut stored, mut duplicates, mut refused) = (0, 0, 0);
         for (logged, result) in segment.into_iter().zip(results) {
             outcomes.extend(awaited(&logged, &result));
-            let is_new = match result.outcome() {
-                SaveOutcome::Stored => true,
-                SaveOutcome::Duplicate => false,
+            match result.outcome() {
+                SaveOutcome::Stored => stored += 1,
+                SaveOutcome::Duplicate => duplicates += 1,
                 SaveOutcome::Rejected => {
                     refused += 1;
                     rejected.extend(reject(&logged, result));
                     continue;
                 }
                 SaveOutcome::Unspecified => return Err(Error::UnexpectedResponse("an entry has no outcome")),
-            };
-            if is_new {
-                stored += 1
-            } else {
-                duplicates += 1
             }
+            if !is_delivered(&result) {
+                continue;
+            }
+            let is_new = result.outcome() == SaveOutcome::Stored;
             let recipients = match groups.get(&logged.envelope.conversation) {
                 Some(members) => Recipients::Group(Arc::clone(members)),
                 None => Recipients::Direct,
@@ -189,7 +188,7 @@ impl MessageHandler {
         for (LoggedEntry { envelope, .. }, result) in segment.iter().zip(results) {
             let conversation = envelope.conversation.as_str();
             let is_group = matches!(Conversation::parse(conversation), Ok(Conversation::Group(_)));
-            if !is_group || result.outcome() == SaveOutcome::Rejected {
+            if !is_group || !is_delivered(result) {
                 continue;
             }
             match result.members.take() {
@@ -293,6 +292,16 @@ fn decode_record(record: &Record) -> Result<(String, Envelope), ApiError> {
             Ok((app.to_owned(), envelope))
         }
         _ => Err(ApiError::invalid("the key of the record must be APP/CONVERSATION of its entry")),
+    }
+}
+
+/// Whether an entry is counted and pushed. A redelivered record is, because its first delivery may have ended before that. The retry
+/// of a sender is not: the first record of the entry is delivered anyway.
+fn is_delivered(result: &SaveResult) -> bool {
+    match result.outcome() {
+        SaveOutcome::Stored => true,
+        SaveOutcome::Duplicate => result.is_redelivered,
+        SaveOutcome::Rejected | SaveOutcome::Unspecified => false,
     }
 }
 

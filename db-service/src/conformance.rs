@@ -74,6 +74,7 @@ conformance! {
     redelivery:
         p4_a_rejected_entry_is_rejected_again_when_the_log_redelivers_it,
         a_retry_of_a_rejected_entry_is_decided_anew,
+        a_retry_of_a_stored_entry_is_not_a_redelivery,
         p1_each_save_raises_the_position_of_its_partition,
         p1_a_store_that_lost_entries_gets_them_again_with_the_same_numbers,
         p1_entries_of_a_replaced_log_are_stored,

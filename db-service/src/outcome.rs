@@ -106,6 +106,13 @@ pub(crate) fn rejected(error: ApiError) -> SaveResult {
     SaveResult { outcome: SaveOutcome::Rejected.into(), error: Some(error.into()), ..SaveResult::default() }
 }
 
+/// Marks the duplicates among the results of records that an earlier save has decided.
+pub(crate) fn mark_redelivered(results: &mut [SaveResult]) {
+    for result in results {
+        result.is_redelivered = result.outcome() == SaveOutcome::Duplicate;
+    }
+}
+
 /// The error of an entry that an earlier save has rejected, if the rules would allow it by now. The gateway has answered its sender
 /// with the rejection, and later entries have its number.
 pub(crate) fn rejected_before() -> ApiError {

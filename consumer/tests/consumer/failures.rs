@@ -1,6 +1,6 @@
 //! Failures of the store, the cache and the pusher.
 
-use crate::world::{GROUP, World, attempt, created, handle, message, record};
+use crate::world::{GROUP, World, batch, created, handle_at, handle_batch, message, record};
 use abi::config::{Redis, Secret};
 use cache::RedisCache;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ async fn p6_a_batch_that_the_store_saves_too_slowly_is_saved_in_parts() {
     let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     let records: Vec<_> = texts.iter().map(|text| record(&message("d:alice:bob", "alice", text))).collect();
     let mut attempts = 1;
-    while attempt(&world.handler, &records, attempts).await.is_err() {
+    while handle_batch(&world.handler, batch(0, 0, &records, attempts)).await.is_err() {
         attempts += 1;
         assert!(attempts < 5, "it is never saved");
     }
@@ -44,9 +44,9 @@ async fn p6_while_members_are_unavailable_a_batch_fails() {
     let handler = world.handler_with(Arc::new(cache::MemoryCache::default()));
     let batch = [record(&message(GROUP, "alice", "one"))];
     world.faults.set("GetMembers", Some(Code::Unavailable));
-    handle(&handler, &batch).await.unwrap_err();
+    handle_at(&handler, 0, 0, &batch).await.unwrap_err();
     world.faults.set("GetMembers", None);
-    handle(&handler, &batch).await.unwrap();
+    handle_at(&handler, 0, 0, &batch).await.unwrap();
     // The first attempt saved it, so it is a duplicate now. Both members are notified.
     assert_eq!(world.pushed(), ["alice 1 +1", "bob 1 +1"]);
 }
@@ -57,9 +57,9 @@ async fn p6_while_the_cache_is_unavailable_a_batch_fails_and_its_retry_notifies_
     let unreachable = Redis { url: Secret::new("redis://127.0.0.1:1"), ..Redis::default() };
     let without_cache = world.handler_with(Arc::new(RedisCache::new(&unreachable).unwrap()));
     let batch = [record(&message("d:alice:bob", "alice", "one"))];
-    handle(&without_cache, &batch).await.unwrap_err();
+    handle_at(&without_cache, 0, 0, &batch).await.unwrap_err();
     assert!(world.pushes().is_empty(), "pushed although the receiver seqs were not incremented");
-    handle(&world.handler, &batch).await.unwrap();
+    handle_at(&world.handler, 0, 0, &batch).await.unwrap();
     assert_eq!(world.pushed(), ["alice 1 +1", "bob 1 +1"]);
     assert_eq!(world.history("bob", "d:alice:bob").await.len(), 1);
 }

@@ -189,6 +189,12 @@ impl World {
         handle(&self.handler, &entries.iter().map(record).collect::<Vec<_>>()).await
     }
 
+    /// Handles entries as one batch of a partition, from an offset on. All calls have the same partition.
+    pub(crate) async fn handle_from(&self, first: i64, entries: &[Entry]) -> Result<Outcome, HandlerError> {
+        let records: Vec<_> = entries.iter().map(record).collect();
+        handle_at(&self.handler, 0, first, &records).await
+    }
+
     /// The pushes since the last call.
     pub(crate) fn pushes(&self) -> Vec<PushRequest> {
         std::mem::take(&mut self.pushes.0.lock().unwrap().0)
@@ -231,17 +237,8 @@ pub(crate) fn record(entry: &Entry) -> Record {
 
 /// Handles records as one batch of a partition of its own.
 pub(crate) async fn handle(handler: &MessageHandler, records: &[Record]) -> Result<Outcome, HandlerError> {
-    attempt(handler, records, 1).await
-}
-
-/// Like [`handle`], in an attempt with this number.
-pub(crate) async fn attempt(
-    handler: &MessageHandler,
-    records: &[Record],
-    attempt: u32,
-) -> Result<Outcome, HandlerError> {
     static PARTITIONS: AtomicI32 = AtomicI32::new(1_000);
-    handle_batch(handler, batch(PARTITIONS.fetch_add(1, Ordering::Relaxed), 0, records, attempt)).await
+    handle_at(handler, PARTITIONS.fetch_add(1, Ordering::Relaxed), 0, records).await
 }
 
 /// Handles records as one batch of a partition. `first`: offset of the first one.
@@ -254,13 +251,14 @@ pub(crate) async fn handle_at(
     handle_batch(handler, batch(partition, first, records, 1)).await
 }
 
-fn batch(partition: i32, first: i64, records: &[Record], attempt: u32) -> Batch {
+/// A batch of a partition, in an attempt with this number. `first`: offset of its first record.
+pub(crate) fn batch(partition: i32, first: i64, records: &[Record], attempt: u32) -> Batch {
     let numbered = |(offset, record): (i64, &Record)| Record { offset, partition, ..record.clone() };
     let records = (first..).zip(records).map(numbered).collect();
     Batch { topic: TOPIC.into(), partition, records, follows: Some(first), attempt }
 }
 
-async fn handle_batch(handler: &MessageHandler, batch: Batch) -> Result<Outcome, HandlerError> {
+pub(crate) async fn handle_batch(handler: &MessageHandler, batch: Batch) -> Result<Outcome, HandlerError> {
     handler.clone().ready().await?.call(batch).await
 }
 

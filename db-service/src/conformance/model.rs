@@ -117,6 +117,8 @@ impl History<'_> {
             assert_eq!(outcome(result), stored[index], "{} in {}", plain::brief(entry), self.context(model));
             let members: Vec<_> = members[index].clone();
             assert_eq!(members_of(result), members, "{}", self.context(model));
+            let is_redelivered = index < decided && result.outcome() == SaveOutcome::Duplicate;
+            assert_eq!(result.is_redelivered, is_redelivered, "{}", self.context(model));
         }
     }
 

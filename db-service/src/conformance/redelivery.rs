@@ -62,12 +62,14 @@ pub(super) async fn p4_a_rejected_entry_is_rejected_again_when_the_log_redeliver
     let first = save_at(world, &partition, 0, &log).await;
     let expected = [Stored, Stored, Rejected, Rejected, Rejected, Rejected, Stored, Stored, Stored];
     assert_eq!(outcomes(&first), expected);
+    assert!(first.iter().all(|result| !result.is_redelivered));
     // As a whole, from each of its entries on, and each message alone, which is another statement in PostgreSQL.
     for from in 0..log.len() {
         let again = save_at(world, &partition, from as i64, &log[from..]).await;
         for ((before, now), expected) in first[from..].iter().zip(&again).zip(&expected[from..]) {
             assert_eq!(now.outcome(), if *expected == Stored { Duplicate } else { Rejected });
             assert_eq!(now.conversation_seq, before.conversation_seq);
+            assert_eq!(now.is_redelivered, *expected == Stored);
         }
     }
     let again = save_at(world, &partition, 2, &log[2..3]).await.remove(0).error.unwrap();
@@ -98,6 +100,23 @@ pub(super) async fn a_retry_of_a_rejected_entry_is_decided_anew(world: &World) {
     // Now the first attempt, too, is an entry that is stored.
     let again = save_at(world, &partition, 2, &longer[2..3]).await.remove(0);
     assert_eq!((again.outcome(), again.conversation_seq), (Duplicate, 6));
+}
+
+pub(super) async fn a_retry_of_a_stored_entry_is_not_a_redelivery(world: &World) {
+    let (log, partition) = (log_with_rejections(), unused_partition());
+    save_at(world, &partition, 0, &log).await;
+    let stored = [0, 1, 6, 7, 8].map(|index| log[index].clone());
+    // Retries in later records, alone and in a batch with redelivered records, and in another partition.
+    let retries = save_at(world, &partition, 9, &stored).await;
+    let mixed = [&log[..], &stored, &stored[1..]].concat();
+    let mixed = save_at(world, &partition, 0, &mixed).await;
+    let elsewhere = save_at(world, &unused_partition(), 0, &stored).await;
+    for result in retries.iter().chain(&mixed[14..]).chain(&elsewhere) {
+        assert_eq!((result.outcome(), result.is_redelivered), (Duplicate, false));
+    }
+    for result in mixed[..14].iter().filter(|result| result.outcome() != Rejected) {
+        assert_eq!((result.outcome(), result.is_redelivered), (Duplicate, true));
+    }
 }
 
 pub(super) async fn p1_each_save_raises_the_position_of_its_partition(world: &World) {

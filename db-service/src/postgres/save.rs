@@ -8,7 +8,7 @@ use super::{changes, conversations, groups, positions};
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
-    outcome::{EntrySeqs, accepted, group_not_found, rejected, rejected_before},
+    outcome::{EntrySeqs, accepted, group_not_found, mark_redelivered, rejected, rejected_before},
     position::Batch,
     rules::{Limits, outsider},
     statements::positions::raise,
@@ -140,11 +140,12 @@ pub(super) async fn save(conn: &mut PgConnection, batch: &Batch, limits: Limits)
     let created = conversations::create_missing(&mut tx, earlier.iter().chain(later)).await?;
     conversations::lock(&mut tx, &batch.items).await?;
     let mut results = Vec::with_capacity(batch.items.len());
-    for (part, is_decided) in [(earlier, false), (&batch.items[known], true), (later, false)] {
+    for (part, is_decided) in [(earlier, false), (&batch.items[known.clone()], true), (later, false)] {
         for step in steps(part) {
             save_step(&mut tx, step, is_decided, limits, &mut results).await?;
         }
     }
+    mark_redelivered(&mut results[known]);
     conversations::delete_empty(&mut tx, created).await?;
     tx.commit().await?;
     Ok(results)

@@ -12,8 +12,8 @@ use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
     outcome::{
-        Decision, EntryDecision, EntrySeqs, accepted, accepted_with, group_not_found, rejected,
-        rejected_before,
+        Decision, EntryDecision, EntrySeqs, accepted, accepted_with, group_not_found, mark_redelivered,
+        rejected, rejected_before,
     },
     position::Batch,
     rules::{Limits, entries::no_such_entry, outsider},
@@ -58,6 +58,7 @@ pub(super) fn save(tx: &mut Tx<'_>, batch: &Batch, limits: Limits) -> Result<Vec
             }
         });
     }
+    mark_redelivered(&mut results[known]);
     pending.write(conn, tx.conversations)?;
     Ok(results)
 }
