@@ -16,8 +16,9 @@ pub(super) struct SendJob {
     pub(super) client_msg_id: String,
     /// The rest of the entry.
     pub(super) draft: Draft,
-    /// A copy of another device's send. It is not copied again: the other device would get its own `client_msg_id` back.
-    pub(super) is_copy: bool,
+    /// Whether another device may send a copy. A copy is not copied: the other device would get its own `client_msg_id` back. A send
+    /// is copied once, whatever its retries: a second copy would be a retry of the first one.
+    pub(super) may_be_copied: bool,
 }
 
 /// The kind of an entry to send.

@@ -112,7 +112,13 @@ mod tests {
 
     fn job(send: u32) -> SendJob {
         let draft = client::text("").into();
-        SendJob { send, conversation: "c".into(), client_msg_id: send.to_string(), draft, is_copy: false }
+        SendJob {
+            send,
+            conversation: "c".into(),
+            client_msg_id: send.to_string(),
+            draft,
+            may_be_copied: true,
+        }
     }
 
     #[test]

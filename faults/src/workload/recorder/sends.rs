@@ -42,7 +42,7 @@ impl Recorder {
         // A change waits until it is stored, so its wait is no pause of the gateways.
         let send = recording.begin(send, excused || target.is_some());
         let conversation = recording.ledger.conversations[conversation as usize].clone();
-        SendJob { send, conversation, client_msg_id, draft, is_copy: false }
+        SendJob { send, conversation, client_msg_id, draft, may_be_copied: true }
     }
 
     /// Begins a send of the same entry with the same `client_msg_id` by another device of the user.
@@ -54,7 +54,7 @@ impl Recorder {
         let copy = Send { device, digest, began, outcome: Outcome::Unknown, ..original };
         // The other device may be offline.
         let send = recording.begin(copy, true);
-        SendJob { send, is_copy: true, ..job.clone() }
+        SendJob { send, may_be_copied: false, ..job.clone() }
     }
 
     /// The server acknowledged a send.

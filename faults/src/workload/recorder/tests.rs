@@ -66,7 +66,7 @@ fn a_copy_of_another_device_is_a_send_of_its_own() {
     let recorder = recorder();
     let job = recorder.begin_send(0, 0, &Intent::Message { size: 50 }, true, false);
     let copy = recorder.begin_copy(&job, 1);
-    assert!(copy.is_copy && !job.is_copy);
+    assert!(job.may_be_copied && !copy.may_be_copied);
     assert_eq!((recorder.pending_count(), &copy.client_msg_id), (2, &job.client_msg_id));
     recorder.acked(copy.send, &ack(2));
     let ledger = recorder.take_ledger();
