@@ -36,6 +36,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 /// Time to live of a group's members. It is the longest time that a lost update can go unnoticed.
 pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
+/// How long a fence stands. A removal must be decided within this time, also during an outage of the store.
+pub const FENCE_TTL: Duration = Duration::from_secs(600);
 /// The index of changes keeps at least this many subjects per user, those that changed last. With more changed subjects a full
 /// list is as cheap.
 pub const MAX_SUBJECTS: usize = 100;
@@ -185,7 +187,8 @@ pub trait Groups: Send + Sync + 'static {
     /// is open: the gateway has to await the store's decision.
     async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> Result<()>;
 
-    /// Whether a user is being removed from a conversation.
+    /// Whether a user is being removed from a conversation, or may be: a cache that may have lost fences in the last
+    /// minute answers that everyone is.
     async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> Result<bool>;
 }
 

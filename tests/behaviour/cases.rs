@@ -268,6 +268,8 @@ fn system_tests() -> Vec<StandaloneTest> {
             p8_no_error_names_an_internal_address_or_service
             p9_each_service_is_replaced_under_load_without_loss
             every_config_error_is_reported_at_once;
+        lost_fences:
+            p1_no_message_behind_a_removal_is_acknowledged_after_a_redis_data_loss;
         discovery:
             p9_all_callers_soon_see_instances_start_and_stop
             p9_calls_continue_while_consul_is_down_and_after_it_lost_its_data

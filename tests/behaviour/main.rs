@@ -36,6 +36,7 @@ mod groups;
 mod http;
 mod limits;
 mod load;
+mod lost_fences;
 mod messages;
 mod metrics;
 mod positions;

@@ -10,18 +10,15 @@ use abi::{
     ids::Conversation,
     v1::{Entry, GetMembersRequest, GetProfilesRequest, Members, group_change::Change},
 };
-use cache::{Cache, MEMBERS_TTL};
+use cache::{Cache, FENCE_TTL, MEMBERS_TTL};
 use std::{
     collections::HashSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 /// Most users that are remembered as existing. When the set is full it is cleared.
 const MAX_KNOWN_USERS: usize = 100_000;
-/// How long a fence stands. Longer than the decision about a removal and the acknowledgement of a message can take.
-const FENCE_TTL: Duration = Duration::from_secs(60);
 
 /// Checks permissions against the store, through the cache.
 pub struct Permissions {

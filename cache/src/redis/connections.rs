@@ -17,7 +17,7 @@ use deadpool_redis::{
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -59,6 +59,24 @@ pub(super) struct Connections {
     pool: Pool,
     slots: Box<[Mutex<Slot>]>,
     next: AtomicUsize,
+    runs: std::sync::Mutex<Runs>,
+}
+
+/// The runs of the server that the connections have met.
+#[derive(Default)]
+struct Runs {
+    /// The id of the last one.
+    last: Option<Arc<str>>,
+    /// When it was met, if there was another one before.
+    began: Option<Instant>,
+}
+
+impl Runs {
+    fn met(&mut self, run: &Arc<str>) {
+        if self.last.as_ref() != Some(run) && self.last.replace(Arc::clone(run)).is_some() {
+            self.began = Some(Instant::now());
+        }
+    }
 }
 
 /// Holds one connection. It is locked to read or replace the connection, never during a call.
@@ -92,7 +110,17 @@ impl Connections {
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a pool without timeouts can always be built");
-        Ok(Self { pool, slots: (0..count).map(|_| Mutex::default()).collect(), next: AtomicUsize::new(0) })
+        let slots = (0..count).map(|_| Mutex::default()).collect();
+        Ok(Self { pool, slots, next: AtomicUsize::new(0), runs: std::sync::Mutex::default() })
+    }
+
+    /// Whether a new run of the server was met in the last `time`. It may lack the data of the run before.
+    pub(super) fn met_new_run_within(&self, time: Duration) -> bool {
+        self.runs().began.is_some_and(|began| began.elapsed() < time)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request and returns its response, within [`DEADLINE`].
@@ -151,6 +179,7 @@ impl Connections {
             let mut connection =
                 connected.map_err(|error| Error::Connect { call, reason: error.to_string() })?;
             let run = run_id(&mut connection).await.map_err(|source| Error::Redis { call, source })?;
+            self.runs().met(&run);
             slot.current = Some((connection, run));
             slot.generation += 1;
         }
@@ -211,4 +240,22 @@ fn is_broken(error: &RedisError) -> bool {
     // A master that was demoted to a replica refuses writes; a new connection may reach its successor.
     let read_only = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
     read_only || error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_run_is_not_new_and_a_reconnect_to_it_neither() {
+        let (mut runs, first, second) = (Runs::default(), Arc::from("1"), Arc::from("2"));
+        runs.met(&first);
+        runs.met(&first);
+        assert!(runs.began.is_none());
+        runs.met(&second);
+        let began = runs.began;
+        assert!(began.is_some());
+        runs.met(&second);
+        assert_eq!(runs.began, began);
+    }
 }

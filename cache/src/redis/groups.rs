@@ -13,6 +13,9 @@ use std::{
     time::Duration,
 };
 
+/// A new run of the server may lack fences. A removal that was logged before it is usually decided after this time.
+const DECISION_TIME: Duration = Duration::from_secs(60);
+
 static PUT_MEMBERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("put_members.lua")));
 
 /// The field of a member, `ROLE VISIBLE_FROM`.
@@ -86,6 +89,7 @@ impl Groups for RedisCache {
     async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> Result<bool> {
         let mut command = Cmd::new();
         command.arg("EXISTS").arg(self.key(app, "f", &[conversation, ":", user].concat()));
-        self.call("is_fenced", Request::Command(command)).await
+        let is_fenced: bool = self.call("is_fenced", Request::Command(command)).await?;
+        Ok(is_fenced || self.connections.met_new_run_within(DECISION_TIME))
     }
 }
