@@ -16,8 +16,7 @@ pub(super) struct SendJob {
     pub(super) client_msg_id: String,
     /// The rest of the entry.
     pub(super) draft: Draft,
-    /// Whether another device may send a copy. A copy is not copied: the other device would get its own `client_msg_id` back. A send
-    /// is copied once, whatever its retries: a second copy would be a retry of the first one.
+    /// Whether another device may send a copy. A copy is not copied: the other device would get its own `client_msg_id` back.
     pub(super) may_be_copied: bool,
 }
 

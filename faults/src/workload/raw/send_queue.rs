@@ -101,7 +101,10 @@ impl ConversationQueue {
         }
         next.in_flight = true;
         next.attempts += 1;
-        Some(next.job.clone())
+        let job = next.job.clone();
+        // A retry is not copied: a second copy would be a retry of the first one.
+        next.job.may_be_copied = false;
+        Some(job)
     }
 }
 
@@ -125,12 +128,14 @@ mod tests {
     fn one_message_in_flight_keeps_the_order_through_refusals() {
         let (now, mut queues) = (Instant::now(), SendQueues::new(1, false));
         (0..3).for_each(|send| queues.push(job(send)));
-        assert_eq!(queues.next(now).unwrap().send, 0);
+        let first = queues.next(now).unwrap();
+        assert_eq!((first.send, first.may_be_copied), (0, true));
         assert!(queues.next(now).is_none());
         queues.retry(&job(0), now + Duration::from_secs(1));
         assert!(queues.next(now).is_none(), "the queue pauses");
         let later = now + Duration::from_secs(2);
-        assert_eq!(queues.next(later).unwrap().send, 0);
+        let second = queues.next(later).unwrap();
+        assert_eq!((second.send, second.may_be_copied), (0, false));
         assert!(!queues.complete(&job(0)), "that was the second attempt");
         assert_eq!(queues.next(later).unwrap().send, 1);
         queues.disconnected();

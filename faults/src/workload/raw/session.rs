@@ -126,9 +126,8 @@ impl<'a> Session<'a> {
     /// Sends all requests that are due.
     async fn send_requests(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        while let Some(mut job) = self.device.queues.next(now) {
+        while let Some(job) = self.device.queues.next(now) {
             if job.may_be_copied && self.device.random.random_bool(COPY) {
-                job.may_be_copied = false;
                 self.send_copy(&job);
             }
             self.feed(request::send(&job), Request::Send(job)).await?;
