@@ -6,8 +6,13 @@ mod json;
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 4] =
-    ["godwit/v1/entry.proto", "godwit/v1/client.proto", "godwit/v1/services.proto", "godwit/v1/export.proto"];
+const FILES: [&str; 5] = [
+    "godwit/v1/entry.proto",
+    "godwit/v1/client.proto",
+    "godwit/v1/services.proto",
+    "godwit/v1/delivery.proto",
+    "godwit/v1/export.proto",
+];
 
 /// Files whose messages have a JSON form: devices see no others.
 const JSON_FILES: [&str; 2] = ["godwit/v1/entry.proto", "godwit/v1/client.proto"];
