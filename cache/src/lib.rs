@@ -9,6 +9,7 @@
 //! - The index names every subject that changed after a position, or says that it does not know (P5).
 //! - A connection's route is removed only with that connection or when its lease expires (P5).
 //! - Of two connections, the later one has the larger order, also after Redis has lost its data.
+//! - A missing fence is reported only if the cache cannot have lost it (P1).
 //! - An older version of a group's members never replaces a newer one. Every entry expires, so a lost update is
 //!   corrected by the next read from the store.
 //! - Everything is bounded: in memory by count, in Redis by count and expiry (P7).
@@ -16,16 +17,19 @@
 //! Every call is one round trip per thousand users. If all data is lost, the services only work more for a short time: counters
 //! start new epochs, gateways renew their routes with the next heartbeats, and members are read from the store.
 //!
+//! - [`fences`]: the states of a fence, for both implementations.
 //! - [`memory`]: the implementation for a single process.
 //! - [`redis`]: the implementation over Redis, with its scripts and connections.
 
 mod error;
+pub mod fences;
 pub mod memory;
 mod metrics;
 #[cfg(feature = "redis")]
 pub mod redis;
 
 pub use error::Error;
+pub use fences::{Doubt, FenceState, Logged};
 pub use memory::MemoryCache;
 pub use metrics::describe_metrics;
 #[cfg(feature = "redis")]
@@ -36,8 +40,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 /// Time to live of a group's members. It is the longest time that a lost update can go unnoticed.
 pub const MEMBERS_TTL: Duration = Duration::from_secs(60);
-/// How long a fence stands. A removal must be decided within this time, also during an outage of the store.
-pub const FENCE_TTL: Duration = Duration::from_secs(600);
+/// How long a fence stands unless it is released. A removal must be decided within this time, also during an outage of the store.
+pub const FENCE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The index of changes keeps at least this many subjects per user, those that changed last. With more changed subjects a full
 /// list is as cheap.
 pub const MAX_SUBJECTS: usize = 100;
@@ -182,14 +186,41 @@ pub trait Groups: Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<()>;
 
-    /// Marks users for `ttl` as being removed from a conversation. A gateway sets the fence before it logs the removal. A gateway
-    /// that has logged a message of a user without a fence knows that the message comes before the removal. With a fence the order
-    /// is open: the gateway has to await the store's decision.
-    async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> Result<()>;
+    /// Marks users for `ttl` as being removed from a conversation, by the removal with this id. A gateway sets the fence before it
+    /// logs the removal. A gateway that has logged a message of a user without a fence knows that the message comes before the
+    /// removal. With a fence the order is open: the gateway has to await the store's decision. A user has one fence per removal.
+    async fn fence(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()>;
 
-    /// Whether a user is being removed from a conversation, or may be: a cache that may have lost fences in the last
-    /// minute answers that everyone is.
-    async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> Result<bool>;
+    /// Lets the fences that a removal has set end after `ttl`. The removal is decided. Fences of other removals stay.
+    async fn release(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()>;
+
+    /// Whether a message of a user may be behind the user's removal from the conversation.
+    async fn fence_state(
+        &self,
+        app: &str,
+        conversation: &str,
+        user: &str,
+        message: Logged,
+    ) -> Result<FenceState>;
+
+    /// Records that the store has saved a message, and this copy of it: no earlier copy is in the log. So it has decided every removal
+    /// that is ahead of the message. Call it only for a message that [`Doubt::is_before`]. The second of two such messages of a
+    /// partition, sent one after the other, ends the doubt. Has no effect once the cache has begun another run.
+    async fn message_saved(&self, app: &str, message: Logged, doubt: Doubt) -> Result<()>;
 }
 
 /// Whether a user is a member.

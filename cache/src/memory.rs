@@ -1,14 +1,16 @@
 //! The cache of a single process.
 //!
 //! Its size is bounded by evicting the least recently used entries. An evicted user starts a new epoch, and the route returns
-//! with the next heartbeat. Evicted members are read from the store.
+//! with the next heartbeat. Evicted members are read from the store. After the eviction of a fence, the store decides about messages to
+//! groups until the fences are complete again.
 //!
-//! - `counters`, `routes`, `presence`, `groups`: the parts of the trait.
+//! - `counters`, `routes`, `presence`, `groups`: the parts of the trait. `fences`: the fences of groups.
 //! - `user`, `change_index`: the state of a user.
 //! - `generational_map`: the map that evicts.
 
 mod change_index;
 mod counters;
+mod fences;
 mod generational_map;
 mod groups;
 mod presence;
@@ -16,8 +18,9 @@ mod routes;
 mod user;
 
 use crate::{Cache, Result};
+use fences::Fences;
 use generational_map::{GenerationalMap, Weigh};
-use groups::{Fences, Group};
+use groups::Group;
 use presence::Watchers;
 use std::{
     collections::HashMap,
@@ -31,7 +34,7 @@ const MAX_USERS: usize = 1_000_000;
 const MAX_MEMBERS: usize = 500_000;
 /// Watchers of all users together, about 60 bytes each.
 const MAX_WATCHES: usize = 500_000;
-/// Fences of all groups together. A fence lives for seconds.
+/// Fences of all groups together, about 100 bytes each.
 const MAX_FENCES: usize = 100_000;
 
 /// The volatile state in the memory of this process.
@@ -50,7 +53,7 @@ struct App {
     order: u64,
     watchers: GenerationalMap<Watchers>,
     groups: GenerationalMap<Group>,
-    fences: GenerationalMap<Fences>,
+    fences: Fences,
 }
 
 impl Default for MemoryCache {
@@ -82,7 +85,7 @@ impl MemoryCache {
             order: 0,
             watchers: GenerationalMap::new(MAX_WATCHES),
             groups: GenerationalMap::new(self.max_members),
-            fences: GenerationalMap::new(MAX_FENCES),
+            fences: Fences::new(MAX_FENCES),
         }))
     }
 }

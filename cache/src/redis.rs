@@ -8,23 +8,27 @@
 //! | `PREFIX:APP:p:USER` | presence: time last seen, text |
 //! | `PREFIX:APP:w:USER` | watchers of the presence: user to expiry |
 //! | `PREFIX:APP:m:CONVERSATION:RUN` | members: version, all of them, and each of them |
-//! | `PREFIX:APP:f:CONVERSATION:USER` | fence: exists while the user is being removed |
+//! | `PREFIX:APP:f:CONVERSATION:USER` | fence: exists while the user is being removed; a set of the removals |
+//! | `PREFIX:APP:c:RUN` | set of the partitions of the log whose fences are complete |
+//! | `PREFIX:run` | marker: the last run of Redis that any process has met, and when it began |
 //!
 //! All keys expire. Scripts and batches access many keys, so this works with a single Redis, with or without replicas, but not
 //! with Redis Cluster.
 //!
 //! A restarted Redis or a promoted replica may have lost the last writes. Its counters would repeat values, and its
 //! groups could list removed members. Therefore the keys of counters and members contain the id of the server's run. In
-//! a new run all counters are missing and start new epochs, and members are read from the store.
+//! a new run all counters are missing and start new epochs, and members are read from the store. Fences may be missing as well, so
+//! each run records the partitions in which they are complete.
 //!
 //! - `counters`, `routes`, `presence`, `groups`: the parts of the trait.
-//! - `connections`: the connections to Redis.
+//! - `connections`: the connections to Redis. `run`: a run of the server.
 
 mod connections;
 mod counters;
 mod groups;
 mod presence;
 mod routes;
+mod run;
 
 use crate::{Cache, Result};
 use connections::{Connections, Request};
@@ -66,7 +70,7 @@ impl RedisCache {
     }
 
     async fn call<T: FromRedisValue>(&self, call: &'static str, mut request: Request<'_>) -> Result<T> {
-        self.connections.call(call, &mut request).await
+        Ok(self.connections.call(call, &mut request).await?.0)
     }
 }
 

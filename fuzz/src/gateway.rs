@@ -8,7 +8,7 @@ use abi::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use cache::{Groups as _, MemoryCache};
+use cache::{FenceState, Groups as _, Logged, MemoryCache};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use kafka_runtime::{Health, OnDelivery, Position, ProduceError, Producer, ProducerRecord};
@@ -17,7 +17,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
 use tonic::body::Body;
 use tower::{BoxError, service_fn, util::BoxCloneSyncService};
 use ws_gateway::{Dependencies, backend::Backend};
@@ -75,6 +78,7 @@ impl Gateway {
         runtime
             .block_on(cache.put_members(&config.app, GROUP, &members, Duration::from_secs(1 << 30)))
             .expect("the memory cache does not fail");
+        runtime.block_on(end_doubt(&cache, &config.app));
         let log = Arc::new(Log::default());
         let services = Dependencies {
             db: store(),
@@ -111,6 +115,16 @@ impl Gateway {
         }
         self.logged.lock().unwrap_or_else(PoisonError::into_inner).extend(ids.iter().cloned());
         ids
+    }
+}
+
+/// Makes the cache sure that it has lost no fence of partition 0, so that messages to groups are acknowledged without the store.
+async fn end_doubt(cache: &MemoryCache, app: &str) {
+    for seconds in 1..=2 {
+        let message = Logged { partition: 0, checked: Instant::now() + Duration::from_secs(seconds) };
+        let state = cache.fence_state(app, GROUP, "alice", message).await;
+        let Ok(FenceState::Unknown(doubt)) = state else { unreachable!("the cache is new") };
+        cache.message_saved(app, message, doubt).await.expect("the memory cache does not fail");
     }
 }
 

@@ -254,9 +254,6 @@ fn system_tests() -> Vec<StandaloneTest> {
             p1_a_move_to_the_services_and_back_keeps_all_data_and_sessions
             p1_devices_adopt_a_restored_backup_that_was_made_under_load
             p1_a_restored_database_is_completed_from_kafka;
-        positions:
-            p1_an_older_store_is_completed_from_the_log_with_the_same_numbers
-            p1_a_database_without_its_last_transactions_is_completed_from_kafka;
         distributed:
             p1_sigkill_of_each_service_under_load_loses_nothing
             p1_acks_and_pongs_wait_for_no_request_while_db_service_hangs
@@ -268,8 +265,6 @@ fn system_tests() -> Vec<StandaloneTest> {
             p8_no_error_names_an_internal_address_or_service
             p9_each_service_is_replaced_under_load_without_loss
             every_config_error_is_reported_at_once;
-        lost_fences:
-            p1_no_message_behind_a_removal_is_acknowledged_after_a_redis_data_loss;
         discovery:
             p9_all_callers_soon_see_instances_start_and_stop
             p9_calls_continue_while_consul_is_down_and_after_it_lost_its_data
@@ -284,7 +279,20 @@ fn system_tests() -> Vec<StandaloneTest> {
     }
 }
 
+/// Tests of a store or a cache that has lost data.
+fn lost_data_tests() -> Vec<StandaloneTest> {
+    standalone_tests! {
+        positions:
+            p1_an_older_store_is_completed_from_the_log_with_the_same_numbers
+            p1_a_database_without_its_last_transactions_is_completed_from_kafka;
+        lost_fences:
+            p1_no_message_behind_a_removal_is_acknowledged_after_a_redis_data_loss
+            p1_no_message_behind_a_removal_is_acknowledged_after_gateways_and_redis_restart
+            p1_no_message_behind_a_removal_is_acknowledged_after_a_sigkill;
+    }
+}
+
 /// All tests that start their own systems.
 pub(crate) fn standalone_tests() -> Vec<StandaloneTest> {
-    page_tests().into_iter().chain(system_tests()).collect()
+    page_tests().into_iter().chain(system_tests()).chain(lost_data_tests()).collect()
 }

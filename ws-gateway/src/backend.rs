@@ -2,7 +2,7 @@
 
 use crate::{
     authentication::Authentication, blocks::Blocks, connections::Connections, dependencies::Dependencies,
-    entry_changes::EntryChanges, entry_log::EntryLog, group_acks::GroupAcks, limits::Limits,
+    entry_changes::EntryChanges, entry_log::EntryLog, fences::Fences, group_acks::GroupAcks, limits::Limits,
     outcomes::Outcomes, permissions::Permissions, protocol::Settings, rate_limits::RateLimits,
     reading::Reading, recent_acks::RecentAcks, request_tasks::RequestTasks, signals::Signals, token::Tokens,
     user_state::UserState,
@@ -48,9 +48,18 @@ impl Backend {
         let blocks = Arc::new(Blocks::new(app, db.clone()));
         let permissions = Arc::new(Permissions::new(app, &dependencies, blocks.clone()));
         let entry_log = Arc::new(EntryLog::new(app, &config.kafka.topic, dependencies.producer.clone()));
+        let produce_timeout = config.kafka.produce_timeout;
+        let fences = Arc::new(Fences::new(app, &dependencies, permissions.clone(), produce_timeout));
         let outcomes = Outcomes::default();
-        let (log, known) = (entry_log.clone(), permissions.clone());
-        let entry_changes = EntryChanges::new(app, &address, db.clone(), log, known, outcomes.clone());
+        let entry_changes = EntryChanges::new(
+            app,
+            &address,
+            db.clone(),
+            entry_log.clone(),
+            permissions.clone(),
+            fences.clone(),
+            outcomes.clone(),
+        );
         let audience = config.limits.signal_audience as usize;
         let signals =
             Arc::new(Signals::new(app, &dependencies, permissions.clone(), blocks.clone(), audience));
@@ -71,7 +80,7 @@ impl Backend {
             rate_limits: RateLimits::new(&config.limits),
             reading: Reading::new(app, &dependencies),
             user_state: UserState::new(app, &dependencies, blocks.clone()),
-            group_acks: Arc::new(GroupAcks::new(app, db, permissions.clone(), tasks)),
+            group_acks: Arc::new(GroupAcks::new(app, db, fences, tasks)),
             authentication,
             permissions,
             blocks,

@@ -7,6 +7,7 @@
 use crate::{
     dependencies::DbClient,
     entry_log::{Draft, EntryLog, NewEntry},
+    fences::Fences,
     hub::Identity,
     outcomes::{Expected, Outcomes},
     permissions::Permissions,
@@ -19,6 +20,7 @@ use abi::{
     v1::{CheckChangeRequest, Entry, SaveOutcome, SaveResult},
 };
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,6 +42,7 @@ pub struct EntryChanges {
     db: DbClient,
     entry_log: Arc<EntryLog>,
     permissions: Arc<Permissions>,
+    fences: Arc<Fences>,
     outcomes: Outcomes,
 }
 
@@ -50,9 +53,10 @@ impl EntryChanges {
         db: DbClient,
         entry_log: Arc<EntryLog>,
         permissions: Arc<Permissions>,
+        fences: Arc<Fences>,
         outcomes: Outcomes,
     ) -> Self {
-        Self { app: app.into(), address: address.into(), db, entry_log, permissions, outcomes }
+        Self { app: app.into(), address: address.into(), db, entry_log, permissions, fences, outcomes }
     }
 
     /// Makes a change, and returns its entry as stored. Repeated with the same `client_msg_id` it returns the same entry.
@@ -62,10 +66,13 @@ impl EntryChanges {
     pub async fn apply(&self, identity: &Identity, draft: Draft) -> Result<Entry, ApiError> {
         let new = self.entry_log.entry(identity, draft);
         let spans = trace::begin("change", &new.entry);
-        let stored = match self.check(&new).await? {
-            Some(stored) => stored,
+        let (stored, fenced) = match self.check(&new).await? {
+            Some(mut stored) => {
+                let removed = mem::take(&mut stored.removed);
+                (stored, removed)
+            }
             None => {
-                self.permissions.fence_removed(&new.entry).await?;
+                let fenced = self.fences.set(&new.entry).await?;
                 let mut expected = self.outcomes.expect(&new.entry.message_id);
                 let logging = spans.children("log", Kind::Producer);
                 let record = self.entry_log.record(&new, &logging, Some(&self.address));
@@ -73,7 +80,7 @@ impl EntryChanges {
                 let waiting = spans.children("wait", Kind::Internal);
                 let stored = self.decision(&new, &mut expected).await?;
                 waiting.finish();
-                stored
+                (stored, fenced)
             }
         };
         let mut entry = new.entry;
@@ -85,6 +92,7 @@ impl EntryChanges {
                     "the change is stored but not yet in force everywhere; repeat it with the same request_id",
                 )
             })?;
+            self.fences.release(&entry, &fenced).await;
         }
         entry.conversation_seq = stored.conversation_seq;
         entry.countable_seq = stored.countable_seq;

@@ -1,16 +1,20 @@
 //! Acknowledgements of messages to groups.
 //!
 //! The sender may have been removed between the check of the permission and the log. The gateway that removes a user first sets a
-//! fence, then logs the removal. So a message that the log has while there is no fence comes before the removal. If there is a fence,
-//! the store decides, and the message is acknowledged only if it is stored. Thus nothing acknowledged is behind its sender's removal.
+//! fence, then logs the removal. So a message that the log has while there is no fence comes before the removal. If there is a fence, or
+//! the cache may have lost it, the store decides, and the message is acknowledged only if it is stored. Thus nothing acknowledged is
+//! behind its sender's removal.
 
 use crate::{
-    dependencies::DbClient,
-    entry_log::NewEntry,
-    permissions::{Permissions, not_a_member},
+    dependencies::DbClient, entry_log::NewEntry, fences::Fences, permissions::not_a_member,
     request_tasks::RequestTasks,
 };
-use abi::{ApiError, error::ErrorCode, v1::CheckChangeRequest};
+use abi::{
+    ApiError,
+    error::ErrorCode,
+    v1::{CheckChangeRequest, SaveResult},
+};
+use cache::{Doubt, FenceState, Logged};
 use futures_util::future::join_all;
 use std::{
     fmt, mem,
@@ -22,7 +26,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Pause between two questions to the store about a message of a fenced sender.
+/// Pause between two questions to the store about a message of a sender who may be fenced.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to ask. The message is then refused as unavailable; the device repeats it.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,8 +34,9 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Called once, with the result of the message.
 pub type Answer = Box<dyn FnOnce(Result<(), ApiError>) + Send>;
 
-struct Logged {
-    entry: NewEntry,
+struct Pending {
+    new: NewEntry,
+    message: Logged,
     answer: Answer,
 }
 
@@ -39,12 +44,12 @@ struct Logged {
 pub struct GroupAcks {
     app: String,
     db: DbClient,
-    permissions: Arc<Permissions>,
+    fences: Arc<Fences>,
     tasks: RequestTasks,
     /// Messages are logged by threads of the log.
     runtime: Handle,
     /// Bounded by the messages in flight of all connections. `None`: no task is working on them.
-    logged: Mutex<Option<Vec<Logged>>>,
+    pending: Mutex<Option<Vec<Pending>>>,
 }
 
 impl fmt::Debug for GroupAcks {
@@ -54,20 +59,20 @@ impl fmt::Debug for GroupAcks {
 }
 
 impl GroupAcks {
-    pub(crate) fn new(app: &str, db: DbClient, permissions: Arc<Permissions>, tasks: RequestTasks) -> Self {
-        Self { app: app.into(), db, permissions, tasks, runtime: Handle::current(), logged: Mutex::default() }
+    pub(crate) fn new(app: &str, db: DbClient, fences: Arc<Fences>, tasks: RequestTasks) -> Self {
+        Self { app: app.into(), db, fences, tasks, runtime: Handle::current(), pending: Mutex::default() }
     }
 
     /// Answers a message that the log has durably, as soon as it is known to come before any removal of its sender. Messages that
     /// arrive while others are looked at form one batch.
-    pub fn logged(self: &Arc<Self>, entry: NewEntry, answer: Answer) {
-        let logged = Logged { entry, answer };
-        let mut waiting = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn logged(self: &Arc<Self>, new: NewEntry, message: Logged, answer: Answer) {
+        let pending = Pending { new, message, answer };
+        let mut waiting = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = waiting.as_mut() {
-            waiting.push(logged);
+            waiting.push(pending);
             return;
         }
-        *waiting = Some(vec![logged]);
+        *waiting = Some(vec![pending]);
         drop(waiting);
         let acks = self.clone();
         self.tasks.run_on(&self.runtime, async move { acks.work().await });
@@ -76,7 +81,7 @@ impl GroupAcks {
     async fn work(self: Arc<Self>) {
         loop {
             let batch = {
-                let mut waiting = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut waiting = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
                 match waiting.as_mut().map(mem::take) {
                     Some(batch) if !batch.is_empty() => batch,
                     _ => {
@@ -85,49 +90,66 @@ impl GroupAcks {
                     }
                 }
             };
-            let fenced = join_all(batch.iter().map(|logged| {
-                let entry = &logged.entry.entry;
-                self.permissions.is_fenced(&entry.sender, &entry.conversation)
-            }))
-            .await;
-            for (logged, is_fenced) in batch.into_iter().zip(fenced) {
-                match is_fenced {
-                    Ok(false) => (logged.answer)(Ok(())),
-                    Ok(true) => {
-                        let acks = self.clone();
-                        self.tasks.run_on(&self.runtime, async move {
-                            let decided = acks.decision(&logged.entry).await;
-                            (logged.answer)(decided);
-                        });
+            let states =
+                join_all(batch.iter().map(|pending| self.fences.state(&pending.new.entry, pending.message)))
+                    .await;
+            for (pending, state) in batch.into_iter().zip(states) {
+                let doubt = match state {
+                    Ok(FenceState::Clear) => {
+                        (pending.answer)(Ok(()));
+                        continue;
                     }
-                    Err(error) => (logged.answer)(Err(error)),
-                }
+                    Ok(FenceState::Fenced) => None,
+                    Ok(FenceState::Unknown(doubt)) => Some(doubt),
+                    Err(error) => {
+                        (pending.answer)(Err(error));
+                        continue;
+                    }
+                };
+                let acks = self.clone();
+                self.tasks.run_on(&self.runtime, async move { acks.decide(pending, doubt).await });
             }
         }
     }
 
-    /// The decision of the store about a message whose sender is being removed.
-    async fn decision(&self, entry: &NewEntry) -> Result<(), ApiError> {
+    /// Answers a message as the store decides. `doubt`: that of the cache, if it may have lost a fence.
+    async fn decide(&self, Pending { new, message, answer }: Pending, doubt: Option<Doubt>) {
+        match self.decision(&new).await {
+            Ok(stored) => {
+                answer(Ok(()));
+                if let Some(doubt) = doubt {
+                    self.fences.end_doubt(&new, stored.conversation_seq, message, doubt).await;
+                }
+            }
+            Err(error) => answer(Err(error)),
+        }
+    }
+
+    /// The result of a message that the store has accepted.
+    async fn decision(&self, new: &NewEntry) -> Result<SaveResult, ApiError> {
         let began = Instant::now();
         loop {
-            let request = CheckChangeRequest { app: self.app.clone(), entry: entry.bytes.clone() };
+            let request = CheckChangeRequest { app: self.app.clone(), entry: new.bytes.clone() };
             match self.db.clone().check_change(request).await.map_err(ApiError::from) {
                 Ok(checked) => {
-                    if checked.into_inner().stored.is_some() {
-                        return Ok(());
+                    if let Some(stored) = checked.into_inner().stored {
+                        return Ok(stored);
                     }
                 }
                 // The removal is stored. If the message came before it, it would be stored as well.
                 Err(error) if error.code == ErrorCode::Forbidden => return Err(not_a_member()),
-                Err(error) => tracing::debug!(%error, "cannot ask about a message of a fenced sender"),
+                Err(error) => tracing::debug!(%error, "cannot ask the store about a message to a group"),
             }
             if began.elapsed() >= DECISION_TIMEOUT {
                 return Err(ApiError::unavailable(
-                    "you are being removed from this group, and it is not decided yet whether the message came before; send it \
-                     again with the same client_msg_id",
+                    "the message is not stored yet, and you may be removed from this group before it; send it again with the same \
+                     client_msg_id",
                 ));
             }
             sleep(ASK_INTERVAL).await;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@
 //!   [`groups`], `users`. [`openapi`]: the document about them.
 //! - [`protocol`]: the rules of a connection as a state machine, without a socket. [`codec`]: the two wire formats.
 //! - [`backend`]: the parts behind HTTP and sockets: [`authentication`], [`permissions`], [`blocks`], [`reading`], [`user_state`],
-//!   [`signals`], [`entry_log`], [`recent_acks`], [`entry_changes`], [`connections`], [`request_tasks`].
+//!   [`signals`], [`entry_log`], [`recent_acks`], [`group_acks`], [`fences`], [`entry_changes`], [`connections`], [`request_tasks`].
 //! - [`limits`]: sizes and counts. [`rate_limits`]: rates. [`token`] and [`password`]: cryptography.
 
 pub mod accounts;
@@ -39,6 +39,7 @@ pub mod draft;
 pub mod drain;
 pub mod entry_changes;
 pub mod entry_log;
+pub mod fences;
 pub mod gateway;
 pub mod group_acks;
 pub mod groups;

@@ -8,9 +8,9 @@ use abi::{
     ApiError,
     error::ErrorCode,
     ids::Conversation,
-    v1::{Entry, GetMembersRequest, GetProfilesRequest, Members, group_change::Change},
+    v1::{GetMembersRequest, GetProfilesRequest, Members},
 };
-use cache::{Cache, FENCE_TTL, MEMBERS_TTL};
+use cache::{Cache, MEMBERS_TTL};
 use std::{
     collections::HashSet,
     fmt,
@@ -160,39 +160,6 @@ impl Permissions {
     /// The cache does not answer. Other gateways may then use the old members until the entry expires.
     pub async fn update_members(&self, conversation: &str, members: &Members) -> cache::Result<()> {
         self.cache.put_members(&self.app, conversation, members, MEMBERS_TTL).await
-    }
-
-    /// Sets a fence for the users whom a change of a group removes. Call it before the change is logged. A message of such a user
-    /// that is logged from now on may be behind the removal, and is acknowledged only when it turns out not to be.
-    ///
-    /// # Errors
-    /// `UNAVAILABLE`: the removal must not be logged.
-    pub async fn fence_removed(&self, entry: &Entry) -> Result<(), ApiError> {
-        let change = entry.group_change.as_ref().and_then(|change| change.change.as_ref());
-        let removed: Vec<String> = match change {
-            Some(Change::Removed(removed)) => removed.users.clone(),
-            Some(Change::Left(_)) => vec![entry.sender.clone()],
-            Some(Change::Dissolved(_)) => {
-                let members = self.stored_members(&entry.conversation).await?;
-                members.members.into_iter().map(|member| member.user).collect()
-            }
-            _ => return Ok(()),
-        };
-        let removed: Vec<&str> = removed.iter().map(String::as_str).collect();
-        let fenced = self.cache.fence(&self.app, &entry.conversation, &removed, FENCE_TTL).await;
-        fenced.map_err(|_| {
-            ApiError::unavailable(
-                "the cache does not answer, so nobody was removed; repeat it with the same request_id",
-            )
-        })
-    }
-
-    /// Whether a message of a user that was just logged may be behind the user's removal from the group.
-    ///
-    /// # Errors
-    /// `UNAVAILABLE`: unknown, so the message must not be acknowledged.
-    pub async fn is_fenced(&self, user: &str, conversation: &str) -> Result<bool, ApiError> {
-        self.cache.is_fenced(&self.app, conversation, user).await.map_err(|_| cache_away())
     }
 }
 

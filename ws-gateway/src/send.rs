@@ -15,8 +15,9 @@ use abi::{
     ids::Conversation,
     v1::{Ack, Entry, Send},
 };
+use cache::Logged;
 use kafka_runtime::Position;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use utils::trace::Kind;
 
 /// Checks a message and queues it for the log. Messages of one connection reach the log in the order of these calls.
@@ -29,7 +30,7 @@ pub async fn send(
     id: SendId,
     send: Send,
 ) -> Result<(), ApiError> {
-    let new = checked(backend, &connection.identity, send).await?;
+    let (new, checked) = check(backend, &connection.identity, send).await?;
     let (ack, outbox) = (ack(&new.entry), connection.outbox.clone());
     let key = Key::new(&ack.message_id);
     if let Some(ack) = repeated(backend, key, &ack) {
@@ -41,7 +42,7 @@ pub async fn send(
             "the log did not accept an earlier message; send both again, in order",
         ));
     }
-    log(backend, new, key, move |logged| match logged {
+    log(backend, new, checked, key, move |logged| match logged {
         Ok(()) => outbox.push(Outgoing::Sent { id, result: Ok(ack) }),
         Err(error) => outbox.push_refusal(id, error),
     })
@@ -52,13 +53,13 @@ pub async fn send(
 /// # Errors
 /// The error for the client.
 pub async fn send_and_wait(backend: &Backend, identity: &Identity, send: Send) -> Result<Ack, ApiError> {
-    let new = checked(backend, identity, send).await?;
+    let (new, checked) = check(backend, identity, send).await?;
     let (ack, (sender, receiver)) = (ack(&new.entry), oneshot::channel());
     let key = Key::new(&ack.message_id);
     if let Some(ack) = repeated(backend, key, &ack) {
         return Ok(ack);
     }
-    log(backend, new, key, move |logged| {
+    log(backend, new, checked, key, move |logged| {
         // The caller may have given up.
         let _ = sender.send(logged);
     })?;
@@ -105,24 +106,26 @@ fn ack(entry: &Entry) -> Ack {
     }
 }
 
-/// Checks a message, and makes its entry.
-async fn checked(backend: &Backend, identity: &Identity, send: Send) -> Result<NewEntry, ApiError> {
+/// Checks a message, and makes its entry. Also returns when the check of the permission began.
+async fn check(backend: &Backend, identity: &Identity, send: Send) -> Result<(NewEntry, Instant), ApiError> {
     metrics::sent();
     // First, so that refused messages count as well: checking them costs work.
     backend.rate_limits().send(&identity.user)?;
     let draft = draft(send, backend.limits().max_body)?;
     let conversation = Conversation::parse(&draft.conversation)?;
+    let began = Instant::now();
     backend.permissions().check_send(&identity.user, conversation).await?;
-    Ok(backend.entry_log().entry(identity, draft))
+    Ok((backend.entry_log().entry(identity, draft), began))
 }
 
-/// Queues a message for the log. `answer` is called once it is durable and may be acknowledged, or refused.
+/// Queues a message for the log, whose check began at `checked`. `answer` is called once it is durable and may be acknowledged, or refused.
 ///
 /// # Errors
 /// The message was not queued. `answer` is then not called.
 fn log(
     backend: &Backend,
     new: NewEntry,
+    checked: Instant,
     key: Key,
     answer: impl FnOnce(Result<(), ApiError>) + std::marker::Send + 'static,
 ) -> Result<(), ApiError> {
@@ -144,7 +147,10 @@ fn log(
                 answer(result);
             };
             match group {
-                Some((group_acks, new)) => group_acks.logged(new, Box::new(answer)),
+                Some((group_acks, new)) => {
+                    let message = Logged { partition: position.partition, checked };
+                    group_acks.logged(new, message, Box::new(answer));
+                }
                 None => answer(Ok(())),
             }
         }

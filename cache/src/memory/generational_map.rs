@@ -6,6 +6,11 @@ use std::collections::HashMap;
 pub(super) trait Weigh {
     /// The weight, at least 1.
     fn weight(&self) -> usize;
+
+    /// Whether the map counts the eviction of this value; see [`GenerationalMap::evictions`].
+    fn is_needed(&self) -> bool {
+        false
+    }
 }
 
 /// Two maps: every access moves its entry to the young map. When the young map holds half of the maximum weight, it
@@ -22,6 +27,7 @@ pub(super) struct GenerationalMap<V> {
     weight: usize,
     /// Maximum of `weight`: half of the map's.
     max_young: usize,
+    evictions: u64,
 }
 
 #[derive(Debug)]
@@ -33,7 +39,18 @@ struct Weighted<V> {
 impl<V: Weigh> GenerationalMap<V> {
     /// A map of at most `max` weight. A single heavier entry is kept until the next insertion.
     pub(super) fn new(max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), weight: 0, max_young: (max / 2).max(1) }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            weight: 0,
+            max_young: (max / 2).max(1),
+            evictions: 0,
+        }
+    }
+
+    /// How many evictions included a value that was still needed.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// The value of a key. The access makes it young. Changes of its weight don't count.
@@ -75,7 +92,8 @@ impl<V: Weigh> GenerationalMap<V> {
 
     fn insert_young(&mut self, key: Box<str>, entry: Weighted<V>) {
         if self.weight + entry.weight > self.max_young {
-            self.old = std::mem::take(&mut self.young);
+            let evicted = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            self.evictions += u64::from(evicted.values().any(|entry| entry.value.is_needed()));
             self.weight = 0;
         }
         self.weight += entry.weight;

@@ -1,9 +1,9 @@
-//! Members of groups and fences.
+//! Members of groups.
 
 use super::{MemoryCache, generational_map::Weigh};
-use crate::{Groups, Membership, Result};
+use crate::{Doubt, FenceState, Groups, Logged, Membership, Result};
 use abi::v1::{Member, Members};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The members of a group.
@@ -32,16 +32,6 @@ impl Group {
         let member = |position: &u32| &self.members.members[*position as usize];
         let found = self.by_user.binary_search_by_key(&user, |position| member(position).user.as_str());
         found.ok().map(|index| member(&self.by_user[index]))
-    }
-}
-
-/// The users who are being removed from a group, with the end of their fences.
-#[derive(Debug, Default)]
-pub(super) struct Fences(HashMap<Box<str>, Instant>);
-
-impl Weigh for Fences {
-    fn weight(&self) -> usize {
-        self.0.len().max(1)
     }
 }
 
@@ -88,22 +78,42 @@ impl Groups for MemoryCache {
         Ok(())
     }
 
-    async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> Result<()> {
-        let now = Instant::now();
-        self.with_app(app, |app| {
-            app.fences.update(conversation, Fences::default, |fences| {
-                fences.0.retain(|_, expires| *expires > now);
-                fences.0.extend(users.iter().map(|user| (Box::from(*user), now + ttl)));
-            });
-        });
+    async fn fence(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()> {
+        self.with_app(app, |app| app.fences.set(conversation, users, removal, ttl));
         Ok(())
     }
 
-    async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> Result<bool> {
-        let now = Instant::now();
-        Ok(self.with_app(app, |app| {
-            let expires = app.fences.get_mut(conversation).and_then(|fences| fences.0.get(user));
-            expires.is_some_and(|expires| *expires > now)
-        }))
+    async fn release(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()> {
+        self.with_app(app, |app| app.fences.release(conversation, users, removal, ttl));
+        Ok(())
+    }
+
+    async fn fence_state(
+        &self,
+        app: &str,
+        conversation: &str,
+        user: &str,
+        message: Logged,
+    ) -> Result<FenceState> {
+        Ok(self.with_app(app, |app| app.fences.state(conversation, user, message)))
+    }
+
+    async fn message_saved(&self, app: &str, message: Logged, doubt: Doubt) -> Result<()> {
+        self.with_app(app, |app| app.fences.saved(message, doubt));
+        Ok(())
     }
 }

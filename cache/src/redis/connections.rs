@@ -5,19 +5,20 @@
 //! check before every call, which costs a round trip. After a connection error the connection is closed and the call is
 //! retried once on a new one: all calls may be repeated.
 
+use super::run::{LastRun, Run};
 use crate::{Error, Result, metrics};
 use deadpool_redis::{
     Connection, Manager, Pool, Runtime,
     redis::{
         AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
         IntoConnectionInfo as _, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
-        TlsCertificates, aio::MultiplexedConnection, cmd,
+        TlsCertificates, aio::MultiplexedConnection,
     },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     sync::{
-        Arc, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -29,6 +30,8 @@ use tokio::{
 
 /// Time limit of a call, including connecting.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// The marker of the last run expires when no process has connected for this long.
+const MARKER_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 /// More connections would not increase the throughput, because Redis executes commands on one thread.
 const MAX_CONNECTIONS: usize = 4;
 
@@ -36,8 +39,8 @@ const MAX_CONNECTIONS: usize = 4;
 pub(super) enum Request<'a> {
     /// A script, invoked by its hash and loaded if Redis does not have it. Its last argument is the id of the server's run.
     Script(ScriptInvocation<'a>),
-    /// Commands whose keys contain the id of the server's run.
-    Commands(&'a (dyn Fn(&str) -> Pipeline + Sync)),
+    /// Commands that depend on the server's run.
+    Commands(&'a (dyn Fn(&Run) -> Pipeline + Sync)),
     /// A single command.
     Command(Cmd),
 }
@@ -47,7 +50,7 @@ impl Request<'_> {
         let Server { connection, run, .. } = server;
         match self {
             // A retry appends a second run id; scripts use the last one.
-            Self::Script(script) => script.arg(&**run).invoke_async(connection).await,
+            Self::Script(script) => script.arg(&*run.id).invoke_async(connection).await,
             Self::Commands(commands) => commands(run).query_async(connection).await,
             Self::Command(command) => command.query_async(connection).await,
         }
@@ -59,31 +62,16 @@ pub(super) struct Connections {
     pool: Pool,
     slots: Box<[Mutex<Slot>]>,
     next: AtomicUsize,
-    runs: std::sync::Mutex<Runs>,
-}
-
-/// The runs of the server that the connections have met.
-#[derive(Default)]
-struct Runs {
-    /// The id of the last one.
-    last: Option<Arc<str>>,
-    /// When it was met, if there was another one before.
-    began: Option<Instant>,
-}
-
-impl Runs {
-    fn met(&mut self, run: &Arc<str>) {
-        if self.last.as_ref() != Some(run) && self.last.replace(Arc::clone(run)).is_some() {
-            self.began = Some(Instant::now());
-        }
-    }
+    /// Key of the marker of the last run.
+    marker: Box<str>,
+    last_run: LastRun,
 }
 
 /// Holds one connection. It is locked to read or replace the connection, never during a call.
 #[derive(Default)]
 struct Slot {
-    /// The connection and the id of the server's run.
-    current: Option<(Connection, Arc<str>)>,
+    /// The connection and the server's run.
+    current: Option<(Connection, Arc<Run>)>,
     /// Counts the connections of this slot. An error of an earlier connection must not close the current one.
     generation: u64,
 }
@@ -91,8 +79,7 @@ struct Slot {
 /// A connection to one run of a server. It breaks when the run ends.
 struct Server {
     connection: MultiplexedConnection,
-    /// The id of the server's run. It differs for every run, and changes when a replica is promoted.
-    run: Arc<str>,
+    run: Arc<Run>,
     generation: u64,
 }
 
@@ -111,24 +98,21 @@ impl Connections {
             .build()
             .expect("a pool without timeouts can always be built");
         let slots = (0..count).map(|_| Mutex::default()).collect();
-        Ok(Self { pool, slots, next: AtomicUsize::new(0), runs: std::sync::Mutex::default() })
+        let marker = [&config.prefix, ":run"].concat().into();
+        Ok(Self { pool, slots, next: AtomicUsize::new(0), marker, last_run: LastRun::default() })
     }
 
-    /// Whether a new run of the server was met in the last `time`. It may lack the data of the run before.
-    pub(super) fn met_new_run_within(&self, time: Duration) -> bool {
-        self.runs().began.is_some_and(|began| began.elapsed() < time)
+    /// The last run that any connection has met.
+    pub(super) fn last_run(&self) -> Option<Arc<Run>> {
+        self.last_run.get()
     }
 
-    fn runs(&self) -> MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends a request and returns its response, within [`DEADLINE`].
+    /// Sends a request and returns its response, and the run of the server that gave it, within [`DEADLINE`].
     pub(super) async fn call<T: FromRedisValue>(
         &self,
         call: &'static str,
         request: &mut Request<'_>,
-    ) -> Result<T> {
+    ) -> Result<(T, Arc<Run>)> {
         let slot = &self.slots[self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
         let began = Instant::now();
         let result = timeout(DEADLINE, async {
@@ -158,7 +142,7 @@ impl Connections {
         slot: &Mutex<Slot>,
         call: &'static str,
         request: &mut Request<'_>,
-    ) -> Result<T> {
+    ) -> Result<(T, Arc<Run>)> {
         let mut server = self.server(slot, call).await?;
         let result = request.execute(&mut server).await;
         if let Err(error) = &result
@@ -169,7 +153,8 @@ impl Connections {
                 slot.close();
             }
         }
-        result.map_err(|source| Error::Redis { call, source })
+        let answer = result.map_err(|source| Error::Redis { call, source })?;
+        Ok((answer, server.run))
     }
 
     async fn server(&self, slot: &Mutex<Slot>, call: &'static str) -> Result<Server> {
@@ -178,8 +163,8 @@ impl Connections {
             let connected = self.pool.get().await;
             let mut connection =
                 connected.map_err(|error| Error::Connect { call, reason: error.to_string() })?;
-            let run = run_id(&mut connection).await.map_err(|source| Error::Redis { call, source })?;
-            self.runs().met(&run);
+            let run = self.last_run.meet(&mut connection, &self.marker, MARKER_TTL).await;
+            let run = run.map_err(|source| Error::Redis { call, source })?;
             slot.current = Some((connection, run));
             slot.generation += 1;
         }
@@ -217,16 +202,6 @@ fn connection_info(config: &abi::config::Redis) -> Result<ConnectionInfo> {
     Ok(client.get_connection_info().clone())
 }
 
-/// Identifies the run of the server: 8 digits of its run id and 8 of its replication id.
-async fn run_id(connection: &mut Connection) -> RedisResult<Arc<str>> {
-    let info: String = cmd("INFO").query_async(connection).await?;
-    let digits = |name: &str| {
-        let value = info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        value.get(..8).unwrap_or_default().to_owned()
-    };
-    Ok(Arc::from(digits("run_id:") + &digits("master_replid:")))
-}
-
 impl Slot {
     /// Closes the connection instead of returning it to the pool.
     fn close(&mut self) {
@@ -240,22 +215,4 @@ fn is_broken(error: &RedisError) -> bool {
     // A master that was demoted to a replica refuses writes; a new connection may reach its successor.
     let read_only = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
     read_only || error.is_io_error() || error.is_timeout() || error.is_connection_dropped()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_run_is_not_new_and_a_reconnect_to_it_neither() {
-        let (mut runs, first, second) = (Runs::default(), Arc::from("1"), Arc::from("2"));
-        runs.met(&first);
-        runs.met(&first);
-        assert!(runs.began.is_none());
-        runs.met(&second);
-        let began = runs.began;
-        assert!(began.is_some());
-        runs.met(&second);
-        assert_eq!(runs.began, began);
-    }
 }

@@ -4,7 +4,7 @@
 //! need one round trip, also when a counter is new. A counter is one integer, epoch times 2^22 plus `seq`, because numbers in a
 //! script have 53 bits. After 4,194,304 changes the `seq` overflows into the epoch: the user's devices then make a full list.
 
-use super::{RedisCache, USER_TTL, connections::Request, millis};
+use super::{RedisCache, USER_TTL, connections::Request, millis, run::Run};
 use crate::{Changes, Counters, Increment, MAX_SUBJECTS, Result, new_epoch};
 use abi::v1::ReceiverSeq;
 use deadpool_redis::redis::{Pipeline, Script};
@@ -82,9 +82,9 @@ impl Counters for RedisCache {
     }
 
     async fn changes(&self, app: &str, user: &str, since: ReceiverSeq) -> Result<Changes> {
-        let commands = |run: &str| {
+        let commands = |run: &Run| {
             let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("HGETALL").arg([&self.key(app, "s", user), ":", run].concat());
+            commands.cmd("HGETALL").arg([&self.key(app, "s", user), ":", &run.id].concat());
             commands
         };
         let [mut index]: [HashMap<String, u64>; 1] =

@@ -3,20 +3,22 @@
 //! The members of a group are one hash. It has them twice: encoded as a whole, because a hash of all members takes twenty times as
 //! long to read, and one field per member, because a permission check needs only one.
 
-use super::{RedisCache, connections::Request, millis};
-use crate::{Groups, Membership, Result};
+use super::{MAX_USERS, RedisCache, connections::Request, millis, run::Run};
+use crate::{Doubt, FenceState, Groups, Logged, Membership, Result};
 use abi::v1::{Member, Members};
-use deadpool_redis::redis::{Cmd, Pipeline, Script};
+use deadpool_redis::redis::{Pipeline, Script};
 use prost::Message as _;
 use std::{
     sync::{Arc, LazyLock},
     time::Duration,
 };
 
-/// A new run of the server may lack fences. A removal that was logged before it is usually decided after this time.
-const DECISION_TIME: Duration = Duration::from_secs(60);
+/// A complete partition is forgotten when no other one has become complete for this long. The store then decides again for a time.
+const COMPLETE_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 
 static PUT_MEMBERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("put_members.lua")));
+
+static RELEASE_FENCES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release_fences.lua")));
 
 /// The field of a member, `ROLE VISIBLE_FROM`.
 fn encode_member(member: &Member) -> String {
@@ -32,9 +34,12 @@ fn decode_member(user: &str, field: &str) -> Option<Member> {
 #[async_trait::async_trait]
 impl Groups for RedisCache {
     async fn members(&self, app: &str, conversation: &str) -> Result<Option<Arc<Members>>> {
-        let commands = |run: &str| {
+        let commands = |run: &Run| {
             let mut commands = Pipeline::with_capacity(1);
-            commands.cmd("HGET").arg([&self.key(app, "m", conversation), ":", run].concat()).arg("members");
+            commands
+                .cmd("HGET")
+                .arg([&self.key(app, "m", conversation), ":", &run.id].concat())
+                .arg("members");
             commands
         };
         let [bytes]: [Option<Vec<u8>>; 1] = self.call("members", Request::Commands(&commands)).await?;
@@ -45,8 +50,8 @@ impl Groups for RedisCache {
     }
 
     async fn member(&self, app: &str, conversation: &str, user: &str) -> Result<Option<Membership>> {
-        let commands = |run: &str| {
-            let key = [&self.key(app, "m", conversation), ":", run].concat();
+        let commands = |run: &Run| {
+            let key = [&self.key(app, "m", conversation), ":", &run.id].concat();
             let mut commands = Pipeline::with_capacity(1);
             commands.cmd("HMGET").arg(key).arg("version").arg(["u:", user].concat());
             commands
@@ -74,22 +79,90 @@ impl Groups for RedisCache {
         self.call("put_members", Request::Script(script)).await
     }
 
-    async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> Result<()> {
-        let commands = |_: &str| {
-            let mut commands = Pipeline::with_capacity(users.len());
-            for user in users {
-                let key = self.key(app, "f", &[conversation, ":", user].concat());
-                commands.cmd("SET").arg(key).arg("").arg("PX").arg(millis(ttl)).ignore();
+    async fn fence(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()> {
+        for users in users.chunks(MAX_USERS) {
+            let commands = |_: &Run| {
+                let mut commands = Pipeline::with_capacity(3 * users.len());
+                commands.atomic();
+                for user in users {
+                    let key = self.key(app, "f", &[conversation, ":", user].concat());
+                    commands.cmd("SADD").arg(&key).arg(removal).ignore();
+                    // A fence that was released.
+                    commands.cmd("SREM").arg(&key).arg("").ignore();
+                    commands.cmd("PEXPIRE").arg(&key).arg(millis(ttl)).ignore();
+                }
+                commands
+            };
+            let () = self.call("fence", Request::Commands(&commands)).await?;
+        }
+        Ok(())
+    }
+
+    async fn release(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> Result<()> {
+        for users in users.chunks(MAX_USERS) {
+            let mut script = RELEASE_FENCES.prepare_invoke();
+            script.key(self.key(app, "f", conversation));
+            script.arg(removal).arg(millis(ttl)).arg(users.len()).arg(users);
+            let () = self.call("release", Request::Script(script)).await?;
+        }
+        Ok(())
+    }
+
+    async fn fence_state(
+        &self,
+        app: &str,
+        conversation: &str,
+        user: &str,
+        message: Logged,
+    ) -> Result<FenceState> {
+        let partition = message.partition;
+        let commands = |run: &Run| {
+            let mut commands = Pipeline::with_capacity(2);
+            commands.cmd("EXISTS").arg(self.key(app, "f", &[conversation, ":", user].concat()));
+            if !run.with_partitions(app, |partitions| partitions.are_complete(partition)) {
+                commands.cmd("SISMEMBER").arg(self.key(app, "c", &run.id)).arg(partition);
             }
             commands
         };
-        self.call("fence", Request::Commands(&commands)).await
+        let mut request = Request::Commands(&commands);
+        let (answers, run): (Vec<bool>, _) = self.connections.call("fence_state", &mut request).await?;
+        if answers.first() == Some(&true) {
+            return Ok(FenceState::Fenced);
+        }
+        let is_covered = run.with_partitions(app, |partitions| {
+            if answers.get(1) == Some(&true) {
+                partitions.complete(partition);
+            }
+            partitions.cover(message)
+        });
+        Ok(if is_covered { FenceState::Clear } else { FenceState::Unknown(run.doubt()) })
     }
 
-    async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> Result<bool> {
-        let mut command = Cmd::new();
-        command.arg("EXISTS").arg(self.key(app, "f", &[conversation, ":", user].concat()));
-        let is_fenced: bool = self.call("is_fenced", Request::Command(command)).await?;
-        Ok(is_fenced || self.connections.met_new_run_within(DECISION_TIME))
+    async fn message_saved(&self, app: &str, message: Logged, doubt: Doubt) -> Result<()> {
+        let Some(run) = self.connections.last_run().filter(|run| run.saved(app, message, doubt)) else {
+            return Ok(());
+        };
+        let commands = |_: &Run| {
+            let key = self.key(app, "c", &run.id);
+            let mut commands = Pipeline::with_capacity(2);
+            commands.cmd("SADD").arg(&key).arg(message.partition).ignore();
+            commands.cmd("EXPIRE").arg(&key).arg(COMPLETE_TTL.as_secs()).ignore();
+            commands
+        };
+        self.call("message_saved", Request::Commands(&commands)).await
     }
 }

@@ -1,6 +1,6 @@
 //! Presence and its watchers.
 
-use super::{Lease, MAX_USERS, RedisCache, USER_TTL, connections::Request, millis, time_millis};
+use super::{Lease, MAX_USERS, RedisCache, USER_TTL, connections::Request, millis, run::Run, time_millis};
 use crate::{MAX_WATCHERS, Presence, Presences, Result};
 use deadpool_redis::redis::{Pipeline, Script};
 use std::{sync::LazyLock, time::Duration};
@@ -29,7 +29,7 @@ impl Presences for RedisCache {
     async fn presence(&self, app: &str, users: &[&str]) -> Result<Vec<Presence>> {
         let mut presences = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_USERS) {
-            let commands = |_: &str| {
+            let commands = |_: &Run| {
                 let mut commands = Pipeline::with_capacity(2 * users.len() + 1);
                 for user in users {
                     commands.cmd("HVALS").arg(self.key(app, "r", user));
@@ -48,7 +48,7 @@ impl Presences for RedisCache {
     }
 
     async fn set_presence_text(&self, app: &str, user: &str, text: &str) -> Result<()> {
-        let commands = |_: &str| {
+        let commands = |_: &Run| {
             let mut commands = Pipeline::with_capacity(2);
             commands.cmd("HSET").arg(self.key(app, "p", user)).arg("text").arg(text).ignore();
             commands.cmd("PEXPIRE").arg(self.key(app, "p", user)).arg(millis(USER_TTL)).ignore();

@@ -8,7 +8,9 @@ use super::{
     Lease, MAX_USERS, RedisCache, USER_TTL,
     connections::Request,
     counters::{new_epoch_value, receiver_seq},
-    millis, time_millis,
+    millis,
+    run::Run,
+    time_millis,
 };
 use crate::{Connected, Result, Routes};
 use abi::v1::ReceiverSeq;
@@ -88,7 +90,7 @@ impl Routes for RedisCache {
     async fn routes(&self, app: &str, users: &[&str]) -> Result<Vec<Vec<Arc<str>>>> {
         let mut routes = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_USERS) {
-            let commands = |_: &str| {
+            let commands = |_: &Run| {
                 let mut commands = Pipeline::with_capacity(users.len() + 1);
                 for user in users {
                     commands.cmd("HVALS").arg(self.key(app, "r", user));

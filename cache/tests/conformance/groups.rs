@@ -1,4 +1,4 @@
-//! Cached members of groups, and fences.
+//! Cached members of groups.
 
 use crate::support::{LONG, eventually};
 use abi::v1::{Member, Members};
@@ -48,16 +48,4 @@ pub(crate) async fn p8_a_single_member_is_found_with_the_version(cache: &dyn Cac
     assert_eq!(cache.member("other", "g:4", "bob").await.unwrap(), None);
     cache.put_members("app", "g:5", &members(1, &["bob"]), Duration::from_millis(100)).await.unwrap();
     eventually("it expires", async || cache.member("app", "g:5", "bob").await.unwrap().is_none()).await;
-}
-
-pub(crate) async fn p8_a_fence_covers_its_users_until_it_expires(cache: &dyn Cache) {
-    cache.fence("app", "g:6", &["alice", "bob"], LONG).await.unwrap();
-    cache.fence("app", "g:6", &["carol"], Duration::from_millis(100)).await.unwrap();
-    cache.fence("app", "g:6", &["dave"], LONG).await.unwrap();
-    for (user, fenced) in [("alice", true), ("bob", true), ("dave", true), ("erin", false)] {
-        assert_eq!(cache.is_fenced("app", "g:6", user).await.unwrap(), fenced, "{user}");
-    }
-    assert!(!cache.is_fenced("app", "g:7", "alice").await.unwrap());
-    assert!(!cache.is_fenced("other", "g:6", "alice").await.unwrap());
-    eventually("it expires", async || !cache.is_fenced("app", "g:6", "carol").await.unwrap()).await;
 }

@@ -7,6 +7,7 @@
 
 mod calls;
 mod counters;
+mod fences;
 mod groups;
 mod model;
 mod presence;
@@ -68,8 +69,12 @@ conformance! {
     groups:
         p8_an_older_version_of_members_never_replaces_a_newer,
         p8_members_expire_after_their_ttl,
-        p8_a_single_member_is_found_with_the_version,
-        p8_a_fence_covers_its_users_until_it_expires;
+        p8_a_single_member_is_found_with_the_version;
+    fences:
+        p1_a_fence_covers_its_users_until_it_expires,
+        p1_a_fence_ends_soon_after_the_last_removal_is_decided,
+        p1_the_absence_of_a_fence_means_nothing_until_two_messages_are_saved,
+        p1_two_messages_sent_at_once_do_not_end_the_doubt;
     calls:
         an_empty_request_has_an_empty_result,
         ping_succeeds;

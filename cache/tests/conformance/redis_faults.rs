@@ -76,11 +76,14 @@ async fn p7_every_key_expires() {
     cache.set_presence_text("app", "dave", "busy").await.unwrap();
     cache.watch("app", "alice", &["bob"], LONG).await.unwrap();
     cache.put_members("app", "g:1", &abi::v1::Members::default(), LONG).await.unwrap();
-    cache.fence("app", "g:1", &["alice"], LONG).await.unwrap();
+    cache.fence("app", "g:1", &["alice"], "r1", LONG).await.unwrap();
+    cache.fence("app", "g:1", &["bob"], "r2", LONG).await.unwrap();
+    cache.release("app", "g:1", &["bob"], "r2", LONG).await.unwrap();
+    crate::fences::complete(cache, "app", 0).await;
     let keys = server.keys().await;
-    let mut kinds: Vec<&str> = keys.iter().map(|key| key.split(':').nth(2).unwrap()).collect();
+    let mut kinds: Vec<&str> = keys.iter().filter_map(|key| key.split(':').nth(2)).collect();
     kinds.dedup();
-    assert_eq!(kinds, ["f", "m", "o", "p", "r", "s", "w"], "{keys:?}");
+    assert_eq!(kinds, ["c", "f", "m", "o", "p", "r", "s", "w"], "{keys:?}");
     for key in keys {
         let ttl: i64 = server.connection().await.pttl(&key).await.unwrap();
         assert!(ttl > 0, "{key} never expires");

@@ -30,6 +30,11 @@ impl TestRedis {
         cache(url, &self.prefix)
     }
 
+    /// The cache of another process.
+    pub(crate) fn another(&self) -> RedisCache {
+        self.through(&self.url)
+    }
+
     /// `host:port` of the test server.
     pub(crate) fn address(&self) -> String {
         let rest = self.url.trim_start_matches("redis://").trim_end_matches('/');

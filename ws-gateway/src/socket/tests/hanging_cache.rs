@@ -2,8 +2,8 @@
 
 use abi::v1::{Members, ReceiverSeq};
 use cache::{
-    Cache, Changes, Connected, Counters, Groups, Increment, Membership, MemoryCache, Presence, Presences,
-    Routes,
+    Cache, Changes, Connected, Counters, Doubt, FenceState, Groups, Increment, Logged, Membership,
+    MemoryCache, Presence, Presences, Routes,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -95,12 +95,40 @@ impl Groups for HangingCache {
         self.0.put_members(app, conversation, members, ttl).await
     }
 
-    async fn fence(&self, app: &str, conversation: &str, users: &[&str], ttl: Duration) -> cache::Result<()> {
-        self.0.fence(app, conversation, users, ttl).await
+    async fn fence(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> cache::Result<()> {
+        self.0.fence(app, conversation, users, removal, ttl).await
     }
 
-    async fn is_fenced(&self, app: &str, conversation: &str, user: &str) -> cache::Result<bool> {
-        self.0.is_fenced(app, conversation, user).await
+    async fn release(
+        &self,
+        app: &str,
+        conversation: &str,
+        users: &[&str],
+        removal: &str,
+        ttl: Duration,
+    ) -> cache::Result<()> {
+        self.0.release(app, conversation, users, removal, ttl).await
+    }
+
+    async fn fence_state(
+        &self,
+        app: &str,
+        conversation: &str,
+        user: &str,
+        message: Logged,
+    ) -> cache::Result<FenceState> {
+        self.0.fence_state(app, conversation, user, message).await
+    }
+
+    async fn message_saved(&self, app: &str, message: Logged, doubt: Doubt) -> cache::Result<()> {
+        self.0.message_saved(app, message, doubt).await
     }
 }
 
