@@ -93,6 +93,7 @@ conformance! {
         a_group_has_a_size_limit,
         p2_a_check_returns_the_seqs_of_a_stored_change,
         p2_a_check_concurrent_with_the_change_is_not_refused,
+        p2_a_message_stored_before_its_sender_left_is_a_duplicate,
         p2_a_repeated_change_is_applied_once,
         a_check_predicts_the_result_of_a_save,
         a_group_created_twice_at_once_is_one_group;

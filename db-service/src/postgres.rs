@@ -9,6 +9,7 @@ mod accounts;
 mod changes;
 mod connection;
 mod conversations;
+mod duplicates;
 mod groups;
 mod heads;
 mod history;
@@ -36,6 +37,7 @@ use abi::{
 };
 use async_trait::async_trait;
 use connection::CallConnection;
+use duplicates::Duplicates;
 use sqlx::{
     Connection as _, Executor as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -78,6 +80,7 @@ pub(crate) struct PostgresStore {
     schema: String,
     migrated: OnceCell<()>,
     disk: Disk,
+    duplicates: Duplicates,
     limits: Limits,
 }
 
@@ -118,6 +121,7 @@ impl PostgresStore {
             schema: config.schema.clone(),
             migrated: OnceCell::new(),
             disk: Disk::default(),
+            duplicates: Duplicates::default(),
             limits,
         })
     }
@@ -155,7 +159,7 @@ impl Conversations for PostgresStore {
     }
 
     async fn save(&self, batch: Batch) -> Result<Vec<SaveResult>> {
-        transact!(self, conn => save::save(&mut *conn, &batch, self.limits))
+        transact!(self, conn => save::save(&mut *conn, &batch, self.limits, &self.duplicates))
     }
 
     async fn position(&self, partition: LogPartition) -> Result<Option<i64>> {

@@ -270,6 +270,17 @@ pub(super) async fn p2_a_check_concurrent_with_the_change_is_not_refused(world: 
     }
 }
 
+pub(super) async fn p2_a_message_stored_before_its_sender_left_is_a_duplicate(world: &World) {
+    create_group(world, HistoryVisibility::FromJoin).await;
+    let stored = world.store(message(GROUP, "bob", "1")).await;
+    world.store(by("alice", "1", removed(&["bob"]))).await;
+    let batch = vec![message(GROUP, "alice", "2"), message(GROUP, "bob", "1"), message(GROUP, "bob", "2")];
+    let results = world.save(batch).await;
+    let outcomes = [SaveOutcome::Stored, SaveOutcome::Duplicate, SaveOutcome::Rejected];
+    assert_eq!(results.iter().map(SaveResult::outcome).collect::<Vec<_>>(), outcomes);
+    assert_eq!(results[1].conversation_seq, stored.conversation_seq);
+}
+
 pub(super) async fn p2_a_repeated_change_is_applied_once(world: &World) {
     create_group(world, HistoryVisibility::FromJoin).await;
     let first = world.store(by("alice", "1", added(&["carol"]))).await;

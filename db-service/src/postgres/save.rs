@@ -1,10 +1,12 @@
 //! Saving: one statement for a batch of messages to existing conversations, a transaction of several statements otherwise.
 //!
 //! To prevent deadlocks, every transaction first locks the position of its partition of the log, then creates missing conversations
-//! in the order of (app, id), and then locks all conversations in that order. A duplicate that another instance commits concurrently
-//! violates a unique index. The caller then retries the transaction, which finds the duplicate.
+//! in the order of (app, id), and then locks all conversations in that order.
+//!
+//! Duplicates are rare, and a lookup for each message is a sixth of the cost of a save. So messages are stored without one. A
+//! duplicate then violates a unique index, and the caller retries. The retry and all saves of the next seconds look for duplicates.
 
-use super::{changes, conversations, groups, positions};
+use super::{changes, conversations, duplicates::Duplicates, groups, positions};
 use crate::{
     error::{Error, Result},
     item::{Change, EntryChange, Item},
@@ -22,8 +24,10 @@ use std::collections::{HashMap, HashSet};
 /// it is countable, the id of the entry that it refers to, and whether the conversation is direct (`$3` to `$11`); whether to store
 /// nothing if any conversation is missing, or if the part of the log does not begin at the position of the store (`$12`); whether
 /// entries may be stored (`$13`); the topic and the partition of the log, and the first and next offset of the part of it (`$14` to
-/// `$17`), which only count with `$12`. Returns one row per message whose conversation exists; `conversation_seq` is 0 if the sender
-/// is not a member, or if the entry is not stored and may not be.
+/// `$17`), which only count with `$12`; whether to look for duplicates (`$18`). Returns one row per message whose conversation
+/// exists; `conversation_seq` is 0 if the sender is not a member, or if the entry is not stored and may not be.
+///
+/// An entry of a sender who is not a member is looked for in any case: it may have been stored before the sender left.
 ///
 /// With `$12`, the statement first locks the position of the partition. If another instance has saved the same part in the meantime,
 /// it stores nothing, because its snapshot is older.
@@ -54,10 +58,6 @@ const MESSAGES: &str = concat!(
           $9::boolean[], $10::bytea[], $11::boolean[])
         WITH ORDINALITY AS m (index, message_id, payload, sent_at_ms, sender, kind, counts, refers_to, is_direct, nr)
       LEFT JOIN LATERAL (
-        SELECT e.seq, e.countable, e.target_seq FROM entries e
-        WHERE e.conversation = heads.keys[m.index] AND e.message_id = m.message_id LIMIT 1
-      ) stored ON true
-      LEFT JOIN LATERAL (
         SELECT e.seq FROM entries e
         WHERE e.conversation = heads.keys[m.index] AND e.message_id = m.refers_to LIMIT 1
       ) target ON true
@@ -65,6 +65,11 @@ const MESSAGES: &str = concat!(
         SELECT mm.role FROM members mm
         WHERE NOT m.is_direct AND mm.conversation = heads.keys[m.index] AND mm.user_id = m.sender LIMIT 1
       ) member ON true
+      LEFT JOIN LATERAL (
+        SELECT e.seq, e.countable, e.target_seq FROM entries e
+        WHERE ($18 OR NOT m.is_direct AND coalesce(member.role, 0) = 0)
+          AND e.conversation = heads.keys[m.index] AND e.message_id = m.message_id LIMIT 1
+      ) stored ON true
       WHERE heads.complete OR NOT $12
     ), fresh AS MATERIALIZED (
       SELECT nr, key, message_id, payload, sent_at_ms, sender, kind, counts, target_seq,
@@ -118,15 +123,32 @@ enum Step<'a> {
 #[derive(Clone, Copy)]
 enum Mode<'a> {
     /// By itself: stores all entries of the part and raises the position, or does nothing.
-    Alone(&'a Batch),
+    Alone { batch: &'a Batch, find_duplicates: bool },
     /// In a transaction that raises the position. `is_decided`: an entry that is not stored was rejected.
     Within { is_decided: bool },
 }
 
 /// Saves a part of the log. One attempt.
-pub(super) async fn save(conn: &mut PgConnection, batch: &Batch, limits: Limits) -> Result<Vec<SaveResult>> {
+pub(super) async fn save(
+    conn: &mut PgConnection,
+    batch: &Batch,
+    limits: Limits,
+    duplicates: &Duplicates,
+) -> Result<Vec<SaveResult>> {
+    let saved = attempt(conn, batch, limits, duplicates.are_expected()).await;
+    duplicates.observe(&saved);
+    saved
+}
+
+/// Saves a part of the log. Without `find_duplicates`, a duplicate may be a conflict.
+async fn attempt(
+    conn: &mut PgConnection,
+    batch: &Batch,
+    limits: Limits,
+    find_duplicates: bool,
+) -> Result<Vec<SaveResult>> {
     if let [Step::Plain(all)] = steps(&batch.items)[..] {
-        let results = save_plain(&mut *conn, all, Mode::Alone(batch)).await?;
+        let results = save_plain(&mut *conn, all, Mode::Alone { batch, find_duplicates }).await?;
         if results.len() == all.len() {
             return results.into_iter().collect::<Option<_>>().ok_or(UNEXPECTED_ROWS);
         }
@@ -215,9 +237,9 @@ async fn save_plain(
     items: &[Item],
     mode: Mode<'_>,
 ) -> Result<Vec<Option<SaveResult>>> {
-    let (alone, is_decided) = match mode {
-        Mode::Alone(batch) => (Some(batch), false),
-        Mode::Within { is_decided } => (None, is_decided),
+    let (alone, is_decided, find_duplicates) = match mode {
+        Mode::Alone { batch, find_duplicates } => (Some(batch), false, find_duplicates),
+        Mode::Within { is_decided } => (None, is_decided, true),
     };
     let (apps, ids, indexes) = conversations::ordered(items);
     // Send repeated ids only once. `numbers` maps each item to its message in `sent`.
@@ -250,6 +272,7 @@ async fn save_plain(
         .bind(alone.map_or(0, |batch| batch.partition.number))
         .bind(alone.map_or(0, |batch| batch.range.start))
         .bind(alone.map_or(0, |batch| batch.range.end))
+        .bind(find_duplicates)
         .fetch_all(conn)
         .await?;
     if alone.is_some() && rows.len() < sent.len() {
