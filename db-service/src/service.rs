@@ -207,11 +207,13 @@ impl DbService for Service {
     }
 
     async fn get_session(&self, request: Request<GetSessionRequest>) -> Result<Response<Session>, Status> {
-        let GetSessionRequest { app, user, session } = request.into_inner();
+        let GetSessionRequest { app, user, session, with_generation } = request.into_inner();
         let session = self.users.session(accounts::session_key(app, user, session)?).await?;
-        let session = session.ok_or_else(|| ApiError::not_found("there is no such session"))?;
-        let (generation, generation_before) = self.directory.generation().await?;
-        Ok(Response::new(Session { generation, generation_before, ..session }))
+        let mut session = session.ok_or_else(|| ApiError::not_found("there is no such session"))?;
+        if with_generation {
+            (session.generation, session.generation_before) = self.directory.generation().await?;
+        }
+        Ok(Response::new(session))
     }
 
     async fn revoke_session(

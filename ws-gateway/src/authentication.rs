@@ -80,25 +80,32 @@ impl Authentication {
     /// # Errors
     /// `UNAUTHENTICATED`, `TOKEN_EXPIRED` or `REVOKED`.
     pub async fn identify(&self, access_token: &str) -> Result<Identity, ApiError> {
-        Ok(self.identify_session(access_token).await?.0)
+        let identity = self.tokens.verify(access_token)?;
+        self.check_session(&identity).await?;
+        Ok(identity)
     }
 
-    /// Like [`Self::identify`], with the stored session.
+    /// Like [`Self::identify`], with the stored session and the generation of the data.
     ///
     /// # Errors
     /// Those of [`Self::identify`].
     pub async fn identify_session(&self, access_token: &str) -> Result<(Identity, Session), ApiError> {
         let identity = self.tokens.verify(access_token)?;
-        let session = self.check_session(&identity).await?;
+        let session = self.stored_session(&identity, true).await?;
         Ok((identity, session))
     }
 
-    /// The stored session of an identity.
+    /// Checks that the session of an identity has not ended.
     ///
     /// # Errors
-    /// `REVOKED` if the session has ended; otherwise those of db-service.
-    pub async fn check_session(&self, identity: &Identity) -> Result<Session, ApiError> {
+    /// `REVOKED` if it has; otherwise those of db-service.
+    pub async fn check_session(&self, identity: &Identity) -> Result<(), ApiError> {
+        self.stored_session(identity, false).await.map(drop)
+    }
+
+    async fn stored_session(&self, identity: &Identity, with_generation: bool) -> Result<Session, ApiError> {
         let request = GetSessionRequest {
+            with_generation,
             app: self.app.clone(),
             user: identity.user.clone(),
             session: identity.session.clone(),
@@ -120,7 +127,7 @@ impl Authentication {
         let mut backoff = Backoff::new(FIRST_RECHECK_PAUSE, LONGEST_RECHECK_PAUSE);
         loop {
             match self.check_session(identity).await {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(error) if error.code == ErrorCode::Revoked => return Err(error),
                 Err(error) => tracing::debug!(%error, "cannot check a session again"),
             }

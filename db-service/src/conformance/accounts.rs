@@ -53,7 +53,7 @@ async fn present(world: &World, id: &str, token: u8, number: u32) -> Result<Sess
 }
 
 fn get_session(user: &str, id: &str) -> GetSessionRequest {
-    GetSessionRequest { app: APP.into(), user: user.into(), session: id.into() }
+    GetSessionRequest { app: APP.into(), user: user.into(), session: id.into(), with_generation: false }
 }
 
 async fn is_open(world: &World, id: &str) -> bool {
