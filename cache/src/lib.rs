@@ -137,6 +137,8 @@ pub struct Connected {
     pub order: u64,
     /// Whether the user had no other connection: the user is online only since this call.
     pub was_offline: bool,
+    /// Whether the user's presence may be watched. False: nobody watches it.
+    pub is_watched: bool,
 }
 
 /// Presence of users, and its watchers.

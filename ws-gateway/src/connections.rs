@@ -171,7 +171,7 @@ impl Connections {
         let connected = self.cache.connect(&self.app, user, &connection.id, &self.address, ttl).await;
         let connected = connected.map_err(|_| cache_unavailable())?;
         self.hub.set_order(connection, connected.order);
-        if connected.was_offline {
+        if connected.was_offline && connected.is_watched {
             self.announce_presence(user);
         }
         Ok(connected.receiver_seq)

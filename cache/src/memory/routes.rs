@@ -16,10 +16,11 @@ impl App {
         order: impl FnOnce(&mut u64) -> u64,
         ttl: Duration,
     ) -> Connected {
-        let Self { users, order: newest, .. } = self;
+        let Self { users, watchers, order: newest, .. } = self;
+        let is_watched = watchers.get_mut(user).is_some();
         users.update(user, User::new, |user| {
             let (order, was_offline) = user.connect(connection, gateway, || order(newest), ttl);
-            Connected { receiver_seq: user.receiver_seq(), order, was_offline }
+            Connected { receiver_seq: user.receiver_seq(), order, was_offline, is_watched }
         })
     }
 }

@@ -36,10 +36,11 @@ impl RedisCache {
         let mut script = CONNECT.prepare_invoke();
         script.key(self.key(app, "r", user)).key(self.key(app, "p", user));
         script.key(self.key(app, "s", user)).key([&self.prefix, ":", app, ":o"].concat());
+        script.key(self.key(app, "w", user));
         script.arg(route.connection).arg(route.gateway).arg(route.order);
         script.arg(millis(ttl)).arg(millis(USER_TTL)).arg(new_epoch_value());
-        let (counter, order, was_offline) = self.call("connect", Request::Script(script)).await?;
-        Ok(Connected { receiver_seq: receiver_seq(counter), order, was_offline })
+        let (counter, order, was_offline, is_watched) = self.call("connect", Request::Script(script)).await?;
+        Ok(Connected { receiver_seq: receiver_seq(counter), order, was_offline, is_watched })
     }
 }
 

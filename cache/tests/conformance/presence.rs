@@ -94,6 +94,8 @@ pub(crate) async fn a_watcher_is_listed_until_its_lease_expires(cache: &dyn Cach
     eventually("a lease expires", async || watchers("alice").await == ["erin", "grace"]).await;
     assert_eq!(watchers("bob").await, ["erin"]);
     assert!(watchers("nobody").await.is_empty());
+    assert!(cache.connect("app", "bob", "phone", "gw:1", LONG).await.unwrap().is_watched);
+    assert!(!cache.connect("app", "nobody", "phone", "gw:1", LONG).await.unwrap().is_watched);
     assert!(cache.watchers("other", "alice").await.unwrap().is_empty());
 }
 
