@@ -219,6 +219,18 @@ pub trait Groups: Send + Sync + 'static {
         message: Logged,
     ) -> Result<FenceState>;
 
+    /// The answer of [`Self::fence_state`] if this process has it. A caller then needs no task that waits. `None`: another process has
+    /// the fences.
+    fn local_fence_state(
+        &self,
+        _app: &str,
+        _conversation: &str,
+        _user: &str,
+        _message: Logged,
+    ) -> Option<FenceState> {
+        None
+    }
+
     /// Records that the store has saved a message, and this copy of it: no earlier copy is in the log. So it has decided every removal
     /// that is ahead of the message. Call it only for a message that [`Doubt::is_before`]. The second of two such messages of a
     /// partition, sent one after the other, ends the doubt. Has no effect once the cache has begun another run.

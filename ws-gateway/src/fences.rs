@@ -106,6 +106,12 @@ impl Fences {
         state.map_err(|_| cache_away())
     }
 
+    /// Whether this process knows, without a call to the cache, that a message is ahead of every removal of its sender.
+    pub fn is_known_clear(&self, entry: &Entry, message: Logged) -> bool {
+        let state = self.cache.local_fence_state(&self.app, &entry.conversation, &entry.sender, message);
+        state == Some(FenceState::Clear)
+    }
+
     /// Uses a stored message to end a doubt: the store has decided everything that is ahead of it in its partition. `seq`: the
     /// `conversation_seq` of the stored message.
     pub async fn end_doubt(&self, new: &NewEntry, seq: u64, message: Logged, doubt: Doubt) {

@@ -66,6 +66,10 @@ impl GroupAcks {
     /// Answers a message that the log has durably, as soon as it is known to come before any removal of its sender. Messages that
     /// arrive while others are looked at form one batch.
     pub fn logged(self: &Arc<Self>, new: NewEntry, message: Logged, answer: Answer) {
+        if self.fences.is_known_clear(&new.entry, message) {
+            answer(Ok(()));
+            return;
+        }
         let pending = Pending { new, message, answer };
         let mut waiting = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = waiting.as_mut() {

@@ -112,6 +112,16 @@ impl Groups for MemoryCache {
         Ok(self.with_app(app, |app| app.fences.state(conversation, user, message)))
     }
 
+    fn local_fence_state(
+        &self,
+        app: &str,
+        conversation: &str,
+        user: &str,
+        message: Logged,
+    ) -> Option<FenceState> {
+        Some(self.with_app(app, |app| app.fences.state(conversation, user, message)))
+    }
+
     async fn message_saved(&self, app: &str, message: Logged, doubt: Doubt) -> Result<()> {
         self.with_app(app, |app| app.fences.saved(message, doubt));
         Ok(())

@@ -1,6 +1,6 @@
 -- Registers or renews a route and reads the counter. KEYS: routes and presence of a user, counter of the user and order of the
--- newest connection (both without the run), watchers of the user. ARGV: connection, gateway, order of the connection or 0 for a new one, lease in ms,
--- TTL in ms of everything else, a new epoch times 2^22, id of the server's run.
+-- newest connection (both without the run), watchers of the user. ARGV: connection, gateway, order of the connection or 0 for a new
+-- one, lease in ms, TTL in ms of everything else, a new epoch times 2^22, id of the server's run.
 -- Returns {counter, order, 1 if the user had no other connection, else 0, 1 if the user has watchers, else 0}.
 local call, run = redis.call, ':' .. ARGV[#ARGV]
 local time = call('TIME')

@@ -14,7 +14,11 @@ fn message(partition: i32) -> Logged {
 }
 
 async fn state(cache: &dyn Cache, app: &str, group: &str, user: &str) -> FenceState {
-    cache.fence_state(app, group, user, message(0)).await.unwrap()
+    let state = cache.fence_state(app, group, user, message(0)).await.unwrap();
+    if let Some(local) = cache.local_fence_state(app, group, user, message(0)) {
+        assert_eq!(local, state);
+    }
+    state
 }
 
 async fn doubt(cache: &dyn Cache, app: &str, partition: i32) -> Doubt {
