@@ -96,6 +96,17 @@ async fn p6_a_full_disk_makes_the_store_unavailable_until_space_is_freed() {
 }
 
 #[tokio::test]
+async fn connections_have_page_caches_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), LIMITS).unwrap();
+    let shares = store.on_writer(|conn| {
+        let select = "SELECT sqlite_compileoption_used('ENABLE_MEMORY_MANAGEMENT')";
+        conn.query_row(select, [], |row| row.get::<_, bool>(0))
+    });
+    assert!(!shares.await.unwrap(), "build in this repository: .cargo/config.toml sets the flags of SQLite");
+}
+
+#[tokio::test]
 async fn p4_numbering_continues_after_a_write_of_another_process() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (
